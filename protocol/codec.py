@@ -1,0 +1,207 @@
+"""The strict codec: one frozen dataclass per message, one msgpack array per dataclass.
+
+A message is the array `[type, field, field, ...]`, a nested record the array of its fields. What a field may hold is
+said by its annotation, with its bounds, and checked in both directions; `None` is allowed only where the annotation
+says so. There are no optional, unknown or reordered fields: what may be said is negotiated by version and capability
+beforehand, so anything unexpected is `MalformedError`.
+
+msgpack refuses any declared length beyond the bytes at hand, and frames are bounded before they reach this module, so
+nothing is allocated that was not first checked.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import IntEnum
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+
+import msgpack
+
+from protocol.errors import LocalError, MalformedError
+from protocol.identifiers import Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Bounds, both inclusive: of an int's value, of a str's characters, of bytes' or a tuple's length."""
+
+    low: int
+    high: int
+
+
+U8 = Annotated[int, Between(0, 2**8 - 1)]
+U16 = Annotated[int, Between(0, 2**16 - 1)]
+U32 = Annotated[int, Between(0, 2**32 - 1)]
+U64 = Annotated[int, Between(0, 2**64 - 1)]
+
+Record = TypeVar("Record")
+Check = Callable[[Any], Any]
+"""Turns what msgpack gave into the field's value, or raises MalformedError."""
+
+
+def pack_record(record: object) -> bytes:
+    """Bytes of one dataclass as an array of its fields. `LocalError` if a value is out of its bounds."""
+    plain = _plain(record)
+    try:
+        _checker(type(record))(plain)
+    except MalformedError as error:
+        raise LocalError(f"not sendable: {error}") from error
+    return cast(bytes, msgpack.packb(plain))
+
+
+def unpack_record(kind: type[Record], data: bytes | memoryview) -> Record:
+    """The inverse of `pack_record`; any bytes give a `kind` or `MalformedError`."""
+    return cast(Record, _checker(kind)(_unpack(data)))
+
+
+class Vocabulary:
+    """A closed set of messages, each with its type number: what may be said on one kind of channel."""
+
+    def __init__(self, messages: dict[int, type[Any]]) -> None:
+        self._kinds = messages
+        self._numbers = {kind: number for number, kind in messages.items()}
+        if len(self._numbers) != len(messages):
+            raise LocalError("a message stands twice in one vocabulary")
+
+    def encode(self, message: object) -> bytes:
+        """Bytes of one message. `LocalError` for one that is not of this vocabulary or out of bounds."""
+        number = self._numbers.get(type(message))
+        if number is None:
+            raise LocalError(f"{type(message).__name__} is not said here")
+        plain = _plain(message)
+        try:
+            _checker(type(message))(plain)
+        except MalformedError as error:
+            raise LocalError(f"not sendable: {error}") from error
+        return cast(bytes, msgpack.packb([number, *plain]))
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        """One message, or `MalformedError`."""
+        plain = _unpack(data)
+        if not isinstance(plain, list) or not plain or type(plain[0]) is not int:
+            raise MalformedError("not a message")
+        kind = self._kinds.get(plain[0])
+        if kind is None:
+            raise MalformedError(f"unknown message type {plain[0]}")
+        return _checker(kind)(plain[1:])
+
+
+def _unpack(data: bytes | memoryview) -> Any:
+    try:
+        # use_list: lists are what the checkers below expect; maps and extension types are never part of a message.
+        return msgpack.unpackb(data, use_list=True, raw=False, max_map_len=0, max_ext_len=0)
+    except Exception as error:  # msgpack raises half a dozen unrelated types; all of them mean the same here
+        raise MalformedError(f"not msgpack: {type(error).__name__}") from error
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return [_plain(getattr(value, field.name)) for field in fields(value)]
+    if isinstance(value, IntEnum):
+        return int(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _checker(annotation: Any) -> Check:
+    """The check that an annotation stands for, built once per annotation."""
+    check = _CHECKS.get(annotation)
+    if check is None:
+        check = _CHECKS[annotation] = _build_checker(annotation)
+    return check
+
+
+_CHECKS: dict[Any, Check] = {}
+
+
+def _build_checker(annotation: Any) -> Check:
+    if get_origin(annotation) is Annotated:
+        base, bounds = get_args(annotation)[:2]
+        return _bounded(base, bounds)
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) is typing.Union:
+        return _optional(annotation)
+    if annotation is bool:
+        return _exactly(bool)
+    if isinstance(annotation, type):
+        if issubclass(annotation, Identifier):
+            return _identifier(annotation)
+        if issubclass(annotation, IntEnum):
+            return _enum(annotation)
+        if is_dataclass(annotation):
+            return _dataclass(annotation)
+    raise LocalError(f"no check for the annotation {annotation!r}")
+
+
+def _exactly(kind: type) -> Check:
+    def check(value: Any) -> Any:
+        if type(value) is not kind:
+            raise MalformedError(f"expected {kind.__name__}, got {type(value).__name__}")
+        return value
+
+    return check
+
+
+def _bounded(base: Any, bounds: Between) -> Check:
+    if get_origin(base) is tuple:
+        return _tuple(_checker(get_args(base)[0]), bounds)
+    kind = _exactly(base)
+
+    def check(value: Any) -> Any:
+        size = kind(value) if base is int else len(kind(value))
+        if not bounds.low <= size <= bounds.high:
+            raise MalformedError(f"{base.__name__} of {size} is not in {bounds.low}..{bounds.high}")
+        return value
+
+    return check
+
+
+def _tuple(item: Check, bounds: Between) -> Check:
+    def check(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list or not bounds.low <= len(value) <= bounds.high:
+            raise MalformedError(f"expected an array of {bounds.low}..{bounds.high}")
+        return tuple(item(one) for one in value)
+
+    return check
+
+
+def _optional(annotation: Any) -> Check:
+    arms = [arm for arm in get_args(annotation) if arm is not type(None)]
+    if len(arms) != 1:
+        raise LocalError("a field is of one type, or that or None")
+    inner = _checker(arms[0])
+    return lambda value: None if value is None else inner(value)
+
+
+def _identifier(kind: type[Identifier]) -> Check:
+    exact = _exactly(bytes)
+    return lambda value: kind(exact(value))
+
+
+def _enum(kind: type[IntEnum]) -> Check:
+    exact = _exactly(int)
+
+    def check(value: Any) -> IntEnum:
+        try:
+            return kind(exact(value))
+        except ValueError as error:
+            raise MalformedError(f"no {kind.__name__} {value}") from error
+
+    return check
+
+
+def _dataclass(kind: type) -> Check:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    checks = [_checker(hints[field.name]) for field in fields(kind)]
+
+    def check(value: Any) -> Any:
+        if type(value) is not list or len(value) != len(checks):
+            raise MalformedError(f"{kind.__name__} takes {len(checks)} fields")
+        return kind(*(one(item) for one, item in zip(checks, value, strict=True)))
+
+    return check

@@ -1,0 +1,63 @@
+"""Every limit of the wire and of the image format, its unit in its name.
+
+A limit that both sides of a connection must agree on stands here; limits of one daemon (threads, queues, budgets)
+stand in `enticed/limits.py`.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+# --- images ---
+BLOCK_SIZE_BYTES = 4 * KIB
+WINDOW_MIN_SIZE_BYTES = 1 * MIB
+WINDOW_MAX_SIZE_BYTES = 64 * MIB
+PIECES_WANTED = 1024
+"""The window is the largest that still gives an image so many pieces (else the smallest window)."""
+FRAGMENT_MIN_BLOCKS = 16
+FRAGMENT_MAX_BLOCKS = 256
+FRAGMENT_MAX_SIZE_BYTES = FRAGMENT_MAX_BLOCKS * BLOCK_SIZE_BYTES
+IMAGE_MAX_SIZE_BYTES = 8 * TIB
+IMAGE_MAX_PIECES = IMAGE_MAX_SIZE_BYTES // WINDOW_MAX_SIZE_BYTES
+PAGE_MAX_FRAGMENTS = WINDOW_MAX_SIZE_BYTES // BLOCK_SIZE_BYTES // 2
+"""Holes split fragments: at the worst every other block of a window is a fragment of its own."""
+ROOT_MAX_SIZE_BYTES = 8 * MIB
+PAGE_MAX_SIZE_BYTES = 512 * KIB
+
+# --- requests ---
+REQUEST_MAX_SIZE_BYTES = 1 * MIB
+REQUEST_MAX_FRAGMENTS = 256
+"""What one request names is contiguous fragments of one piece, at most so many and so many bytes."""
+
+# --- frames and messages ---
+FRAME_MAX_SIZE_BYTES = 64 * KIB
+"""A control frame: the largest is a have-map of `IMAGE_MAX_PIECES` bits (16 KiB)."""
+HAVE_CHANGE_MAX_PIECES = 4096
+ALTERNATIVES_MAX_COUNT = 8
+CAPABILITIES_MAX_COUNT = 32
+CAPABILITY_MAX_CHARS = 32
+REASON_MAX_CHARS = 256
+
+# --- names, statements, records ---
+NAME_MAX_CHARS = 200
+LABEL_MAX_CHARS = 64
+STATEMENT_MAX_SIZE_BYTES = 16 * KIB
+STATEMENT_MAX_RELATIVES = 8
+STATEMENT_MAX_SIGNATURES = 4
+STATEMENTS_MAX_COUNT = 8
+"""Statements that a daemon keeps and serves for one image."""
+NAME_RECORD_MAX_SIZE_BYTES = 1000
+ADDRESSES_MAX_COUNT = 4
+ADDRESS_MAX_CHARS = 64
+
+# --- datagrams ---
+DATAGRAM_MIN_SIZE_BYTES = 28
+DATAGRAM_MAX_SIZE_BYTES = 1232
+"""1,280 bytes that every IPv6 link carries, less the headers of IPv6 and UDP."""
+CERTIFICATE_MAX_SIZE_BYTES = 1024
+
+# --- times ---
+PROVIDER_REFRESH_S = 15 * 60
+PROVIDER_EXPIRY_S = 40 * 60
+CLOCK_SKEW_MAX_S = 5 * 60

@@ -1,0 +1,209 @@
+"""What two hosts say to each other over a session.
+
+Two kinds of connections, told apart by ALPN, both over TLS 1.3 with certificates on both sides. On a *control*
+connection both sides say any of `CONTROL` once they have said `Hello`. On a *bulk* connection the dialler says a
+`BulkHello` and then requests, each answered in order by one reply; a `Data` reply is followed by its bytes, raw.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from protocol.codec import U16, U32, U64, Between, Vocabulary
+from protocol.identifiers import ImageId, NodeId
+from protocol.limits import (
+    ADDRESS_MAX_CHARS,
+    ADDRESSES_MAX_COUNT,
+    ALTERNATIVES_MAX_COUNT,
+    CAPABILITIES_MAX_COUNT,
+    CAPABILITY_MAX_CHARS,
+    HAVE_CHANGE_MAX_PIECES,
+    IMAGE_MAX_PIECES,
+    PAGE_MAX_FRAGMENTS,
+    REASON_MAX_CHARS,
+    REQUEST_MAX_FRAGMENTS,
+    REQUEST_MAX_SIZE_BYTES,
+)
+
+ALPN_CONTROL = "enticed-control/1"
+ALPN_BULK = "enticed-bulk/1"
+PROTOCOL_VERSION = 1
+
+PieceIndex = Annotated[int, Between(0, IMAGE_MAX_PIECES - 1)]
+PieceIndices = Annotated[tuple[PieceIndex, ...], Between(0, HAVE_CHANGE_MAX_PIECES)]
+Reason = Annotated[str, Between(0, REASON_MAX_CHARS)]
+Capability = Annotated[str, Between(1, CAPABILITY_MAX_CHARS)]
+Capabilities = Annotated[tuple[Capability, ...], Between(0, CAPABILITIES_MAX_COUNT)]
+Address = Annotated[str, Between(1, ADDRESS_MAX_CHARS)]
+Addresses = Annotated[tuple[Address, ...], Between(0, ADDRESSES_MAX_COUNT)]
+"""`host:port` or `[v6]:port`, numeric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First on a control connection, from both sides; the version spoken is the lower of the two highest."""
+
+    lowest_version: U16
+    highest_version: U16
+    capabilities: Capabilities
+    trust_serial: U64
+    addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """Last on a control connection: nothing said after it is heard."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    token: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    token: U32
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Asks for a have-map of the image and for every change to it."""
+
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class HaveMap:
+    """Which pieces the sender serves: a bitmap, most significant bit first, padded with zeros; one is enough."""
+
+    image: ImageId
+    pieces: Annotated[int, Between(0, IMAGE_MAX_PIECES)]
+    bitmap: Annotated[bytes, Between(0, (IMAGE_MAX_PIECES + 7) // 8)]
+
+
+@dataclass(frozen=True, slots=True)
+class HaveChange:
+    """Pieces that the sender serves from now on, and pieces that it no longer does."""
+
+    image: ImageId
+    gained: PieceIndices
+    lost: PieceIndices
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """The sender has nothing of the image (any more): its root neither."""
+
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Tells a peer that a fragment it sent was not what its digest says, so that it checks its own copy."""
+
+    image: ImageId
+    piece: PieceIndex
+    fragment: Annotated[int, Between(0, PAGE_MAX_FRAGMENTS - 1)]
+
+
+CONTROL = Vocabulary(
+    {
+        1: Hello,
+        2: Goodbye,
+        3: Ping,
+        4: Pong,
+        5: Subscribe,
+        6: Unsubscribe,
+        7: HaveMap,
+        8: HaveChange,
+        9: NotHeld,
+        10: Charge,
+    }
+)
+
+Control = Hello | Goodbye | Ping | Pong | Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge
+
+
+class Part(IntEnum):
+    """What of an image a request is about, besides its fragments."""
+
+    ROOT = 1
+    PAGES = 2
+    STATEMENTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BulkHello:
+    """First on a bulk connection, from the dialler: the version that the control connection agreed on."""
+
+    version: U16
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentsRequest:
+    """Fragments `first .. first + count - 1` of a piece: at most REQUEST_MAX_SIZE_BYTES in all."""
+
+    image: ImageId
+    piece: PieceIndex
+    first: Annotated[int, Between(0, PAGE_MAX_FRAGMENTS - 1)]
+    count: Annotated[int, Between(1, REQUEST_MAX_FRAGMENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class PartRequest:
+    """Bytes of the root, of the pages (one after another) or of the statements; fewer come where the part ends."""
+
+    image: ImageId
+    part: Part
+    offset_bytes: U64
+    size_bytes: Annotated[int, Between(1, REQUEST_MAX_SIZE_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """So many raw bytes follow this frame. `total_bytes` is the size of the whole part; 0 for fragments."""
+
+    size_bytes: Annotated[int, Between(0, REQUEST_MAX_SIZE_BYTES)]
+    total_bytes: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    node: NodeId
+    addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """No upload slot: ask again later, or ask these, who hold the piece."""
+
+    retry_after_ms: U32
+    alternatives: Annotated[tuple[Alternative, ...], Between(0, ALTERNATIVES_MAX_COUNT)]
+
+
+class Refusal(IntEnum):
+    """Why a request gets no bytes, now or later."""
+
+    NOT_HELD = 1
+    BAD_REQUEST = 2
+    BROKEN_HERE = 3
+    """The sender's own disk failed: ask another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    why: Refusal
+
+
+BULK = Vocabulary({1: BulkHello, 2: FragmentsRequest, 3: PartRequest, 4: Data, 5: Busy, 6: Refused})
+
+Request = FragmentsRequest | PartRequest
+Reply = Data | Busy | Refused
