@@ -1,0 +1,49 @@
+# `make demo` and `make test` are all that a fresh machine needs; both make everything that they need first.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# mkfs.ext4 and its like live where an ordinary user's PATH does not reach.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+# More arguments for pytest, as in: make test PYTEST_ARGS="-k layers"
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test check bench lock clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make .venv with the locked packages and this project in it
+	@scripts/make-venv
+
+demo: setup ## a throwaway swarm on this machine, with your own disk: make demo IMAGE=disk.qcow2
+	@scripts/system-packages demo
+	@$(BIN)/entice demo $(if $(IMAGE),--image "$(IMAGE)")
+
+test: setup ## everything that has to hold: lint, types, all tests, coverage
+	@scripts/system-packages test
+	@scripts/run-tests $(PYTEST_ARGS)
+
+check: setup ## before each commit: lint, types and the quick tests, in under a minute
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(PYTHON) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+bench: setup ## our figures beside those of casync, nginx and curl
+	@scripts/system-packages bench
+	@$(PYTHON) -m bench $(BENCH_ARGS)
+
+lock: setup ## write requirements*.lock anew from pyproject.toml
+	@scripts/make-locks
+
+clean: ## remove caches and what was built
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov
+	find enticed protocol simnet tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment too
+	rm -rf .venv
