@@ -105,6 +105,25 @@ class NotHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another host that has some of an image, and where it can be dialled."""
+
+    node: NodeId
+    addresses: Addresses
+
+
+Alternatives = Annotated[tuple[Alternative, ...], Between(0, ALTERNATIVES_MAX_COUNT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaint:
+    """Hosts that are after the same image: said to a new subscriber, before any of them can be in the DHT."""
+
+    image: ImageId
+    hosts: Alternatives
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """Tells a peer that a fragment it sent was not what its digest says, so that it checks its own copy."""
 
@@ -125,10 +144,11 @@ CONTROL = Vocabulary(
         8: HaveChange,
         9: NotHeld,
         10: Charge,
+        11: Acquaint,
     }
 )
 
-Control = Hello | Goodbye | Ping | Pong | Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge
+Control = Hello | Goodbye | Ping | Pong | Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint
 
 
 class Part(IntEnum):
@@ -176,17 +196,11 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternative:
-    node: NodeId
-    addresses: Addresses
-
-
-@dataclass(frozen=True, slots=True)
 class Busy:
     """No upload slot: ask again later, or ask these, who hold the piece."""
 
     retry_after_ms: U32
-    alternatives: Annotated[tuple[Alternative, ...], Between(0, ALTERNATIVES_MAX_COUNT)]
+    alternatives: Alternatives
 
 
 class Refusal(IntEnum):

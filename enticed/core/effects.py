@@ -1,0 +1,169 @@
+"""What a host wants done. Each effect is carried out by the shell; its outcome comes back as the event named here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enticed.core.events import Contact
+from enticed.core.orders import Order
+from protocol.identifiers import ImageId, NodeId
+from protocol.messages import Alternative, Control, FragmentsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOrder:
+    """Make the order durable and tell whoever watches."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveTarget:
+    """-> TargetResolved | TargetUnresolved"""
+
+    key: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindProviders:
+    """-> ProvidersFound"""
+
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """-> PeerUp | DialFailed"""
+
+    contact: Contact
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """-> PeerDown"""
+
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    node: NodeId
+    message: Control
+
+
+@dataclass(frozen=True, slots=True)
+class FetchManifest:
+    """Root, statements and pages, verified. -> ManifestFetched | ManifestFailed"""
+
+    image: ImageId
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Space and files, and a count of the stock on hand. -> SpaceReserved | SpaceRefused"""
+
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPiece:
+    """Read its page, clone and hash what is on hand. -> PieceOpened | PieceUnopened"""
+
+    image: ImageId
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Fragments into `image`'s file, verified and written. -> Fetched | FetchFailed"""
+
+    request: int
+    node: NodeId
+    wanted: FragmentsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Nobody waits for this request any more; no event answers."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDurable:
+    """One fdatasync, one commit. -> Synced | SyncFailed"""
+
+    image: ImageId
+    pieces: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """-> Sealed"""
+
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the DHT that this host has some (or all) of the image, until withdrawn."""
+
+    image: ImageId
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class GrantUpload:
+    """Send what the ticket asked for. -> UploadEnded"""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeferUpload:
+    ticket: int
+    retry_after_s: float
+    alternatives: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseUpload:
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeetDemand:
+    """The pieces that a reader waited for are here."""
+
+    demand: int
+
+
+Effect = (
+    SaveOrder
+    | ResolveTarget
+    | FindProviders
+    | Dial
+    | HangUp
+    | Say
+    | FetchManifest
+    | Reserve
+    | OpenPiece
+    | Fetch
+    | Abandon
+    | MakeDurable
+    | Seal
+    | Announce
+    | Withdraw
+    | GrantUpload
+    | DeferUpload
+    | RefuseUpload
+    | MeetDemand
+)

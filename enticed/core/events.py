@@ -1,0 +1,281 @@
+"""What a host is told. Everything that happens outside the core reaches it as one of these, with the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enticed.core.orders import Failure, Order
+from protocol.identifiers import ImageId, NodeId
+from protocol.messages import Control, Request
+
+Mask = NDArray[np.bool_]
+"""One bool per piece of an image, or per fragment of a piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A host as others know it; zone and rack are empty where they are not (yet) known."""
+
+    node: NodeId
+    addresses: tuple[str, ...]
+    zone: str = ""
+    rack: str = ""
+
+
+class Fault(StrEnum):
+    """Why a request to a peer brought nothing."""
+
+    BUSY = "busy"
+    REFUSED = "refused"
+    SILENT = "silent"
+    LOST = "lost"
+    CORRUPT = "corrupt"
+    MALFORMED = "malformed"
+    LOCAL = "local"
+    """This host's own disk; not the peer's fault."""
+
+
+# --- orders ---
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPlaced:
+    """A new order, or one that was stored before a restart; the same key again renews it."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class OrderCancelled:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetResolved:
+    key: str
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUnresolved:
+    key: str
+    failure: Failure
+    reason: str
+
+
+# --- this host's stock ---
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOnHand:
+    """An image in the store (at start, or just published). `data_bytes`: int64 per piece; `durable`: per piece."""
+
+    image: ImageId
+    data_bytes: NDArray[np.int64]
+    durable: Mask
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageForgotten:
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFetched:
+    """Root, pages and a trusted statement are here. `data_bytes`: int64 per piece."""
+
+    image: ImageId
+    data_bytes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFailed:
+    image: ImageId
+    node: NodeId
+    fault: Fault
+    reason: str
+    denied: bool = False
+    """No trusted publisher signs for it: no other peer can change that."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceReserved:
+    """The image's files exist. `durable`: pieces that they hold already; `missing_bytes`: int64 per piece, what no
+    local image can provide (0 for pieces that can be put together here)."""
+
+    image: ImageId
+    durable: Mask
+    missing_bytes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceRefused:
+    image: ImageId
+    failure: Failure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceOpened:
+    """What could be cloned is cloned and hashed. `sizes_bytes`: int32 per fragment; `missing`: per fragment."""
+
+    image: ImageId
+    piece: int
+    sizes_bytes: NDArray[np.int32]
+    missing: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class PieceUnopened:
+    image: ImageId
+    piece: int
+    failure: Failure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    image: ImageId
+    pieces: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailed:
+    image: ImageId
+    pieces: tuple[int, ...]
+    failure: Failure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The image is whole, durable and read-only."""
+
+    image: ImageId
+
+
+# --- peers ---
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidersFound:
+    image: ImageId
+    providers: tuple[Contact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    contact: Contact
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    node: NodeId
+    message: Control
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A request's fragments are verified and written."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    request: int
+    fault: Fault
+    reason: str
+    retry_after_s: float = 0.0
+    alternatives: tuple[Contact, ...] = ()
+    fragment: int | None = None
+    """Index in its piece of the fragment that was corrupt."""
+
+
+# --- what others ask of this host ---
+
+
+@dataclass(frozen=True, slots=True)
+class UploadAsked:
+    ticket: int
+    node: NodeId
+    request: Request
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadEnded:
+    """The upload of a ticket is over: sent, failed, or given up while it waited."""
+
+    ticket: int
+    sent_bytes: int
+
+
+# --- readers ---
+
+
+@dataclass(frozen=True, slots=True)
+class DemandRaised:
+    """A reader waits for pieces `first_piece .. last_piece` of an image that is not whole yet."""
+
+    demand: int
+    image: ImageId
+    first_piece: int
+    last_piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemandDropped:
+    demand: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """The time that `next_deadline` named has come."""
+
+
+Event = (
+    OrderPlaced
+    | OrderCancelled
+    | TargetResolved
+    | TargetUnresolved
+    | ImageOnHand
+    | ImageForgotten
+    | ManifestFetched
+    | ManifestFailed
+    | SpaceReserved
+    | SpaceRefused
+    | PieceOpened
+    | PieceUnopened
+    | Synced
+    | SyncFailed
+    | Sealed
+    | ProvidersFound
+    | PeerUp
+    | PeerDown
+    | DialFailed
+    | Heard
+    | Fetched
+    | FetchFailed
+    | UploadAsked
+    | UploadEnded
+    | DemandRaised
+    | DemandDropped
+    | Woken
+)

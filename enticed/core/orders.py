@@ -1,0 +1,108 @@
+"""Orders: what somebody wants on this host, until when, and how far it has come.
+
+An order's life is the table `TRANSITIONS`; an illegal step is a missing key and fails loudly. An order that is ready is
+a lease: the image stays until `keep_until`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from protocol.errors import LocalError
+from protocol.identifiers import ImageId
+
+
+class OrderState(StrEnum):
+    QUEUED = "queued"
+    RESOLVING = "resolving"
+    RESERVING = "reserving"
+    FETCHING = "fetching"
+    VERIFYING = "verifying"
+    READY = "ready"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Failure(StrEnum):
+    """Why an order failed: decides what a caller does next, and the exit code of `entice`."""
+
+    NOT_FOUND = "not_found"
+    DENIED = "denied"
+    INTEGRITY = "integrity"
+    NO_SPACE = "no_space"
+    DISK = "disk"
+    UNAVAILABLE = "unavailable"
+    """Known, but for the moment nobody reachable holds all of it."""
+
+
+class Priority(StrEnum):
+    """`BOOT` is a host that waits; `PREWARM` yields to it."""
+
+    BOOT = "boot"
+    PREWARM = "prewarm"
+
+
+S = OrderState
+ENDED = frozenset({S.READY, S.FAILED, S.CANCELLED})
+TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
+    S.QUEUED: frozenset({S.RESOLVING, S.CANCELLED}),
+    S.RESOLVING: frozenset({S.RESERVING, S.READY, S.FAILED, S.CANCELLED}),
+    S.RESERVING: frozenset({S.FETCHING, S.FAILED, S.CANCELLED}),
+    S.FETCHING: frozenset({S.VERIFYING, S.FAILED, S.CANCELLED}),
+    S.VERIFYING: frozenset({S.READY, S.FETCHING, S.FAILED, S.CANCELLED}),
+    # Asked for again: a lease is renewed in place, an order that failed or whose image went starts over.
+    S.READY: frozenset({S.RESOLVING, S.CANCELLED}),
+    S.FAILED: frozenset({S.QUEUED, S.CANCELLED}),
+    S.CANCELLED: frozenset({S.QUEUED}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order. Times are unix seconds; `target` is the name or image id that was asked for."""
+
+    key: str
+    target: str
+    created_at: float
+    due_at: float | None = None
+    priority: Priority = Priority.BOOT
+    keep_s: float | None = None
+    """How long a ready order leases its image; None: until it is cancelled."""
+    state: OrderState = OrderState.QUEUED
+    image: ImageId | None = None
+    failure: Failure | None = None
+    reason: str = ""
+    """One line for people: why it failed, or what it waits for."""
+    ready_at: float | None = None
+    keep_until: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def leases(self, image: ImageId, now: float) -> bool:
+        """Whether this order keeps `image` from being removed."""
+        if self.image != image or self.state in (S.FAILED, S.CANCELLED):
+            return False
+        return self.state is not S.READY or self.keep_until is None or now < self.keep_until
+
+    def step(self, state: OrderState, now: float, **changes: object) -> Order:
+        """This order in its next state; `LocalError` for a step that the table does not have."""
+        if state not in TRANSITIONS[self.state]:
+            raise LocalError(f"order {self.key} cannot go from {self.state} to {state}")
+        if state is S.READY:
+            keep_until = None if self.keep_s is None else now + self.keep_s
+            changes = {"ready_at": now, "keep_until": keep_until, "reason": "", "failure": None, **changes}
+        return replace(self, state=state, **changes)  # type: ignore[arg-type]
+
+    def renewed(self, now: float, due_at: float | None, priority: Priority, keep_s: float | None) -> Order:
+        """The same order asked for again: its terms are the new ones, its progress stays."""
+        keep_until = None if keep_s is None else now + keep_s
+        return replace(self, due_at=due_at, priority=priority, keep_s=keep_s, keep_until=keep_until)
+
+
+def urgency(order: Order) -> tuple[bool, float, float]:
+    """Sorts orders by what to do first: hosts that wait before prewarming, then earliest due date, then age."""
+    due_at = float("inf") if order.due_at is None else order.due_at
+    return (order.priority is Priority.PREWARM, due_at, order.created_at)

@@ -1,0 +1,74 @@
+"""Which piece next, and from whom: pure functions over the have-maps.
+
+Rarest first with random ties spreads an image fastest while all hosts pull at once (Legout et al., "Rarest first and
+choke algorithms are enough", IMC 2006). On top of it, rendezvous hashing (Thaler and Ravishankar, 1998) names for each
+piece that no one in a rack has the one host of the rack that fetches it from outside, so that about one copy of an
+image enters each rack, and about one leaves the seed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enticed.core.events import Mask
+from enticed.core.peers import Peer
+from enticed.core.policy import Policy
+from protocol.identifiers import ImageId, NodeId
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_MIX_2 = np.uint64(0xBF58476D1CE4E5B9)
+
+
+def owned_pieces(me: NodeId, rack_mates: list[NodeId], pieces: int) -> Mask:
+    """bool per piece: whether this host, of all in its rack that pull the image, is the piece's owner.
+
+    Every rack-mate that knows of the same hosts comes to the same answer.
+    """
+    mine = _weights(me, pieces)
+    owned = np.ones(pieces, np.bool_)
+    for node in rack_mates:
+        theirs = _weights(node, pieces)
+        owned &= (mine > theirs) | ((mine == theirs) & (me > node))
+    return owned
+
+
+def _weights(node: NodeId, pieces: int) -> NDArray[np.uint64]:
+    seed = np.uint64(int.from_bytes(node[:8], "little"))
+    mixed = (np.arange(1, pieces + 1, dtype=np.uint64) * _MIX) ^ seed
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_2
+    weights: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return weights
+
+
+def pick_pieces(wanted: Mask, rarity: NDArray[np.int32], noise: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Up to `count` pieces of `wanted` that somebody has, rarest first, ties in the random order of `noise` (0 <= n < 1)."""
+    candidates = np.flatnonzero(wanted & (rarity > 0))
+    if len(candidates) > count:
+        keys = rarity[candidates] + noise[candidates]
+        candidates = candidates[np.argpartition(keys, count - 1)[:count]]
+    return candidates[np.argsort(rarity[candidates] + noise[candidates])]
+
+
+def pick_source(
+    holders: list[Peer], image: ImageId, piece: int, size_bytes: int, waited_s: float, now: float, policy: Policy
+) -> Peer | None:
+    """The peer to ask for part of a piece: near before far, other holders before the seeds, idle before busy.
+
+    None while every holder is at its limit. A seed (who has all of the image) is asked for what another host has too
+    only after `holder_patience_s`: its uploads are what the rest of the swarm waits for.
+    """
+    serving = [peer for peer in holders if peer.serves(image, piece)]
+    others = [peer for peer in serving if not peer.is_whole(image)]
+    if others and waited_s < policy.holder_patience_s:
+        serving = others
+    able = [peer for peer in serving if peer.can_take(size_bytes, now, policy)]
+    if not able:
+        return None
+    return min(able, key=lambda peer: _distance(peer, image))
+
+
+def _distance(peer: Peer, image: ImageId) -> tuple[int, bool, float]:
+    hops = 0 if peer.same_rack else 1 if peer.same_zone else 2
+    wait_s = peer.in_flight_bytes / (peer.bytes_per_s or 1e9)
+    return (hops, peer.is_whole(image), wait_s)

@@ -1,0 +1,60 @@
+"""The knobs of the swarm, in one record: what simulation tunes and a daemon takes as given."""
+
+from dataclasses import dataclass
+
+from protocol.limits import KIB, MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Defaults are those of the daemon; each was chosen in simulation or follows from a limit named beside it."""
+
+    # Whom to know.
+    degree: int = 16
+    degree_outside_rack: int = 4
+    sessions_max: int = 128
+    find_first_s: float = 1.0
+    """Providers are looked up again after so long, then after twice that, and so on."""
+    find_last_s: float = 30.0
+    dial_retry_s: float = 5.0
+
+    # What is asked for.
+    work_bytes: int = 32 * MIB
+    """Missing bytes of the pieces at work in one image."""
+    in_flight_bytes: int = 64 * MIB
+    """What all requests of a host may have under way."""
+    peer_in_flight_bytes: int = 8 * MIB
+    request_bytes: int = 1 * MIB
+    opening_pieces: int = 16
+    """Pieces whose page is being read and whose fragments are being cloned, at once."""
+    demand_window_pieces: int = 8
+    """A blocked reader's range is asked for in order, so many pieces ahead; the rest stays rarest first."""
+
+    # When something takes too long.
+    request_timeout_s: float = 10.0
+    request_slowest_bytes_per_s: int = 64 * KIB
+    """A peer that delivers less than this is as good as silent."""
+    backoff_first_s: float = 0.25
+    backoff_last_s: float = 30.0
+    hedge_after_s: float = 1.0
+    hedge_factor: float = 3.0
+    """A request so many times slower than the usual one may be asked of a second peer, near the end."""
+    hedge_share: float = 0.02
+    """Of the image's bytes may be fetched twice."""
+    owner_patience_s: float = 0.3
+    """How long an idle host waits for its rack's owner of a piece before it asks outside itself."""
+    holder_patience_s: float = 0.5
+    """How long a run waits for a busy holder before the seed is asked."""
+    nobody_holds_s: float = 8.0
+    """An order fails when for so long no host that could be reached holds what is missing."""
+
+    # What is given.
+    uploads_transmitting: int = 8
+    uploads_queued: int = 48
+    uploads_queued_per_peer: int = 16
+    upload_retry_s: float = 0.2
+    have_batch_s: float = 0.02
+
+    # When it becomes durable.
+    sync_batch_bytes: int = 256 * MIB
+    sync_batch_s: float = 2.0

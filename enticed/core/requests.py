@@ -1,0 +1,121 @@
+"""The request book: what was asked of whom and has not come yet. Bookkeeping; nothing is sent here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enticed.core.events import Mask
+from enticed.core.policy import Policy
+from protocol.identifiers import ImageId, NodeId
+from protocol.limits import REQUEST_MAX_FRAGMENTS
+from protocol.messages import FragmentsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Adjacent missing fragments of one piece: what one request asks for."""
+
+    image: ImageId
+    piece: int
+    first: int
+    count: int
+    size_bytes: int
+    since: float
+    """When it was first ready to be asked for."""
+
+    @property
+    def request(self) -> FragmentsRequest:
+        return FragmentsRequest(self.image, self.piece, self.first, self.count)
+
+
+def cut_runs(
+    image: ImageId, piece: int, sizes_bytes: NDArray[np.int32], missing: Mask, most_bytes: int, now: float
+) -> list[Run]:
+    """The missing fragments of a piece as runs of at most `most_bytes` (a longer fragment alone) each."""
+    runs: list[Run] = []
+    indices = np.flatnonzero(missing)
+    sizes = sizes_bytes[indices].tolist()
+    first = size_bytes = length = 0
+    for index, fragment_bytes in zip(indices.tolist(), sizes, strict=True):
+        adjacent = length and index == first + length
+        if adjacent and size_bytes + fragment_bytes <= most_bytes and length < REQUEST_MAX_FRAGMENTS:
+            size_bytes, length = size_bytes + fragment_bytes, length + 1
+            continue
+        if length:
+            runs.append(Run(image, piece, first, length, size_bytes, now))
+        first, size_bytes, length = index, fragment_bytes, 1
+    if length:
+        runs.append(Run(image, piece, first, length, size_bytes, now))
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that is under way."""
+
+    number: int
+    node: NodeId
+    run: Run
+    at: float
+    expires_at: float
+    hedge: bool
+    """Asked of a second peer as well; the first answer counts."""
+
+
+class RequestBook:
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._numbers = count(1)
+        self._asked: dict[int, Asked] = {}
+        self._seconds: deque[float] = deque(maxlen=64)
+        self.in_flight_bytes = 0
+
+    def __iter__(self) -> Iterator[Asked]:
+        return iter(self._asked.values())
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def ask(self, node: NodeId, run: Run, ahead_bytes: int, now: float, *, hedge: bool = False) -> Asked:
+        """Enter a request; `ahead_bytes` is what the peer has yet to send before it, which gives it more time."""
+        policy = self._policy
+        patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / policy.request_slowest_bytes_per_s / 8
+        asked = Asked(next(self._numbers), node, run, now, now + patience_s, hedge)
+        self._asked[asked.number] = asked
+        self.in_flight_bytes += run.size_bytes
+        return asked
+
+    def close(self, number: int) -> Asked | None:
+        """Take a request out, whatever became of it; None where it was taken out before."""
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            self.in_flight_bytes -= asked.run.size_bytes
+        return asked
+
+    def timed(self, asked: Asked, now: float) -> None:
+        """Remember how long a request that was answered took."""
+        self._seconds.append(now - asked.at)
+
+    def of_node(self, node: NodeId) -> list[Asked]:
+        return [asked for asked in self._asked.values() if asked.node == node]
+
+    def of_image(self, image: ImageId) -> list[Asked]:
+        return [asked for asked in self._asked.values() if asked.run.image == image]
+
+    def overdue(self, now: float) -> list[Asked]:
+        return [asked for asked in self._asked.values() if now >= asked.expires_at]
+
+    @property
+    def slow_after_s(self) -> float:
+        """After how long a request is worth asking a second peer for."""
+        usual_s = sorted(self._seconds)[len(self._seconds) // 2] if self._seconds else self._policy.request_timeout_s
+        return max(self._policy.hedge_after_s, self._policy.hedge_factor * usual_s)
+
+    def next_deadline(self) -> float | None:
+        return min((asked.expires_at for asked in self._asked.values()), default=None)

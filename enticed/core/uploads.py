@@ -1,0 +1,62 @@
+"""Upload slots: as many uploads at once as fill the link, a short queue, and "busy" beyond it.
+
+Whoever was served longest ago goes first, so that one greedy peer cannot keep the others waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enticed.core.policy import Policy
+from protocol.identifiers import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    ticket: int
+    node: NodeId
+    size_bytes: int
+
+
+class UploadSlots:
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._sending: dict[int, Waiting] = {}
+        self._queue: dict[int, Waiting] = {}
+        self._served: dict[NodeId, int] = {}
+        """Per peer with something queued or sending: the turn in which it was last served."""
+        self._turn = 0
+
+    @property
+    def sending(self) -> int:
+        return len(self._sending)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def ask(self, upload: Waiting) -> bool:
+        """Queue an upload; False when there is no place for it. `grant` then says which may start."""
+        of_peer = sum(1 for waiting in self._queue.values() if waiting.node == upload.node)
+        if len(self._queue) >= self._policy.uploads_queued or of_peer >= self._policy.uploads_queued_per_peer:
+            return False
+        self._queue[upload.ticket] = upload
+        return True
+
+    def grant(self) -> list[int]:
+        """Tickets that may start now."""
+        granted: list[int] = []
+        while self._queue and len(self._sending) < self._policy.uploads_transmitting:
+            ticket = min(self._queue, key=lambda one: (self._served.get(self._queue[one].node, -1), one))
+            upload = self._queue.pop(ticket)
+            self._sending[ticket] = upload
+            self._turn += 1
+            self._served[upload.node] = self._turn
+            granted.append(ticket)
+        return granted
+
+    def end(self, ticket: int) -> None:
+        """An upload is over, or its peer gave up waiting for it."""
+        over = self._sending.pop(ticket, None) or self._queue.pop(ticket, None)
+        if over and not any(other.node == over.node for other in (*self._sending.values(), *self._queue.values())):
+            self._served.pop(over.node, None)
