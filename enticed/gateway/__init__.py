@@ -1,0 +1,1 @@
+"""The HTTPS API of a host, on `api_listen`."""

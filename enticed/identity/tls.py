@@ -1,0 +1,58 @@
+"""TLS between members: 1.3 only, certificates on both sides, trust in the cluster's own CA and nothing else.
+
+The contexts serve asyncio and uvloop as well as blocking sockets. Who the peer is says its certificate, never an
+address or a name: callers ask `peer_credential` after the handshake.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+
+from enticed.identity.host import HostIdentity
+from protocol.credentials import NodeCredential, Role, verify_certificate
+from protocol.errors import DeniedError
+
+
+def server_context(identity: HostIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
+    """For a listener that only members may speak to. `alpn`: what is spoken here, preferred first."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, identity, alpn)
+    context.num_tickets = 0  # every handshake shows certificates; a ticket would let one outlive its certificate
+    return context
+
+
+def client_context(identity: HostIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
+    """For dialling a member."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT, identity, alpn)
+
+
+def api_context(identity: HostIdentity) -> ssl.SSLContext:
+    """For the HTTPS API: as `server_context`, but a client without a certificate may ask to join."""
+    context = server_context(identity, ["http/1.1"])
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def peer_credential(tls: ssl.SSLObject | ssl.SSLSocket, identity: HostIdentity, now: float) -> NodeCredential:
+    """Which member is at the other end of a finished handshake.
+
+    `DeniedError` if it is none, or not a node's certificate; `MalformedError` for a certificate that is not ours.
+    """
+    der = tls.getpeercert(binary_form=True)
+    if der is None:
+        raise DeniedError("the peer has shown no certificate")
+    credential = verify_certificate(der, identity.trust.authorities, now)
+    if credential.role is not Role.NODE:
+        raise DeniedError(f"the peer is a {credential.role.name.lower()}, not a node")
+    return credential
+
+
+def _context(side: ssl._SSLMethod, identity: HostIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=b"".join(identity.trust.authorities))
+    context.load_cert_chain(identity.directory / "node.crt", identity.directory / "node.key")
+    context.set_alpn_protocols(list(alpn))
+    return context

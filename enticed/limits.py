@@ -1,0 +1,56 @@
+"""Every limit of one daemon, its unit in its name; one section for each part.
+
+Limits that both sides of a connection must agree on stand in `protocol/limits.py`.
+"""
+
+from protocol.limits import KIB, MIB
+
+# --- transfer ---
+LISTEN_BACKLOG_COUNT = 1024
+HANDSHAKES_MAX_COUNT = 64
+"""Handshakes of strangers at once; beyond them the kernel's backlog waits."""
+SESSIONS_MAX_COUNT = 256
+"""Control connections; a goodbye is all that a peer beyond them gets."""
+CONTROL_READ_SIZE_BYTES = 64 * KIB
+CONTROL_READS_PER_TURN = 16
+"""What one busy peer may have read before the event loop looks at the others."""
+CONTROL_QUEUE_MAX_SIZE_BYTES = 1 * MIB
+"""A peer that has so much of ours unread does not read."""
+BULK_DIALLED_MAX_COUNT = 64
+"""Bulk connections to other hosts, each with a thread while it lasts."""
+BULK_DIALLED_PER_PEER_MAX_COUNT = 2
+BULK_SERVED_MAX_COUNT = 64
+BULK_SERVED_PER_PEER_MAX_COUNT = 4
+BULK_REQUESTS_AHEAD_COUNT = 4
+"""Requests that are written ahead on a connection; the rest waits here, where it can still be withdrawn."""
+BULK_REQUESTS_READ_SIZE_BYTES = 4 * KIB
+CONNECT_TIMEOUT_S = 3.0
+HANDSHAKE_TIMEOUT_S = 5.0
+HELLO_TIMEOUT_S = 5.0
+GOODBYE_TIMEOUT_S = 1.0
+PING_AFTER_S = 15.0
+PEER_SILENT_S = 45.0
+REPLY_TIMEOUT_S = 30.0
+"""For one reply with its bytes, counted from when it is the next; the core gives up earlier than this."""
+SEND_TIMEOUT_S = 30.0
+"""For one reply with its bytes, on the serving side: a peer that reads slower gives its place to others."""
+BULK_IDLE_S = 30.0
+BULK_SERVED_IDLE_S = 90.0
+"""Longer than BULK_IDLE_S, so that it is the asker who closes, and never under a request."""
+ACCEPT_PAUSE_S = 0.5
+"""When no descriptor or memory is left for another connection."""
+
+# --- identity ---
+AUTHORITY_LIFETIME_S = 20 * 365 * 86400
+CERTIFICATE_LIFETIME_S = 365 * 86400
+"""Of a node certificate. Long, because it does not renew itself: a host whose certificate has expired joins again."""
+NAME_LIFETIME_S = 30 * 86400
+"""Of a signed name; its publisher's daemon signs it anew from half of it."""
+KEY_FILE_MAX_SIZE_BYTES = 4096
+BOOTSTRAP_FILE_MAX_SIZE_BYTES = 4096
+TOKENS_FILE_MAX_SIZE_BYTES = 1024 * 1024
+TOKENS_MAX_COUNT = 1024
+"""Tokens that are still good, and those remembered only to say why they no longer are."""
+TOKEN_MAX_USES = 100_000
+TOKEN_MIN_LIFETIME_S = 1
+TOKEN_MAX_LIFETIME_S = 365 * 86400

@@ -1,0 +1,183 @@
+"""Who a host is, and how it proves it: the one certificate that sessions and datagrams both rest on.
+
+A node certificate is X.509, so that TLS libraries check it, and Ed25519 throughout. Its subject is the NodeId in hex
+and nothing that a host asked for; one private extension holds a `codec` record with what the swarm needs to know:
+role, nonce, sealing key, zone and rack. A NodeId is the hash of both keys and the nonce, so a certificate whose
+subject is not that hash is malformed. The layout is in SPEC.md, "Certificates".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+
+from protocol.codec import Between, unpack_record
+from protocol.errors import DeniedError, MalformedError
+from protocol.identifiers import NodeId, NodeKey, Nonce, SealingKey
+from protocol.limits import AUTHORITY_MAX_SIZE_BYTES, CERTIFICATE_MAX_SIZE_BYTES, LABEL_MAX_CHARS
+
+NODE_RECORD_OID = x509.ObjectIdentifier("2.25.325614313188146340721412042628293761309")
+"""Of the extension that holds a `NodeRecord`. An arc below 2.25 is a UUID: it needs no registration."""
+
+Label = Annotated[str, Between(0, LABEL_MAX_CHARS)]
+_LABEL = re.compile(r"[A-Za-z0-9._-]*")
+
+X509_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises over bytes that are no certificate of ours, mostly when a field is read."""
+
+
+class Role(IntEnum):
+    """What the holder of a certificate may do. Disjoint: a node does not publish, a scheduler is no node."""
+
+    NODE = 1
+    PUBLISHER = 2
+    SCHEDULER = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What the private extension of a certificate says."""
+
+    role: Role
+    nonce: Nonce
+    sealing_key: SealingKey
+    zone: Label
+    rack: Label
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCredential:
+    """What a certificate says of its host. Times in unix seconds; an empty zone or rack is an unknown one."""
+
+    node: NodeId
+    node_key: NodeKey
+    sealing_key: SealingKey
+    nonce: Nonce
+    role: Role
+    zone: str
+    rack: str
+    not_before: int
+    not_after: int
+
+
+def parse_label(text: str) -> str:
+    """A zone or a rack, as given. `MalformedError` beyond LABEL_MAX_CHARS or outside `[A-Za-z0-9._-]*`."""
+    if len(text) > LABEL_MAX_CHARS:
+        raise MalformedError(f"a zone or rack has at most {LABEL_MAX_CHARS} characters, not {len(text)}")
+    if not _LABEL.fullmatch(text):
+        raise MalformedError("a zone or rack is made of letters, digits, '.', '_' and '-'")
+    return text
+
+
+def read_certificate(der: bytes) -> NodeCredential:
+    """What a certificate claims; `MalformedError` if it is none of ours. Says nothing about who signed it."""
+    return _credential(_load(der))
+
+
+def verify_certificate(der: bytes, authorities: tuple[bytes, ...], now: float) -> NodeCredential:
+    """What a certificate says, once it is known to be signed by one of the authorities (DER) and to be valid `now`.
+
+    `DeniedError` for a foreign signature, and before and after its time; `MalformedError` if it is malformed.
+    """
+    certificate = _load(der)
+    if not any(_is_signed_by(certificate, authority) for authority in authorities):
+        raise DeniedError("the certificate is not signed by this cluster's CA")
+    credential = _credential(certificate)
+    if now < credential.not_before:
+        raise DeniedError(f"the certificate of {credential.node.short} is not valid yet: compare the clocks")
+    if now > credential.not_after:
+        raise DeniedError(f"the certificate of {credential.node.short} has expired")
+    return credential
+
+
+@lru_cache(maxsize=16)
+def load_authority(der: bytes) -> x509.Certificate:
+    """A CA certificate of ours: Ed25519, self-signed, marked as a CA; `MalformedError` for anything else."""
+    if len(der) > AUTHORITY_MAX_SIZE_BYTES:
+        raise MalformedError(f"a CA certificate of {len(der)} bytes")
+    try:
+        authority = x509.load_der_x509_certificate(der)
+        is_ca = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        authority.verify_directly_issued_by(authority)
+        is_ed25519 = isinstance(authority.public_key(), Ed25519PublicKey)
+    except X509_ERRORS as error:
+        raise MalformedError(f"not a CA certificate: {type(error).__name__}") from error
+    if not is_ca or not is_ed25519:
+        raise MalformedError("a certificate that is not an Ed25519 CA's")
+    return authority
+
+
+def authority_key(der: bytes) -> bytes:
+    """The 32 bytes of a CA's Ed25519 public key; `MalformedError` if `der` is no CA certificate."""
+    key = load_authority(der).public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        raise MalformedError("a CA whose key is not Ed25519")
+    return key.public_bytes_raw()
+
+
+def _load(der: bytes) -> x509.Certificate:
+    if len(der) > CERTIFICATE_MAX_SIZE_BYTES:
+        raise MalformedError(f"a certificate of {len(der)} bytes")
+    try:
+        return x509.load_der_x509_certificate(der)
+    except X509_ERRORS as error:
+        raise MalformedError("not a certificate") from error
+
+
+def _is_signed_by(certificate: x509.Certificate, authority_der: bytes) -> bool:
+    try:
+        certificate.verify_directly_issued_by(load_authority(authority_der))
+    except X509_ERRORS:
+        return False
+    return True
+
+
+def _credential(certificate: x509.Certificate) -> NodeCredential:
+    try:
+        key = certificate.public_key()
+        signature_kind = certificate.signature_algorithm_oid
+        subject = certificate.subject
+        names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        extension = certificate.extensions.get_extension_for_oid(NODE_RECORD_OID).value
+        not_before = int(certificate.not_valid_before_utc.timestamp())
+        not_after = int(certificate.not_valid_after_utc.timestamp())
+    except X509_ERRORS as error:
+        raise MalformedError(f"not a certificate of ours: {type(error).__name__}") from error
+    if not isinstance(key, Ed25519PublicKey) or signature_kind != SignatureAlgorithmOID.ED25519:
+        raise MalformedError("a certificate that is not Ed25519")
+    if not isinstance(extension, x509.UnrecognizedExtension):
+        raise MalformedError("a certificate without a node record")
+    record = unpack_record(NodeRecord, extension.value)
+    node_key = NodeKey(key.public_bytes_raw())
+    node = NodeId.of(node_key, record.sealing_key, record.nonce)
+    if len(names) != 1 or len(subject.rdns) != 1 or names[0].value != node.hex():
+        raise MalformedError("a certificate whose subject is not the id that its keys give")
+    return NodeCredential(
+        node,
+        node_key,
+        record.sealing_key,
+        record.nonce,
+        record.role,
+        parse_label(record.zone),
+        parse_label(record.rack),
+        not_before,
+        not_after,
+    )

@@ -1,0 +1,39 @@
+"""Real clusters for tests: keys, certificates and files as `entice init` and `entice join` make them, no network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from enticed.identity.authority import Authority
+from enticed.identity.host import HostIdentity, HostKeys, found_cluster, load_identity, write_identity
+from protocol.enrolment import request_certificate
+from protocol.token import parse_token
+
+
+def make_cluster(
+    tmp_dir: Path,
+    hosts: int = 3,
+    zones: Sequence[str] | None = None,
+    racks: Sequence[str] | None = None,
+) -> list[HostIdentity]:
+    """Found a cluster and enrol the others. The state of host n is `tmp_dir/host<n>`; host 0 is the founder."""
+    zones, racks = zones or [""] * hosts, racks or [""] * hosts
+    founder = found_cluster(state_dir(tmp_dir, 0), zones[0], racks[0], time.time())
+    authority = Authority.load(state_dir(tmp_dir, 0))
+    others = [enrol(authority, state_dir(tmp_dir, n), zones[n], racks[n]) for n in range(1, hosts)]
+    return [founder, *others]
+
+
+def state_dir(tmp_dir: Path, host: int) -> Path:
+    return tmp_dir / f"host{host}"
+
+
+def enrol(authority: Authority, state: Path, zone: str = "", rack: str = "") -> HostIdentity:
+    """Enrol one more host, whose state is to be in `state`."""
+    token, keys = parse_token(authority.issue_token("127.0.0.1:1")), HostKeys.generate()
+    request = request_certificate(keys.node, keys.sealing_key)
+    given = authority.enrol(token.token, token.secret, request, zone, rack)
+    write_identity(state, keys, given.certificate, given.authority, given.trust, (), {})
+    return load_identity(state)
