@@ -54,3 +54,20 @@ TOKENS_MAX_COUNT = 1024
 TOKEN_MAX_USES = 100_000
 TOKEN_MIN_LIFETIME_S = 1
 TOKEN_MAX_LIFETIME_S = 365 * 86400
+JOIN_TIMEOUT_S = 30.0
+"""For the joining host, from its first connection to the founding host to the certificate."""
+JOIN_ANSWER_MAX_SIZE_BYTES = 32 * KIB
+
+# --- gateway ---
+API_HANDSHAKE_TIMEOUT_S = 10.0
+API_KEEPALIVE_S = 15.0
+API_SHUTDOWN_TIMEOUT_S = 5.0
+"""For requests under way when the server closes."""
+API_BODY_TIMEOUT_S = 10.0
+API_BODY_MAX_SIZE_BYTES = 4 * KIB
+API_BACKLOG_COUNT = 256
+JOIN_FAILURES_MAX_COUNT = 10
+"""Of one source within JOIN_FAILURES_WINDOW_S; beyond them it is told to wait."""
+JOIN_FAILURES_WINDOW_S = 60.0
+JOIN_SOURCES_MAX_COUNT = 1024
+"""Sources whose failures are remembered; the one heard of longest ago is forgotten first."""

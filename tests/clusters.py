@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from enticed.identity.authority import Authority
-from enticed.identity.host import HostIdentity, HostKeys, found_cluster, load_identity, write_identity
+from enticed.identity.host import HostIdentity, HostKeys, found_cluster, identity_files, load_identity, new_identity
 from protocol.enrolment import request_certificate
 from protocol.token import parse_token
 
@@ -35,5 +35,6 @@ def enrol(authority: Authority, state: Path, zone: str = "", rack: str = "") -> 
     token, keys = parse_token(authority.issue_token("127.0.0.1:1")), HostKeys.generate()
     request = request_certificate(keys.node, keys.sealing_key)
     given = authority.enrol(token.token, token.secret, request, zone, rack)
-    write_identity(state, keys, given.certificate, given.authority, given.trust, (), {})
+    with new_identity(state) as draft:
+        draft.publish(identity_files(keys, given.certificate, given.authority, given.trust, ()))
     return load_identity(state)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from protocol.errors import AbsentError, LocalError
@@ -15,20 +17,48 @@ PRIVATE_MODE = 0o600
 _TEMPORARY_PREFIX = ".identity-"
 
 
-def create_directory(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Make `directory` (0700) with these files (0600), durably; parents are made too, owner and group follow them.
+class Draft:
+    """A directory in the making, beside where it is to be; `publish` puts it there whole."""
 
-    `LocalError` if it is there already or cannot be made; then nothing is left of the attempt.
+    def __init__(self, target: Path, temporary: Path) -> None:
+        self._target = target
+        self._temporary = temporary
+
+    def publish(self, files: Mapping[str, bytes]) -> None:
+        """Write the files (0600) durably, then give the directory its name. `LocalError` if that is taken or cannot be."""
+        try:
+            for name, data in files.items():
+                descriptor = os.open(self._temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+                with os.fdopen(descriptor, "wb"):
+                    _adopt(descriptor, self._target.parent)
+                    _write_through(descriptor, data)
+            _sync_directory(self._temporary)
+            self._temporary.rename(self._target)  # fails on a directory with anything in it: the first of two wins
+            _sync_directory(self._target.parent)
+        except OSError as error:
+            raise LocalError(f"cannot write {self._target}: {error.strerror}") from error
+
+
+@contextmanager
+def draft_directory(target: Path) -> Iterator[Draft]:
+    """Start making a directory (0700, its owner that of its parent); unless it is published, nothing is left of it.
+
+    Missing parents are made, and unmade with it. `LocalError` at once where this user may not write.
     """
-    parent = directory.parent
-    made = _first_missing(parent)
+    parent = target.parent
+    missing = [one for one in (parent, *parent.parents) if not one.exists()]
     try:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _create_in(parent, directory, files)
-    except OSError as error:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-        raise LocalError(f"cannot write {directory}: {error.strerror}") from error
+        with ExitStack() as stack:
+            temporary = _temporary_in(parent, stack)
+            try:
+                yield Draft(target, temporary)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except BaseException:
+        for one in missing:
+            with suppress(OSError):  # not made, or something else is in it by now
+                one.rmdir()
+        raise
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -59,29 +89,30 @@ def read_file(path: Path, max_size_bytes: int) -> bytes:
     return data
 
 
-def _first_missing(directory: Path) -> Path | None:
-    """The topmost of the directories that do not exist yet: all that has to go again if this fails."""
-    missing = [one for one in (directory, *directory.parents) if not one.exists()]
-    return missing[-1] if missing else None
-
-
-def _create_in(parent: Path, directory: Path, files: Mapping[str, bytes]) -> None:
-    for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*"):
-        shutil.rmtree(left_over, ignore_errors=True)  # of an attempt that was killed
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=_TEMPORARY_PREFIX))
+def _temporary_in(parent: Path, stack: ExitStack) -> Path:
+    """A new directory, locked until the stack unwinds: what carries the prefix and no lock is of who was killed."""
     try:
-        _adopt_path(temporary, parent)
-        for name, data in files.items():
-            descriptor = os.open(temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
-            with os.fdopen(descriptor, "wb"):
-                _adopt(descriptor, parent)
-                _write_through(descriptor, data)
-        _sync_directory(temporary)
-        temporary.rename(directory)  # fails on a directory that has anything in it: the first of two wins
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_directory(parent)
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in parent.glob(f"{_TEMPORARY_PREFIX}*"):
+            with suppress(BlockingIOError, FileNotFoundError), _opened(left_over) as descriptor:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left_over, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=_TEMPORARY_PREFIX))
+        descriptor = stack.enter_context(_opened(temporary))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _adopt(descriptor, parent)
+    except OSError as error:
+        raise LocalError(f"cannot write in {parent}: {error.strerror}") from error
+    return temporary
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _write_through(descriptor: int, data: bytes) -> None:
@@ -98,17 +129,6 @@ def _adopt(descriptor: int, parent: Path) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _adopt_path(path: Path, parent: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _adopt(descriptor, parent)
-    finally:
-        os.close(descriptor)
-
-
 def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(directory) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,8 @@ ca.key publisher.key tokens                               on the founding host b
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from enticed.identity.files import create_directory, read_file
+from enticed.identity.files import Draft, draft_directory, read_file
 from enticed.limits import (
     AUTHORITY_LIFETIME_S,
     BOOTSTRAP_FILE_MAX_SIZE_BYTES,
@@ -97,14 +99,6 @@ def is_founder(state_dir: Path) -> bool:
     return (identity_directory(state_dir) / "ca.key").exists()
 
 
-def refuse_enrolled(state_dir: Path) -> None:
-    """`LocalError` if this state already belongs to a host of some cluster."""
-    if not (identity_directory(state_dir) / "node.crt").exists():
-        return
-    how = "has founded a cluster" if is_founder(state_dir) else "has joined a cluster"
-    raise LocalError(f"{state_dir} belongs to a host that {how} already")
-
-
 def found_cluster(state_dir: Path, zone: str, rack: str, now: float) -> HostIdentity:
     """Found a cluster on this host: CA, node keys, publisher key, and a first trust bundle.
 
@@ -112,7 +106,12 @@ def found_cluster(state_dir: Path, zone: str, rack: str, now: float) -> HostIden
     each case nothing is left behind.
     """
     check_labels(zone, rack)
-    refuse_enrolled(state_dir)
+    with new_identity(state_dir) as draft:
+        draft.publish(_founding_files(zone, rack, now))
+    return load_identity(state_dir)
+
+
+def _founding_files(zone: str, rack: str, now: float) -> dict[str, bytes]:
     keys, ca_private, publisher = HostKeys.generate(), Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     since = int(now) - CLOCK_SKEW_MAX_S
     authority = sign_authority(ca_private, serial_number(), since, int(now) + AUTHORITY_LIFETIME_S)
@@ -121,22 +120,29 @@ def found_cluster(state_dir: Path, zone: str, rack: str, now: float) -> HostIden
     publisher_key = PublisherKey(publisher.public_key().public_bytes_raw())
     bundle = TrustBundle(1, (authority,), (publisher_key,), (credential.node,))
     trust = seal_trust(bundle, ca_private)
-    founders = {"ca.key": key_pem(ca_private), "publisher.key": key_pem(publisher)}
-    write_identity(state_dir, keys, certificate, authority, trust, (), founders)
-    return load_identity(state_dir)
+    files = identity_files(keys, certificate, authority, trust, ())
+    return files | {"ca.key": key_pem(ca_private), "publisher.key": key_pem(publisher)}
 
 
-def write_identity(
-    state_dir: Path,
-    keys: HostKeys,
-    certificate: bytes,
-    authority: bytes,
-    trust: bytes,
-    bootstrap: tuple[str, ...],
-    founders: dict[str, bytes],
-) -> None:
-    """Put a new host's identity on disk at once. `LocalError` if there is one already, or nothing can be written."""
-    files = {
+@contextmanager
+def new_identity(state_dir: Path) -> Iterator[Draft]:
+    """Start making this host's identity; until it is published, with `identity_files`, the state has none.
+
+    `LocalError` if it has one already, or where this user may not write.
+    """
+    directory = identity_directory(state_dir)
+    if directory.exists():
+        how = "has founded a cluster" if is_founder(state_dir) else "has joined a cluster"
+        raise LocalError(f"{state_dir} belongs to a host that {how} already")
+    with draft_directory(directory) as draft:
+        yield draft
+
+
+def identity_files(
+    keys: HostKeys, certificate: bytes, authority: bytes, trust: bytes, bootstrap: tuple[str, ...]
+) -> dict[str, bytes]:
+    """What every host's identity directory holds."""
+    return {
         "node.key": key_pem(keys.node),
         "sealing.key": key_pem(keys.sealing),
         "node.crt": certificate_pem(certificate),
@@ -144,7 +150,6 @@ def write_identity(
         "trust": trust,
         "bootstrap": "".join(f"{address}\n" for address in bootstrap).encode(),
     }
-    create_directory(identity_directory(state_dir), files | founders)
 
 
 def load_identity(state_dir: Path) -> HostIdentity:

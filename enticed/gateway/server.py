@@ -1,0 +1,177 @@
+"""The HTTPS server on `api_listen`: on the founding host, where others join.
+
+TLS 1.3 with this host's certificate. Clients may show one of the cluster's certificates; to join none is needed, but a
+join token. Bodies are `codec` records; what went wrong is `{"error": ...}` with the status that says whose fault it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from aiohttp import web
+
+from enticed.gateway.throttle import FailureThrottle
+from enticed.identity.authority import Authority
+from enticed.identity.host import HostIdentity
+from enticed.identity.tls import api_context
+from enticed.limits import (
+    API_BACKLOG_COUNT,
+    API_BODY_MAX_SIZE_BYTES,
+    API_BODY_TIMEOUT_S,
+    API_HANDSHAKE_TIMEOUT_S,
+    API_KEEPALIVE_S,
+    API_SHUTDOWN_TIMEOUT_S,
+)
+from protocol.codec import pack_record, unpack_record
+from protocol.enrolment import JoinAnswer, JoinRequest
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, RemoteError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ApiServer:
+    """The server as a resource: `async with ApiServer(...) as server`, or `start` and `close`.
+
+    authority: on the founding host its CA; without one, nobody joins here. bootstrap: `host:port` of members that a
+    new host asks first, this host's `listen` above all.
+    """
+
+    def __init__(
+        self,
+        identity: HostIdentity,
+        host: str,
+        port: int,
+        authority: Authority | None = None,
+        bootstrap: tuple[str, ...] = (),
+    ) -> None:
+        self._identity = identity
+        self._host, self._port = host, port
+        app = web.Application(middlewares=[_errors_as_json], client_max_size=API_BODY_MAX_SIZE_BYTES)
+        if authority is not None:
+            app.add_routes(JoinRoutes(authority, bootstrap).routes)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=API_KEEPALIVE_S,
+            shutdown_timeout=API_SHUTDOWN_TIMEOUT_S,
+            auto_decompress=False,
+        )
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises `OSError` if the address cannot be had; then, or when cancelled, nothing is left open."""
+        await self._runner.setup()
+        accept = self._runner.server
+        assert accept is not None
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                accept,
+                self._host,
+                self._port,
+                ssl=api_context(self._identity),
+                ssl_handshake_timeout=API_HANDSHAKE_TIMEOUT_S,
+                backlog=API_BACKLOG_COUNT,
+                reuse_address=True,
+            )
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also where the system chose it."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Stop listening, let requests under way finish (for API_SHUTDOWN_TIMEOUT_S), close every connection."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+class JoinRoutes:
+    """What a host that wants to join may ask: the CA's certificate, the trust bundle, and to be enrolled."""
+
+    def __init__(self, authority: Authority, bootstrap: tuple[str, ...]) -> None:
+        self._authority = authority
+        self._bootstrap = bootstrap
+        self._throttle = FailureThrottle()
+        # One at a time: each waits for the disk in a thread, and a crowd must not take all the threads there are.
+        self._one_at_a_time = asyncio.Lock()
+        self.routes = [
+            web.get("/v1/ca", self.ca),
+            web.get("/v1/trust", self.trust),
+            web.post("/v1/join", self.join),
+        ]
+
+    async def ca(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._authority.certificate, content_type="application/pkix-cert")
+
+    async def trust(self, request: web.Request) -> web.Response:
+        return _record_response(self._authority.trust)
+
+    async def join(self, request: web.Request) -> web.Response:
+        clock = asyncio.get_running_loop().time
+        source = request.remote or "0.0.0.0"  # the peer's own address: no header changes it
+        async with asyncio.timeout(API_BODY_TIMEOUT_S):
+            body = await request.read()
+        async with self._one_at_a_time:
+            wait_s = self._throttle.wait_s(source, clock())
+            if wait_s > 0:
+                raise web.HTTPTooManyRequests(
+                    text="too many failed attempts to join", headers={"Retry-After": str(math.ceil(wait_s))}
+                )
+            try:
+                answer = await asyncio.to_thread(self._enrol, body)
+            except (DeniedError, RemoteError):
+                self._throttle.charge(source, clock())
+                raise
+        return _record_response(answer)
+
+    def _enrol(self, body: bytes) -> bytes:
+        asked = unpack_record(JoinRequest, body)
+        given = self._authority.enrol(asked.token, asked.secret, asked.request, asked.zone, asked.rack)
+        return pack_record(JoinAnswer(given.certificate, given.authority, given.trust, self._bootstrap))
+
+
+def _record_response(record: bytes) -> web.Response:
+    return web.Response(body=record, content_type="application/octet-stream")
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        kept = {name: error.headers[name] for name in ("Retry-After", "Allow") if name in error.headers}
+        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=kept)
+    except TimeoutError:
+        return web.json_response({"error": "the request did not come in time"}, status=408)
+    except EnticedError as error:
+        return web.json_response({"error": str(error)}, status=_status(error))
+
+
+def _status(error: EnticedError) -> int:
+    match error:
+        case DeniedError():
+            return 403
+        case RemoteError():
+            return 400
+        case AbsentError():
+            return 404
+        case ExhaustedError():
+            return 503
+        case _:
+            return 500
