@@ -101,6 +101,14 @@ class MakeDurable:
 
 
 @dataclass(frozen=True, slots=True)
+class Recheck:
+    """A peer says that this piece came corrupt from here: hash our copy. -> PieceRotten, or nothing"""
+
+    image: ImageId
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
 class Seal:
     """-> Sealed"""
 
@@ -159,6 +167,7 @@ Effect = (
     | Fetch
     | Abandon
     | MakeDurable
+    | Recheck
     | Seal
     | Announce
     | Withdraw

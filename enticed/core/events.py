@@ -153,6 +153,14 @@ class SyncFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceRotten:
+    """A piece on this host's disk is not (any more) what the manifest says."""
+
+    image: ImageId
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """The image is whole, durable and read-only."""
 
@@ -206,6 +214,8 @@ class FetchFailed:
     alternatives: tuple[Contact, ...] = ()
     fragment: int | None = None
     """Index in its piece of the fragment that was corrupt."""
+    failure: Failure | None = None
+    """What a LOCAL fault means for the orders."""
 
 
 # --- what others ask of this host ---
@@ -265,6 +275,7 @@ Event = (
     | PieceUnopened
     | Synced
     | SyncFailed
+    | PieceRotten
     | Sealed
     | ProvidersFound
     | PeerUp

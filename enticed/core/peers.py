@@ -1,13 +1,11 @@
-"""The peer book: every host with a session, what it has, and how well it delivers. Bookkeeping; nothing is sent here."""
+"""The peer book: every host with a session, what it has, how well it delivers. Bookkeeping; nothing is sent here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from enticed.core.events import Contact, Mask
+from enticed.core.events import Contact
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 
@@ -19,8 +17,6 @@ class Peer:
     contact: Contact
     same_rack: bool
     same_zone: bool
-    maps: dict[ImageId, Mask] = field(default_factory=dict)
-    """What it serves, for the images that both sides care about."""
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
     in_flight_bytes: int = 0
@@ -32,21 +28,18 @@ class Peer:
     charged: set[ImageId] = field(default_factory=set)
     """Images of which it sent corrupt bytes: nothing more of these is asked of it in this session."""
     busy_since: float | None = None
+    idle_since: float | None = None
+    """Since when neither side has had a use for the session."""
 
     @property
     def node(self) -> NodeId:
         return self.contact.node
 
-    def is_whole(self, image: ImageId) -> bool:
-        held = self.maps.get(image)
-        return held is not None and bool(held.all())
-
-    def serves(self, image: ImageId, piece: int) -> bool:
-        held = self.maps.get(image)
-        return held is not None and piece < len(held) and bool(held[piece]) and image not in self.charged
-
     def can_take(self, size_bytes: int, now: float, policy: Policy) -> bool:
-        room = self.in_flight_bytes == 0 or self.in_flight_bytes + size_bytes <= policy.peer_in_flight_bytes
+        """Whether to ask it for so much more: what it delivers in a moment, so that nothing waits long in its line."""
+        fair_bytes = int(self.bytes_per_s * policy.peer_in_flight_s)
+        most_bytes = min(policy.peer_in_flight_bytes, max(policy.peer_in_flight_least_bytes, fair_bytes))
+        room = self.in_flight_bytes == 0 or self.in_flight_bytes + size_bytes <= most_bytes
         return room and now >= self.backoff_until
 
     def delivered(self, size_bytes: int, seconds: float) -> None:
@@ -94,16 +87,8 @@ class PeerBook:
     def remove(self, node: NodeId) -> Peer | None:
         return self._peers.pop(node, None)
 
-    def holders(self, image: ImageId) -> list[Peer]:
-        """Peers that said what they have of the image, and may be asked for it."""
-        return [peer for peer in self._peers.values() if image in peer.maps and image not in peer.charged]
-
-    def rarity(self, image: ImageId, pieces: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        """int32 per piece: how many peers have it."""
-        count = np.zeros(pieces, np.int32)
-        for peer in self.holders(image):
-            count += peer.maps[image]
-        return count
+    def known(self, nodes: Iterable[NodeId]) -> list[Peer]:
+        return [self._peers[node] for node in nodes if node in self._peers]
 
     def next_retry(self, now: float) -> float | None:
         """When the next peer that pauses may be asked again."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.availability import Availability
 from enticed.core.events import Mask
 from enticed.core.peers import Peer
 from enticed.core.policy import Policy
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import NodeId
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MIX_2 = np.uint64(0xBF58476D1CE4E5B9)
@@ -42,7 +43,7 @@ def _weights(node: NodeId, pieces: int) -> NDArray[np.uint64]:
 
 
 def pick_pieces(wanted: Mask, rarity: NDArray[np.int32], noise: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Up to `count` pieces of `wanted` that somebody has, rarest first, ties in the random order of `noise` (0 <= n < 1)."""
+    """Up to `count` pieces of `wanted` that somebody has, rarest first; ties in the order of `noise` (0 <= n < 1)."""
     candidates = np.flatnonzero(wanted & (rarity > 0))
     if len(candidates) > count:
         keys = rarity[candidates] + noise[candidates]
@@ -51,24 +52,22 @@ def pick_pieces(wanted: Mask, rarity: NDArray[np.int32], noise: NDArray[np.float
 
 
 def pick_source(
-    holders: list[Peer], image: ImageId, piece: int, size_bytes: int, waited_s: float, now: float, policy: Policy
+    holders: list[Peer], has: Availability, size_bytes: int, waited_s: float, now: float, policy: Policy
 ) -> Peer | None:
-    """The peer to ask for part of a piece: near before far, other holders before the seeds, idle before busy.
+    """Which of a piece's holders to ask for part of it: near before far, others before the seeds, idle before busy.
 
     None while every holder is at its limit. A seed (who has all of the image) is asked for what another host has too
     only after `holder_patience_s`: its uploads are what the rest of the swarm waits for.
     """
-    serving = [peer for peer in holders if peer.serves(image, piece)]
-    others = [peer for peer in serving if not peer.is_whole(image)]
+    others = [peer for peer in holders if not has.is_whole(peer.node)]
     if others and waited_s < policy.holder_patience_s:
-        serving = others
-    able = [peer for peer in serving if peer.can_take(size_bytes, now, policy)]
+        holders = others
+    able = [peer for peer in holders if peer.can_take(size_bytes, now, policy)]
     if not able:
         return None
-    return min(able, key=lambda peer: _distance(peer, image))
 
+    def distance(peer: Peer) -> tuple[int, bool, float]:
+        hops = 0 if peer.same_rack else 1 if peer.same_zone else 2
+        return (hops, has.is_whole(peer.node), peer.in_flight_bytes / (peer.bytes_per_s or 1e9))
 
-def _distance(peer: Peer, image: ImageId) -> tuple[int, bool, float]:
-    hops = 0 if peer.same_rack else 1 if peer.same_zone else 2
-    wait_s = peer.in_flight_bytes / (peer.bytes_per_s or 1e9)
-    return (hops, peer.is_whole(image), wait_s)
+    return min(able, key=distance)

@@ -17,13 +17,18 @@ class Policy:
     """Providers are looked up again after so long, then after twice that, and so on."""
     find_last_s: float = 30.0
     dial_retry_s: float = 5.0
+    session_idle_s: float = 60.0
+    """A session that neither side has a use for is closed after so long."""
 
     # What is asked for.
-    work_bytes: int = 32 * MIB
-    """Missing bytes of the pieces at work in one image."""
+    ahead_bytes: int = 4 * MIB
+    """Missing bytes of pieces that are opened and not asked for yet: enough never to run dry, too few to clog."""
     in_flight_bytes: int = 64 * MIB
     """What all requests of a host may have under way."""
     peer_in_flight_bytes: int = 8 * MIB
+    peer_in_flight_least_bytes: int = 2 * MIB
+    peer_in_flight_s: float = 0.25
+    """What one peer has under way: as much as it delivers in so long, within the two bounds above."""
     request_bytes: int = 1 * MIB
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""

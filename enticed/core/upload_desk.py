@@ -1,0 +1,55 @@
+"""The upload desk: who is sent what, when; what others are told when there is no slot."""
+
+from __future__ import annotations
+
+from enticed.core.books import Books
+from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
+from enticed.core.events import UploadAsked
+from enticed.core.uploads import Waiting
+from protocol.identifiers import ImageId, NodeId
+from protocol.limits import ALTERNATIVES_MAX_COUNT
+from protocol.messages import Alternative, FragmentsRequest
+
+
+class UploadDesk:
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def asked(self, event: UploadAsked) -> None:
+        if not self._holds(event):
+            self._books.do(RefuseUpload(event.ticket))
+            return
+        if not self._books.uploads.ask(Waiting(event.ticket, event.node, event.size_bytes)):
+            others = tuple(self.others_after(event.request.image, event.node))
+            self._books.do(DeferUpload(event.ticket, self._books.policy.upload_retry_s, others))
+            return
+        self._grant()
+
+    def ended(self, ticket: int) -> None:
+        self._books.uploads.end(ticket)
+        self._grant()
+
+    def others_after(self, image: ImageId, node: NodeId) -> list[Alternative]:
+        """Some of the hosts that are after the image, those in `node`'s rack first."""
+        asking = self._books.peers.get(node)
+        place = (asking.contact.zone, asking.contact.rack) if asking else None
+        others = [
+            peer
+            for peer in self._books.peers
+            if image in peer.subscriptions and peer.node != node and peer.contact.addresses
+        ]
+        self._books.dice.shuffle(others)
+        others.sort(key=lambda peer: (peer.contact.zone, peer.contact.rack) != place)
+        return [Alternative(peer.node, peer.contact.addresses) for peer in others[:ALTERNATIVES_MAX_COUNT]]
+
+    def _holds(self, event: UploadAsked) -> bool:
+        book = self._books.images.get(event.request.image)
+        if book is None:
+            return False
+        if not isinstance(event.request, FragmentsRequest):
+            return True
+        return event.request.piece < book.pieces and bool(book.held[event.request.piece])
+
+    def _grant(self) -> None:
+        for ticket in self._books.uploads.grant():
+            self._books.do(GrantUpload(ticket))

@@ -1,0 +1,69 @@
+"""The world: simulated time, hosts and what stands between them.
+
+One heap of things to come, ordered by time and then by when they were planned, so that the same seed gives
+the same run. The hosts' decisions are those of the daemon: `enticed.core.host.Host`, unchanged.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from enticed.core.events import Contact
+from enticed.core.policy import Policy
+from protocol.identifiers import ImageId, NodeId
+from protocol.limits import MIB
+from simnet.host import SimHost
+from simnet.images import SimImage
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A host's network interface: the same capacity both ways, and what a message takes to anywhere."""
+
+    bytes_per_s: float = 100 * MIB
+    latency_s: float = 0.0005
+
+
+class World:
+    """Build one, add images and hosts, give orders, `run`; the hosts then say what happened."""
+
+    def __init__(self, seed: int = 0, policy: Policy | None = None) -> None:
+        self.now = 1_000_000.0
+        self.dice = np.random.default_rng(seed)
+        self.policy = policy or Policy()
+        self.images: dict[ImageId, SimImage] = {}
+        self.hosts: dict[NodeId, SimHost] = {}
+        self.announced: dict[ImageId, dict[NodeId, Contact]] = defaultdict(dict)
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._turns = count()
+
+    def add_image(self, image: SimImage) -> SimImage:
+        self.images[image.image] = image
+        return image
+
+    def add_host(self, name: str, *, zone: str = "", rack: str = "", link: Link | None = None) -> SimHost:
+        node = NodeId(name.encode().rjust(NodeId.size_bytes, b"\0"))
+        contact = Contact(node, (f"{name}:1",), zone, rack)
+        host = SimHost(self, contact, link or Link(), int(self.dice.integers(2**63)))
+        self.hosts[node] = host
+        return host
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Let `what` happen in so many seconds."""
+        heapq.heappush(self._heap, (self.now + seconds, next(self._turns), what))
+
+    def run(self, until: Callable[[], bool], limit_s: float = 3600.0) -> bool:
+        """Let time pass until `until` holds (true), or nothing is left to happen or `limit_s` is over (false)."""
+        end = self.now + limit_s
+        while not until():
+            if not self._heap or self._heap[0][0] > end:
+                return False
+            self.now, _, what = heapq.heappop(self._heap)
+            what()
+        return True
