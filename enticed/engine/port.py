@@ -1,0 +1,217 @@
+"""What control and gateway may ask of a daemon, and the records that they get back.
+
+Times are unix seconds. Every call may raise the errors of `protocol.errors`; `exit codes` of `entice` follow from their
+types: AbsentError 4, CorruptError 5, DeniedError 6, ExhaustedError 75 or 1, LocalError 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from enticed.core.orders import Failure, OrderState, Priority
+from protocol.identifiers import ImageId, NodeId
+
+Progressed = Callable[[int, int], None]
+"""Told bytes done and bytes in all, on the event loop, at most a few times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What to publish: an already opened, readable descriptor of raw content, and what is said about it."""
+
+    fd: int
+    name: str
+    virtual_size_bytes: int
+    source_format: str = "raw"
+    verbatim: bool = False
+    relatives: tuple[str, ...] | None = None
+    """Names or image ids; None: the earlier version of the same name."""
+    digests: bool = False
+    source_sha256: bytes | None = None
+    source_sha512: bytes | None = None
+    """Of the container file, which only `entice` sees; of the raw content the daemon computes them itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    image: ImageId
+    name: str
+    name_version: int
+    virtual_size_bytes: int
+    data_bytes: int
+    fragments: int
+    new_bytes: int
+    """Data bytes that no relative has."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BytesFrom:
+    zero: int = 0
+    on_hand: int = 0
+    relatives: int = 0
+    peers: int = 0
+    origin: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    image: ImageId
+    names: tuple[str, ...]
+    virtual_size_bytes: int
+    data_bytes: int
+    fragments: int
+    pieces: int
+    pieces_held: int
+    ready: bool
+    leased: bool
+    created_at: float
+    source_format: str
+    relatives: tuple[tuple[ImageId, int], ...]
+    """With the bytes that each shares."""
+    digests: dict[str, str]
+    """`raw_sha256` and so on, hex, where the statement has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    key: str
+    target: str
+    image: ImageId | None
+    state: OrderState
+    failure: Failure | None
+    reason: str
+    priority: Priority
+    created_at: float
+    due_at: float | None
+    keep_until: float | None
+    ready_at: float | None
+    late: bool
+    """Past its due date, or by the present estimate going to be."""
+    percent: float
+    virtual_size_bytes: int
+    data_bytes: int
+    done_bytes: int
+    fragments: int
+    bytes_from: BytesFrom
+    bytes_per_s: float
+    estimate_s: float | None
+    path: str | None
+    """Of the raw file in the store, once ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    node: NodeId
+    addresses: tuple[str, ...]
+    zone: str
+    rack: str
+    in_flight_bytes: int
+    bytes_per_s: float
+    strikes: int
+    images: int
+    """How many images it wants news of from us."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What a pull would do, without doing it. `peers` by distance: `rack`, `zone`, `far` (bytes that the nearest has)."""
+
+    target: str
+    image: ImageId
+    virtual_size_bytes: int
+    data_bytes: int
+    bytes_from: BytesFrom
+    peers: dict[str, int]
+    missing_bytes: int
+    missing_pieces: int
+    estimate_s: float | None
+    providers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    image: ImageId
+    pieces: int
+    wrong_pieces: tuple[int, ...]
+    """Withdrawn, and fetched again where an order still wants the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    version: str
+    node: NodeId
+    zone: str
+    rack: str
+    founder: bool
+    listen: tuple[str, ...]
+    advertise: tuple[str, ...]
+    images: int
+    peers: int
+    dht_nodes: int
+    used_bytes: int
+    quota_bytes: int | None
+    free_bytes: int
+    uploads: int
+    orders: dict[str, int]
+    """Count by state."""
+    started_at: float
+    certificate_expires_at: float
+    sent_bytes: int
+    received_bytes: int
+    loop_lag_p99_ms: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTerms:
+    target: str
+    deadline_s: float | None = None
+    priority: Priority = Priority.PREWARM
+    keep_s: float | None = None
+
+
+class Engine(Protocol):
+    async def publish(self, what: Publication, progressed: Progressed) -> Published: ...
+
+    async def place_order(self, key: str, terms: OrderTerms) -> OrderView: ...
+
+    async def cancel_order(self, key: str) -> OrderView:
+        """AbsentError for an unknown key."""
+        ...
+
+    def order(self, key: str) -> OrderView: ...
+
+    def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]: ...
+
+    def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
+        """Order changes as they happen, each with its number; first those after number `after` that are still kept."""
+        ...
+
+    async def images(self) -> tuple[ImageView, ...]: ...
+
+    async def image(self, target: str) -> ImageView:
+        """By name or id, of the images in this store; AbsentError otherwise."""
+        ...
+
+    async def open_image(self, target: str) -> int:
+        """A new read-only descriptor of a ready image's raw file; the caller closes it."""
+        ...
+
+    async def remove(self, target: str) -> ImageView:
+        """LocalError where it is leased or open."""
+        ...
+
+    async def verify(self, target: str, progressed: Progressed) -> Verification: ...
+
+    async def plan(self, target: str) -> PlanView: ...
+
+    def peers(self) -> tuple[PeerView, ...]: ...
+
+    def status(self) -> StatusView: ...
+
+    async def token(self, uses: int, ttl_s: float) -> str:
+        """DeniedError unless this is the founding host."""
+        ...
