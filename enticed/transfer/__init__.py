@@ -1,0 +1,1 @@
+"""Peers over TLS: sessions, and the bytes of images."""

@@ -1,0 +1,244 @@
+"""Serving bytes: a thread for each bulk connection that a peer has opened.
+
+The thread reads requests, asks the warehouse on the event loop, reads the file and sends. The whole reply is read
+before its first byte leaves, so that an error of this host's disk is a refusal and not half a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import select
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from enticed.limits import (
+    BULK_REQUESTS_READ_SIZE_BYTES,
+    BULK_SERVED_MAX_COUNT,
+    BULK_SERVED_PER_PEER_MAX_COUNT,
+)
+from enticed.transfer.errors import PeerLostError
+from enticed.transfer.ports import Consignment, Timing, Warehouse
+from enticed.transfer.stream import BulkStream, Woken
+from enticed.transfer.tasks import Tasks
+from enticed.transfer.tls import Secured
+from enticed.transfer.workers import Workers
+from protocol.errors import EnticedError, LocalError
+from protocol.identifiers import NodeId
+from protocol.limits import REQUEST_MAX_SIZE_BYTES
+from protocol.messages import Busy, Data, Refusal, Refused, Request
+from protocol.session import BulkServerSession
+
+log = logging.getLogger(__name__)
+Answer = Consignment | Busy | Refused
+_HEADROOM_SIZE_BYTES = 64
+"""In front of the bytes in the buffer: header and bytes leave in one write."""
+
+
+class BulkServer:
+    """All bulk connections that peers have opened to this host."""
+
+    def __init__(self, warehouse: Warehouse, capabilities: tuple[str, ...], timing: Timing, nice: int) -> None:
+        self._warehouse = warehouse
+        self._capabilities = capabilities
+        self._timing = timing
+        self._workers = Workers(BULK_SERVED_MAX_COUNT, "bulk-serve", nice)
+        self._buffers = Buffers()
+        self._connections: set[ServedConnection] = set()
+        self._per_peer: Counter[NodeId] = Counter()
+
+    def adopt(self, secured: Secured) -> None:
+        """Serve this connection until it ends; one too many is closed at once."""
+        node = secured.node
+        if not self._workers.free_count or self._per_peer[node] >= BULK_SERVED_PER_PEER_MAX_COUNT:
+            log.info("too many bulk connections: closed another one of %s", node.short)
+            secured.sock.close()
+            return
+        connection = ServedConnection(secured, self._warehouse, self._capabilities, self._timing, self._buffers)
+        self._connections.add(connection)
+        self._per_peer[node] += 1
+        self._workers.start(connection.run).add_done_callback(lambda _: self._forget(connection, node))
+
+    def hang_up(self, node: NodeId) -> None:
+        """End every connection of this peer."""
+        for connection in self._connections:
+            if connection.node == node:
+                connection.interrupt()
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            connection.interrupt()
+        await self._workers.close()
+
+    def _forget(self, connection: ServedConnection, node: NodeId) -> None:
+        self._connections.discard(connection)
+        self._per_peer[node] -= 1
+        if not self._per_peer[node]:
+            del self._per_peer[node]
+
+
+class Buffers:
+    """Buffers for one reply each: as many as replies are being sent, and reused for the next ones."""
+
+    def __init__(self) -> None:
+        self._free: deque[memoryview] = deque()  # whose append and pop are atomic
+
+    @contextmanager
+    def borrow(self) -> Iterator[memoryview]:
+        try:
+            buffer = self._free.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(_HEADROOM_SIZE_BYTES + REQUEST_MAX_SIZE_BYTES))
+        try:
+            yield buffer
+        finally:
+            self._free.append(buffer)
+
+
+class ServedConnection:
+    """One connection, from its handshake to its end."""
+
+    def __init__(
+        self,
+        secured: Secured,
+        warehouse: Warehouse,
+        capabilities: tuple[str, ...],
+        timing: Timing,
+        buffers: Buffers,
+    ) -> None:
+        self.node = secured.node
+        self._loop = asyncio.get_running_loop()
+        self._stream = BulkStream(secured)
+        self._session = BulkServerSession(capabilities)
+        self._warehouse = warehouse
+        self._timing = timing
+        self._requests: deque[Request] = deque()
+        self._buffers = buffers
+        self._tasks = Tasks()
+        self._question: asyncio.Task[Answer] | None = None
+
+    def interrupt(self) -> None:
+        self._stream.interrupt()
+
+    def run(self) -> None:
+        """The connection's thread."""
+        try:
+            while True:
+                self._answer(self._next_request())
+        except LocalError:
+            log.exception("bulk connection of %s", self.node.short)
+        except EnticedError as error:
+            log.debug("bulk connection of %s: %s", self.node.short, error)
+        finally:
+            self._stream.close()
+
+    def _next_request(self) -> Request:
+        deadline_s = time.monotonic() + self._timing.served_idle_s
+        while not self._requests:
+            data = self._stream.receive_some(BULK_REQUESTS_READ_SIZE_BYTES, deadline_s)
+            self._requests.extend(self._session.receive(data))
+        return self._requests.popleft()
+
+    def _answer(self, request: Request) -> None:
+        answer = self._ask(request)
+        if isinstance(answer, Consignment):
+            self._deliver(answer)
+        else:
+            self._say(answer)
+
+    def _ask(self, request: Request) -> Answer:
+        """What the warehouse answers. It may take its time, but is told when nobody waits any more."""
+        box: Future[Answer] = Future()
+        self._loop.call_soon_threadsafe(self._open, request, box)
+        while not box.done():
+            woken = self._stream.wait(select.POLLRDHUP, time.monotonic() + self._timing.served_idle_s)
+            if woken is Woken.CONNECTION:
+                self._loop.call_soon_threadsafe(self._withdraw)
+                break
+        # A consignment that was opened in the very moment in which the peer left is still closed, by `_answer`.
+        return box.result()
+
+    def _deliver(self, consignment: Consignment) -> None:
+        """Send what was asked for; refuse it where it cannot be read. The consignment is closed in any case."""
+        failure: OSError | None = None
+        self._stream.sent_bytes = 0
+        try:
+            with self._buffers.borrow() as buffer:
+                size_bytes = _load(consignment, buffer[_HEADROOM_SIZE_BYTES:])
+                header = self._session.reply(Data(size_bytes, consignment.total_bytes))
+                start = _HEADROOM_SIZE_BYTES - len(header)
+                buffer[start:_HEADROOM_SIZE_BYTES] = header
+                self._stream.sent_bytes = -len(header)  # so that only what was asked for counts
+                deadline_s = time.monotonic() + self._timing.send_s
+                self._stream.send(buffer[start : _HEADROOM_SIZE_BYTES + size_bytes], deadline_s)
+            self._session.body_sent()
+        except OSError as error:
+            failure = error
+            self._say(Refused(Refusal.BROKEN_HERE))
+        finally:
+            self._loop.call_soon_threadsafe(consignment.on_closed, max(0, self._stream.sent_bytes), failure)
+
+    def _say(self, reply: Busy | Refused) -> None:
+        self._stream.send(self._session.reply(reply), time.monotonic() + self._timing.send_s)
+
+    # --- on the loop ---
+
+    def _open(self, request: Request, box: Future[Answer]) -> None:
+        self._question = self._tasks.spawn(self._warehouse.open(self.node, request), "warehouse")
+        self._question.add_done_callback(lambda question: self._opened(question, box))
+
+    def _opened(self, question: asyncio.Task[Answer], box: Future[Answer]) -> None:
+        if question.cancelled():
+            box.set_exception(PeerLostError("the peer has hung up"))
+        elif question.exception() is not None:
+            box.set_result(Refused(Refusal.BROKEN_HERE))  # the exception itself is reported by the task's owner
+        else:
+            box.set_result(question.result())
+        self._stream.wake()
+
+    def _withdraw(self) -> None:
+        if self._question is not None:
+            self._question.cancel()
+
+
+def _load(consignment: Consignment, buffer: memoryview) -> int:
+    """Read a consignment into a buffer of REQUEST_MAX_SIZE_BYTES: its size. `OSError`; `LocalError` if too large."""
+    size_bytes = int(consignment.sizes_bytes.sum())
+    if size_bytes > len(buffer):
+        raise LocalError(f"a consignment of {size_bytes} bytes")
+    at = 0
+    for offset, size in _runs(consignment):
+        _read(consignment.source, buffer[at : at + size], offset)
+        at += size
+    return size_bytes
+
+
+def _runs(consignment: Consignment) -> Iterator[tuple[int, int]]:
+    """Offset and size of what lies together in the source, so that it is read at once."""
+    start = end = 0
+    for offset, size in zip(consignment.offsets_bytes.tolist(), consignment.sizes_bytes.tolist(), strict=True):
+        if offset != end:
+            if start < end:
+                yield start, end - start
+            start = offset
+        end = offset + size
+    if start < end:
+        yield start, end - start
+
+
+def _read(source: int | bytes, view: memoryview, offset: int) -> None:
+    if isinstance(source, bytes):
+        if offset + len(view) > len(source):
+            raise LocalError("a consignment beyond the end of its bytes")
+        view[:] = source[offset : offset + len(view)]
+        return
+    while view:
+        got = os.preadv(source, [view], offset)
+        if got == 0:
+            raise OSError(errno.EIO, "the file ends before what it is said to hold")
+        offset, view = offset + got, view[got:]

@@ -1,0 +1,205 @@
+"""The peers of this host: one port to listen on, one control connection with each peer, bulk connections beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from enticed.identity.host import HostIdentity
+from enticed.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE
+from enticed.transfer.addresses import HostPort, IpNetwork
+from enticed.transfer.bulk_client import BulkClient
+from enticed.transfer.bulk_server import BulkServer
+from enticed.transfer.control import ControlConnection
+from enticed.transfer.errors import PeerLostError
+from enticed.transfer.listener import Listener
+from enticed.transfer.ports import (
+    DialFailed,
+    Event,
+    Heard,
+    Landing,
+    PeerDown,
+    PeerState,
+    PeerUp,
+    Said,
+    Timing,
+    Warehouse,
+)
+from enticed.transfer.sessions import SessionEvents, Sessions
+from enticed.transfer.tasks import Tasks
+from enticed.transfer.tls import Handshakes, Secured
+from enticed.transfer.workers import Workers
+from protocol.errors import EnticedError, LocalError
+from protocol.identifiers import NodeId
+from protocol.limits import ADDRESSES_MAX_COUNT
+from protocol.messages import ALPN_BULK, PROTOCOL_VERSION, FragmentsRequest, Hello, PartRequest
+
+
+class PeerNetwork:
+    """Sessions with other hosts, and requests to them. Everything belongs to the event loop on which it was started.
+
+    listen: `host:port`, numeric, several; port 0 takes any. advertise: what others are told to dial; by default what
+    is listened on. dial_networks: the only ones that are dialled; empty for all. on_event is called on the loop, never
+    from inside a method of this object, and not after `close`.
+    """
+
+    def __init__(
+        self,
+        identity: HostIdentity,
+        *,
+        listen: Sequence[str],
+        warehouse: Warehouse,
+        on_event: Callable[[Event], None],
+        advertise: Sequence[str] = (),
+        dial_networks: Sequence[IpNetwork] = (),
+        capabilities: Sequence[str] = (),
+        clock: Callable[[], float] = time.time,
+        timing: Timing | None = None,
+        bulk_nice: int = BULK_NICE,
+    ) -> None:
+        self._identity = identity
+        self._listen = [HostPort.parse(text) for text in listen]
+        self._advertise = tuple(str(HostPort.parse(text)) for text in advertise)
+        self._capabilities = tuple(capabilities)
+        self._on_event = on_event
+        self._timing = timing or Timing()
+        self._handshakes = Handshakes(identity, clock, self._timing)
+        self._listener = Listener(self._handshakes, self._on_secured)
+        events = SessionEvents(self._up, self._down, self._heard, self._dial_failed)
+        self._sessions = Sessions(
+            identity.node, self._handshakes, self._hello, tuple(dial_networks), self._timing, events
+        )
+        self._bulk: dict[NodeId, BulkClient] = {}
+        self._bulk_threads = Workers(BULK_DIALLED_MAX_COUNT, "bulk-fetch", bulk_nice)
+        self._bulk_dials = Tasks()
+        self._served = BulkServer(warehouse, self._capabilities, self._timing, bulk_nice)
+        self._running = False
+
+    @property
+    def node(self) -> NodeId:
+        return self._identity.node
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """Where it listens, with the ports that were given for 0."""
+        return tuple(str(address) for address in self._listener.addresses)
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """What others are told to dial."""
+        specific = (str(address) for address in self._listener.addresses if not address.ip.is_unspecified)
+        return (self._advertise or tuple(specific))[:ADDRESSES_MAX_COUNT]
+
+    async def start(self) -> None:
+        """Listen. `LocalError` where that is not possible; nothing is left open then."""
+        self._listener.open(self._listen)
+        self._running = True
+
+    async def close(self) -> None:
+        """Say goodbye to everybody and end every connection, thread and task; what is under way fails."""
+        self._running = False
+        for client in self._bulk.values():
+            client.close(PeerLostError("this host is shutting down"))
+        self._bulk.clear()
+        await self._listener.close()
+        await self._sessions.close("shutting down")
+        await self._bulk_dials.close()
+        await self._served.close()
+        await self._bulk_threads.close()
+
+    # --- sessions ---
+
+    def dial(self, node: NodeId, addresses: Sequence[str]) -> None:
+        """Open a session: PeerUp or DialFailed follows, but for a peer that is up or being dialled already."""
+        if not self._running:
+            raise LocalError("the network is not running")
+        self._sessions.dial(node, addresses)
+
+    def hang_up(self, node: NodeId, reason: str) -> None:
+        """End the session, and every request of both sides: PeerDown follows. Nothing happens if there is none."""
+        self._sessions.hang_up(node, reason)
+        self._served.hang_up(node)
+
+    def send(self, node: NodeId, message: Said) -> None:
+        """Say something to a peer. Lost without a word if the session is over: its PeerDown is on the way.
+
+        `LocalError` for what is not sendable.
+        """
+        connection = self._sessions.connection(node)
+        if connection is not None and connection.is_open:
+            connection.send(message)
+
+    def peers(self) -> tuple[PeerState, ...]:
+        """The open sessions."""
+        return tuple(
+            PeerState(one.node, one.credential, str(one.address), one.dialler == self.node, one.rtt_s)
+            for one in self._sessions.open
+        )
+
+    # --- requests ---
+
+    async def fetch(self, node: NodeId, request: FragmentsRequest, landing: Landing) -> None:
+        """Have fragments sent, verified and written to where they land: all of them are when this returns.
+
+        `BusyError`, `RefusedError`; `CorruptFragmentError` and `LandingError`, with the fragments before written;
+        `PeerLostError`, `PeerSilentError`, `RemoteError`, `DeniedError` for what ended the connection or kept it from
+        being made; `ExhaustedError` if all threads are taken; `LocalError` for a wrong request. Cancelling withdraws
+        the request or throws its bytes away; a write that has begun may still end after that.
+        """
+        await self._client(node).fetch(request, landing)
+
+    async def fetch_part(self, node: NodeId, request: PartRequest) -> tuple[bytes, int]:
+        """Bytes of a root, of pages or of statements, and the size of the whole part; nothing of it is verified.
+
+        Raises as `fetch` does.
+        """
+        return await self._client(node).fetch_part(request)
+
+    def _client(self, node: NodeId) -> BulkClient:
+        client = self._bulk.get(node)
+        if client is None:
+            raise PeerLostError(f"there is no session with {node.short}")
+        return client
+
+    # --- what connections tell ---
+
+    def _hello(self) -> Hello:
+        version, trust = PROTOCOL_VERSION, self._identity.trust
+        return Hello(version, version, self._capabilities, trust.serial, self.advertised)
+
+    def _on_secured(self, secured: Secured) -> None:
+        if not self._running or secured.node == self.node:
+            secured.sock.close()
+        elif secured.alpn == ALPN_BULK:
+            self._served.adopt(secured)
+        else:
+            self._sessions.answer(secured)
+
+    def _up(self, connection: ControlConnection, addresses: tuple[HostPort, ...]) -> None:
+        node, agreement = connection.node, connection.agreement
+        dial = partial(self._handshakes.dial, addresses, node, ALPN_BULK)
+        self._bulk[node] = BulkClient(dial, agreement, self._bulk_threads, self._bulk_dials, self._timing)
+        where = tuple(str(address) for address in addresses)
+        serial = connection.hello.trust_serial
+        self._emit(PeerUp(node, connection.credential, where, agreement.capabilities, serial))
+
+    def _down(self, node: NodeId, why: EnticedError) -> None:
+        if (client := self._bulk.pop(node, None)) is not None:
+            client.close(why)
+        self._emit(PeerDown(node, why))
+
+    def _heard(self, node: NodeId, message: Said) -> None:
+        self._emit(Heard(node, message))
+
+    def _dial_failed(self, node: NodeId, why: EnticedError) -> None:
+        self._emit(DialFailed(node, why))
+
+    def _emit(self, event: Event) -> None:
+        # Never from inside a call: whoever calls `hang_up` is not told PeerDown before it has returned.
+        asyncio.get_running_loop().call_soon(self._deliver, event)
+
+    def _deliver(self, event: Event) -> None:
+        if self._running:
+            self._on_event(event)

@@ -1,0 +1,130 @@
+"""What the transfer layer is given and what it gives: landings, consignments, events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enticed import limits
+from protocol.credentials import NodeCredential
+from protocol.errors import EnticedError
+from protocol.identifiers import NodeId
+from protocol.manifest import Fragments
+from protocol.messages import (
+    Acquaint,
+    Busy,
+    Charge,
+    HaveChange,
+    HaveMap,
+    NotHeld,
+    Refused,
+    Request,
+    Subscribe,
+    Unsubscribe,
+)
+
+Said = Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint
+"""What the core says and hears; hellos, goodbyes and pings are the transfer layer's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where received fragments go. `fragments`: offsets in that file, sizes and digests, in the order of the request.
+
+    The descriptor is duplicated for as long as bytes may still be written to it: the caller may close it at any time.
+    """
+
+    fd: int
+    fragments: Fragments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consignment:
+    """What a request gets: runs of a file (or of bytes in memory), sent one after another.
+
+    source: a descriptor that stays open until `on_closed`, or the bytes themselves. offsets_bytes, sizes_bytes: int64,
+    at most REQUEST_MAX_SIZE_BYTES in all. total_bytes: of the whole part; 0 for fragments.
+    on_closed: called once, on the loop, with the bytes sent and the error of this host's disk, if that is what failed.
+    """
+
+    source: int | bytes
+    offsets_bytes: NDArray[np.int64]
+    sizes_bytes: NDArray[np.int64]
+    total_bytes: int
+    on_closed: Callable[[int, OSError | None], None]
+
+
+class Warehouse(Protocol):
+    """Whoever holds images and upload slots. Asked on the event loop, once per request."""
+
+    async def open(self, node: NodeId, request: Request) -> Consignment | Busy | Refused:
+        """May wait for an upload slot; is cancelled when the peer hangs up meanwhile."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A session is open. `addresses`: where the peer can be dialled, most promising first.
+
+    A second PeerUp of the same peer always has a PeerDown before it: what was said on the old session is void.
+    """
+
+    node: NodeId
+    credential: NodeCredential
+    addresses: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    trust_serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    node: NodeId
+    why: EnticedError
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """No session came of a dial, nor is there one by other means."""
+
+    node: NodeId
+    why: EnticedError
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    node: NodeId
+    message: Said
+
+
+Event = PeerUp | PeerDown | DialFailed | Heard
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """An open session, for people to look at."""
+
+    node: NodeId
+    credential: NodeCredential
+    address: str
+    dialled_here: bool
+    rtt_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long anything may take; what each means is said in `enticed/limits.py`."""
+
+    connect_s: float = limits.CONNECT_TIMEOUT_S
+    handshake_s: float = limits.HANDSHAKE_TIMEOUT_S
+    hello_s: float = limits.HELLO_TIMEOUT_S
+    goodbye_s: float = limits.GOODBYE_TIMEOUT_S
+    ping_after_s: float = limits.PING_AFTER_S
+    silent_s: float = limits.PEER_SILENT_S
+    reply_s: float = limits.REPLY_TIMEOUT_S
+    send_s: float = limits.SEND_TIMEOUT_S
+    idle_s: float = limits.BULK_IDLE_S
+    served_idle_s: float = limits.BULK_SERVED_IDLE_S

@@ -1,0 +1,84 @@
+"""What becomes of received bytes: fragments are verified and written, a part of a manifest is kept."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import numpy as np
+from blake3 import blake3
+
+from enticed.transfer.errors import CorruptFragmentError, LandingError
+from enticed.transfer.ports import Landing
+from enticed.transfer.stream import Body
+from protocol.errors import LocalError
+from protocol.limits import REQUEST_MAX_SIZE_BYTES
+from protocol.messages import Data, FragmentsRequest, PartRequest
+from protocol.session import Question
+
+Result = TypeVar("Result")
+
+
+class Receiver(ABC, Generic[Result]):
+    """Takes the raw bytes of one reply, in the connection's thread."""
+
+    question: Question
+
+    @abstractmethod
+    def receive(self, data: Data, body: Body, buffer: memoryview) -> Result:
+        """Read the body, or raise; what is left of it is thrown away by the caller.
+
+        `buffer` holds FRAGMENT_MAX_SIZE_BYTES and may be overwritten at will.
+        """
+
+    def close(self) -> None:
+        """Nothing will be received any more, or all has been; called once."""
+
+
+class FragmentsReceiver(Receiver[None]):
+    """Verifies each fragment as soon as it is whole, and writes it."""
+
+    def __init__(self, request: FragmentsRequest, landing: Landing) -> None:
+        fragments = landing.fragments
+        size_bytes = int(fragments.sizes_bytes.sum(dtype=np.int64))
+        if len(fragments) != request.count or not 1 <= size_bytes <= REQUEST_MAX_SIZE_BYTES:
+            raise LocalError(f"{len(fragments)} fragments of {size_bytes} bytes for a request of {request.count}")
+        self.question = Question(request, size_bytes)
+        self._first = request.first
+        self._fragments = fragments
+        self._fd = os.dup(landing.fd)
+
+    def receive(self, data: Data, body: Body, buffer: memoryview) -> None:
+        """`CorruptFragmentError` or `LandingError`; the fragments before are written then."""
+        offsets, sizes = self._fragments.offsets_bytes.tolist(), self._fragments.sizes_bytes.tolist()
+        digests = self._fragments.digests.tobytes()
+        for index, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
+            fragment = buffer[:size]
+            body.fill(fragment)
+            if blake3(fragment).digest() != digests[32 * index : 32 * index + 32]:
+                raise CorruptFragmentError(self._first + index)
+            self._write(fragment, offset)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, fragment: memoryview, offset: int) -> None:
+        try:
+            while fragment:
+                written = os.pwrite(self._fd, fragment, offset)
+                offset, fragment = offset + written, fragment[written:]
+        except OSError as error:
+            raise LandingError(f"what was received cannot be written: {error.strerror}") from error
+
+
+class PartReceiver(Receiver[tuple[bytes, int]]):
+    """Keeps the bytes, and the size of the whole part. Who asked verifies them: only it knows what they are."""
+
+    def __init__(self, request: PartRequest) -> None:
+        self.question = Question(request, request.size_bytes)
+
+    def receive(self, data: Data, body: Body, buffer: memoryview) -> tuple[bytes, int]:
+        part = bytearray(data.size_bytes)
+        body.fill(memoryview(part))
+        return bytes(part), data.total_bytes

@@ -1,0 +1,193 @@
+"""One session with each peer: who dials, who is answered, and which of two connections stays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from enticed.limits import SESSIONS_MAX_COUNT
+from enticed.transfer.addresses import HostPort, IpNetwork, dialable
+from enticed.transfer.control import ControlConnection, Owner
+from enticed.transfer.errors import PeerLostError
+from enticed.transfer.ports import Said, Timing
+from enticed.transfer.tasks import Tasks
+from enticed.transfer.tls import Handshakes, Secured, closed_on_error
+from protocol.errors import EnticedError, ExhaustedError, LocalError
+from protocol.identifiers import NodeId
+from protocol.messages import ALPN_CONTROL, Hello
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvents:
+    """Who is told about sessions, on the loop. A peer's `down` comes before its next `up`."""
+
+    up: Callable[[ControlConnection, tuple[HostPort, ...]], None]
+    """With where the peer can be dialled."""
+    down: Callable[[NodeId, EnticedError], None]
+    heard: Callable[[NodeId, Said], None]
+    dial_failed: Callable[[NodeId, EnticedError], None]
+
+
+@dataclass(eq=False)
+class _Peer:
+    """An open session, a dial, or for a moment both."""
+
+    node: NodeId
+    control: ControlConnection | None = None
+    dial: asyncio.Task[None] | None = None
+
+
+class Sessions:
+    """The control connections of this host. `hello`: what it says, made anew for each connection."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        handshakes: Handshakes,
+        hello: Callable[[], Hello],
+        dial_networks: Sequence[IpNetwork],
+        timing: Timing,
+        events: SessionEvents,
+    ) -> None:
+        self._node = node
+        self._handshakes = handshakes
+        self._hello = hello
+        self._dial_networks = dial_networks
+        self._timing = timing
+        self._events = events
+        self._peers: dict[NodeId, _Peer] = {}
+        self._connections: set[ControlConnection] = set()
+        self._tasks = Tasks()
+
+    @property
+    def open(self) -> tuple[ControlConnection, ...]:
+        return tuple(peer.control for peer in self._peers.values() if peer.control is not None)
+
+    def connection(self, node: NodeId) -> ControlConnection | None:
+        """The open one with this peer."""
+        peer = self._peers.get(node)
+        return peer.control if peer is not None else None
+
+    def dial(self, node: NodeId, addresses: Sequence[str]) -> None:
+        """Open a session, unless the peer is up or being dialled already."""
+        peer = self._peers.get(node) or _Peer(node)
+        if peer.control is not None or peer.dial is not None:
+            return
+        if node == self._node:
+            self._events.dial_failed(node, LocalError("a host does not dial itself"))
+        elif len(self._connections) >= SESSIONS_MAX_COUNT:
+            self._events.dial_failed(node, ExhaustedError("too many sessions are open"))
+        else:
+            self._peers[node] = peer
+            peer.dial = self._tasks.spawn(self._dial(peer, self._dialable(addresses)), f"dial {node.short}")
+
+    def answer(self, secured: Secured) -> None:
+        """Take over a control connection that a peer has opened."""
+        self._tasks.spawn(self._answer(secured), f"answer {secured.node.short}")
+
+    def hang_up(self, node: NodeId, reason: str) -> None:
+        """End the session with this peer, if there is one."""
+        peer = self._peers.get(node)
+        if peer is not None and peer.control is not None:
+            peer.control.close(reason)
+            self._drop(peer, PeerLostError(f"hung up here: {reason}"))
+
+    async def close(self, reason: str) -> None:
+        """Say goodbye to all and end everything; nobody is told."""
+        await self._tasks.close()
+        for connection in self._connections:
+            connection.close(reason)
+        await asyncio.gather(*(connection.closed for connection in self._connections))
+        self._peers.clear()
+
+    async def _dial(self, peer: _Peer, addresses: Sequence[HostPort]) -> None:
+        try:
+            secured = await self._handshakes.dial(addresses, peer.node, ALPN_CONTROL)
+            connection = self._adopt(secured, dialler=self._node)
+            connection.start()
+            await connection.introduced()
+        except EnticedError as error:
+            if peer.control is None:
+                self._events.dial_failed(peer.node, error)
+        finally:
+            peer.dial = None
+            self._tidy(peer)
+
+    async def _answer(self, secured: Secured) -> None:
+        """Say hello to who has dialled, or goodbye if there is a better connection."""
+        with closed_on_error(secured.sock):
+            peer = self._peers.get(secured.node)
+            if peer is not None and peer.dial is not None and self._node < secured.node:
+                # Both have dialled: ours is the one to keep, if it comes about while the peer still waits.
+                await asyncio.wait([peer.dial], timeout=self._timing.hello_s / 2)
+            connection = self._adopt(secured, dialler=secured.node)
+        present = self.connection(secured.node)
+        if present is not None and self._stays(present, connection):
+            connection.refuse("another session is open")
+            present.probe()
+        elif len(self._connections) > SESSIONS_MAX_COUNT:
+            connection.refuse("too many sessions are open")
+        else:
+            connection.start()
+            try:
+                await connection.introduced()
+            except EnticedError as error:
+                log.info("no session with %s: %s", secured.node.short, error)
+
+    def _adopt(self, secured: Secured, dialler: NodeId) -> ControlConnection:
+        owner = Owner(self._opened, self._heard, self._lost)
+        connection = ControlConnection(secured, dialler, self._hello(), self._timing, owner)
+        self._connections.add(connection)
+        connection.closed.add_done_callback(lambda _: self._connections.discard(connection))
+        return connection
+
+    def _stays(self, old: ControlConnection, new: ControlConnection) -> bool:
+        """Which of two sessions with one peer is kept, decided alike on both ends.
+
+        Of two that each side has dialled, the one of the lower NodeId; of two by the same side, the newer: that side
+        has forgotten the other.
+        """
+        return old.dialler != new.dialler and old.dialler == min(self._node, new.node)
+
+    def _opened(self, connection: ControlConnection) -> None:
+        peer = self._peers.setdefault(connection.node, _Peer(connection.node))
+        if peer.control is not None:
+            if self._stays(peer.control, connection):
+                connection.close("another session is open")
+                peer.control.probe()
+                return
+            peer.control.close("replaced by another session")
+            self._drop(peer, PeerLostError("replaced by another session"))
+            self._peers[peer.node] = peer
+        if peer.dial is not None and connection.dialler != self._node:
+            peer.dial.cancel()
+        peer.control = connection
+        addresses = self._dialable(connection.hello.addresses)
+        if connection.dialler == self._node:
+            addresses = tuple(dict.fromkeys((connection.address, *addresses)))
+        self._events.up(connection, addresses)
+
+    def _heard(self, connection: ControlConnection, message: Said) -> None:
+        if self.connection(connection.node) is connection:
+            self._events.heard(connection.node, message)
+
+    def _lost(self, connection: ControlConnection, why: EnticedError) -> None:
+        peer = self._peers.get(connection.node)
+        if peer is not None and peer.control is connection:
+            self._drop(peer, why)
+
+    def _drop(self, peer: _Peer, why: EnticedError) -> None:
+        peer.control = None
+        self._tidy(peer)
+        self._events.down(peer.node, why)
+
+    def _tidy(self, peer: _Peer) -> None:
+        if peer.control is None and peer.dial is None and self._peers.get(peer.node) is peer:
+            del self._peers[peer.node]
+
+    def _dialable(self, addresses: Sequence[str]) -> tuple[HostPort, ...]:
+        return dialable(addresses, self._dial_networks)

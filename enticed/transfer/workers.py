@@ -1,0 +1,54 @@
+"""Threads for bulk connections: one each, for as long as the connection lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from protocol.errors import LocalError
+
+
+class Workers:
+    """A bounded number of threads. Whoever starts one also makes it end before `close` is called."""
+
+    def __init__(self, size_count: int, name: str, nice: int) -> None:
+        self._size_count = size_count
+        self._executor = ThreadPoolExecutor(size_count, name, _be_nice, (nice,))
+        self._busy: set[asyncio.Future[None]] = set()
+
+    @property
+    def busy_count(self) -> int:
+        return len(self._busy)
+
+    @property
+    def free_count(self) -> int:
+        return self._size_count - len(self._busy)
+
+    def start(self, run: Callable[[], None]) -> asyncio.Future[None]:
+        """Run it in a thread of its own; the future is done when it has returned. `LocalError` if none is free."""
+        if not self.free_count:
+            raise LocalError("no thread is free")
+        done = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        self._busy.add(done)
+        done.add_done_callback(self._ended)
+        return done
+
+    async def close(self) -> None:
+        """Wait until every thread has ended."""
+        if self._busy:
+            await asyncio.wait(self._busy)
+        self._executor.shutdown(wait=True)
+
+    def _ended(self, done: asyncio.Future[None]) -> None:
+        self._busy.discard(done)
+        if (error := done.exception()) is not None:
+            done.get_loop().call_exception_handler({"message": "a thread failed", "exception": error, "future": done})
+
+
+def _be_nice(nice: int) -> None:
+    # On Linux this concerns the one thread. Going up takes no privilege; being nicer already is as well.
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, max(nice, os.getpriority(os.PRIO_PROCESS, thread)))

@@ -1,0 +1,223 @@
+"""Hosts for the tests of the transfer layer: real networks over loopback, real certificates, real files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import uvloop
+
+from enticed.identity.host import HostIdentity
+from enticed.transfer.network import PeerNetwork
+from enticed.transfer.ports import Consignment, Event, Landing, Timing
+from protocol.identifiers import Digest, ImageId, NodeId
+from protocol.limits import BLOCK_SIZE_BYTES
+from protocol.manifest import Fragments, Root, decode_page, encode_manifest
+from protocol.messages import Busy, FragmentsRequest, Part, PartRequest, Refusal, Refused, Request
+
+Result = TypeVar("Result")
+Kind = TypeVar("Kind", bound=Event)
+
+QUICK = Timing(
+    connect_s=1.0,
+    handshake_s=0.5,
+    hello_s=0.5,
+    goodbye_s=0.5,
+    ping_after_s=5.0,
+    silent_s=10.0,
+    reply_s=5.0,
+    send_s=5.0,
+    idle_s=5.0,
+    served_idle_s=10.0,
+)
+"""Nothing on loopback takes so long; and a test that has to see a timeout need not wait long for it."""
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def run(scenario: Coroutine[Any, Any, Result], loop: str = "uvloop", limit_s: float = 30.0) -> Result:
+    """Run a scenario to its end; in debug mode nothing may be left unawaited, and nothing reach the loop's handler."""
+    failures: list[dict[str, Any]] = []
+
+    async def main() -> Result:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        async with asyncio.timeout(limit_s):
+            return await scenario
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        result = runner.run(main())
+    assert not failures, failures
+    return result
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk image: its file, its manifest and all its fragments."""
+
+    path: Path
+    root: Root
+    pages: bytes
+    fragments: Fragments
+
+    @property
+    def image(self) -> ImageId:
+        return self.root.image_id
+
+    def page(self, piece: int) -> Fragments:
+        start = self.root.page_offset_bytes(piece)
+        return decode_page(self.root, piece, self.pages[start : start + self.root.page_size_bytes(piece)])
+
+    def request(self, piece: int, first: int, count: int) -> tuple[FragmentsRequest, Fragments]:
+        return FragmentsRequest(self.image, piece, first, count), self.page(piece)[first : first + count]
+
+
+def make_disk(path: Path, fragments: int = 64, blocks: int = 16, seed: int = 1) -> Disk:
+    """A disk whose fragments all have so many blocks, with a hole of one block behind every eighth."""
+    rng = np.random.default_rng(seed)
+    size = blocks * BLOCK_SIZE_BYTES
+    index = np.arange(fragments, dtype=np.int64)
+    offsets = index * size + index // 8 * BLOCK_SIZE_BYTES
+    virtual_size_bytes = int(offsets[-1]) + size
+    content = bytearray(virtual_size_bytes)
+    digests = []
+    for offset in offsets.tolist():
+        content[offset : offset + size] = rng.bytes(size)
+        digests.append(Digest.of(memoryview(content)[offset : offset + size]))
+    path.write_bytes(content)
+    rows = np.frombuffer(b"".join(digests), np.uint8).reshape(fragments, 32)
+    whole = Fragments(offsets, np.full(fragments, size, np.int32), rows)
+    root, pages = encode_manifest(virtual_size_bytes, whole)
+    return Disk(path, root, pages, whole)
+
+
+class Shelf:
+    """A warehouse of some disks, which remembers what it was asked and what became of it."""
+
+    def __init__(self, *disks: Disk) -> None:
+        self._disks = {disk.image: (disk, os.open(disk.path, os.O_RDONLY)) for disk in disks}
+        self.asked: list[tuple[NodeId, Request]] = []
+        self.closed: list[tuple[int, OSError | None]] = []
+        self.withdrawn = 0
+        self.before: Callable[[Request], Awaitable[Busy | Refused | None]] | None = None
+        """May wait, and may answer instead."""
+
+    async def open(self, node: NodeId, request: Request) -> Consignment | Busy | Refused:
+        self.asked.append((node, request))
+        if self.before is not None:
+            try:
+                instead = await self.before(request)
+            except asyncio.CancelledError:
+                self.withdrawn += 1
+                raise
+            if instead is not None:
+                return instead
+        disk, fd = self._disks.get(request.image, (None, -1))
+        if disk is None:
+            return Refused(Refusal.NOT_HELD)
+        if isinstance(request, PartRequest):
+            part = {Part.ROOT: disk.root.encoded, Part.PAGES: disk.pages, Part.STATEMENTS: b"signed"}[request.part]
+            size = max(0, min(request.size_bytes, len(part) - request.offset_bytes))
+            offsets, sizes = np.array([request.offset_bytes]), np.array([size])
+            return Consignment(part, offsets, sizes, len(part), self._on_closed)
+        wanted = disk.page(request.piece)[request.first : request.first + request.count]
+        return Consignment(fd, wanted.offsets_bytes, wanted.sizes_bytes.astype(np.int64), 0, self._on_closed)
+
+    def close(self) -> None:
+        for _, fd in self._disks.values():
+            os.close(fd)
+
+    def _on_closed(self, sent_bytes: int, error: OSError | None) -> None:
+        self.closed.append((sent_bytes, error))
+
+
+@dataclass
+class Host:
+    """A network with its shelf, and every event that it has told."""
+
+    identity: HostIdentity
+    shelf: Shelf
+    network: PeerNetwork
+    events: list[Event] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def node(self) -> NodeId:
+        return self.identity.node
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def told(self, kind: type[Kind], node: NodeId | None = None, count: int = 1) -> Kind:
+        """The `count`th event of this kind (about this node), as soon as it is there."""
+        while True:
+            found = [e for e in self.events if isinstance(e, kind) and node in (None, e.node)]
+            if len(found) >= count:
+                return found[count - 1]
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def meet(self, other: Host) -> None:
+        """Dial the other and wait until both sides know."""
+        self.network.dial(other.node, other.network.listening)
+        await self.told_up(other.node)
+        await other.told_up(self.node)
+
+    async def told_up(self, node: NodeId) -> None:
+        from enticed.transfer.ports import PeerUp
+
+        await self.told(PeerUp, node)
+
+
+@asynccontextmanager
+async def host(
+    identity: HostIdentity,
+    *disks: Disk,
+    listen: Sequence[str] = ("127.0.0.1:0",),
+    timing: Timing = QUICK,
+    **options: Any,
+) -> AsyncIterator[Host]:
+    """A running host, closed at the end."""
+    shelf = Shelf(*disks)
+    holder: list[Host] = []
+    network = PeerNetwork(
+        identity,
+        listen=listen,
+        warehouse=shelf,
+        on_event=lambda event: holder[0].on_event(event),
+        timing=timing,
+        **options,
+    )
+    holder.append(Host(identity, shelf, network))
+    await network.start()
+    try:
+        yield holder[0]
+    finally:
+        await network.close()
+        shelf.close()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file that receives a disk."""
+
+    path: Path
+    fd: int
+
+    def landing(self, fragments: Fragments) -> Landing:
+        return Landing(self.fd, fragments)
+
+
+def make_target(path: Path, disk: Disk) -> Target:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.truncate(fd, disk.root.virtual_size_bytes)
+    return Target(path, fd)
