@@ -19,6 +19,10 @@ CONTROL_QUEUE_MAX_SIZE_BYTES = 1 * MIB
 BULK_DIALLED_MAX_COUNT = 64
 """Bulk connections to other hosts, each with a thread while it lasts."""
 BULK_DIALLED_PER_PEER_MAX_COUNT = 2
+BULK_SECOND_BELOW_COUNT = 4
+"""A peer gets a second connection only while fewer than so many are open to all of them."""
+BULK_NICE = 10
+"""Of the bulk threads: the event loop goes first."""
 BULK_SERVED_MAX_COUNT = 64
 BULK_SERVED_PER_PEER_MAX_COUNT = 4
 BULK_REQUESTS_AHEAD_COUNT = 4
@@ -71,3 +75,44 @@ JOIN_FAILURES_MAX_COUNT = 10
 JOIN_FAILURES_WINDOW_S = 60.0
 JOIN_SOURCES_MAX_COUNT = 1024
 """Sources whose failures are remembered; the one heard of longest ago is forgotten first."""
+
+# --- store ---
+STORE_READ_SIZE_BYTES = 4 * MIB
+"""What one hashing thread reads at a time; with the threads, the memory that checking takes."""
+STORE_READ_GAP_SIZE_BYTES = 64 * KIB
+"""A longer gap between two fragments is not read through."""
+STORE_CLONE_MAX_SIZE_BYTES = 64 * MIB
+"""One clone, so that it can be given up between two."""
+STORE_HASH_THREADS_MAX_COUNT = 4
+STORE_PAGES_CACHED_COUNT = 32
+"""Decoded pages kept for each image."""
+STORE_INDEX_RUN_MAX_COUNT = 1024 * 1024
+"""Fragments that one sorted run of an index covers: 12 MiB to build or to look through."""
+STORE_PREFIX_ALIKE_MAX_COUNT = 4
+"""Different fragments with one 8-byte prefix that are looked at; nobody meets more by chance."""
+NAMES_MAX_COUNT = 65_536
+ORDERS_MAX_COUNT = 65_536
+ADDRESSES_REMEMBERED_MAX_COUNT = 256
+
+# --- image ---
+IMAGE_READ_SIZE_BYTES = 4 * MIB
+"""What is read, marked and hashed at a time; with the threads, the memory that taking an image apart takes."""
+IMAGE_READ_GAP_SIZE_BYTES = 256 * KIB
+"""A hole up to this is read as the zeros it is, rather than being a read of its own."""
+IMAGE_THREADS_MAX_COUNT = 4
+IMAGE_COPY_SIZE_BYTES = 64 * MIB
+"""One copy inside the kernel, so that it can be given up between two."""
+QEMU_MEMORY_MAX_SIZE_BYTES = 2048 * MIB
+"""Address space of the child that decodes or encodes a container; what it uses is far below."""
+QEMU_LOOK_TIMEOUT_S = 60.0
+"""For reading a container's headers and tables."""
+QEMU_CONVERT_TIMEOUT_S = 120.0
+QEMU_CONVERT_SLOWEST_BYTES_PER_S = 8 * MIB
+"""The time limit of a conversion is QEMU_CONVERT_TIMEOUT_S and the time that its data takes at this rate."""
+QEMU_FILES_MAX_COUNT = 64
+QEMU_ANSWER_MAX_SIZE_BYTES = 4 * MIB
+"""Of what `qemu-img` says about one image; longer answers are read as they come, and not kept."""
+QEMU_COMPLAINT_MAX_SIZE_BYTES = 64 * KIB
+VMDK_DESCRIPTOR_MAX_SIZE_BYTES = 64 * KIB
+QCOW2_L1_MAX_SIZE_BYTES = 32 * MIB
+QCOW2_BACKING_NAME_MAX_SIZE_BYTES = 1023
