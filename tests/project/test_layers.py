@@ -15,7 +15,8 @@ from tests.project.imports import PACKAGES, Import, Module, dotted, imports, our
 LEAVES = {"protocol", "enticed.limits"}
 DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
-    "enticed.identity", "enticed.config", "enticed.image", "enticed.store", "enticed.transfer", "enticed.overlay",
+    "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
+    "enticed.overlay",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -26,20 +27,23 @@ LAYERS: dict[str, set[str]] = {
     "enticed.core": {"protocol"},
     # Leaves that several parts stand on.
     "enticed.notify": set(),
+    "enticed.reflink": set(),
     "enticed.identity": LEAVES,
     "enticed.config": LEAVES,
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
-    "enticed.image": DECISIONS,
-    "enticed.store": DECISIONS,
+    "enticed.image": DECISIONS | {"enticed.reflink"},
+    "enticed.store": DECISIONS | {"enticed.reflink"},
     "enticed.transfer": DECISIONS | {"enticed.identity"},
     "enticed.overlay": DECISIONS | {"enticed.identity"},
+    # What carries out the decisions with all of these, and says what may be asked of a daemon.
+    "enticed.engine": PARTS,
     # For people, schedulers and clouds.
-    "enticed.control": PARTS,
-    "enticed.gateway": PARTS,
+    "enticed.control": PARTS | {"enticed.engine"},
+    "enticed.gateway": PARTS | {"enticed.engine"},
     # The composition root, and the two commands. `entice` talks to the daemon through its socket, never by import.
-    "enticed.daemon": PARTS | {"enticed.control", "enticed.gateway", "enticed.notify"},
+    "enticed.daemon": PARTS | {"enticed.engine", "enticed.control", "enticed.gateway", "enticed.notify"},
     "enticed.__main__": {"enticed.daemon", "enticed.config", "enticed.limits", "protocol"},
-    "enticed.cli": {"protocol", "enticed.limits", "enticed.config", "enticed.identity", "enticed.image"},
+    "enticed.cli": LEAVES | {"enticed.config", "enticed.identity", "enticed.image", "enticed.reflink"},
     # The same decisions in a simulated world.
     "simnet": DECISIONS,
 }
