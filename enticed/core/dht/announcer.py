@@ -1,0 +1,247 @@
+"""Keeping others told of what this host offers: rounds of storing, each in its time, new offers before refreshes.
+
+One record per key says what is wanted of it (an offer, or none) and whether work on it is under way; work that ends
+looks at what is wanted by then. So offers and withdrawals of one key never overtake each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from statistics import median
+
+from enticed.core.dht.budget import Budget
+from enticed.core.dht.events import Announced, Effect, NameOffer, Offer, ProviderOffer, Withdrawn
+from enticed.core.dht.policy import DhtPolicy
+from enticed.core.dht.ports import Notary
+from enticed.core.dht.shelves import Shelves
+from enticed.core.dht.storing import Tally, Telling
+from enticed.core.dht.walk import Nearest, Walks
+from protocol import dht as wire
+from protocol.dht import Contact, Question, Verdict
+from protocol.errors import EnticedError
+from protocol.identifiers import DiscoveryKey, NodeId
+
+_ROUNDS_TOLD = 3
+
+
+@dataclass(slots=True)
+class _Announcement:
+    """`turn`: counts what was scheduled for this key; only the latest still holds.
+
+    `told`: who kept the record in the last rounds; what older ones kept has expired.
+    """
+
+    key: DiscoveryKey
+    offer: Offer | None
+    is_ours: bool = True
+    working: bool = False
+    queued: bool = False
+    changed: bool = True
+    turn: int = 0
+    network_size: float = 0.0
+    told: deque[list[Contact]] = field(default_factory=lambda: deque(maxlen=_ROUNDS_TOLD))
+
+    def everyone_told(self) -> dict[NodeId, Contact]:
+        return {contact.node: contact for kept in self.told for contact in kept}
+
+
+class Announcer:
+    def __init__(
+        self,
+        walks: Walks,
+        shelves: Shelves,
+        notary: Notary,
+        dice: Random,
+        emit: Callable[[Effect], None],
+    ) -> None:
+        self._walks = walks
+        self._policy: DhtPolicy = walks.policy
+        self._agenda = walks.agenda
+        self._shelves = shelves
+        self._notary = notary
+        self._dice = dice
+        self._emit = emit
+        self._kept: dict[DiscoveryKey, _Announcement] = {}
+        self._new: deque[_Announcement] = deque()
+        self._again: deque[_Announcement] = deque()
+        self._rounds = 0
+        self._pace = Budget(self._policy.rounds_per_s, self._policy.rounds_burst)
+        self._pump_is_due = False
+        self._open = False
+
+    def open(self, now: float) -> None:
+        """The node has found its place: from here on rounds are worth their while."""
+        self._open = True
+        self._agenda.at(now + self._policy.survey_every_s, self._survey)
+        self._pump(now)
+
+    def announce(self, offer: Offer, now: float) -> None:
+        """Announce from now on. An offer that is being announced already changes nothing."""
+        known = self._kept.get(offer.key)
+        if known is None:
+            known = self._kept[offer.key] = _Announcement(offer.key, offer)
+        elif known.offer == offer and known.is_ours:
+            return
+        known.offer, known.is_ours, known.changed = offer, True, True
+        self._queue(known, self._new, now)
+
+    def withdraw(self, key: DiscoveryKey, now: float) -> None:
+        """No longer announce, and tell those who keep the record. `Withdrawn` comes in any case."""
+        known = self._kept.get(key)
+        if known is None:
+            self._emit(Withdrawn(key))
+            return
+        known.offer, known.changed = None, True
+        if not known.working:
+            self._retract(known, now)
+
+    def pass_on(self, key: DiscoveryKey, data: bytes, version: int, now: float) -> None:
+        """Bring a name that this host keeps for others to whoever is nearest to its key by now, once."""
+        if key not in self._kept:
+            self._kept[key] = passing = _Announcement(key, NameOffer(key, data, version), is_ours=False)
+            self._queue(passing, self._again, now)
+
+    def told(self) -> list[Contact]:
+        """Everyone who keeps a record of this host."""
+        everyone: dict[NodeId, Contact] = {}
+        for one in self._kept.values():
+            everyone |= one.everyone_told()
+        return list(everyone.values())
+
+    # --- whose turn it is ---
+
+    def _queue(self, one: _Announcement, line: deque[_Announcement], now: float) -> None:
+        one.turn += 1
+        if not one.working and not one.queued:
+            one.queued = True
+            line.append(one)
+            self._pump(now)
+
+    def _schedule(self, one: _Announcement, when: float) -> None:
+        one.turn += 1
+        turn = one.turn
+
+        def come_due(now: float) -> None:
+            if one.turn == turn:
+                self._queue(one, self._again, now)
+
+        self._agenda.at(when, come_due)
+
+    def _pump(self, now: float) -> None:
+        while self._open and (self._new or self._again) and self._rounds < self._policy.rounds_max:
+            if not self._pace.take(now):
+                if not self._pump_is_due:
+                    self._pump_is_due = True
+                    self._agenda.at(self._pace.next_at(now), self._pump_again)
+                return
+            one = (self._new or self._again).popleft()
+            one.queued = False
+            if one.offer is not None and not one.working:
+                self._begin(one, one.offer, now)
+
+    def _pump_again(self, now: float) -> None:
+        self._pump_is_due = False
+        self._pump(now)
+
+    def _survey(self, now: float) -> None:
+        """The network may have grown: then the nearest to a key are others than those that were told."""
+        self._agenda.at(now + self._policy.survey_every_s, self._survey)
+        size = self._walks.table.network_size()
+        for one in self._kept.values():
+            if one.network_size and size >= self._policy.growth * one.network_size and not one.working:
+                one.network_size = size
+                self._schedule(one, now + self._dice.random() * self._policy.survey_every_s)
+
+    # --- one round ---
+
+    def _begin(self, one: _Announcement, offer: Offer, now: float) -> None:
+        self._rounds += 1
+        one.working, one.changed = True, False
+        self._walks.start(Nearest(one.key, lambda nearest, then: self._store(one, offer, nearest, then)), now)
+
+    def _store(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
+        one.network_size = self._walks.table.network_size()
+        question: Callable[[int], Question]
+        if isinstance(offer, ProviderOffer):
+            record = self._notary.sign(offer.key, offer.state)
+            question = lambda token: wire.Store(token, record)  # noqa: E731
+        else:
+            record = offer.record
+            question = lambda token: wire.StoreName(token, offer.key, record)  # noqa: E731
+        replicas = self._policy.replicas
+        here = self._is_replica(one.key, nearest[:replicas])
+        chosen = nearest[: replicas - here]
+        if here:
+            self._store_here(offer, record, now)
+        telling = Telling(
+            self._walks.calls, question, nearest[len(chosen) :], lambda tally, then: self._ended(one, tally, here, then)
+        )
+        telling.start(chosen, now)
+
+    def _is_replica(self, key: DiscoveryKey, nearest: list[Contact]) -> bool:
+        if len(nearest) < self._policy.replicas:
+            return True
+        position = int.from_bytes(key, "big")
+        own, last = (int.from_bytes(node, "big") ^ position for node in (self._walks.own, nearest[-1].node))
+        return own < last
+
+    def _store_here(self, offer: Offer, record: bytes, now: float) -> None:
+        try:
+            if isinstance(offer, ProviderOffer):
+                self._shelves.put(self._notary.check_provider(record), now)
+            else:
+                self._shelves.put_name(offer.key, self._notary.check_name(offer.key, record), now)
+        except EnticedError:
+            pass  # a name that has expired, or was never one: nobody will keep it
+
+    def _ended(self, one: _Announcement, tally: Tally, here: bool, now: float) -> None:
+        self._rounds -= 1
+        one.working = False
+        one.told.append(tally.kept)
+        if one.is_ours:
+            self._emit(Announced(one.key, len(tally.kept) + here))
+        if one.offer is None:
+            self._retract(one, now)
+        elif one.changed:
+            self._queue(one, self._new, now)
+        elif one.is_ours:
+            self._schedule(one, now + self._interval_s(one.offer, tally, here))
+        else:
+            del self._kept[one.key]
+            if not here and len(tally.kept) * 2 > tally.asked:
+                self._shelves.names.pop(one.key, None)
+        self._pump(now)
+
+    def _interval_s(self, offer: Offer, tally: Tally, here: bool) -> float:
+        """Until the next round: rarer the more others provide the same, if no replica keeps this host's record."""
+        interval_s = self._policy.refresh_s
+        unheard = not tally.asked and len(self._walks.table) > 0
+        if unheard or tally.settled * 2 < tally.asked or Verdict.BUSY in tally.verdicts:
+            interval_s = self._policy.retry_s
+        elif not tally.kept and not here and isinstance(offer, ProviderOffer) and tally.populations:
+            crowd = median(tally.populations) / self._policy.providers_per_key
+            interval_s *= min(max(crowd, 1.0), self._policy.slowdown_max)
+        return interval_s * (1.0 - self._policy.refresh_jitter * self._dice.random())
+
+    # --- taking back ---
+
+    def _retract(self, one: _Announcement, now: float) -> None:
+        """Names only stop being announced: what is signed stays true until it expires."""
+        one.turn += 1
+        one.working, one.changed = True, False
+        self._shelves.drop(one.key, self._walks.own)
+        told = list(one.everyone_told().values())
+        one.told.clear()
+        question: Callable[[int], Question] = lambda token: wire.Withdraw(token, one.key)  # noqa: E731
+        Telling(self._walks.calls, question, [], lambda _, then: self._retracted(one, then)).start(told, now)
+
+    def _retracted(self, one: _Announcement, now: float) -> None:
+        one.working = False
+        self._emit(Withdrawn(one.key))
+        if one.offer is None:
+            self._kept.pop(one.key, None)
+        else:
+            self._queue(one, self._new, now)

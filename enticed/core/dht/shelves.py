@@ -1,0 +1,245 @@
+"""What this host keeps for others: provider records by key, a fair sample of them where there are many, and names.
+
+Where a key has more providers than are kept, each provider has a rank, a hash that differs from replica to replica, and
+the lowest ranks are kept. Who is kept is thus a random sample that no order of arrival changes; those sampled out can
+come back rarely, since they are not missed; and as all hosts below a rank are known, their number tells the population.
+Providers of the whole image and of parts each have half of the places, and what of it the others leave: a seed is not
+crowded out by those that are still fetching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from blake3 import blake3
+
+from enticed.core.dht.policy import DhtPolicy
+from enticed.core.dht.ports import CheckedName, CheckedProvider
+from protocol.dht import PROVIDERS_MAX_COUNT, Verdict
+from protocol.identifiers import DiscoveryKey, NodeId
+from protocol.records import ProviderState
+
+
+@dataclass(slots=True)
+class _Kept:
+    node: NodeId
+    data: bytes
+    state: ProviderState
+    sequence: int
+    expires_at: float
+    rank: float
+
+
+@dataclass(slots=True)
+class KeptName:
+    """`refreshed_at`: when its replicas were last known to have it."""
+
+    data: bytes
+    version: int
+    expires_at: float
+    refreshed_at: float
+
+
+class Shelf:
+    """The providers of one key."""
+
+    def __init__(self, size: int, salt: bytes) -> None:
+        self._size = size
+        self._salt = salt
+        self._kept: dict[NodeId, _Kept] = {}
+        # Of each state every provider below this rank is here; 1.0 while none had to go.
+        self._complete_below = dict.fromkeys(ProviderState, 1.0)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._kept
+
+    def __iter__(self) -> Iterator[NodeId]:
+        return iter(tuple(self._kept))
+
+    def put(self, checked: CheckedProvider, lifetime_s: float, now: float) -> tuple[Verdict, NodeId | None]:
+        """What becomes of a record, and whose record had to go for it."""
+        record = checked.record
+        known = self._kept.get(record.node)
+        if known is not None and record.sequence < known.sequence:
+            return Verdict.OUTDATED, None
+        digest = blake3(record.node, key=self._salt).digest(8) if known is None else b""
+        rank = known.rank if known is not None else int.from_bytes(digest, "big") / 2**64
+        self._kept[record.node] = _Kept(
+            record.node, checked.data, record.state, record.sequence, now + lifetime_s, rank
+        )
+        if len(self._kept) <= self._size:
+            return Verdict.KEPT, None
+        gone = self._crowded_out()
+        del self._kept[gone.node]
+        self._complete_below[gone.state] = self._new_bound(gone)
+        return (Verdict.SAMPLED_OUT, None) if gone.node == record.node else (Verdict.KEPT, gone.node)
+
+    def drop(self, node: NodeId) -> bool:
+        return self._kept.pop(node, None) is not None
+
+    def expire(self, now: float) -> list[NodeId]:
+        """Drop what has expired; returns whose it was."""
+        gone = [one.node for one in self._kept.values() if one.expires_at <= now]
+        for node in gone:
+            del self._kept[node]
+        if len(self._kept) < self._size // 2:
+            self._complete_below = dict.fromkeys(ProviderState, 1.0)
+        return gone
+
+    def sample(self, dice: Random, exclude: NodeId, now: float) -> tuple[bytes, ...]:
+        """Some of the records in random order, among them one of a whole image if there is any."""
+        live = [one for one in self._kept.values() if one.expires_at > now and one.node != exclude]
+        chosen = dice.sample(live, min(PROVIDERS_MAX_COUNT, len(live)))
+        if chosen and not any(one.state is ProviderState.WHOLE for one in chosen):
+            whole = [one for one in live if one.state is ProviderState.WHOLE]
+            chosen[0] = dice.choice(whole) if whole else chosen[0]
+        # Fewer may fit: a whole one goes first.
+        chosen.sort(key=lambda one: one.state is not ProviderState.WHOLE)
+        return tuple(one.data for one in chosen)
+
+    def population(self) -> int:
+        """How many providers there are, as far as one can tell from those here."""
+        return round(sum(self._estimate(state) for state in ProviderState))
+
+    def _estimate(self, state: ProviderState) -> float:
+        bound = self._complete_below[state]
+        return sum(one.state is state and one.rank < bound for one in self._kept.values()) / bound
+
+    def _crowded_out(self) -> _Kept:
+        states = [one.state for one in self._kept.values()]
+        crowd = max(ProviderState, key=states.count)
+        return max((one for one in self._kept.values() if one.state is crowd), key=lambda one: one.rank)
+
+    def _new_bound(self, gone: _Kept) -> float:
+        bound = self._complete_below[gone.state]
+        if gone.rank <= bound:
+            return gone.rank
+        # The population has fallen if few are left below the old bound; those here are then a better measure.
+        below = sum(one.state is gone.state and one.rank < bound for one in self._kept.values())
+        return bound if below >= self._size // 4 else gone.rank
+
+
+class Shelves:
+    """All that is kept: so much in all, so much for one host. When full, what is nearest to this host stays."""
+
+    def __init__(self, own: NodeId, policy: DhtPolicy, dice: Random) -> None:
+        self._own = int.from_bytes(own, "big")
+        self._salt = blake3(own, derive_key_context="enticed provider sample v1").digest()
+        self._policy = policy
+        self._dice = dice
+        self._shelves: dict[DiscoveryKey, Shelf] = {}
+        self._keys_of: dict[NodeId, set[DiscoveryKey]] = {}
+        self._count = 0
+        self._horizon = 1 << 160
+        self.names: dict[DiscoveryKey, KeptName] = {}
+
+    def __len__(self) -> int:
+        """Provider records."""
+        return self._count
+
+    def put(self, checked: CheckedProvider, now: float) -> Verdict:
+        """Keep a provider's record, checked and sent by its subject."""
+        key, node = checked.record.key, checked.record.node
+        shelf = self._shelves.get(key)
+        if shelf is None or node not in shelf:
+            if len(self._keys_of.get(node, ())) >= self._policy.providers_per_source or not self._has_room(key):
+                return Verdict.REFUSED
+        if shelf is None:
+            salt = blake3(key, key=self._salt).digest()
+            shelf = self._shelves[key] = Shelf(self._policy.providers_per_key, salt)
+        before = len(shelf)
+        lifetime_s = min(checked.lifetime_s, self._policy.provider_lifetime_s)
+        verdict, gone = shelf.put(checked, lifetime_s, now)
+        self._count += len(shelf) - before
+        if gone is not None:
+            self._unlist(gone, key)
+        if verdict is Verdict.KEPT:
+            self._keys_of.setdefault(node, set()).add(key)
+        return verdict
+
+    def drop(self, key: DiscoveryKey, node: NodeId) -> None:
+        shelf = self._shelves.get(key)
+        if shelf is not None and shelf.drop(node):
+            self._count -= 1
+            self._unlist(node, key)
+            self._drop_if_empty(key, shelf)
+
+    def drop_host(self, node: NodeId) -> None:
+        """It has left: it provides nothing any more."""
+        for key in list(self._keys_of.get(node, ())):
+            self.drop(key, node)
+
+    def providers(self, key: DiscoveryKey, exclude: NodeId, now: float) -> tuple[tuple[bytes, ...], int]:
+        """A sample of a key's providers, and their number."""
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            return (), 0
+        self._expire(key, shelf, now)
+        return shelf.sample(self._dice, exclude, now), shelf.population()
+
+    def population(self, key: DiscoveryKey) -> int:
+        shelf = self._shelves.get(key)
+        return 0 if shelf is None else shelf.population()
+
+    def put_name(self, key: DiscoveryKey, checked: CheckedName, now: float) -> Verdict:
+        """Keep a name, checked, unless one of a higher version is there; of one version the first stays."""
+        known = self.names.get(key)
+        if known is None and len(self.names) >= self._policy.names_max:
+            return Verdict.REFUSED
+        if known is not None and known.expires_at > now and known.version >= checked.version:
+            if known.data != checked.data:
+                return Verdict.OUTDATED
+        self.names[key] = KeptName(checked.data, checked.version, now + checked.lifetime_s, now)
+        return Verdict.KEPT
+
+    def name(self, key: DiscoveryKey, now: float) -> KeptName | None:
+        known = self.names.get(key)
+        return known if known is not None and known.expires_at > now else None
+
+    def sweep(self, now: float) -> None:
+        """Forget everything that has expired."""
+        for key, shelf in list(self._shelves.items()):
+            self._expire(key, shelf, now)
+        for key, name in list(self.names.items()):
+            if name.expires_at <= now:
+                del self.names[key]
+        self._horizon = 1 << 160
+
+    def _expire(self, key: DiscoveryKey, shelf: Shelf, now: float) -> None:
+        for node in shelf.expire(now):
+            self._count -= 1
+            self._unlist(node, key)
+        self._drop_if_empty(key, shelf)
+
+    def _drop_if_empty(self, key: DiscoveryKey, shelf: Shelf) -> None:
+        if not len(shelf):
+            del self._shelves[key]
+
+    def _unlist(self, node: NodeId, key: DiscoveryKey) -> None:
+        keys = self._keys_of[node]
+        keys.discard(key)
+        if not keys:
+            del self._keys_of[node]
+
+    def _distance(self, key: DiscoveryKey) -> int:
+        return int.from_bytes(key, "big") ^ self._own
+
+    def _has_room(self, key: DiscoveryKey) -> bool:
+        """Whether a record under this key may come in; if need be, keys farther from this host make room for it."""
+        if self._distance(key) >= self._horizon:
+            return False
+        if self._count < self._policy.providers_max:
+            return True
+        # A sixteenth goes at once, so that a full host does not sort its keys for every record.
+        for other in sorted(self._shelves, key=self._distance, reverse=True):
+            self._horizon = self._distance(other)
+            if self._horizon <= self._distance(key) or self._count <= self._policy.providers_max * 15 // 16:
+                break
+            for node in self._shelves[other]:
+                self.drop(other, node)
+        return self._distance(key) < self._horizon and self._count < self._policy.providers_max

@@ -1,0 +1,137 @@
+"""Lookups under way: what ties a `Lookup` to the calls it makes and to whoever wants its result."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from enticed.core.dht.agenda import Agenda
+from enticed.core.dht.calls import Calls
+from enticed.core.dht.lookup import Lookup
+from enticed.core.dht.policy import DhtPolicy
+from enticed.core.dht.table import Table
+from protocol.dht import Contact, FindNode, Nodes, Question, Reply, Values
+from protocol.identifiers import DiscoveryKey, NodeId
+
+
+class Goal(Protocol):
+    """What a walk is for."""
+
+    @property
+    def target(self) -> DiscoveryKey: ...
+
+    @property
+    def expected(self) -> type[Reply]: ...
+
+    def question(self, token: int) -> Question: ...
+
+    def heard(self, contact: Contact, reply: Reply, now: float) -> bool:
+        """An answer came; True if nothing more is wanted."""
+        ...
+
+    def over(self, nearest: list[Contact], asked: int, now: float) -> None:
+        """The walk has ended. `nearest`: all that have answered, nearest first. Called once."""
+        ...
+
+
+class Nearest:
+    """A goal: the hosts nearest to a position."""
+
+    expected: type[Reply] = Nodes
+
+    def __init__(self, target: DiscoveryKey, then: Callable[[list[Contact], float], None]) -> None:
+        self.target = target
+        self._then = then
+
+    def question(self, token: int) -> Question:
+        return FindNode(token, self.target)
+
+    def heard(self, contact: Contact, reply: Reply, now: float) -> bool:
+        return False
+
+    def over(self, nearest: list[Contact], asked: int, now: float) -> None:
+        self._then(nearest, now)
+
+
+class Walks:
+    """All lookups of a node: so many at once, the others in the order in which they came."""
+
+    def __init__(self, own: NodeId, policy: DhtPolicy, table: Table, calls: Calls, agenda: Agenda) -> None:
+        self.own = own
+        self.policy = policy
+        self.table = table
+        self.calls = calls
+        self.agenda = agenda
+        self._under_way = 0
+        self._waiting: deque[Goal] = deque()
+
+    def start(self, goal: Goal, now: float) -> None:
+        """Walk towards the goal's target, or wait for a turn. Beyond all measure the goal is over at once, unmet."""
+        if self._under_way < self.policy.lookups_max:
+            self._begin(goal, now)
+        elif len(self._waiting) < self.policy.lookups_waiting_max:
+            self._waiting.append(goal)
+        else:
+            goal.over([], 0, now)
+
+    def ended(self, now: float) -> None:
+        self._under_way -= 1
+        if self._waiting:
+            self._begin(self._waiting.popleft(), now)
+
+    def _begin(self, goal: Goal, now: float) -> None:
+        self._under_way += 1
+        self.table.refreshed(goal.target, now)
+        walk = _Walk(self, goal, now)
+        self.agenda.at(walk.ends_at, walk.step)
+        walk.step(now)
+
+
+class _Walk:
+    """One lookup and its goal. An `Asker`."""
+
+    def __init__(self, walks: Walks, goal: Goal, now: float) -> None:
+        self._walks = walks
+        self._goal = goal
+        self._lookup = Lookup(walks.own, goal.target, walks.policy.replicas, walks.policy, now)
+        self._lookup.add(walks.table.nearest(goal.target, walks.policy.bucket_contacts))
+        self._ended = False
+
+    @property
+    def ends_at(self) -> float:
+        return self._lookup.ends_at
+
+    def step(self, now: float) -> None:
+        if self._ended:
+            return
+        for contact in self._lookup.next_calls(now):
+            # This host's own word on where a host is counts for more than what others say.
+            known = self._walks.table.get(contact.node) or contact
+            self._walks.calls.ask(known, self._goal.question, self._goal.expected, self, now)
+        if self._lookup.is_over(now):
+            self._end(now)
+
+    def answered(self, contact: Contact, reply: Reply, now: float) -> None:
+        if self._ended:
+            return
+        self._lookup.answered(contact.node)
+        if isinstance(reply, Nodes | Values):
+            self._lookup.add(reply.contacts[: self._walks.policy.contacts_per_answer])
+        if self._goal.heard(contact, reply, now):
+            self._end(now)
+        else:
+            self.step(now)
+
+    def late(self, contact: Contact, now: float) -> None:
+        self._lookup.late(contact.node)
+        self.step(now)
+
+    def failed(self, contact: Contact, now: float) -> None:
+        self._lookup.failed(contact.node)
+        self.step(now)
+
+    def _end(self, now: float) -> None:
+        self._ended = True
+        self._goal.over(self._lookup.nearest(), self._lookup.calls, now)
+        self._walks.ended(now)
