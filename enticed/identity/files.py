@@ -25,7 +25,7 @@ class Draft:
         self._temporary = temporary
 
     def publish(self, files: Mapping[str, bytes]) -> None:
-        """Write the files (0600) durably, then give the directory its name. `LocalError` if that is taken or cannot be."""
+        """Write the files (0600) durably, then rename it. `LocalError` if the name is taken or the disk fails."""
         try:
             for name, data in files.items():
                 descriptor = os.open(self._temporary / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
