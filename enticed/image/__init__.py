@@ -1,0 +1,1 @@
+"""Disk images on this host: reading what the caller opened, cutting it into fragments, giving it out again."""

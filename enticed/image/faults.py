@@ -1,0 +1,36 @@
+"""What the system's errors mean when an image is read or written."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError
+
+_EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class AbandonedError(EnticedError):
+    """The caller asked to stop, by its `cancel` flag."""
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turns an OSError into the error that says whose fault it is, as `doing: reason`."""
+    try:
+        yield
+    except OSError as error:
+        raise _typed(error, doing) from error
+
+
+def _typed(error: OSError, doing: str) -> EnticedError:
+    text = f"{doing}: {error.strerror or error}"
+    if error.errno in _EXHAUSTED:
+        return ExhaustedError(text)
+    if error.errno == errno.ENOENT:
+        return AbsentError(text)
+    if error.errno in _DENIED:
+        return DeniedError(text)
+    return LocalError(text)
