@@ -44,12 +44,7 @@ Check = Callable[[Any], Any]
 
 def pack_record(record: object) -> bytes:
     """Bytes of one dataclass as an array of its fields. `LocalError` if a value is out of its bounds."""
-    plain = _plain(record)
-    try:
-        _checker(type(record))(plain)
-    except MalformedError as error:
-        raise LocalError(f"not sendable: {error}") from error
-    return cast(bytes, msgpack.packb(plain))
+    return _pack([], record)
 
 
 def unpack_record(kind: type[Record], data: bytes | memoryview) -> Record:
@@ -71,12 +66,7 @@ class Vocabulary:
         number = self._numbers.get(type(message))
         if number is None:
             raise LocalError(f"{type(message).__name__} is not said here")
-        plain = _plain(message)
-        try:
-            _checker(type(message))(plain)
-        except MalformedError as error:
-            raise LocalError(f"not sendable: {error}") from error
-        return cast(bytes, msgpack.packb([number, *plain]))
+        return _pack([number], message)
 
     def decode(self, data: bytes | memoryview) -> Any:
         """One message, or `MalformedError`."""
@@ -87,6 +77,16 @@ class Vocabulary:
         if kind is None:
             raise MalformedError(f"unknown message type {plain[0]}")
         return _checker(kind)(plain[1:])
+
+
+def _pack(head: list[int], record: object) -> bytes:
+    """The head and the record's fields as one array, checked as the receiver will check them."""
+    plain = _plain(record)
+    try:
+        _checker(type(record))(plain)
+        return cast(bytes, msgpack.packb([*head, *plain]))
+    except (MalformedError, UnicodeEncodeError) as error:
+        raise LocalError(f"not sendable: {error}") from error
 
 
 def _unpack(data: bytes | memoryview) -> Any:
@@ -106,6 +106,8 @@ def _plain(value: Any) -> Any:
         return bytes(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, list):
+        raise LocalError("not sendable: a list where a tuple belongs")  # it would pass for a tuple below
     return value
 
 
