@@ -116,3 +116,52 @@ QEMU_COMPLAINT_MAX_SIZE_BYTES = 64 * KIB
 VMDK_DESCRIPTOR_MAX_SIZE_BYTES = 64 * KIB
 QCOW2_L1_MAX_SIZE_BYTES = 32 * MIB
 QCOW2_BACKING_NAME_MAX_SIZE_BYTES = 1023
+
+# --- control ---
+CONTROL_CONNECTIONS_MAX_COUNT = 512
+CONTROL_CONNECTIONS_PER_READER_MAX_COUNT = 64
+"""Of one user who may only read: they leave room for those who may change things."""
+CONTROL_BACKLOG_COUNT = 128
+CONTROL_BODY_MAX_SIZE_BYTES = 64 * KIB
+CONTROL_BODY_TIMEOUT_S = 10.0
+CONTROL_KEEPALIVE_S = 60.0
+CONTROL_SHUTDOWN_TIMEOUT_S = 5.0
+"""For requests under way when the server closes."""
+CONTROL_HEARTBEAT_S = 15.0
+"""A stream of events that has been silent for so long says that it is still there."""
+CONTROL_SLOW_READER_S = 10.0
+"""Who reads nothing of a full stream for so long is closed, rather than queued for."""
+CONTROL_RELATIVES_MAX_COUNT = 32
+"""Named by one publication; the best of them stand in the statement."""
+ORDER_KEY_MAX_CHARS = 128
+ORDER_TERM_MAX_S = 10 * 365 * 86400
+"""Of a deadline or a lease."""
+HANDOFF_CONNECTIONS_MAX_COUNT = 64
+HANDOFF_MESSAGE_MAX_SIZE_BYTES = 4 * KIB
+HANDOFF_TIMEOUT_S = 10.0
+"""For a client's one message."""
+HANDOFF_TICKETS_MAX_COUNT = 64
+HANDOFF_TICKET_LIFETIME_S = 30.0
+"""From handing a descriptor over to the request that names it."""
+
+# --- command line ---
+DAEMON_CONNECT_TIMEOUT_S = 5.0
+DAEMON_ANSWER_TIMEOUT_S = 60.0
+DAEMON_SILENT_S = 3 * CONTROL_HEARTBEAT_S
+"""A daemon that is silent for so long on a stream of events hangs."""
+DAEMON_LINE_MAX_SIZE_BYTES = 1 * MIB
+
+# --- engine ---
+MANIFEST_TIMEOUT_S = 60.0
+"""For root, statements and pages from one peer; then another is asked."""
+STOCKROOM_THREADS_COUNT = 4
+NAMES_RENEWAL_CHECK_S = 3600.0
+ORDER_EVENTS_KEPT_COUNT = 4096
+"""Order changes that a watcher who comes back can still be told."""
+ORDER_WATCHERS_MAX_COUNT = 64
+PROGRESS_INTERVAL_S = 0.2
+PLAN_TIMEOUT_S = 10.0
+PLAN_PROVIDERS_MAX_COUNT = 8
+ADDRESSES_SAVE_INTERVAL_S = 300.0
+LAG_SAMPLE_INTERVAL_S = 0.1
+LAG_SAMPLES_KEPT_COUNT = 600

@@ -1,0 +1,256 @@
+"""The narrow port through which the store reaches the disk, and its real implementation.
+
+Paths are relative to the state directory. Every call raises one of: `ExhaustedError` (no space, no descriptor),
+`AbsentError` (no such file), `DeniedError` (permissions), `LocalError` (it exists already, a directory not empty) and
+`DiskError` for everything that is the disk's own fault. The twin that simulates crashes is in `memory_files.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from enticed.reflink import clone_range, clones_work, copy_range
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError
+
+PRIVATE_MODE = 0o600
+SHARED_MODE = 0o440
+"""A ready image: its owner and the hypervisor's group read it, nobody writes it."""
+DIRECTORY_MODE = 0o750
+
+
+class DiskError(EnticedError):
+    """The disk or its file system failed; nothing that the caller or a peer did wrong."""
+
+
+class Access(Enum):
+    READ = os.O_RDONLY
+    WRITE = os.O_RDWR
+    CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """allocated_bytes: what the file takes on the disk; holes take nothing."""
+
+    size_bytes: int
+    allocated_bytes: int
+    mode: int
+
+
+class Files(Protocol):
+    """What the store asks of a file system. All calls may be made from any thread."""
+
+    def open(self, path: str, access: Access) -> int:
+        """A descriptor, never inherited by children; a new file gets PRIVATE_MODE."""
+        ...
+
+    def close(self, fd: int) -> None: ...
+
+    def replace(self, fd: int, by: int) -> None:
+        """Make `fd` stand for what `by` stands for and close `by`: whoever uses `fd` meanwhile never sees it closed."""
+        ...
+
+    def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+        """`size_bytes` bytes, fewer only at the end of the file."""
+        ...
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
+        """Writes all of `data`, or raises with some of it written."""
+        ...
+
+    def truncate(self, fd: int, size_bytes: int) -> None: ...
+
+    def datasync(self, fd: int) -> None:
+        """Data and size are on the disk when this returns. When it raises, any write since the last one may be lost,
+        and later calls do not bring it back."""
+        ...
+
+    def clone(self, source: int, source_bytes: int, target: int, target_bytes: int, size_bytes: int) -> bool:
+        """Make a range of `target` the same as one of `source`: True where blocks are shared, False where copied."""
+        ...
+
+    def drop_cache(self, fd: int) -> None:
+        """What is read next comes from the disk, except for writes that are not synced."""
+        ...
+
+    def next_data(self, fd: int, offset_bytes: int) -> int | None:
+        """Offset of the first data at or after this one; None where only a hole follows."""
+        ...
+
+    def status(self, fd: int) -> FileStatus: ...
+
+    def set_mode(self, path: str, mode: int) -> None: ...
+
+    def make_dir(self, path: str) -> None: ...
+
+    def list_dir(self, path: str) -> tuple[str, ...]: ...
+
+    def sync_dir(self, path: str) -> None:
+        """Names made, changed and removed in this directory are on the disk when this returns."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Replaces a file at `new`; `LocalError` for a directory with anything in it."""
+        ...
+
+    def unlink(self, path: str) -> None: ...
+
+    def remove_dir(self, path: str) -> None: ...
+
+    def free_bytes(self) -> int:
+        """What an ordinary user may still write to this file system."""
+        ...
+
+
+_EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM}
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
+
+
+def typed(error: OSError, doing: str) -> EnticedError:
+    """The error that says whose fault an OSError is."""
+    text = f"{doing}: {error.strerror or error}"
+    if error.errno in _EXHAUSTED:
+        return ExhaustedError(text)
+    if error.errno == errno.ENOENT:
+        return AbsentError(text)
+    if error.errno in _DENIED:
+        return DeniedError(text)
+    return LocalError(text) if error.errno in _TAKEN else DiskError(text)
+
+
+@contextmanager
+def _told(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise typed(error, doing) from error
+
+
+class PosixFiles:
+    """`Files` in one real directory. It is opened once: what is mounted over it later is never written to."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` must exist."""
+        with _told(f"cannot open {directory}"):
+            self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._may_clone = clones_work(directory)
+        except OSError:  # a full disk: copying takes what was reserved, and works everywhere
+            self._may_clone = False
+
+    def shut(self) -> None:
+        """Let the directory go. No call may follow."""
+        os.close(self._root)
+
+    def open(self, path: str, access: Access) -> int:
+        with _told(f"cannot open {path}"):
+            return os.open(path, access.value | os.O_NOFOLLOW, PRIVATE_MODE, dir_fd=self._root)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def replace(self, fd: int, by: int) -> None:
+        with _told("cannot replace a descriptor"):
+            os.dup2(by, fd, inheritable=False)
+        os.close(by)
+
+    def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
+        with _told("cannot read"):
+            data = os.pread(fd, size_bytes, offset_bytes)
+            while len(data) < size_bytes:
+                more = os.pread(fd, size_bytes - len(data), offset_bytes + len(data))
+                if not more:
+                    break
+                data += more
+        return data
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
+        view = memoryview(data)
+        with _told("cannot write"):
+            while view:
+                written = os.pwrite(fd, view, offset_bytes)
+                view, offset_bytes = view[written:], offset_bytes + written
+
+    def truncate(self, fd: int, size_bytes: int) -> None:
+        with _told(f"cannot make a file of {size_bytes} bytes"):
+            os.ftruncate(fd, size_bytes)
+
+    def datasync(self, fd: int) -> None:
+        with _told("cannot sync"):
+            os.fdatasync(fd)
+
+    def clone(self, source: int, source_bytes: int, target: int, target_bytes: int, size_bytes: int) -> bool:
+        with _told("cannot copy"):
+            if self._may_clone and clone_range(source, source_bytes, target, target_bytes, size_bytes):
+                return True
+            try:
+                copy_range(source, source_bytes, target, target_bytes, size_bytes)
+            except EOFError as error:
+                raise AbsentError(f"cannot copy: {error}") from error
+            return False
+
+    def drop_cache(self, fd: int) -> None:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def next_data(self, fd: int, offset_bytes: int) -> int | None:
+        try:
+            return os.lseek(fd, offset_bytes, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise typed(error, "cannot look for data") from error
+
+    def status(self, fd: int) -> FileStatus:
+        with _told("cannot look at a file"):
+            found = os.fstat(fd)
+        return FileStatus(found.st_size, found.st_blocks * 512, stat.S_IMODE(found.st_mode))
+
+    def set_mode(self, path: str, mode: int) -> None:
+        with _told(f"cannot change {path}"):
+            os.chmod(path, mode, dir_fd=self._root)
+
+    def make_dir(self, path: str) -> None:
+        with _told(f"cannot make {path}"):
+            os.mkdir(path, DIRECTORY_MODE, dir_fd=self._root)
+
+    def list_dir(self, path: str) -> tuple[str, ...]:
+        with _told(f"cannot list {path}"), self._directory(path) as fd:
+            return tuple(sorted(os.listdir(fd)))
+
+    def sync_dir(self, path: str) -> None:
+        with _told(f"cannot sync {path}"), self._directory(path) as fd:
+            os.fsync(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        with _told(f"cannot rename {old}"):
+            os.rename(old, new, src_dir_fd=self._root, dst_dir_fd=self._root)
+
+    def unlink(self, path: str) -> None:
+        with _told(f"cannot remove {path}"):
+            os.unlink(path, dir_fd=self._root)
+
+    def remove_dir(self, path: str) -> None:
+        with _told(f"cannot remove {path}"):
+            os.rmdir(path, dir_fd=self._root)
+
+    def free_bytes(self) -> int:
+        with _told("cannot look at the file system"):
+            found = os.fstatvfs(self._root)
+        return found.f_bavail * found.f_frsize
+
+    @contextmanager
+    def _directory(self, path: str) -> Iterator[int]:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
+        try:
+            yield fd
+        finally:
+            os.close(fd)

@@ -1,0 +1,60 @@
+"""The lock on a state directory: one daemon at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from enticed.store.files import DIRECTORY_MODE, PRIVATE_MODE, typed
+from protocol.errors import LocalError
+
+_HOLDER_MAX_SIZE_BYTES = 256
+
+
+class StateLock:
+    """Held from `acquire` until `release`, or until the process ends in whatever way."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def acquire(cls, path: Path) -> StateLock:
+        """`LocalError`, naming the holder, where another process (or this one) has it."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_MODE)
+        except OSError as error:
+            raise typed(error, f"cannot open {path}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(fd, _HOLDER_MAX_SIZE_BYTES, 0).decode(errors="replace").strip() or "another process"
+            os.close(fd)
+            raise LocalError(f"{path.parent} is in use by {holder}") from error
+        except OSError as error:
+            os.close(fd)
+            raise typed(error, f"cannot lock {path}") from error
+        return cls(fd)
+
+    def release(self) -> None:
+        # The file stays: removing it would let two processes lock two files of one name.
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def make_state_dir(directory: Path) -> None:
+    """Make the state directory where it is missing; its parent must exist."""
+    try:
+        directory.mkdir(DIRECTORY_MODE)
+        parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise typed(error, f"cannot make {directory}") from error

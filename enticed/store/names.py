@@ -1,0 +1,83 @@
+"""The names that this host has seen: a file for each, so that no accident of the catalogue lets a name fall back.
+
+A file is the BLAKE3-256 of the rest, then the packed entry. The highest version ever seen of a name stays.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Annotated
+
+from enticed.limits import NAMES_MAX_COUNT
+from enticed.store.files import Files
+from enticed.store.layout import NAMES, NEW_PREFIX, read_file, replace_file
+from protocol.codec import U64, Between, pack_record, unpack_record
+from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, MalformedError
+from protocol.identifiers import Digest, ImageId
+from protocol.limits import NAME_MAX_CHARS, NAME_RECORD_MAX_SIZE_BYTES
+
+_FILE_MAX_SIZE_BYTES = NAME_RECORD_MAX_SIZE_BYTES + 4 * NAME_MAX_CHARS + 256
+
+
+@dataclass(frozen=True, slots=True)
+class SavedName:
+    """What a name meant when its highest version was seen. expires_at: unix seconds. envelope: the signed record."""
+
+    name: Annotated[str, Between(1, NAME_MAX_CHARS)]
+    version: U64
+    image: ImageId
+    expires_at: U64
+    envelope: Annotated[bytes, Between(0, NAME_RECORD_MAX_SIZE_BYTES)]
+
+
+class NameBook:
+    """Reads all names when made. Thread-safe."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._lock = threading.Lock()
+        self._names: dict[str, SavedName] = {}
+        self.troubles: list[str] = []
+        for file in files.list_dir(NAMES):
+            if file.startswith(NEW_PREFIX):
+                files.unlink(f"{NAMES}/{file}")
+                continue
+            try:
+                saved = _decode(read_file(files, f"{NAMES}/{file}", _FILE_MAX_SIZE_BYTES))
+                self._names[saved.name] = saved
+            except (CorruptError, MalformedError) as error:
+                self.troubles.append(f"the saved name in {NAMES}/{file} is damaged: {error}")
+
+    def all(self) -> tuple[SavedName, ...]:
+        return tuple(saved for _, saved in sorted(self._names.items()))
+
+    def get(self, name: str) -> SavedName:
+        """`AbsentError` where the name was never seen."""
+        saved = self._names.get(name)
+        if saved is None:
+            raise AbsentError(f"{name} is not known here")
+        return saved
+
+    def save(self, new: SavedName) -> None:
+        """Make it durable. `DeniedError` for a version below the highest seen, and for another image in the same."""
+        with self._lock:
+            old = self._names.get(new.name)
+            if old == new:
+                return
+            if old is not None and new.version < old.version:
+                raise DeniedError(f"{new.name} is at version {old.version}: version {new.version} is an older one")
+            if old is not None and new.version == old.version and new.image != old.image:
+                raise DeniedError(f"{new.name} has two meanings in version {new.version}")
+            if old is None and len(self._names) >= NAMES_MAX_COUNT:
+                raise ExhaustedError(f"more than {NAMES_MAX_COUNT} names")
+            packed = pack_record(new)
+            replace_file(self._files, NAMES, str(Digest.of(new.name.encode())), Digest.of(packed) + packed)
+            self._names[new.name] = new
+
+
+def _decode(data: bytes) -> SavedName:
+    digest, packed = data[: Digest.size_bytes], data[Digest.size_bytes :]
+    if Digest.of(packed) != digest:
+        raise CorruptError("it does not hash to what it says")
+    return unpack_record(SavedName, packed)

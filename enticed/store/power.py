@@ -1,0 +1,31 @@
+"""Faults for the store's twins: calls that fail, and the moment at which the power goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+BeforeCall = Callable[[str], None]
+"""Told the name of each call before it is done; may raise `OSError` to make it fail, or `PowerCut`."""
+
+
+class PowerCut(BaseException):
+    """The machine is off. Like a kill, no handler of errors gets to see it."""
+
+
+class Fuse:
+    """A `BeforeCall` that counts the calls, fails some, and cuts the power at one; after that nothing works."""
+
+    def __init__(self, cut_at: int | None = None, failures: dict[int, int] | None = None) -> None:
+        """failures: call number -> errno."""
+        self.calls = 0
+        self._cut_at = cut_at
+        self._failures = failures or {}
+
+    def __call__(self, name: str) -> None:
+        self.calls += 1
+        if self._cut_at is not None and self.calls >= self._cut_at:
+            raise PowerCut(name)
+        code = self._failures.get(self.calls)
+        if code is not None:
+            raise OSError(code, os.strerror(code))

@@ -1,0 +1,105 @@
+"""Space: what images claim, from before their first byte until they are forgotten.
+
+An image claims what it will take when it is whole. Of that, what its file does not take yet is outstanding: promised,
+so nobody else may have it, though the file system still counts it as free. Holes claim nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enticed.store.files import Files
+from protocol.errors import ExhaustedError
+from protocol.limits import BLOCK_SIZE_BYTES, GIB, KIB, MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """quota_bytes: None without one. used_bytes: what the images take now. promised_bytes: what they will take yet.
+    free_bytes: of the file system. reserved_bytes: of these, left for the guests.
+    """
+
+    quota_bytes: int | None
+    used_bytes: int
+    promised_bytes: int
+    free_bytes: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    size_bytes: int
+    taken: Callable[[], int] | None
+    """What the file takes by now; None where that is all."""
+
+    @property
+    def outstanding_bytes(self) -> int:
+        return 0 if self.taken is None else max(0, self.size_bytes - self.taken())
+
+
+class Ledger:
+    """The claims. Not thread-safe: the store calls it from one thread at a time."""
+
+    def __init__(self, files: Files, quota_bytes: int | None, reserve_bytes: int) -> None:
+        self._files = files
+        self._quota_bytes = quota_bytes
+        self._reserve_bytes = reserve_bytes
+        self._claims: dict[str, _Claim] = {}
+
+    def claim(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
+        """Add a claim, or change it. `ExhaustedError` where quota or disk have no room; the old claim then stays."""
+        claim = _Claim(size_bytes, taken)
+        others = {other: one for other, one in self._claims.items() if other != key}
+        if self._quota_bytes is not None:
+            left_bytes = self._quota_bytes - sum(one.size_bytes for one in others.values())
+            if size_bytes > left_bytes:
+                raise ExhaustedError(
+                    f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left "
+                    f"of {size(self._quota_bytes)}"
+                )
+        self._check_disk(claim.outstanding_bytes, sum(one.outstanding_bytes for one in others.values()))
+        self._claims[key] = claim
+
+    def record(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
+        """Add or change a claim that was granted before: by an earlier run, or because the bytes are there already."""
+        self._claims[key] = _Claim(size_bytes, taken)
+
+    def recheck(self, key: str) -> None:
+        """`ExhaustedError` where the disk can no longer hold what it was promised to."""
+        claim = self._claims[key]
+        others_bytes = sum(one.outstanding_bytes for other, one in self._claims.items() if other != key)
+        self._check_disk(claim.outstanding_bytes, others_bytes)
+
+    def settle(self, key: str) -> None:
+        """All that was claimed is written."""
+        self._claims[key] = _Claim(self._claims[key].size_bytes, None)
+
+    def drop(self, key: str) -> None:
+        self._claims.pop(key, None)
+
+    def space(self) -> Space:
+        promised_bytes = sum(one.outstanding_bytes for one in self._claims.values())
+        used_bytes = sum(one.size_bytes for one in self._claims.values()) - promised_bytes
+        free_bytes = self._files.free_bytes()
+        return Space(self._quota_bytes, used_bytes, promised_bytes, free_bytes, self._reserve_bytes)
+
+    def _check_disk(self, needed_bytes: int, promised_bytes: int) -> None:
+        free_bytes = self._files.free_bytes()
+        if needed_bytes and needed_bytes > free_bytes - self._reserve_bytes - promised_bytes:
+            raise ExhaustedError(
+                f"the disk is full: {size(needed_bytes)} needed, {size(free_bytes)} free, of these "
+                f"{size(self._reserve_bytes)} left for the guests, {size(promised_bytes)} promised to other pulls"
+            )
+
+
+def whole_blocks(size_bytes: int) -> int:
+    return -(-size_bytes // BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES
+
+
+def size(size_bytes: int) -> str:
+    """A size for people."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes} bytes"

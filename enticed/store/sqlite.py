@@ -1,0 +1,209 @@
+"""The catalogue in SQLite: a write-ahead log, and a commit is on the disk when it returns."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.store.catalogue import ImageRecord
+from enticed.store.files import DiskError, typed
+from protocol.errors import CorruptError, EnticedError, ExhaustedError, LocalError
+from protocol.identifiers import ImageId
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+    CREATE TABLE images (
+        image BLOB PRIMARY KEY, durable BLOB NOT NULL, ready INTEGER NOT NULL,
+        created_at REAL NOT NULL, last_used_at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE orders (key TEXT PRIMARY KEY, created_at REAL NOT NULL, terms TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE addresses (place INTEGER PRIMARY KEY, address TEXT NOT NULL);
+"""
+_PUT_IMAGE = "INSERT OR REPLACE INTO images (image, durable, ready, created_at, last_used_at) VALUES (?, ?, ?, ?, ?)"
+
+Item = TypeVar("Item")
+
+
+class SqliteCatalogue:
+    """`Catalogue` in one SQLite file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteCatalogue:
+        """Open it, or make it. `CorruptError` where it is damaged, `LocalError` where it is of a newer version."""
+        with _told():
+            # Used from any thread, one at a time; transactions are begun by hand.
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            with _told():
+                _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def close(self) -> None:
+        with _told():
+            self._connection.close()
+
+    def images(self) -> tuple[ImageRecord, ...]:
+        return tuple(_rows(self._connection, "SELECT * FROM images ORDER BY image", _image_from))
+
+    def put_image(self, record: ImageRecord) -> None:
+        row = (bytes(record.image), record.durable, record.ready, record.created_at, record.last_used_at)
+        self._commit((_PUT_IMAGE, row))
+
+    def delete_image(self, image: ImageId) -> None:
+        self._commit(("DELETE FROM images WHERE image = ?", (bytes(image),)))
+
+    def orders(self) -> tuple[Order, ...]:
+        return tuple(_rows(self._connection, "SELECT terms FROM orders ORDER BY created_at, key", _order_from))
+
+    def put_order(self, order: Order) -> None:
+        row = (order.key, order.created_at, _order_text(order))
+        self._commit(("INSERT OR REPLACE INTO orders (key, created_at, terms) VALUES (?, ?, ?)", row))
+
+    def delete_order(self, key: str) -> None:
+        self._commit(("DELETE FROM orders WHERE key = ?", (key,)))
+
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(_rows(self._connection, "SELECT address FROM addresses ORDER BY place", _address_from))
+
+    def put_addresses(self, addresses: tuple[str, ...]) -> None:
+        insert = "INSERT INTO addresses (place, address) VALUES (?, ?)"
+        self._commit(("DELETE FROM addresses", ()), *((insert, row) for row in enumerate(addresses)))
+
+    def _commit(self, *changes: tuple[str, tuple[Any, ...]]) -> None:
+        with _told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, row in changes:
+                    self._connection.execute(statement, row)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has itself rolled back after some failures (a full disk), and says so by an error here.
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def open_or_rebuild(path: Path, set_aside: Path) -> tuple[SqliteCatalogue, str | None]:
+    """The catalogue, and None; or, in place of a damaged one, a new one, and one line on what became of the old.
+
+    The damaged files are kept as `set_aside` (replacing what an earlier accident left). Orders and addresses that can
+    still be read from them are taken over; what was said about images is not: the images themselves are hashed.
+    """
+    try:
+        return SqliteCatalogue.open(path), None
+    except CorruptError:
+        orders = _replace(path, set_aside)
+    return SqliteCatalogue.open(path), (
+        f"the catalogue was damaged: it is kept as {set_aside.name}, {orders} orders were saved from it, "
+        "and all images are hashed anew"
+    )
+
+
+def _replace(path: Path, set_aside: Path) -> int:
+    """Put a new catalogue in the place of a damaged one, in one step; how many orders were saved."""
+    new = path.with_name(f"{path.name}.new")
+    wal, shm = Path(f"{path}-wal"), Path(f"{path}-shm")
+    try:
+        for left_over in (new, set_aside, Path(f"{set_aside}-wal"), Path(f"{set_aside}-shm")):
+            left_over.unlink(missing_ok=True)
+        set_aside.hardlink_to(path)
+        if wal.exists():
+            wal.rename(f"{set_aside}-wal")
+        shm.unlink(missing_ok=True)
+        orders, addresses = _salvage(set_aside)
+        with closing(SqliteCatalogue.open(new)) as catalogue:
+            for order in orders:
+                catalogue.put_order(order)
+            catalogue.put_addresses(tuple(addresses))
+        new.replace(path)
+    except OSError as error:
+        raise typed(error, "cannot set the damaged catalogue aside") from error
+    return len(orders)
+
+
+def _salvage(path: Path) -> tuple[list[Order], list[str]]:
+    orders: list[Order] = []
+    addresses: list[str] = []
+    # A damaged file gives rows until it gives an error: what came before it is whole.
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        with suppress(sqlite3.Error, EnticedError):
+            orders.extend(_rows(connection, "SELECT terms FROM orders", _order_from))
+        with suppress(sqlite3.Error, EnticedError):
+            addresses.extend(_rows(connection, "SELECT address FROM addresses ORDER BY place", _address_from))
+    return orders, addresses
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise LocalError(f"the catalogue is of version {version}, newer than {SCHEMA_VERSION}: run a newer enticed")
+    if version == 0:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise CorruptError(f"the catalogue is damaged: {verdict}")
+
+
+def _rows(connection: sqlite3.Connection, query: str, read: Callable[[Any], Item]) -> Iterator[Item]:
+    """Rows that make sense, one by one: a row that does not is as good as none."""
+    with _told():
+        for row in connection.execute(query):
+            with suppress(ValueError, TypeError, KeyError, EnticedError):
+                yield read(row)
+
+
+def _image_from(row: Any) -> ImageRecord:
+    image, durable, ready, created_at, last_used_at = row
+    return ImageRecord(ImageId(image), bytes(durable), bool(ready), float(created_at), float(last_used_at))
+
+
+def _address_from(row: Any) -> str:
+    (address,) = row
+    return str(address)
+
+
+def _order_text(order: Order) -> str:
+    return json.dumps({**asdict(order), "image": None if order.image is None else str(order.image)})
+
+
+def _order_from(row: Any) -> Order:
+    terms = json.loads(row[0])
+    made = {
+        "priority": Priority(terms["priority"]),
+        "state": OrderState(terms["state"]),
+        "image": None if terms["image"] is None else ImageId.from_hex(terms["image"]),
+        "failure": None if terms["failure"] is None else Failure(terms["failure"]),
+    }
+    return Order(**{**terms, **made})
+
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        text = f"the catalogue: {error}"
+        if code == sqlite3.SQLITE_FULL:
+            raise ExhaustedError(text) from error
+        # Of the right version, and yet without its tables: as damaged as one that is no database.
+        if code in _DAMAGED or str(error).startswith("no such "):
+            raise CorruptError(text) from error
+        raise DiskError(text) from error

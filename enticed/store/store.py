@@ -1,0 +1,302 @@
+"""The store: what the daemon uses of the local images, the catalogue and the space.
+
+Every method may be called from any thread. Those that say "at once" never wait for the disk and may be called on an
+event loop; all others block. One lock is held for whatever changes the catalogue or the image directories; a look at
+the images takes another, which nobody keeps while waiting for the disk.
+
+Besides what is named, every method that touches the disk may raise `DiskError`, and `ExhaustedError` where it is full.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from enticed.core.orders import Order
+from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, STORE_HASH_THREADS_MAX_COUNT
+from enticed.store.catalogue import Catalogue, Pieces
+from enticed.store.durability import Durability, PieceIndices
+from enticed.store.files import Files, PosixFiles
+from enticed.store.images import StoredImage
+from enticed.store.imports import Import
+from enticed.store.intake import Intake
+from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, prepare
+from enticed.store.lock import StateLock, make_state_dir
+from enticed.store.names import NameBook, SavedName
+from enticed.store.opening import open_images
+from enticed.store.shelf import Shelf
+from enticed.store.space import Ledger, Space
+from enticed.store.sqlite import open_or_rebuild
+from enticed.store.stock import Mask, OnHand, Stock
+from enticed.store.table import Hold, Table
+from protocol.errors import EnticedError, ExhaustedError
+from protocol.identifiers import ImageId
+from protocol.manifest import Fragments
+
+
+class Store:
+    """Open it with `Store.open`; nothing may be called after `close`."""
+
+    def __init__(
+        self,
+        files: Files,
+        catalogue: Catalogue,
+        state_dir: Path,
+        quota_bytes: int | None,
+        reserve_bytes: int,
+        now: Callable[[], float],
+    ) -> None:
+        """A store over these two ports, the files prepared; whoever gives them closes them. `open` makes real ones."""
+        self._catalogue = catalogue
+        self._now = now
+        self._writing = threading.RLock()
+        self._closing = ExitStack()
+        self._pool = ThreadPoolExecutor(min(STORE_HASH_THREADS_MAX_COUNT, os.cpu_count() or 1), "store-hash")
+        self._shelf = Shelf(files)
+        self._table = Table()
+        self._ledger = Ledger(files, quota_bytes, reserve_bytes)
+        self._stock = Stock(files, self._pool)
+        self._durability = Durability(files, catalogue, self._ledger, self._writing, self._pool)
+        self._intake = Intake(
+            files=files,
+            catalogue=catalogue,
+            shelf=self._shelf,
+            table=self._table,
+            ledger=self._ledger,
+            stock=self._stock,
+            durability=self._durability,
+            writing=self._writing,
+            state_dir=state_dir,
+            now=now,
+        )
+        self._names = NameBook(files)
+        self._orders = {order.key: order for order in catalogue.orders()}
+        self._addresses = catalogue.addresses()
+        found = open_images(files, self._shelf, catalogue, state_dir, now())
+        self.troubles = (*self._names.troubles, *found.troubles)
+        """One line for people about each thing that was not as it should be at the start."""
+        for image in found.images:
+            self._intake.enter(image)
+
+    @classmethod
+    def open(cls, state_dir: Path, quota_bytes: int | None, reserve_bytes: int, now: Callable[[], float]) -> Store:
+        """Open the store in this directory, or make it. Quick: nothing is hashed; see `vouch`.
+
+        quota_bytes: what images may take, None for no limit; reserve_bytes: what stays free on the file system; now:
+        unix seconds. `LocalError` where another process has it (naming it), and where it is of a newer version.
+        """
+        state_dir = state_dir.absolute()
+        make_state_dir(state_dir)
+        with ExitStack() as undo:
+            undo.callback(StateLock.acquire(state_dir / LOCK).release)
+            files = PosixFiles(state_dir)
+            undo.callback(files.shut)
+            prepare(files)  # before the catalogue: a newer store is left as it is
+            catalogue, trouble = open_or_rebuild(state_dir / CATALOGUE, state_dir / CATALOGUE_DAMAGED)
+            undo.callback(catalogue.close)
+            files.sync_dir(".")
+            store = cls(files, catalogue, state_dir, quota_bytes, reserve_bytes, now)
+            if trouble is not None:
+                store.troubles = (trouble, *store.troubles)
+            store._closing = undo.pop_all()
+        return store
+
+    def close(self) -> None:
+        """Let everything go, whoever still holds images. What is not marked durable is hashed after the next start."""
+        self._pool.shutdown()
+        with self._closing:
+            for image in self._table.all():
+                image.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- images ---
+
+    def images(self) -> tuple[StoredImage, ...]:
+        """All images, by id. At once."""
+        return self._table.all()
+
+    def image(self, image: ImageId) -> StoredImage:
+        """`AbsentError` without it. At once."""
+        return self._table.get(image)
+
+    def hold(self, image: ImageId) -> Hold:
+        """Keep an image while its descriptor is used: a context, or close it. `AbsentError` without it. At once."""
+        return self._table.hold(image)
+
+    def held(self, image: ImageId) -> int:
+        """How many hold it. At once."""
+        return self._table.held(image)
+
+    def begin_import(self, expected_bytes: int = 0) -> Import:
+        """A draft with an empty raw file to write, or clone, a disk into.
+
+        expected_bytes: what it will take on the disk, reserved until the import is over. `ExhaustedError` without room.
+        """
+        return self._intake.begin_import(expected_bytes)
+
+    def begin_pull(self, root_bytes: bytes, pages_bytes: bytes, statements: tuple[bytes, ...]) -> StoredImage:
+        """The image with this manifest, its space reserved and its files made; of an image that is here already, that
+        one, with the statements added, after a check that the disk still has room for the rest of it.
+
+        Then call `vouch`: what the file of an image that was once set aside holds counts only after that.
+        `MalformedError` and `CorruptError` for the manifest; `ExhaustedError`, with the numbers, without room.
+        """
+        return self._intake.begin_pull(root_bytes, pages_bytes, statements)
+
+    def add_statement(self, image: ImageId, envelope: bytes) -> None:
+        """Keep a statement (one that it has: nothing happens; beyond STATEMENTS_MAX_COUNT: neither)."""
+        with self._writing:
+            self._intake.add_statements(self._table.get(image), (envelope,))
+
+    def touch(self, image: ImageId) -> None:
+        """It has been used now."""
+        with self._writing:
+            stored = self._table.get(image)
+            record = replace(stored.record, last_used_at=self._now())
+            self._catalogue.put_image(record)
+            stored.note(record)
+
+    def forget(self, image: ImageId) -> None:
+        """Remove it; gone for good when this returns. `AbsentError` without it, `LocalError` while somebody holds it.
+
+        Whether an order leases it is for the caller to know.
+        """
+        with self._writing:
+            stored = self._table.take(image)
+            try:
+                leaving = self._shelf.discard(image)
+            except EnticedError:
+                self._table.add(stored)
+                raise
+            self._ledger.drop(str(image))
+            with suppress(EnticedError):  # a record without files is removed at the next start
+                self._catalogue.delete_image(image)
+        stored.close()
+        self._shelf.abandon(leaving)
+
+    # --- what is durable ---
+
+    def mark_durable(self, image: ImageId, pieces: PieceIndices) -> None:
+        """Make pieces that are verified and written durable: one sync, then one commit.
+
+        When it raises, none of them is. After a failed sync (`DiskError`; `ExhaustedError` from some file systems)
+        whatever was written before and is not durable may be lost, these pieces or not: it is to be fetched and
+        written again. This store no longer believes a sync of that file alone: until it is opened again, it then reads
+        back from the disk what it is to mark, and raises `DiskError` for what did not get there.
+        """
+        with self._table.hold(image) as hold:
+            self._durability.mark(hold.image, pieces)
+
+    def finish(self, image: ImageId) -> None:
+        """The image is whole: ready, read-only, its descriptor too. `LocalError` where a piece is not durable."""
+        with self._table.hold(image) as hold:
+            self._durability.finish(hold.image)
+
+    def retract(self, image: ImageId, pieces: PieceIndices) -> None:
+        """These pieces have turned out wrong: they are not durable, the image not ready, its file writable again."""
+        with self._table.hold(image) as hold:
+            self._durability.retract(hold.image, pieces)
+
+    def audit(self, image: ImageId, pieces: PieceIndices | None = None) -> Pieces:
+        """Read from the disk and hash: for each of the pieces (None: all), whether it is right. Changes nothing."""
+        with self._table.hold(image) as hold:
+            if pieces is None:
+                pieces = np.arange(hold.image.root.pieces)
+            return self._durability.audit(hold.image, pieces)
+
+    def vouch(self, image: ImageId) -> StoredImage:
+        """Hash what the raw file holds beyond what is durable, and make durable what is right; `finish` what is whole.
+
+        For every image that is not ready, after the start and after `begin_pull`. Quick where there is nothing to hash.
+        """
+        with self._table.hold(image) as hold:
+            self._durability.vouch(hold.image)
+            return hold.image
+
+    # --- what is on hand ---
+
+    def find_on_hand(self, fragments: Fragments, among: Sequence[ImageId] | None = None) -> OnHand:
+        """Where in durable pieces of these images (None: of any) the fragments lie; earlier ones are preferred."""
+        with ExitStack() as holds:
+            images = []
+            for image in [one.image for one in self._table.all()] if among is None else among:
+                with suppress(EnticedError):  # one that has gone holds nothing
+                    images.append(holds.enter_context(self._table.hold(image)).image)
+            return self._stock.find(fragments, images)
+
+    def clone_in(self, target: ImageId, fragments: Fragments, on_hand: OnHand) -> Mask:
+        """Bring what is on hand to its place in `target`, sharing blocks where the file system can, and hash it there.
+
+        For each fragment, whether it is now in place and right; that it is durable is for `mark_durable` to say.
+        """
+        with ExitStack() as holds:
+            stored = holds.enter_context(self._table.hold(target)).image
+            sources: dict[ImageId, int] = {}
+            for image in on_hand.images:
+                with suppress(EnticedError):
+                    sources[image] = holds.enter_context(self._table.hold(image)).image.raw_fd
+            return self._stock.clone_in(stored.raw_fd, fragments, on_hand, sources)
+
+    def space(self) -> Space:
+        with self._writing:
+            return self._ledger.space()
+
+    # --- names, orders, addresses ---
+
+    def save_name(self, name: str, version: int, image: ImageId, expires_at: int, envelope: bytes) -> None:
+        """`DeniedError` for a version below the highest ever seen here, and for a second meaning of the same one."""
+        self._names.save(SavedName(name, version, image, expires_at, envelope))
+
+    def names(self) -> tuple[SavedName, ...]:
+        """At once."""
+        return self._names.all()
+
+    def name(self, name: str) -> SavedName:
+        """The highest version seen, expired or not. `AbsentError` where it was never seen. At once."""
+        return self._names.get(name)
+
+    def save_order(self, order: Order) -> None:
+        """Durable when it returns."""
+        with self._writing:
+            if order.key not in self._orders and len(self._orders) >= ORDERS_MAX_COUNT:
+                raise ExhaustedError(f"more than {ORDERS_MAX_COUNT} orders")
+            self._catalogue.put_order(order)
+            self._orders = {**self._orders, order.key: order}
+
+    def orders(self) -> tuple[Order, ...]:
+        """Oldest first. At once."""
+        return tuple(sorted(self._orders.values(), key=lambda order: (order.created_at, order.key)))
+
+    def delete_order(self, key: str) -> None:
+        """Does nothing where there is no such order."""
+        with self._writing:
+            self._catalogue.delete_order(key)
+            self._orders = {other: order for other, order in self._orders.items() if other != key}
+
+    def remember_addresses(self, addresses: Sequence[str]) -> None:
+        """Where peers were last seen, most useful first; replaces those of before. Only the first ones are kept."""
+        kept = tuple(dict.fromkeys(addresses))[:ADDRESSES_REMEMBERED_MAX_COUNT]
+        with self._writing:
+            if kept != self._addresses:
+                self._catalogue.put_addresses(kept)
+                self._addresses = kept
+
+    def remembered_addresses(self) -> tuple[str, ...]:
+        """At once."""
+        return self._addresses
