@@ -1,13 +1,13 @@
 """Frames: a length (u32, big-endian) and so many bytes, one message each.
 
-The length is checked before anything is allocated for it. Nothing else bounds what a peer can make this side hold, so a
-reader never keeps more than one frame that is not whole yet.
+The length is checked before anything is allocated for it, so that what is kept is at most one frame that is not whole
+yet, and what came with its end.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from protocol.errors import LocalError, MalformedError
 from protocol.limits import FRAME_MAX_SIZE_BYTES
@@ -32,7 +32,7 @@ def frame_size_bytes(header: bytes | bytearray | memoryview) -> int:
 
 
 class FrameReader:
-    """Cuts a stream into frames.
+    """Cuts a stream into frames: `feed` it, then take the `frames` that are whole.
 
     A bad length cannot be recovered from, since nobody knows where the next frame starts: it raises `MalformedError`
     once, and from then on everything is thrown away unread.
@@ -40,34 +40,31 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._take: Callable[[bytes | memoryview], list[bytes]] = self._cut
+        self._keep: Callable[[bytes | memoryview], object] = self._buffer.extend
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """The payloads that are whole now, in order; those before a bad length are lost with it."""
-        return self._take(data)
+    def feed(self, data: bytes | memoryview) -> None:
+        self._keep(data)
+
+    def frames(self) -> Iterator[bytes]:
+        """The payloads that are whole, in order; each is taken as it is given, so that one may stop at any."""
+        buffer = self._buffer
+        while len(buffer) >= FRAME_HEADER_SIZE_BYTES:
+            try:
+                end = FRAME_HEADER_SIZE_BYTES + frame_size_bytes(buffer[:FRAME_HEADER_SIZE_BYTES])
+            except MalformedError:
+                self.discard()
+                raise
+            if len(buffer) < end:
+                return
+            payload = bytes(buffer[FRAME_HEADER_SIZE_BYTES:end])
+            del buffer[:end]
+            yield payload
 
     def discard(self) -> None:
         """Throw away what is held and whatever comes."""
         self._buffer.clear()
-        self._take = _nothing
-
-    def _cut(self, data: bytes | memoryview) -> list[bytes]:
-        self._buffer += data
-        frames, at = [], 0
-        try:
-            while len(self._buffer) - at >= FRAME_HEADER_SIZE_BYTES:
-                start = at + FRAME_HEADER_SIZE_BYTES
-                end = start + frame_size_bytes(self._buffer[at:start])
-                if end > len(self._buffer):
-                    break
-                frames.append(bytes(self._buffer[start:end]))
-                at = end
-        except MalformedError:
-            self.discard()
-            raise
-        del self._buffer[:at]
-        return frames
+        self._keep = _forget
 
 
-def _nothing(data: bytes | memoryview) -> list[bytes]:
-    return []
+def _forget(data: bytes | memoryview) -> None:
+    """In the place of a parser that has met what it cannot parse."""

@@ -154,7 +154,8 @@ class ControlSession:
             return []
         heard: list[Control] = []
         try:
-            for frame in self._reader.feed(data):
+            self._reader.feed(data)
+            for frame in self._reader.frames():
                 message = cast(Control, CONTROL.decode(frame))
                 self.state = _step(CONTROL_RECEIVED, self.state, message, RemoteError)
                 if isinstance(message, Hello):
@@ -162,7 +163,6 @@ class ControlSession:
                 heard.append(message)
                 if self.state is State.CLOSED:
                     self._reader.discard()
-                    break
         except RemoteError:
             self.state = State.CLOSED
             self._reader.discard()
@@ -248,7 +248,8 @@ class BulkServerSession:
     def receive(self, data: bytes | memoryview) -> list[Request]:
         """The requests that are whole now. `RemoteError` where the other side broke the protocol."""
         requests = []
-        for frame in self._reader.feed(data):
+        self._reader.feed(data)
+        for frame in self._reader.frames():
             message = BULK.decode(frame)
             self.state = _step(BULK_FORWARD, self.state, message, RemoteError)
             if isinstance(message, BulkHello):

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import uvloop
 
 from enticed.identity.host import HostIdentity
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, Event, Landing, Timing
+from enticed.transfer.ports import Consignment, Event, Landing, PeerUp, Timing
 from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import BLOCK_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_page, encode_manifest
@@ -139,43 +139,44 @@ class Shelf:
         self.closed.append((sent_bytes, error))
 
 
-@dataclass
-class Host:
-    """A network with its shelf, and every event that it has told."""
+class EventLog:
+    """Everything that a network has told."""
 
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = asyncio.Event()
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    def of(self, kind: type[Kind], node: NodeId) -> list[Kind]:
+        return [event for event in self.events if isinstance(event, kind) and event.node == node]
+
+    async def wait(self, kind: type[Kind], node: NodeId, count: int = 1) -> Kind:
+        """The `count`th event of this kind about this node, as soon as it is there."""
+        while len(found := self.of(kind, node)) < count:
+            self._changed.clear()
+            await self._changed.wait()
+        return found[count - 1]
+
+
+@dataclass(frozen=True)
+class Host:
     identity: HostIdentity
     shelf: Shelf
     network: PeerNetwork
-    events: list[Event] = field(default_factory=list)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    told: EventLog
 
     @property
     def node(self) -> NodeId:
         return self.identity.node
 
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-        self._changed.set()
-
-    async def told(self, kind: type[Kind], node: NodeId | None = None, count: int = 1) -> Kind:
-        """The `count`th event of this kind (about this node), as soon as it is there."""
-        while True:
-            found = [e for e in self.events if isinstance(e, kind) and node in (None, e.node)]
-            if len(found) >= count:
-                return found[count - 1]
-            self._changed.clear()
-            await self._changed.wait()
-
     async def meet(self, other: Host) -> None:
         """Dial the other and wait until both sides know."""
         self.network.dial(other.node, other.network.listening)
-        await self.told_up(other.node)
-        await other.told_up(self.node)
-
-    async def told_up(self, node: NodeId) -> None:
-        from enticed.transfer.ports import PeerUp
-
-        await self.told(PeerUp, node)
+        await self.told.wait(PeerUp, other.node)
+        await other.told.wait(PeerUp, self.node)
 
 
 @asynccontextmanager
@@ -188,19 +189,11 @@ async def host(
 ) -> AsyncIterator[Host]:
     """A running host, closed at the end."""
     shelf = Shelf(*disks)
-    holder: list[Host] = []
-    network = PeerNetwork(
-        identity,
-        listen=listen,
-        warehouse=shelf,
-        on_event=lambda event: holder[0].on_event(event),
-        timing=timing,
-        **options,
-    )
-    holder.append(Host(identity, shelf, network))
+    log = EventLog()
+    network = PeerNetwork(identity, listen=listen, warehouse=shelf, on_event=log.add, timing=timing, **options)
     await network.start()
     try:
-        yield holder[0]
+        yield Host(identity, shelf, network, log)
     finally:
         await network.close()
         shelf.close()

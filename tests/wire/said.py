@@ -52,5 +52,6 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         return st.binary(min_size=size, max_size=size).map(annotation)
     if issubclass(annotation, IntEnum):
         return st.sampled_from(annotation)
+    assert isinstance(annotation, type)
     assert is_dataclass(annotation)
     return records(annotation)

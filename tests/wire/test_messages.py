@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.codec import Vocabulary
@@ -51,6 +51,8 @@ from tests.wire.said import PLAIN, records
 
 IMAGE = ImageId(bytes(range(32)))
 NODE = NodeId(bytes(range(20)))
+FEW = settings(max_examples=25)
+"""For what is tried with each of the messages."""
 CONTROL_KINDS: list[type[Any]] = list(get_args(Control))
 BULK_KINDS: list[type[Any]] = [BulkHello, FragmentsRequest, PartRequest, Data, Busy, Refused]
 
@@ -88,6 +90,7 @@ def test_all_messages_are_in_that_list() -> None:
 
 
 @pytest.mark.parametrize("kind", CONTROL_KINDS)
+@FEW
 @given(data=st.data())
 def test_control_messages_come_back_and_fit_a_frame(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(records(kind))
@@ -97,6 +100,7 @@ def test_control_messages_come_back_and_fit_a_frame(kind: type[Any], data: st.Da
 
 
 @pytest.mark.parametrize("kind", BULK_KINDS)
+@FEW
 @given(data=st.data())
 def test_bulk_messages_come_back(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(records(kind))
@@ -140,6 +144,7 @@ def test_any_bytes_give_a_message_or_malformed(words: Vocabulary, data: bytes) -
 
 
 @pytest.mark.parametrize(("words", "message", "plain"), WIRE, ids=[type(row[1]).__name__ for row in WIRE])
+@FEW
 @given(data=st.data())
 def test_a_message_with_one_field_replaced_is_a_message_or_malformed(
     words: Vocabulary, message: object, plain: list[Any], data: st.DataObject
