@@ -27,7 +27,7 @@ from enticed.limits import (
 )
 from protocol.codec import pack_record, unpack_record
 from protocol.enrolment import JoinAnswer, JoinRequest
-from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, RemoteError
+from protocol.errors import DeniedError, EnticedError, RemoteError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -169,9 +169,5 @@ def _status(error: EnticedError) -> int:
             return 403
         case RemoteError():
             return 400
-        case AbsentError():
-            return 404
-        case ExhaustedError():
-            return 503
         case _:
             return 500
