@@ -1,0 +1,209 @@
+"""Reading what a request says: every field is known and of its type, or the request is refused with one clear line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from enticed.control.faults import UsageError
+from enticed.core.orders import OrderState, Priority
+from enticed.engine.port import OrderTerms
+from enticed.limits import (
+    CONTROL_RELATIVES_MAX_COUNT,
+    ORDER_KEY_MAX_CHARS,
+    ORDER_TERM_MAX_S,
+    TOKEN_MAX_LIFETIME_S,
+    TOKEN_MAX_USES,
+    TOKEN_MIN_LIFETIME_S,
+)
+from protocol.errors import MalformedError
+from protocol.limits import SOURCE_FORMAT_MAX_CHARS
+from protocol.names import is_digest_name, is_image_id, parse_name
+
+_KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}")
+_FORMAT = re.compile(rf"[a-z0-9]{{1,{SOURCE_FORMAT_MAX_CHARS}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequest:
+    """See `enticed.engine.port.Publication`; the ticket stands for the descriptor."""
+
+    ticket: str
+    name: str
+    source_format: str
+    verbatim: bool
+    relatives: tuple[str, ...] | None
+    digests: bool
+    source_sha256: bytes | None
+    source_sha512: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    uses: int
+    ttl_s: float
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is; no body is an empty one."""
+    if not body:
+        return {}
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("the body is not JSON") from error
+    if not isinstance(value, dict):
+        raise UsageError("the body is not a JSON object")
+    return value
+
+
+def parse_target(text: str) -> str:
+    """A name or an image id, in its one spelling."""
+    if is_image_id(text):
+        return text.lower()
+    try:
+        return parse_name(text)
+    except MalformedError as error:
+        raise UsageError(f"{_quoted(text)} is neither a name nor an image id: {error}") from error
+
+
+def parse_key(text: str) -> str:
+    """An order's key."""
+    if not _KEY.fullmatch(text):
+        raise UsageError(f"an order's key is 1 to {ORDER_KEY_MAX_CHARS} letters, digits and any of . _ : @ + -")
+    return text
+
+
+def parse_state(text: str) -> OrderState:
+    try:
+        return OrderState(text)
+    except ValueError as error:
+        raise UsageError(f"{_quoted(text)} is no state of an order: {', '.join(OrderState)}") from error
+
+
+def parse_event_number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise UsageError("Last-Event-ID is the number of an event")
+    return int(text)
+
+
+def parse_query(query: Mapping[str, str], *known: str) -> dict[str, str]:
+    """The parameters of a query, none of which may be unknown."""
+    for name in query:
+        if name not in known:
+            raise UsageError(f"no parameter is called {_quoted(name)} here")
+    return dict(query)
+
+
+def parse_order(values: dict[str, Any]) -> OrderTerms:
+    fields = _Fields(values, "image", "deadline_s", "priority", "keep_s")
+    priority = fields.text("priority", default=Priority.PREWARM.value)
+    if priority not in list(Priority):
+        raise UsageError(f"priority is one of {', '.join(Priority)}")
+    return OrderTerms(
+        target=parse_target(fields.text("image")),
+        deadline_s=fields.seconds("deadline_s"),
+        priority=Priority(priority),
+        keep_s=fields.seconds("keep_s"),
+    )
+
+
+def parse_publish(values: dict[str, Any]) -> PublishRequest:
+    fields = _Fields(
+        values, "ticket", "name", "source_format", "verbatim", "relatives", "digests", "source_sha256", "source_sha512"
+    )
+    name = parse_target(fields.text("name"))
+    if is_image_id(name) or is_digest_name(name):
+        raise UsageError("an image is published under a name like 'ubuntu:24.04', not under an id or a digest")
+    source_format = fields.text("source_format", default="raw")
+    if not _FORMAT.fullmatch(source_format):
+        raise UsageError("source_format is a format as qemu names it")
+    digests = fields.flag("digests")
+    sha256, sha512 = fields.hexadecimal("source_sha256", 32), fields.hexadecimal("source_sha512", 64)
+    if (sha256 is None) != (sha512 is None) or (sha256 is not None and not digests):
+        raise UsageError("source_sha256 and source_sha512 come together, and with digests")
+    return PublishRequest(
+        ticket=fields.text("ticket"),
+        name=name,
+        source_format=source_format,
+        verbatim=fields.flag("verbatim"),
+        relatives=fields.targets("relatives"),
+        digests=digests,
+        source_sha256=sha256,
+        source_sha512=sha512,
+    )
+
+
+def parse_token_request(values: dict[str, Any]) -> TokenRequest:
+    fields = _Fields(values, "uses", "ttl_s")
+    uses = values.get("uses", 1)
+    if type(uses) is not int or not 1 <= uses <= TOKEN_MAX_USES:
+        raise UsageError(f"uses is a number from 1 to {TOKEN_MAX_USES}")
+    ttl_s = fields.seconds("ttl_s")
+    ttl_s = 3600 if ttl_s is None else ttl_s
+    if not TOKEN_MIN_LIFETIME_S <= ttl_s <= TOKEN_MAX_LIFETIME_S:
+        raise UsageError(f"ttl_s is {TOKEN_MIN_LIFETIME_S} to {TOKEN_MAX_LIFETIME_S} seconds")
+    return TokenRequest(uses, ttl_s)
+
+
+class _Fields:
+    """The fields of an object, of which none may be unknown; null is the same as left out."""
+
+    def __init__(self, values: dict[str, Any], *known: str) -> None:
+        for name in values:
+            if name not in known:
+                raise UsageError(f"no field is called {_quoted(name)} here; there are {', '.join(known)}")
+        self._values = values
+
+    def _read(self, name: str, fits: Callable[[Any], bool], what: str, default: Any = None) -> Any:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not fits(value):
+            raise UsageError(f"{name} is {what}")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._read(name, lambda value: isinstance(value, str), "a string", default)
+        if value is None:
+            raise UsageError(f"{name} is missing")
+        return str(value)
+
+    def flag(self, name: str) -> bool:
+        return bool(self._read(name, lambda value: isinstance(value, bool), "true or false", False))
+
+    def seconds(self, name: str) -> float | None:
+        def fits(value: Any) -> bool:
+            return type(value) in (int, float) and 0 <= value <= ORDER_TERM_MAX_S
+
+        value = self._read(name, fits, f"seconds, from 0 to {ORDER_TERM_MAX_S}")
+        return None if value is None else float(value)
+
+    def hexadecimal(self, name: str, size_bytes: int) -> bytes | None:
+        def fits(value: Any) -> bool:
+            return isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{2 * size_bytes}}}", value) is not None
+
+        value = self._read(name, fits, f"{2 * size_bytes} hex digits, in lower case")
+        return None if value is None else bytes.fromhex(value)
+
+    def targets(self, name: str) -> tuple[str, ...] | None:
+        def fits(value: Any) -> bool:
+            return (
+                isinstance(value, list)
+                and len(value) <= CONTROL_RELATIVES_MAX_COUNT
+                and all(isinstance(one, str) for one in value)
+            )
+
+        value = self._read(name, fits, f"a list of at most {CONTROL_RELATIVES_MAX_COUNT} names or image ids")
+        return None if value is None else tuple(parse_target(one) for one in value)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 64 else f"{text[:64]}...")
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")

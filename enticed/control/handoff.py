@@ -1,0 +1,158 @@
+"""Descriptors across the unix socket `<socket>.fd`: a client hands a file over, or is handed an image's.
+
+So the daemon never opens a path that a client names, and a client writes its copy with its own rights. One message each
+way on a SOCK_SEQPACKET connection, JSON, a descriptor beside it (SCM_RIGHTS):
+
+    {"op": "give"} + descriptor      ->  {"ticket": "...", "expires_in_s": 30.0}
+    {"op": "open", "image": "..."}   ->  {"size_bytes": n} + read-only descriptor of the raw file
+    anything that goes wrong         ->  {"error": {"kind": "...", "message": "..."}}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from enticed.control.access import Access, Caller, caller_of
+from enticed.control.faults import UsageError, told
+from enticed.control.fields import parse_object, parse_target
+from enticed.control.sockets import ListeningSocket
+from enticed.control.tickets import Tickets
+from enticed.engine.port import Engine
+from enticed.image.source import inspect
+from enticed.limits import (
+    ACCEPT_PAUSE_S,
+    HANDOFF_CONNECTIONS_MAX_COUNT,
+    HANDOFF_MESSAGE_MAX_SIZE_BYTES,
+    HANDOFF_TIMEOUT_S,
+)
+from protocol.errors import DeniedError, LocalError
+
+_log = logging.getLogger(__name__)
+
+
+class HandoffServer:
+    """Answers on `<socket>.fd` for as long as it is open; `tickets` are for whoever redeems them."""
+
+    def __init__(self, engine: Engine, access: Access, path: Path) -> None:
+        self.tickets = Tickets()
+        self._engine = engine
+        self._access = access
+        self._path = path
+        self._listening: ListeningSocket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """`LocalError` where the socket cannot be had."""
+        self._listening = ListeningSocket(self._path, socket.SOCK_SEQPACKET)
+        self._accepting = asyncio.create_task(self._accept(self._listening.socket))
+
+    async def close(self) -> None:
+        """Close the socket, all that is under way, and the descriptors of every ticket."""
+        tasks = [*self._clients, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listening is not None:
+            self._listening.close()
+        self.tickets.close()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                _log.warning("cannot accept at %s: %s", self._path, error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE_S)  # for want of descriptors or memory: others must give some back
+                continue
+            if len(self._clients) >= HANDOFF_CONNECTIONS_MAX_COUNT:
+                connection.close()
+                continue
+            task = asyncio.create_task(self._serve(connection))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            connection.setblocking(False)
+            with suppress(TimeoutError, OSError):  # the client is gone, or never said anything
+                async with asyncio.timeout(HANDOFF_TIMEOUT_S):
+                    await _readable(connection)
+                await self._answer(connection)
+
+    async def _answer(self, connection: socket.socket) -> None:
+        """One message in, one out; whatever was received is closed unless a ticket stands for it."""
+        message, received, cut = _receive(connection)
+        if not message:
+            _close(received)
+            return
+        opened: list[int] = []
+        try:
+            caller = caller_of(connection)
+            if not await self._access.may_change(caller):
+                raise DeniedError("only root, the daemon's user and members of its group may do this")
+            if cut:
+                raise UsageError("too large a message, or more than one descriptor")
+            answer = await self._do(caller, message, received, opened)
+        except Exception as error:  # noqa: BLE001 - the client is told, and what is no error of ours is logged
+            _, answer = told(error)
+        finally:
+            _close(received)
+        try:
+            socket.send_fds(connection, [json.dumps(answer).encode()], opened)
+        finally:
+            _close(opened)
+
+    async def _do(self, caller: Caller, message: bytes, received: list[int], opened: list[int]) -> dict[str, Any]:
+        """Carry out one message. Takes out of `received` what it keeps; what is to be sent goes into `opened`."""
+        values = parse_object(message)
+        op, image = values.pop("op", None), values.pop("image", None)
+        if values:
+            raise UsageError(f"no field is called {next(iter(values))!r} here")
+        if op == "give" and image is None:
+            return self._give(caller, received)
+        if op == "open" and isinstance(image, str) and not received:
+            opened.append(await self._engine.open_image(parse_target(image)))
+            return {"size_bytes": os.fstat(opened[0]).st_size}
+        raise UsageError("say {'op': 'give'} with a descriptor, or {'op': 'open', 'image': ...} without one")
+
+    def _give(self, caller: Caller, received: list[int]) -> dict[str, Any]:
+        if len(received) != 1:
+            raise UsageError("one descriptor belongs to this")
+        try:
+            inspect(received[0])
+        except LocalError as error:
+            raise UsageError(str(error)) from error
+        ticket = self.tickets.issue(received.pop(), caller.uid)
+        return {"ticket": ticket, "expires_in_s": self.tickets.lifetime_s}
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int], bool]:
+    """One message, its descriptors, and whether some of it was cut off because it was too much."""
+    message, received, flags, _ = socket.recv_fds(
+        connection, HANDOFF_MESSAGE_MAX_SIZE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+    )
+    return message, received, bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection)

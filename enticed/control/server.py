@@ -1,0 +1,163 @@
+"""The control server: HTTP on the daemon's unix socket, and beside it the socket for descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+
+from enticed.control.access import Access, caller_of
+from enticed.control.faults import STATUS, Kind, error_body, told
+from enticed.control.handoff import HandoffServer
+from enticed.control.routes import Routes
+from enticed.control.sockets import ListeningSocket
+from enticed.control.streams import EventStreams
+from enticed.engine.port import Engine
+from enticed.limits import (
+    CONTROL_BODY_MAX_SIZE_BYTES,
+    CONTROL_CONNECTIONS_MAX_COUNT,
+    CONTROL_CONNECTIONS_PER_READER_MAX_COUNT,
+    CONTROL_HEARTBEAT_S,
+    CONTROL_KEEPALIVE_S,
+    CONTROL_SHUTDOWN_TIMEOUT_S,
+    CONTROL_SLOW_READER_S,
+)
+from protocol.errors import DeniedError, EnticedError
+
+HANDOFF_SUFFIX = ".fd"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """The server as a resource: `async with ControlServer(...)`, or `start` and `close`.
+
+    group: members of this group may change things, as root and the daemon's own user may; others who reach the socket
+    may read. Descriptors go over `<socket_path>.fd`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        socket_path: Path,
+        group: str | None = None,
+        *,
+        heartbeat_s: float = CONTROL_HEARTBEAT_S,
+        slow_reader_s: float = CONTROL_SLOW_READER_S,
+    ) -> None:
+        self._path = socket_path
+        self._access = Access(group)
+        self._handoff = HandoffServer(engine, self._access, handoff_path(socket_path))
+        self._streams = EventStreams(heartbeat_s, slow_reader_s)
+        app = web.Application(
+            middlewares=[_tell_errors, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
+        )
+        app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams).table)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,  # who goes away in the middle of publishing has changed their mind
+            keepalive_timeout=CONTROL_KEEPALIVE_S,
+            shutdown_timeout=CONTROL_SHUTDOWN_TIMEOUT_S,
+            auto_decompress=False,
+        )
+        self._listening: ListeningSocket | None = None
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self) -> None:
+        """Listen. `LocalError` where another daemon answers there or a socket cannot be had; then nothing is open."""
+        try:
+            self._listening = ListeningSocket(self._path, socket.SOCK_STREAM)
+            await self._handoff.start()
+            await self._runner.setup()
+            self._server = await asyncio.get_running_loop().create_unix_server(
+                lambda: _Door(self._runner, self._access), sock=self._listening.socket
+            )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop listening, let requests under way finish (for CONTROL_SHUTDOWN_TIMEOUT_S), end all event streams."""
+        if self._server is not None:
+            self._server.close()
+        self._streams.close()
+        await self._handoff.close()
+        await self._runner.cleanup()
+        if self._listening is not None:
+            self._listening.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @web.middleware
+    async def _check_rights(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whoever can connect may read; every other method changes something."""
+        if request.method in ("GET", "HEAD"):
+            return await handler(request)
+        caller = caller_of(request.get_extra_info("socket"))
+        if not await self._access.may_change(caller):
+            raise DeniedError("only root, the daemon's user and members of its group may change things")
+        _log.info("user %d, process %d: %s %s", caller.uid, caller.pid, request.method, request.rel_url.raw_path)
+        return await handler(request)
+
+
+def handoff_path(socket_path: Path) -> Path:
+    """Where descriptors go that belong to what is said on `socket_path`."""
+    return socket_path.with_name(socket_path.name + HANDOFF_SUFFIX)
+
+
+class _Door(asyncio.Protocol):
+    """Lets a connection in to aiohttp's protocol if there is room for it, else closes it.
+
+    Counted anew for each, from the connections that there are: nothing that could be left wrong.
+    """
+
+    def __init__(self, runner: web.AppRunner, access: Access) -> None:
+        self._runner = runner
+        self._access = access
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        accept = self._runner.server
+        if accept is None or not self._has_room(transport, accept):
+            transport.abort()
+            return
+        handler = accept()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+    def _has_room(self, transport: asyncio.Transport, server: web.Server) -> bool:
+        if len(server.connections) >= CONTROL_CONNECTIONS_MAX_COUNT:
+            return False
+        caller = caller_of(transport.get_extra_info("socket"))
+        if self._access.is_own(caller):
+            return True
+        sockets = [open_.transport.get_extra_info("socket") for open_ in server.connections if open_.transport]
+        theirs = sum(caller_of(socket).uid == caller.uid for socket in sockets)
+        return theirs < CONTROL_CONNECTIONS_PER_READER_MAX_COUNT
+
+
+@web.middleware
+async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        kind = {404: Kind.NOT_FOUND}.get(error.status, Kind.USAGE)
+        text = f"{request.method} {request.rel_url.raw_path}: {error.reason}"
+        return web.json_response(error_body(kind, text), status=error.status)
+    except ConnectionError:
+        raise  # the client is gone: nobody to tell
+    except Exception as error:  # noqa: BLE001 - a client is always told, and a bug is logged
+        kind, body = told(error)
+        return web.json_response(body, status=STATUS[kind] if isinstance(error, EnticedError | TimeoutError) else 500)

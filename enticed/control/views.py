@@ -1,0 +1,150 @@
+"""The JSON of the control API. A stable schema: fields are added, never renamed, retyped or taken away.
+
+Identifiers are lower-case hex, times unix seconds, sizes bytes; null is "none" or "not known yet".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from enticed.engine.port import (
+    BytesFrom,
+    ImageView,
+    OrderView,
+    PeerView,
+    PlanView,
+    Published,
+    StatusView,
+    Verification,
+)
+
+
+def image_json(image: ImageView) -> dict[str, Any]:
+    return {
+        "image_id": str(image.image),
+        "names": list(image.names),
+        "virtual_size_bytes": image.virtual_size_bytes,
+        "data_bytes": image.data_bytes,
+        "fragments": image.fragments,
+        "pieces": image.pieces,
+        "pieces_held": image.pieces_held,
+        "ready": image.ready,
+        "leased": image.leased,
+        "created_at": image.created_at,
+        "source_format": image.source_format,
+        "relatives": [{"image_id": str(other), "shared_bytes": shared} for other, shared in image.relatives],
+        "digests": dict(image.digests),
+    }
+
+
+def bytes_from_json(bytes_from: BytesFrom) -> dict[str, int]:
+    return {
+        "zero": bytes_from.zero,
+        "on_hand": bytes_from.on_hand,
+        "relatives": bytes_from.relatives,
+        "peers": bytes_from.peers,
+        "origin": bytes_from.origin,
+    }
+
+
+def order_json(order: OrderView) -> dict[str, Any]:
+    return {
+        "key": order.key,
+        "image": order.target,
+        "image_id": None if order.image is None else str(order.image),
+        "state": order.state.value,
+        "failure": None if order.failure is None else order.failure.value,
+        "reason": order.reason,
+        "priority": order.priority.value,
+        "created_at": order.created_at,
+        "due_at": order.due_at,
+        "keep_until": order.keep_until,
+        "ready_at": order.ready_at,
+        "late": order.late,
+        "percent": order.percent,
+        "virtual_size_bytes": order.virtual_size_bytes,
+        "data_bytes": order.data_bytes,
+        "done_bytes": order.done_bytes,
+        "fragments": order.fragments,
+        "bytes_from": bytes_from_json(order.bytes_from),
+        "bytes_per_s": order.bytes_per_s,
+        "estimate_s": order.estimate_s,
+        "path": order.path,
+    }
+
+
+def published_json(published: Published) -> dict[str, Any]:
+    return {
+        "image_id": str(published.image),
+        "name": published.name,
+        "name_version": published.name_version,
+        "virtual_size_bytes": published.virtual_size_bytes,
+        "data_bytes": published.data_bytes,
+        "fragments": published.fragments,
+        "new_bytes": published.new_bytes,
+        "seconds": published.seconds,
+    }
+
+
+def verification_json(verification: Verification) -> dict[str, Any]:
+    return {
+        "image_id": str(verification.image),
+        "pieces": verification.pieces,
+        "wrong_pieces": list(verification.wrong_pieces),
+    }
+
+
+def plan_json(plan: PlanView) -> dict[str, Any]:
+    return {
+        "image": plan.target,
+        "image_id": str(plan.image),
+        "virtual_size_bytes": plan.virtual_size_bytes,
+        "data_bytes": plan.data_bytes,
+        "bytes_from": bytes_from_json(plan.bytes_from),
+        "peers": dict(plan.peers),
+        "missing_bytes": plan.missing_bytes,
+        "missing_pieces": plan.missing_pieces,
+        "estimate_s": plan.estimate_s,
+        "providers": plan.providers,
+    }
+
+
+def peer_json(peer: PeerView) -> dict[str, Any]:
+    return {
+        "node_id": str(peer.node),
+        "addresses": list(peer.addresses),
+        "zone": peer.zone,
+        "rack": peer.rack,
+        "in_flight_bytes": peer.in_flight_bytes,
+        "bytes_per_s": peer.bytes_per_s,
+        "strikes": peer.strikes,
+        "images": peer.images,
+    }
+
+
+def status_json(status: StatusView, may_change: bool) -> dict[str, Any]:
+    """may_change: whether the one who asks may change things here."""
+    return {
+        "version": status.version,
+        "node_id": str(status.node),
+        "zone": status.zone,
+        "rack": status.rack,
+        "founder": status.founder,
+        "may_change": may_change,
+        "listen": list(status.listen),
+        "advertise": list(status.advertise),
+        "images": status.images,
+        "peers": status.peers,
+        "dht_nodes": status.dht_nodes,
+        "used_bytes": status.used_bytes,
+        "quota_bytes": status.quota_bytes,
+        "free_bytes": status.free_bytes,
+        "uploads": status.uploads,
+        "orders": dict(status.orders),
+        "started_at": status.started_at,
+        "certificate_expires_at": status.certificate_expires_at,
+        "sent_bytes": status.sent_bytes,
+        "received_bytes": status.received_bytes,
+        "loop_lag_p99_ms": status.loop_lag_p99_ms,
+        "memory_bytes": status.memory_bytes,
+    }
