@@ -231,7 +231,8 @@ def decode_pages(root: Root, data: bytes | memoryview) -> Fragments:
 def encode_manifest(virtual_size_bytes: int, fragments: Fragments) -> tuple[Root, bytes]:
     """The root and the pages (one after another) of an image with these fragments, all of them, in order.
 
-    `LocalError` where they are not in order, overlap or leave the image.
+    `LocalError` where they are not in order, overlap or leave the image, or are no runs of whole blocks within the
+    limits (only the image's last block may be short).
     """
     if not 1 <= virtual_size_bytes <= IMAGE_MAX_SIZE_BYTES:
         raise LocalError(f"an image has 1 to {IMAGE_MAX_SIZE_BYTES} bytes, not {virtual_size_bytes}")
@@ -239,6 +240,9 @@ def encode_manifest(virtual_size_bytes: int, fragments: Fragments) -> tuple[Root
     ends = offsets + sizes
     if len(offsets) and ((offsets[1:] < ends[:-1]).any() or ends[-1] > virtual_size_bytes):
         raise LocalError("fragments overlap or leave the image")
+    whole = (offsets % BLOCK_SIZE_BYTES == 0) & ((ends % BLOCK_SIZE_BYTES == 0) | (ends == virtual_size_bytes))
+    if not (whole & (sizes >= 1) & (sizes <= FRAGMENT_MAX_SIZE_BYTES)).all():
+        raise LocalError("a fragment that is no run of whole blocks, or too long a one")
     window_bytes = window_bytes_for(offsets)
     windows, firsts, counts = np.unique(offsets // window_bytes, return_index=True, return_counts=True)
     starts = ((offsets % window_bytes) // BLOCK_SIZE_BYTES).astype("<u2")
@@ -259,4 +263,8 @@ def encode_manifest(virtual_size_bytes: int, fragments: Fragments) -> tuple[Root
         data_bytes.astype(np.uint32),
         digests,
     )
+    try:
+        _check_root(root)
+    except MalformedError as error:
+        raise LocalError(f"not describable: {error}") from error
     return root, b"".join(pages)
