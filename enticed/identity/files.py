@@ -46,7 +46,7 @@ def draft_directory(target: Path) -> Iterator[Draft]:
     Missing parents are made, and unmade with it. `LocalError` at once where this user may not write.
     """
     parent = target.parent
-    missing = [one for one in (parent, *parent.parents) if not one.exists()]
+    missing = [one for one in (parent, *parent.parents) if not is_there(one)]
     try:
         with ExitStack() as stack:
             temporary = _temporary_in(parent, stack)
@@ -87,6 +87,14 @@ def read_file(path: Path, max_size_bytes: int) -> bytes:
     if len(data) > max_size_bytes:
         raise LocalError(f"{path} is larger than {max_size_bytes} bytes")
     return data
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something of this name. `LocalError` if this user may not know."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _temporary_in(parent: Path, stack: ExitStack) -> Path:

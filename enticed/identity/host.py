@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from enticed.identity.files import Draft, draft_directory, read_file
+from enticed.identity.files import Draft, draft_directory, is_there, read_file
 from enticed.limits import (
     AUTHORITY_LIFETIME_S,
     BOOTSTRAP_FILE_MAX_SIZE_BYTES,
@@ -35,6 +35,7 @@ from protocol.enrolment import node_credential, sign_authority, sign_certificate
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError, MalformedError
 from protocol.identifiers import NodeId, NodeKey, Nonce, PublisherKey, SealingKey
 from protocol.limits import CLOCK_SKEW_MAX_S, TRUST_MAX_SIZE_BYTES
+from protocol.token import split_address
 from protocol.trust import TrustBundle, open_trust, seal_trust
 
 DIRECTORY = "identity"
@@ -96,7 +97,7 @@ def identity_directory(state_dir: Path) -> Path:
 
 def is_founder(state_dir: Path) -> bool:
     """Whether this host founded its cluster: it holds the CA."""
-    return (identity_directory(state_dir) / "ca.key").exists()
+    return is_there(identity_directory(state_dir) / "ca.key")
 
 
 def found_cluster(state_dir: Path, zone: str, rack: str, now: float) -> HostIdentity:
@@ -131,7 +132,7 @@ def new_identity(state_dir: Path) -> Iterator[Draft]:
     `LocalError` if it has one already, or where this user may not write.
     """
     directory = identity_directory(state_dir)
-    if directory.exists():
+    if is_there(directory):
         how = "has founded a cluster" if is_founder(state_dir) else "has joined a cluster"
         raise LocalError(f"{state_dir} belongs to a host that {how} already")
     with draft_directory(directory) as draft:
@@ -159,7 +160,7 @@ def load_identity(state_dir: Path) -> HostIdentity:
     damaged or do not belong together.
     """
     directory = identity_directory(state_dir)
-    if not directory.exists():
+    if not is_there(directory):
         raise AbsentError(f"{state_dir} is not enrolled: `entice init` founds a cluster, `entice join` joins one")
     try:
         return _load(directory)
@@ -174,6 +175,8 @@ def _load(directory: Path) -> HostIdentity:
     authority = _load_certificate(directory / "ca.crt")
     trust = open_trust(read_file(directory / "trust", TRUST_MAX_SIZE_BYTES), (authority,))
     bootstrap = read_file(directory / "bootstrap", BOOTSTRAP_FILE_MAX_SIZE_BYTES).decode().split()
+    for address in bootstrap:
+        split_address(address)
     credential = read_certificate(certificate)
     # Signed by this cluster; at a time when it surely was valid, since how old it is by now is not asked here.
     verify_certificate(certificate, trust.authorities, credential.not_after)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from enticed.identity.files import is_there
 from enticed.identity.host import identity_directory, load_signing_key
 from enticed.limits import NAME_LIFETIME_S
 from protocol.errors import CorruptError, DeniedError, MalformedError
@@ -34,7 +35,7 @@ class Publisher:
 def load_publisher(state_dir: Path) -> Publisher:
     """This host's publisher key. `DeniedError` if it has none, `CorruptError` if the file is damaged."""
     path = identity_directory(state_dir) / "publisher.key"
-    if not path.exists():
+    if not is_there(path):
         raise DeniedError("only the founding host publishes for now, and this is not it")
     try:
         private = load_signing_key(path)

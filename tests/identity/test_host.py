@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, found_cluster, is_founder, key_pem, load_identity
+from enticed.identity.publisher import load_publisher
 from enticed.limits import CERTIFICATE_LIFETIME_S
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError
 from protocol.identifiers import NodeId
@@ -116,6 +118,31 @@ def test_damage_is_found(tmp_path: Path, name: str, damage: str) -> None:
         path.write_bytes({"empty": b"", "garbage": b"\xff\0garbage" * 9, "cut": whole[: len(whole) // 2]}[damage])
     with pytest.raises(CorruptError, match="damaged"):
         load_identity(state_dir(tmp_path, 0))
+
+
+@pytest.mark.parametrize("content", [b"\xff\0", b"db01.lan:7440\n", b"10.0.0.1:7440\n10.0.0.2\n"])
+def test_odd_addresses_are_found(tmp_path: Path, content: bytes) -> None:
+    (host,) = make_cluster(tmp_path, 1)
+    (host.directory / "bootstrap").write_bytes(b"10.0.0.1:7440\n[fd00::1]:7440\n")
+    assert load_identity(state_dir(tmp_path, 0)).bootstrap == ("10.0.0.1:7440", "[fd00::1]:7440")
+    (host.directory / "bootstrap").write_bytes(content)
+    with pytest.raises(CorruptError, match="damaged"):
+        load_identity(state_dir(tmp_path, 0))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        load_identity,
+        load_publisher,
+        is_founder,
+        Authority.load,
+        lambda state: found_cluster(state, "", "", time.time()),
+    ],
+)
+def test_a_state_that_cannot_even_be_looked_at(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+    with pytest.raises(LocalError, match="cannot read"):
+        ask(tmp_path / ("x" * 300))
 
 
 def test_a_file_that_is_far_too_large(tmp_path: Path) -> None:

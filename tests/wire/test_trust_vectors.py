@@ -1,0 +1,57 @@
+"""The golden vectors of SPEC.md, "Trust": what every implementation has to make of the same keys and words."""
+
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+import protocol
+from protocol.dsse import authentication_encoding
+from protocol.enrolment import request_certificate
+from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.names import NameRecord, seal_name
+from protocol.statement import Digests, Relative, Sha256, Sha512, Statement, seal_statement
+from protocol.token import JoinToken, authority_hash, format_token
+from protocol.trust import TrustBundle, seal_trust
+from tests.wire.cas import NOW, TestCa, credential_of, signing_key
+
+SPEC = "".join(path.read_text() for path in sorted(Path(protocol.__file__).parent.glob("SPEC*.md")))
+
+CA = TestCa.named("golden ca")
+HOST = credential_of("golden")
+PUBLISHER = signing_key("golden publisher")
+IMAGE = ImageId(bytes(range(32)))
+STATEMENT = Statement(
+    IMAGE,
+    8 << 30,
+    1 << 30,
+    "qcow2",
+    False,
+    Digests(Sha256(b"\1" * 32), Sha512(b"\2" * 64), None, None),
+    (Relative(ImageId(b"\3" * 32), 1 << 20),),
+    NOW,
+)
+BUNDLE = TrustBundle(1, (CA.der,), (PublisherKey(PUBLISHER.public_key().public_bytes_raw()),), (NodeId(HOST.node),))
+
+
+def hashed(data: bytes) -> str:
+    return f"{len(data)} bytes, `{blake3(data).hexdigest()}`"
+
+
+VECTORS = {
+    "NodeId": f"`{HOST.node}`",
+    "CA certificate": hashed(CA.der),
+    "certificate": hashed(CA.certify(HOST)),
+    "certificate request": hashed(request_certificate(signing_key("golden node"), HOST.sealing_key)),
+    "statement": hashed(seal_statement(STATEMENT, PUBLISHER)),
+    "name record": hashed(seal_name(NameRecord("web:1", 7, IMAGE, NOW, NOW + 1000), PUBLISHER)),
+    "trust bundle": hashed(seal_trust(BUNDLE, CA.private)),
+    "CA hash": f"`{authority_hash(CA.der).hex()}`",
+    "token": f"`{format_token(JoinToken('[fd00::1]:7443', bytes(range(32)), bytes(range(8)), bytes(range(24))))}`",
+    "PAE": f"`{authentication_encoding('http://example.com/HelloWorld', b'hello world').decode()}`",
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_specification_says_the_same(name: str) -> None:
+    assert f"| {name} | {VECTORS[name]} |\n" in SPEC
