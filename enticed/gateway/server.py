@@ -28,6 +28,7 @@ from enticed.limits import (
 from protocol.codec import pack_record, unpack_record
 from protocol.enrolment import JoinAnswer, JoinRequest
 from protocol.errors import DeniedError, EnticedError, RemoteError
+from protocol.limits import ADDRESSES_MAX_COUNT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -106,7 +107,7 @@ class JoinRoutes:
 
     def __init__(self, authority: Authority, bootstrap: tuple[str, ...]) -> None:
         self._authority = authority
-        self._bootstrap = bootstrap
+        self._bootstrap = bootstrap[:ADDRESSES_MAX_COUNT]
         self._throttle = FailureThrottle()
         # One at a time: each waits for the disk in a thread, and a crowd must not take all the threads there are.
         self._one_at_a_time = asyncio.Lock()

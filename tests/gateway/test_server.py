@@ -26,11 +26,12 @@ from enticed.limits import (
 from protocol.codec import pack_record, unpack_record
 from protocol.credentials import verify_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
+from protocol.limits import ADDRESSES_MAX_COUNT
 from protocol.token import parse_token
 from protocol.trust import open_trust
 from tests.clusters import make_cluster, state_dir
 
-BOOTSTRAP = ("10.0.0.1:7440",)
+BOOTSTRAP = tuple(f"10.0.0.{n}:7440" for n in range(1, 9))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_what_joining_needs(founder: HostIdentity, authority: Authority) -> None
             assert open_trust(await response.read(), (founder.authority_der,)) == founder.trust
         async with session.post(f"{base}/v1/join", data=join_body(authority)) as response:
             answer = unpack_record(JoinAnswer, await response.read())
-        assert answer.bootstrap == BOOTSTRAP
+        assert answer.bootstrap == BOOTSTRAP[:ADDRESSES_MAX_COUNT]
         assert verify_certificate(answer.certificate, (founder.authority_der,), time.time()).zone == "z"
 
     visit(founder, authority, work)
