@@ -21,6 +21,7 @@ from protocol.limits import (
     SOURCE_FORMAT_MAX_CHARS,
     STATEMENT_MAX_RELATIVES,
     STATEMENT_MAX_SIZE_BYTES,
+    STATEMENTS_MAX_COUNT,
 )
 
 STATEMENT_TYPE = "application/vnd.enticed.statement.v1"
@@ -77,6 +78,19 @@ class Statement:
     digests: Digests | None
     relatives: Annotated[tuple[Relative, ...], Between(0, STATEMENT_MAX_RELATIVES)]
     issued_at: U64
+
+
+@dataclass(frozen=True, slots=True)
+class StatementSet:
+    """An image's statements as they travel: sealed, each with its own signatures."""
+
+    envelopes: Annotated[
+        tuple[Annotated[bytes, Between(1, STATEMENT_MAX_SIZE_BYTES)], ...], Between(0, STATEMENTS_MAX_COUNT)
+    ]
+
+
+STATEMENT_SET_MAX_SIZE_BYTES = STATEMENTS_MAX_COUNT * (STATEMENT_MAX_SIZE_BYTES + 5) + 16
+"""With what msgpack puts in front of each."""
 
 
 def seal_statement(statement: Statement, *keys: Ed25519PrivateKey) -> bytes:

@@ -83,6 +83,10 @@ class GoodsDesk:
             return
         book.state[list(pieces)] = PieceState.WANTED
         self._sessions.lost(book, pieces)
+        if book.sealed and pieces:
+            book.sealed = False
+            self._sessions.offer(book)
+            self._orders.reopen(image, now)
         if pull is not None:
             pull.syncing = False
             pull.missing_bytes[list(pieces)] = book.data_bytes[list(pieces)]

@@ -38,8 +38,7 @@ class OrderDesk:
             order = replace(wanted, state=OrderState.QUEUED)
         self._save(order)
         if order.state is OrderState.QUEUED:
-            self._save(order.step(OrderState.RESOLVING, now))
-            self._books.do(ResolveTarget(order.key, order.target))
+            self._resolve(order, now)
 
     def resolved(self, key: str, image: ImageId, now: float) -> Pull | None:
         """The target's image is known. The pull that the order now waits for, None where it waits for none."""
@@ -85,11 +84,21 @@ class OrderDesk:
         for order in self._books.orders_of(image):
             self._save(order.step(OrderState.FAILED, now, failure=failure, reason=reason))
 
+    def reopen(self, image: ImageId, now: float) -> None:
+        """A ready image has lost pieces: the orders that lease it get it again."""
+        for order in list(self._books.orders.values()):
+            if order.state is OrderState.READY and order.leases(image, now):
+                self._resolve(order, now)
+
     def say_why(self, image: ImageId, reason: str) -> None:
         """Note what the orders of an image wait for."""
         for order in self._books.orders_of(image):
             if order.reason != reason:
                 self._save(replace(order, reason=reason))
+
+    def _resolve(self, order: Order, now: float) -> None:
+        self._save(order.step(OrderState.RESOLVING, now))
+        self._books.do(ResolveTarget(order.key, order.target))
 
     def _walk(self, order: Order, stage: OrderState, now: float) -> None:
         if order.state is OrderState.VERIFYING and stage is OrderState.FETCHING:

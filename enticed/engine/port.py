@@ -117,7 +117,7 @@ class PeerView:
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """What a pull would do, without doing it. `peers` by distance (`rack`, `zone`, `far`): bytes that the nearest has."""
+    """What a pull would do, without doing it. peers: bytes by the distance of the nearest holder: rack, zone, far."""
 
     target: str
     image: ImageId

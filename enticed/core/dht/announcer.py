@@ -70,6 +70,7 @@ class Announcer:
         self._rounds = 0
         self._pace = Budget(self._policy.rounds_per_s, self._policy.rounds_burst)
         self._pump_is_due = False
+        self._pumping = False
         self._open = False
 
     def open(self, now: float) -> None:
@@ -131,16 +132,20 @@ class Announcer:
         self._agenda.at(when, come_due)
 
     def _pump(self, now: float) -> None:
-        while self._open and (self._new or self._again) and self._rounds < self._policy.rounds_max:
+        if self._pumping or not self._open:
+            return  # a round may be over while it begins: the loop below goes on, instead of nesting
+        self._pumping = True
+        while (self._new or self._again) and self._rounds < self._policy.rounds_max:
             if not self._pace.take(now):
                 if not self._pump_is_due:
                     self._pump_is_due = True
                     self._agenda.at(self._pace.next_at(now), self._pump_again)
-                return
+                break
             one = (self._new or self._again).popleft()
             one.queued = False
             if one.offer is not None and not one.working:
                 self._begin(one, one.offer, now)
+        self._pumping = False
 
     def _pump_again(self, now: float) -> None:
         self._pump_is_due = False
@@ -149,7 +154,7 @@ class Announcer:
     def _survey(self, now: float) -> None:
         """The network may have grown: then the nearest to a key are others than those that were told."""
         self._agenda.at(now + self._policy.survey_every_s, self._survey)
-        size = self._walks.table.network_size()
+        size = self._walks.table.network_size() if self._kept else 0.0
         for one in self._kept.values():
             if one.network_size and size >= self._policy.growth * one.network_size and not one.working:
                 one.network_size = size
@@ -160,7 +165,8 @@ class Announcer:
     def _begin(self, one: _Announcement, offer: Offer, now: float) -> None:
         self._rounds += 1
         one.working, one.changed = True, False
-        self._walks.start(Nearest(one.key, lambda nearest, then: self._store(one, offer, nearest, then)), now)
+        goal = Nearest(one.key, self._policy.replicas, lambda nearest, then: self._store(one, offer, nearest, then))
+        self._walks.start(goal, now)
 
     def _store(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
         one.network_size = self._walks.table.network_size()

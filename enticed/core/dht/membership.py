@@ -49,10 +49,13 @@ class Membership:
 
     def _place(self, now: float) -> None:
         self._placing = True
-        self._walks.start(Nearest(DiscoveryKey(self._walks.own), self._placed), now)
+        # As many neighbours as a bucket holds, not only a key's replicas: whoever is nearest of all has to be known.
+        goal = Nearest(DiscoveryKey(self._walks.own), self._policy.bucket_contacts, self._placed)
+        self._walks.start(goal, now)
 
     def _placed(self, nearest: list[Contact], now: float) -> None:
         self._placing = False
+        self._table.unrefresh()
         if nearest:
             self._settle(now)
 
@@ -101,7 +104,7 @@ class Membership:
             position = self._table.stale_position(now - self._policy.bucket_refresh_s, self._dice)
             if position is not None:
                 wait_s = 0
-                self._walks.start(Nearest(position, lambda nearest, now: None), now)
+                self._walks.start(Nearest(position, self._policy.replicas, lambda nearest, now: None), now)
         self._agenda.at(now + max(wait_s, self._policy.tend_every_s), self._tend)
 
     def _remember(self, now: float) -> None:

@@ -84,7 +84,7 @@ class DhtNode:
             case Met():
                 self._know(Contact(event.node, event.endpoint), now)
             case HeardNonsense():
-                self._charge(event.node)
+                self.table.forget(event.node)
                 self._calls.blame(event.node, now)
             case Find():
                 self._find(event.ticket, event.key, now)
@@ -126,14 +126,14 @@ class DhtNode:
             self._membership.grew(now)
 
     def _find(self, ticket: int, key: DiscoveryKey, now: float) -> None:
-        search = Search(ticket, key, self.node, self.policy, self._notary, self._charge, self._found)
+        search = Search(ticket, key, self.node, self.policy, self._notary, self.table.forget, self._found)
         self._searches[ticket] = search
         providers, population = self.shelves.providers(key, self.node, now)
         name = self.shelves.name(key, now)
         try:
-            search.take(Values(0, providers, name and name.data, population, ()))
+            search.take(Values(0, providers, None if name is None else name.data, population, ()))
         except EnticedError:
-            pass  # what was good when it came has expired since
+            pass  # what this host keeps was good when it came
         self._walks.start(search, now)
 
     def _found(self, answer: Answered) -> None:
@@ -157,9 +157,6 @@ class DhtNode:
         for contact in everyone.values():
             self._emit(Send(contact.node, contact.endpoint, Goodbye()))
         self._left = True
-
-    def _charge(self, node: NodeId) -> None:
-        self.table.failed(node)
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)

@@ -38,9 +38,12 @@ class Notary(Protocol):
         ...
 
     def check_provider(self, data: bytes) -> CheckedProvider:
-        """`EnticedError` if it is no record, does not verify or has expired."""
+        """`MalformedError` if it is no record, `CorruptError` if it is not genuine, `AbsentError` if it has expired."""
         ...
 
     def check_name(self, key: DiscoveryKey, data: bytes) -> CheckedName:
-        """`EnticedError` if it is no signed name, does not verify, has expired or belongs under another key."""
+        """`MalformedError` if it is no signed name, `CorruptError` if it belongs under another key.
+
+        `DeniedError` if nobody who is trusted has signed it, `AbsentError` if it has expired.
+        """
         ...

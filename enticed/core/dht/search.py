@@ -9,7 +9,7 @@ from enticed.core.dht.events import Answered
 from enticed.core.dht.policy import DhtPolicy
 from enticed.core.dht.ports import CheckedName, Notary
 from protocol.dht import Contact, FindValue, Question, Reply, Values
-from protocol.errors import EnticedError
+from protocol.errors import CorruptError, EnticedError, RemoteError
 from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.records import ProviderRecord
 
@@ -33,9 +33,10 @@ class Search:
         charge: Callable[[NodeId], None],
         then: Callable[[Answered], None],
     ) -> None:
-        """`charge` is told of each host that sent a record which does not verify."""
+        """`charge` is told of each host that sent what no honest one would."""
         self.ticket = ticket
         self.target = key
+        self.width = policy.replicas
         self._own = own
         self._policy = policy
         self._notary = notary
@@ -57,23 +58,21 @@ class Search:
         assert isinstance(reply, Values)
         try:
             self.take(reply)
-        except EnticedError:
+        except (RemoteError, CorruptError):
             self._charge(contact.node)
         return self._is_enough()
 
     def take(self, values: Values) -> None:
-        """What one replica keeps. Raises for the first record that does not verify; what comes after it is not read."""
-        if not values.providers and values.name is None:
-            return
+        """What one replica keeps; `RemoteError` or `CorruptError` for what no honest one would, the rest then unread.
+
+        What has expired, or whose publisher is not trusted, is only left out: the replica may not know better.
+        """
         for data in values.providers:
-            if self._is_new(data):
-                checked = self._notary.check_provider(data)
-                if checked.record.key != self.target:
-                    raise EnticedError("a provider of something else")
-                self._add(checked.record)
-        if values.name is not None and self._is_new(values.name):
-            self._names[values.name] = self._notary.check_name(self.target, values.name)
-        self._populations.append(values.population)
+            self._check(data, self._take_provider)
+        if values.name is not None:
+            self._check(values.name, self._take_name)
+        if values.providers or values.name is not None:
+            self._populations.append(values.population)
 
     def over(self, nearest: list[Contact], asked: int, now: float) -> None:
         names = sorted(self._names.values(), key=lambda one: one.version, reverse=True)
@@ -88,14 +87,25 @@ class Search:
             )
         )
 
-    def _is_new(self, data: bytes) -> bool:
+    def _check(self, data: bytes, take: Callable[[bytes], None]) -> None:
         if data in self._seen or self._checks_left == 0:
-            return False
+            return
         self._seen.add(data)
         self._checks_left -= 1
-        return True
+        try:
+            take(data)
+        except (RemoteError, CorruptError):
+            raise
+        except EnticedError:
+            pass
 
-    def _add(self, record: ProviderRecord) -> None:
+    def _take_name(self, data: bytes) -> None:
+        self._names[data] = self._notary.check_name(self.target, data)
+
+    def _take_provider(self, data: bytes) -> None:
+        record = self._notary.check_provider(data).record
+        if record.key != self.target:
+            raise CorruptError("a provider of something else")
         known = self._providers.get(record.node)
         if record.node != self._own and (known is None or known.sequence < record.sequence):
             self._providers[record.node] = record

@@ -146,9 +146,9 @@ class Shelves:
         """Keep a provider's record, checked and sent by its subject."""
         key, node = checked.record.key, checked.record.node
         shelf = self._shelves.get(key)
-        if shelf is None or node not in shelf:
-            if len(self._keys_of.get(node, ())) >= self._policy.providers_per_source or not self._has_room(key):
-                return Verdict.REFUSED
+        is_new = shelf is None or node not in shelf
+        if is_new and not (self._has_share(node) and self._has_room(key)):
+            return Verdict.REFUSED
         if shelf is None:
             salt = blake3(key, key=self._salt).digest()
             shelf = self._shelves[key] = Shelf(self._policy.providers_per_key, salt)
@@ -191,9 +191,9 @@ class Shelves:
         known = self.names.get(key)
         if known is None and len(self.names) >= self._policy.names_max:
             return Verdict.REFUSED
-        if known is not None and known.expires_at > now and known.version >= checked.version:
-            if known.data != checked.data:
-                return Verdict.OUTDATED
+        is_newest = known is not None and known.expires_at > now and known.version >= checked.version
+        if known is not None and is_newest and known.data != checked.data:
+            return Verdict.OUTDATED
         self.names[key] = KeptName(checked.data, checked.version, now + checked.lifetime_s, now)
         return Verdict.KEPT
 
@@ -228,6 +228,9 @@ class Shelves:
 
     def _distance(self, key: DiscoveryKey) -> int:
         return int.from_bytes(key, "big") ^ self._own
+
+    def _has_share(self, node: NodeId) -> bool:
+        return len(self._keys_of.get(node, ())) < self._policy.providers_per_source
 
     def _has_room(self, key: DiscoveryKey) -> bool:
         """Whether a record under this key may come in; if need be, keys farther from this host make room for it."""

@@ -159,7 +159,7 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def quietest(self) -> tuple[Contact, float] | None:
         """The contact heard longest ago, and when."""
-        heads = [bucket.head() for bucket in self.buckets if len(bucket)]
+        heads = [next(iter(bucket.nodes.values())) for bucket in self.buckets if len(bucket)]
         if not heads:
             return None
         entry: Entry = min(heads, key=lambda one: one.heard_at)
@@ -168,6 +168,12 @@ class Table(RoutingTable):  # type: ignore[misc]
     def refreshed(self, position: bytes, now: float) -> None:
         """A lookup went there: the bucket around it needs no refreshing for a while."""
         self.buckets[self.get_bucket_for(Node(position))].refreshed_at = now
+
+    def unrefresh(self) -> None:
+        """The own place is known, the rest of the network hardly: every other bucket is due for a refresh."""
+        for bucket in self.buckets:
+            if not bucket.has_in_range(self.node):
+                bucket.refreshed_at = -inf
 
     def stale_position(self, before: float, dice: Random) -> DiscoveryKey | None:
         """A random position in the bucket that was refreshed longest ago, if that was `before`."""
@@ -182,7 +188,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         if len(near) < self.ksize:
             return len(near) + 1.0
         farthest: int = near[-1].long_id ^ self.node.long_id
-        return len(near) * 2**_BITS / farthest + 1.0
+        return float(len(near)) * 2.0**_BITS / float(farthest) + 1.0
 
     def _drop_unlisted(self) -> None:
         listed = (one for bucket in self.buckets for one in (*bucket.nodes, *bucket.replacement_nodes))

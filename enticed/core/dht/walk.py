@@ -22,6 +22,11 @@ class Goal(Protocol):
     def target(self) -> DiscoveryKey: ...
 
     @property
+    def width(self) -> int:
+        """So many of the nearest are wanted."""
+        ...
+
+    @property
     def expected(self) -> type[Reply]: ...
 
     def question(self, token: int) -> Question: ...
@@ -40,8 +45,9 @@ class Nearest:
 
     expected: type[Reply] = Nodes
 
-    def __init__(self, target: DiscoveryKey, then: Callable[[list[Contact], float], None]) -> None:
+    def __init__(self, target: DiscoveryKey, width: int, then: Callable[[list[Contact], float], None]) -> None:
         self.target = target
+        self.width = width
         self._then = then
 
     def question(self, token: int) -> Question:
@@ -64,21 +70,28 @@ class Walks:
         self.calls = calls
         self.agenda = agenda
         self._under_way = 0
+        self._beginning = False
         self._waiting: deque[Goal] = deque()
 
     def start(self, goal: Goal, now: float) -> None:
         """Walk towards the goal's target, or wait for a turn. Beyond all measure the goal is over at once, unmet."""
-        if self._under_way < self.policy.lookups_max:
-            self._begin(goal, now)
-        elif len(self._waiting) < self.policy.lookups_waiting_max:
-            self._waiting.append(goal)
-        else:
+        if len(self._waiting) >= self.policy.lookups_waiting_max:
             goal.over([], 0, now)
+            return
+        self._waiting.append(goal)
+        self._begin_next(now)
 
     def ended(self, now: float) -> None:
         self._under_way -= 1
-        if self._waiting:
+        self._begin_next(now)
+
+    def _begin_next(self, now: float) -> None:
+        if self._beginning:
+            return  # a walk without anybody to ask ends while it begins: the loop below goes on, instead of nesting
+        self._beginning = True
+        while self._waiting and self._under_way < self.policy.lookups_max:
             self._begin(self._waiting.popleft(), now)
+        self._beginning = False
 
     def _begin(self, goal: Goal, now: float) -> None:
         self._under_way += 1
@@ -94,7 +107,7 @@ class _Walk:
     def __init__(self, walks: Walks, goal: Goal, now: float) -> None:
         self._walks = walks
         self._goal = goal
-        self._lookup = Lookup(walks.own, goal.target, walks.policy.replicas, walks.policy, now)
+        self._lookup = Lookup(walks.own, goal.target, goal.width, walks.policy, now)
         self._lookup.add(walks.table.nearest(goal.target, walks.policy.bucket_contacts))
         self._ended = False
 

@@ -1,0 +1,245 @@
+"""The composition root: builds every part of the daemon in a straight line, and takes them down in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+from contextlib import AsyncExitStack
+from functools import partial
+from ipaddress import ip_address
+
+import numpy as np
+
+from enticed.config import Config, api_address, split_listen
+from enticed.control.server import ControlServer
+from enticed.core import events as ev
+from enticed.core.host import Host
+from enticed.core.orders import OrderState
+from enticed.engine.clock import SteadyClock
+from enticed.engine.discovery import Discovery
+from enticed.engine.driver import Driver
+from enticed.engine.engine import DaemonEngine, Parts
+from enticed.engine.lag import LagMeter
+from enticed.engine.ledger import OrderLedger
+from enticed.engine.naming import Naming
+from enticed.engine.planning import Planning
+from enticed.engine.publishing import Publishing
+from enticed.engine.purchasing import Purchasing
+from enticed.engine.stockroom import Stockroom
+from enticed.engine.switchboard import Switchboard
+from enticed.engine.warehouse import PeerWarehouse
+from enticed.gateway.server import ApiServer
+from enticed.host_address import join_address, own_address
+from enticed.identity.authority import Authority
+from enticed.identity.host import HostIdentity, is_founder, load_identity
+from enticed.identity.publisher import load_publisher
+from enticed.limits import ADDRESSES_SAVE_INTERVAL_S, STATUS_INTERVAL_S
+from enticed.notify import Notifier
+from enticed.overlay.udp import UdpOverlay
+from enticed.store.store import Store
+from enticed.transfer.network import PeerNetwork
+from enticed.transfer.tasks import Tasks
+from protocol.errors import EnticedError, LocalError
+
+log = logging.getLogger("enticed")
+
+
+async def run(config: Config, notifier: Notifier) -> None:
+    """Run a daemon until SIGTERM or SIGINT. Raises `EnticedError` where it cannot start."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        engine = await start(config, stack)
+        status = engine.status()
+        log.info("node %s is ready, listening on %s", status.node, ", ".join(status.listen))
+        notifier.ready(f"{status.images} images, listening on {', '.join(status.listen)}")
+        feeding = Tasks()
+        feeding.spawn(_feed_watchdog(notifier, engine), "watchdog")
+        await stop.wait()
+        await feeding.close()
+        log.info("stopping")
+        notifier.stopping("leaving the swarm")
+
+
+async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
+    """Build and start every part; `stack` then owns them and takes them down when it is left."""
+    clock = SteadyClock()
+    identity = load_identity(config.state_dir)
+    identity.require_valid(clock())
+    founder = is_founder(config.state_dir)
+    authority = Authority.load(config.state_dir, clock) if founder else None
+    publisher = load_publisher(config.state_dir) if founder else None
+    trusted = identity.trust.trusted_publishers
+    zone, rack = identity.credential.zone, identity.credential.rack
+
+    # Disk, decisions, and what carries them out.
+    store = _open_store(config, clock, stack)
+    driver = Driver(Host(ev.Contact(identity.node, (), zone, rack), _dice()), clock)
+    stockroom = Stockroom(driver, store, trusted)
+    stack.push_async_callback(stockroom.close)
+    ledger = OrderLedger(driver, store, partial(_report, "orders cannot be saved"))
+    stack.push_async_callback(ledger.close)
+    warehouse = PeerWarehouse(driver, stockroom)
+
+    # Peers: one port, TCP for data and UDP for discovery.
+    switchboard = Switchboard()
+    network = PeerNetwork(
+        identity,
+        listen=config.listen,
+        warehouse=warehouse,
+        on_event=switchboard.network_event,
+        advertise=_advertised(config),
+        dial_networks=config.dial_networks,
+        clock=clock,
+    )
+    await network.start()
+    stack.push_async_callback(network.close)
+    overlay = await _start_overlay(config, identity, network, store, stack)
+    purchasing = Purchasing(driver, network, stockroom, trusted)
+    stack.push_async_callback(purchasing.close)
+    discovery = Discovery(driver, overlay, zone, rack)
+    stack.push_async_callback(discovery.close)
+    naming = Naming(driver, store, overlay, trusted, publisher, clock)
+    stack.push_async_callback(naming.close)
+    publishing = Publishing(driver, store, stockroom, naming, publisher)
+    me = ev.Contact(identity.node, network.advertised, zone, rack)
+    planning = Planning(driver, store, stockroom, purchasing, discovery, network, me)
+    switchboard.connect(purchasing.network_event, planning.network_event)
+
+    # People and clouds.
+    lag = LagMeter()
+    joining_at = await _start_api(config, identity, authority, network, stack)
+    parts = Parts(
+        identity=identity,
+        authority=authority,
+        joining_at=joining_at,
+        clock=clock,
+        driver=driver,
+        store=store,
+        stockroom=stockroom,
+        network=network,
+        purchasing=purchasing,
+        warehouse=warehouse,
+        ledger=ledger,
+        naming=naming,
+        publishing=publishing,
+        planning=planning,
+        lag=lag,
+        dht_nodes=lambda: overlay.nodes,
+    )
+    engine = DaemonEngine(parts)
+    control = ControlServer(engine, config.socket, config.socket_group)
+    await control.start()
+    stack.push_async_callback(control.close)
+
+    # Everything stands: let it run.
+    stack.callback(driver.close)
+    tasks = Tasks()
+    stack.push_async_callback(tasks.close)
+    tasks.spawn(lag.run(), "lag meter")
+    tasks.spawn(_remember_addresses(store, overlay), "remember addresses")
+    ledger.start()
+    _take_up(driver, store)
+    discovery.start()
+    naming.start()
+    return engine
+
+
+def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> Store:
+    store = Store.open(config.state_dir, config.quota_bytes, config.reserve_bytes, clock)
+    stack.callback(store.close)
+    for trouble in store.troubles:
+        log.warning("%s", trouble)
+    return store
+
+
+def _dice() -> np.random.Generator:
+    """The seed is logged: with it and what happened, a decision can be followed again."""
+    seed = secrets.randbits(64)
+    log.debug("dice are seeded with %d", seed)
+    return np.random.default_rng(seed)
+
+
+async def _start_overlay(
+    config: Config, identity: HostIdentity, network: PeerNetwork, store: Store, stack: AsyncExitStack
+) -> UdpOverlay:
+    overlay = UdpOverlay(
+        identity,
+        listen=network.listening,
+        advertise=network.advertised,
+        bootstrap=(*config.bootstrap, *identity.bootstrap, *store.remembered_addresses()),
+    )
+    await overlay.start()
+    stack.push_async_callback(overlay.close)
+    return overlay
+
+
+def _take_up(driver: Driver, store: Store) -> None:
+    """Tell the core what was here before: images, then the orders that were not cancelled."""
+    for stored in store.images():
+        data_bytes = stored.root.data_bytes.astype(np.int64)
+        driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready))
+    for order in store.orders():
+        if order.state is not OrderState.CANCELLED:
+            driver.tell(ev.OrderPlaced(order))
+
+
+async def _start_api(
+    config: Config,
+    identity: HostIdentity,
+    authority: Authority | None,
+    network: PeerNetwork,
+    stack: AsyncExitStack,
+) -> tuple[str, ...]:
+    """Serve the HTTPS API where the configuration wants it; the addresses at which a joining host reaches it."""
+    address = api_address(config, authority is not None)
+    if address is None:
+        return ()
+    host, port = address
+    api = ApiServer(identity, host, port, authority, network.advertised)
+    try:
+        await api.start()
+    except OSError as error:
+        raise LocalError(f"cannot listen on {host} port {port} for the API: {error.strerror}") from error
+    stack.push_async_callback(api.close)
+    return tuple(join_address(split_listen(one)[0], api.port) for one in network.advertised)
+
+
+async def _feed_watchdog(notifier: Notifier, engine: DaemonEngine) -> None:
+    """From the event loop itself: a loop that hangs starves the watchdog, and the service manager restarts us."""
+    while True:
+        await asyncio.sleep(notifier.watchdog_interval_s or STATUS_INTERVAL_S)
+        notifier.alive()
+        status = engine.status()
+        notifier.status(f"{status.images} images, {status.peers} peers, {status.uploads} uploads")
+
+
+async def _remember_addresses(store: Store, overlay: UdpOverlay) -> None:
+    while True:
+        await asyncio.sleep(ADDRESSES_SAVE_INTERVAL_S)
+        await asyncio.to_thread(store.remember_addresses, overlay.known_addresses())
+
+
+def _advertised(config: Config) -> tuple[str, ...]:
+    """What others are told to dial: as configured, else what is listened on, a wildcard being this host's own address.
+
+    `LocalError` where a wildcard is listened on and the host has no address that leads anywhere.
+    """
+    if config.advertise:
+        return config.advertise
+    if not any(ip_address(split_listen(one)[0]).is_unspecified for one in config.listen):
+        return ()
+    own = [(own_address(family), family) for family in (socket.AF_INET, socket.AF_INET6)]
+    ports = {split_listen(one)[1] for one in config.listen}
+    addresses = tuple(join_address(address, port) for address, _ in own if address for port in ports)
+    if not addresses:
+        raise LocalError("`listen` is a wildcard and this host has no route: set `advertise` to what others dial")
+    return addresses
+
+
+def _report(what: str, error: EnticedError) -> None:
+    log.error("%s: %s", what, error)

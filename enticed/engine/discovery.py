@@ -1,0 +1,54 @@
+"""Discovery: what the core wants known through the DHT, and whom it wants to know."""
+
+from __future__ import annotations
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.engine.driver import Driver
+from enticed.overlay.port import Found, Overlay, ProviderOffer
+from enticed.transfer.tasks import Tasks
+from protocol.identifiers import DiscoveryKey
+from protocol.records import ProviderState
+
+
+class Discovery:
+    def __init__(self, driver: Driver, overlay: Overlay, zone: str, rack: str) -> None:
+        self._driver = driver
+        self._overlay = overlay
+        self._rack_key = DiscoveryKey.of_rack(zone, rack) if rack else None
+        self._zone, self._rack = zone, rack
+        self._tasks = Tasks()
+        driver.carry(ef.FindProviders, lambda effect: self._start(self._find(effect), "find"))
+        driver.carry(ef.Announce, self._announce)
+        driver.carry(ef.Withdraw, lambda effect: self._start(self._withdraw(effect), "withdraw"))
+
+    def start(self) -> None:
+        """Say that this host is in its rack."""
+        if self._rack_key is not None:
+            self._overlay.announce(ProviderOffer(self._rack_key, ProviderState.WHOLE))
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    async def providers(self, effect: ef.FindProviders) -> tuple[ev.Contact, ...]:
+        """Hosts that say they have the image, and hosts of this rack, who may pull it too."""
+        found = await self._overlay.find(DiscoveryKey.of_image(effect.image))
+        contacts = {one.node: ev.Contact(one.node, one.addresses) for one in found.providers}
+        if self._rack_key is not None:
+            mates: Found = await self._overlay.find(self._rack_key)
+            for one in mates.providers:
+                contacts[one.node] = ev.Contact(one.node, one.addresses, self._zone, self._rack)
+        return tuple(contacts.values())
+
+    def _start(self, coroutine: object, name: str) -> None:
+        self._tasks.spawn(coroutine, name)  # type: ignore[arg-type]
+
+    async def _find(self, effect: ef.FindProviders) -> None:
+        self._driver.tell(ev.ProvidersFound(effect.image, await self.providers(effect)))
+
+    def _announce(self, effect: ef.Announce) -> None:
+        state = ProviderState.WHOLE if effect.whole else ProviderState.PARTIAL
+        self._overlay.announce(ProviderOffer(DiscoveryKey.of_image(effect.image), state))
+
+    async def _withdraw(self, effect: ef.Withdraw) -> None:
+        await self._overlay.withdraw(DiscoveryKey.of_image(effect.image))

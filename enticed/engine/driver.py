@@ -1,0 +1,70 @@
+"""The driver: hands events to the core, carries its effects out through whoever registered for them, keeps its alarm.
+
+This is all that stands between `enticed.core.host.Host` and the world; simnet has its own. Events are taken one at a
+time in the order in which they came: what a carrier tells from inside an effect waits until those before it are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from enticed.core.effects import Effect
+from enticed.core.events import Event, Woken
+from enticed.core.host import Host
+
+Carrier = Callable[[Any], None]
+E = TypeVar("E")
+
+
+class Driver:
+    """Belongs to one event loop. Register a carrier for every effect, then `tell`."""
+
+    def __init__(self, host: Host, clock: Callable[[], float]) -> None:
+        self.host = host
+        self.clock = clock
+        self._carriers: dict[type[Effect], Carrier] = {}
+        self._events: deque[Event] = deque()
+        self._busy = False
+        self._closed = False
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def carry(self, kind: type[E], carrier: Callable[[E], None]) -> None:
+        """Have `carrier` called on the loop for each effect of this kind. It must not block; it may `tell`."""
+        self._carriers[kind] = carrier  # type: ignore[index]
+
+    def tell(self, event: Event) -> None:
+        """Let the core know; by the time this returns, what it wants done has been handed out (or is next in line)."""
+        self._events.append(event)
+        if self._busy or self._closed:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                for effect in self.host.handle(self._events.popleft(), self.clock()):
+                    self._carriers[type(effect)](effect)
+        finally:
+            self._busy = False
+        self._set_alarm()
+
+    def close(self) -> None:
+        """Take no more events; what is told from now on is lost, as it is in a crash."""
+        self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        now = self.clock()
+        deadline = self.host.next_deadline(now)
+        if deadline is not None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(deadline - now, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.tell(Woken())

@@ -1,0 +1,221 @@
+"""The engine that control talks to: every part of the daemon behind one port."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+import enticed
+from enticed.core import events as ev
+from enticed.core.orders import Order, OrderState
+from enticed.engine.driver import Driver
+from enticed.engine.lag import LagMeter
+from enticed.engine.ledger import OrderLedger
+from enticed.engine.naming import Naming
+from enticed.engine.planning import Planning
+from enticed.engine.port import (
+    ImageView,
+    OrderTerms,
+    OrderView,
+    PeerView,
+    PlanView,
+    Progressed,
+    Publication,
+    Published,
+    StatusView,
+    Verification,
+)
+from enticed.engine.publishing import Publishing
+from enticed.engine.purchasing import Purchasing
+from enticed.engine.stockroom import Stockroom
+from enticed.engine.views import Views
+from enticed.engine.warehouse import PeerWarehouse
+from enticed.identity.authority import Authority
+from enticed.identity.host import HostIdentity
+from enticed.limits import VERIFY_BATCH_PIECES
+from enticed.store.images import StoredImage
+from enticed.store.store import Store
+from enticed.transfer.network import PeerNetwork
+from protocol.errors import AbsentError, DeniedError, LocalError
+from protocol.identifiers import ImageId
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a daemon consists of, built by `enticed.daemon`."""
+
+    identity: HostIdentity
+    authority: Authority | None
+    joining_at: tuple[str, ...]
+    """Where a joining host reaches this host's HTTPS API."""
+    clock: Callable[[], float]
+    driver: Driver
+    store: Store
+    stockroom: Stockroom
+    network: PeerNetwork
+    purchasing: Purchasing
+    warehouse: PeerWarehouse
+    ledger: OrderLedger
+    naming: Naming
+    publishing: Publishing
+    planning: Planning
+    lag: LagMeter
+    dht_nodes: Callable[[], int]
+
+
+class DaemonEngine:
+    """`enticed.engine.port.Engine` for a running daemon."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._host = parts.driver.host
+        self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
+        self._started_at = parts.clock()
+
+    # --- publish ---
+
+    async def publish(self, what: Publication, progressed: Progressed) -> Published:
+        return await self._parts.publishing.publish(what, progressed)
+
+    # --- orders ---
+
+    async def place_order(self, key: str, terms: OrderTerms) -> OrderView:
+        self._check_target(terms.target)
+        now = self._parts.clock()
+        due_at = None if terms.deadline_s is None else now + terms.deadline_s
+        order = Order(key, terms.target, now, due_at=due_at, priority=terms.priority, keep_s=terms.keep_s)
+        self._parts.driver.tell(ev.OrderPlaced(order))
+        await self._parts.ledger.saved()
+        return self.order(key)
+
+    async def cancel_order(self, key: str) -> OrderView:
+        self.order(key)
+        self._parts.driver.tell(ev.OrderCancelled(key))
+        await self._parts.ledger.saved()
+        return self.order(key)
+
+    def order(self, key: str) -> OrderView:
+        order = self._host.order(key)
+        if order is None:
+            raise AbsentError(f"there is no order {key!r}")
+        return self._views.order(order, self._parts.clock())
+
+    def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:
+        chosen = (order for order in self._host.orders() if state is None or order.state is state)
+        return tuple(self._views.order(order, self._parts.clock()) for order in chosen)
+
+    async def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
+        async for number, order in self._parts.ledger.watch(after):
+            yield number, self._views.order(order, self._parts.clock())
+
+    # --- images ---
+
+    async def images(self) -> tuple[ImageView, ...]:
+        now = self._parts.clock()
+        return tuple(self._views.image(stored, now) for stored in self._parts.store.images())
+
+    async def image(self, target: str) -> ImageView:
+        return self._views.image(self._stored(target), self._parts.clock())
+
+    async def open_image(self, target: str) -> int:
+        stored = self._stored(target)
+        if not stored.ready:
+            raise LocalError(f"image {stored.image.short} is not whole yet")
+        with self._parts.store.hold(stored.image):
+            # A description of its own: the reader's position is not shared with ours.
+            return await asyncio.to_thread(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def remove(self, target: str) -> ImageView:
+        stored = self._stored(target)
+        image, now = stored.image, self._parts.clock()
+        leasing = [order.key for order in self._host.orders() if order.leases(image, now)]
+        if leasing:
+            raise LocalError(f"image {image.short} is leased by order {leasing[0]}: cancel it first")
+        view = self._views.image(stored, now)
+        if self._parts.store.held(image):
+            raise LocalError(f"image {image.short} is in use: try again when its readers are done")
+        self._parts.driver.tell(ev.ImageForgotten(image))
+        await asyncio.to_thread(self._parts.store.forget, image)
+        return view
+
+    async def verify(self, target: str, progressed: Progressed) -> Verification:
+        stored = self._stored(target)
+        root = stored.root
+        wrong: list[int] = []
+        durable = np.flatnonzero(stored.durable)
+        done_bytes = 0
+        for first in range(0, len(durable), VERIFY_BATCH_PIECES):
+            batch = durable[first : first + VERIFY_BATCH_PIECES]
+            wrong += await asyncio.to_thread(self._parts.stockroom.audit, stored.image, batch)
+            done_bytes += int(root.data_bytes[batch].sum())
+            progressed(done_bytes, root.total_data_bytes)
+        for piece in wrong:
+            self._parts.driver.tell(ev.PieceRotten(stored.image, piece))
+        return Verification(stored.image, root.pieces, tuple(wrong))
+
+    async def plan(self, target: str) -> PlanView:
+        self._check_target(target)
+        image = await self._parts.naming.resolve(target)
+        return await self._parts.planning.plan(target, image)
+
+    # --- this host ---
+
+    def peers(self) -> tuple[PeerView, ...]:
+        return self._views.peers()
+
+    def status(self) -> StatusView:
+        parts, credential = self._parts, self._parts.identity.credential
+        space = parts.store.space()
+        return StatusView(
+            version=enticed.__version__,
+            node=parts.identity.node,
+            zone=credential.zone,
+            rack=credential.rack,
+            founder=parts.authority is not None,
+            listen=parts.network.listening,
+            advertise=parts.network.advertised,
+            images=len(parts.store.images()),
+            peers=len(self._host.peers()),
+            dht_nodes=parts.dht_nodes(),
+            used_bytes=space.used_bytes,
+            quota_bytes=space.quota_bytes,
+            free_bytes=space.free_bytes,
+            uploads=self._host.uploads().sending,
+            orders=dict(Counter(str(order.state) for order in self._host.orders())),
+            started_at=self._started_at,
+            certificate_expires_at=credential.not_after,
+            sent_bytes=parts.warehouse.sent_bytes,
+            received_bytes=parts.purchasing.received_bytes,
+            loop_lag_p99_ms=parts.lag.p99_ms,
+            memory_bytes=_resident_bytes(),
+        )
+
+    async def token(self, uses: int, ttl_s: float) -> str:
+        if self._parts.authority is None:
+            raise DeniedError("only the founding host lets others join, and this is not it")
+        addresses = self._parts.joining_at
+        if not addresses:
+            raise LocalError("this host has no address that others can join at: set `advertise` and `api_listen`")
+        return await asyncio.to_thread(self._parts.authority.issue_token, addresses[0], uses, int(ttl_s))
+
+    # --- inside ---
+
+    def _check_target(self, target: str) -> None:
+        self._parts.naming.checked_target(target)
+
+    def _stored(self, target: str) -> StoredImage:
+        image: ImageId = self._parts.naming.known(target)
+        try:
+            return self._parts.store.image(image)
+        except AbsentError as error:
+            raise AbsentError(f"image {target} is not in this host's store") from error
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

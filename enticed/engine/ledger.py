@@ -1,0 +1,100 @@
+"""The order ledger: makes orders durable in the order in which they changed, and tells watchers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from enticed.core import effects as ef
+from enticed.core.orders import Order, OrderState
+from enticed.engine.driver import Driver
+from enticed.limits import ORDER_EVENTS_KEPT_COUNT, ORDER_WATCHERS_MAX_COUNT
+from enticed.store.store import Store
+from enticed.transfer.tasks import Tasks
+from protocol.errors import EnticedError, ExhaustedError
+
+
+class OrderLedger:
+    """Belongs to the event loop. `on_failure` is told, once, of a catalogue that no longer takes orders."""
+
+    def __init__(self, driver: Driver, store: Store, on_failure: Callable[[EnticedError], None]) -> None:
+        self._store = store
+        self._on_failure = on_failure
+        self._unsaved: dict[str, Order] = {}
+        self._work = asyncio.Event()
+        self._saved = asyncio.Condition()
+        self._tasks = Tasks()
+        self._number = 0
+        self._recent: deque[tuple[int, Order]] = deque(maxlen=ORDER_EVENTS_KEPT_COUNT)
+        self._changed = asyncio.Event()
+        self._watchers = 0
+        driver.carry(ef.SaveOrder, self._take)
+
+    def start(self) -> None:
+        self._tasks.spawn(self._save_all(), "order ledger")
+
+    async def close(self) -> None:
+        """What was decided is still saved."""
+        await self.saved()
+        await self._tasks.close()
+
+    async def saved(self) -> None:
+        """Wait until every change so far is durable."""
+        async with self._saved:
+            await self._saved.wait_for(lambda: not self._unsaved)
+
+    async def watch(self, after: int | None) -> AsyncIterator[tuple[int, Order]]:
+        """Changes as they happen, each with its number: those after `after` that are still kept, else from now on.
+
+        `ExhaustedError` beyond ORDER_WATCHERS_MAX_COUNT. A watcher that is slower than ORDER_EVENTS_KEPT_COUNT changes
+        misses the oldest ones; the numbers show it.
+        """
+        if self._watchers >= ORDER_WATCHERS_MAX_COUNT:
+            raise ExhaustedError("too many clients watch the orders")
+        self._watchers += 1
+        seen = self._number if after is None or after > self._number else after
+        try:
+            while True:
+                news = [one for one in self._recent if one[0] > seen]
+                for number, order in news:
+                    seen = number
+                    yield number, order
+                if not news:
+                    await self._changed.wait()
+        finally:
+            self._watchers -= 1
+
+    def _take(self, effect: ef.SaveOrder) -> None:
+        order = effect.order
+        self._unsaved[order.key] = order
+        self._work.set()
+        self._number += 1
+        self._recent.append((self._number, order))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _save_all(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            # Only the latest state of each order matters: what it went through meanwhile need not be kept.
+            batch = dict(self._unsaved)
+            try:
+                await asyncio.to_thread(self._save, tuple(batch.values()))
+            except EnticedError as error:
+                self._on_failure(error)
+            async with self._saved:
+                for key, order in batch.items():
+                    if self._unsaved.get(key) is order:
+                        del self._unsaved[key]
+                if self._unsaved:
+                    self._work.set()
+                self._saved.notify_all()
+
+    def _save(self, orders: tuple[Order, ...]) -> None:
+        for order in orders:
+            if order.state is OrderState.CANCELLED:
+                self._store.delete_order(order.key)
+            else:
+                self._store.save_order(order)

@@ -1,0 +1,164 @@
+"""Naming: from what a person types to an ImageId, and a publisher's names kept alive.
+
+The highest version of a name ever seen here is remembered, so that nobody can bring an older one back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.core.dht.events import NameOffer
+from enticed.core.orders import Failure
+from enticed.engine.driver import Driver
+from enticed.identity.publisher import Publisher, next_name_record
+from enticed.limits import NAMES_RENEWAL_CHECK_S
+from enticed.overlay.port import Overlay
+from enticed.store.names import SavedName
+from enticed.store.store import Store
+from enticed.transfer.tasks import Tasks
+from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
+from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
+from protocol.names import NameRecord, is_image_id, open_name, parse_name, renewal_due
+
+log = logging.getLogger(__name__)
+
+
+class Naming:
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        overlay: Overlay,
+        trusted: frozenset[PublisherKey],
+        publisher: Publisher | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._overlay = overlay
+        self._trusted = trusted
+        self._publisher = publisher
+        self._clock = clock
+        self._tasks = Tasks()
+        driver.carry(ef.ResolveTarget, self._start_resolve)
+
+    def start(self) -> None:
+        """On the publishing host, announce its names and sign them anew from half of their life."""
+        if self._publisher is not None:
+            self._tasks.spawn(self._keep_alive(self._publisher), "names")
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    # --- from targets to images ---
+
+    async def resolve(self, target: str) -> ImageId:
+        """The image that a name (or an id) means now: the newest record that a trusted publisher has signed.
+
+        `LocalError` for what can be no name, `AbsentError` where nobody knows it.
+        """
+        if is_image_id(target):
+            return ImageId.from_hex(target)
+        name = self.checked(target)
+        found = await self._overlay.find(DiscoveryKey.of_name(name))
+        newest = self._seen(name)
+        for envelope in found.names:
+            try:
+                record = open_name(envelope, self._trusted, self._clock())
+            except (DeniedError, MalformedError):
+                continue
+            if record.name == name and (newest is None or record.version > newest.version):
+                newest = SavedName(name, record.version, record.image, record.expires_at, envelope)
+        if newest is None:
+            raise AbsentError(f"no name {name!r} is known in this cluster")
+        if newest.expires_at <= self._clock():
+            raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one")
+        await self._save(newest)
+        return newest.image
+
+    def known(self, target: str) -> ImageId:
+        """As `resolve`, from what this host knows already."""
+        if is_image_id(target):
+            return ImageId.from_hex(target)
+        saved = self._seen(self.checked(target))
+        if saved is None:
+            raise AbsentError(f"no name {target!r} is known on this host")
+        return saved.image
+
+    def names_of(self, image: ImageId) -> tuple[str, ...]:
+        return tuple(sorted(saved.name for saved in self._store.names() if saved.image == image))
+
+    def checked_target(self, target: str) -> None:
+        """`LocalError` for what is neither an image id nor a name."""
+        if not is_image_id(target):
+            self.checked(target)
+
+    @staticmethod
+    def checked(name: str) -> str:
+        """The name, if it is one; `LocalError` otherwise."""
+        try:
+            return parse_name(name)
+        except MalformedError as error:
+            raise LocalError(f"{name!r} is no name: {error}") from error
+
+    async def _save(self, saved: SavedName) -> None:
+        await asyncio.to_thread(
+            self._store.save_name, saved.name, saved.version, saved.image, saved.expires_at, saved.envelope
+        )
+
+    def _seen(self, name: str) -> SavedName | None:
+        try:
+            return self._store.name(name)
+        except AbsentError:
+            return None
+
+    def _start_resolve(self, effect: ef.ResolveTarget) -> None:
+        self._tasks.spawn(self._resolve_for_order(effect), f"resolve {effect.target}")
+
+    async def _resolve_for_order(self, effect: ef.ResolveTarget) -> None:
+        try:
+            image = await self.resolve(effect.target)
+        except EnticedError as error:
+            self._driver.tell(ev.TargetUnresolved(effect.key, Failure.NOT_FOUND, str(error)))
+        else:
+            self._driver.tell(ev.TargetResolved(effect.key, image))
+
+    # --- a publisher's names ---
+
+    async def publish(self, publisher: Publisher, name: str, image: ImageId) -> int:
+        """Sign that `name` means `image` from now on, remember it and announce it; the record's version."""
+        last = self._record(publisher, self._seen(name))
+        record = next_name_record(name, image, last, self._clock())
+        envelope = publisher.sign_name(record)
+        saved = SavedName(name, record.version, image, record.expires_at, envelope)
+        await self._save(saved)
+        self._announce(saved)
+        return record.version
+
+    def _record(self, publisher: Publisher, saved: SavedName | None) -> NameRecord | None:
+        if saved is None:
+            return None
+        try:
+            # At a time when it surely held: what it says of the past is asked, not whether it still holds.
+            return open_name(saved.envelope, frozenset({publisher.key}), saved.expires_at - 1)
+        except (DeniedError, MalformedError):
+            return None
+
+    async def _keep_alive(self, publisher: Publisher) -> None:
+        for saved in self._store.names():
+            if self._record(publisher, saved) is not None:
+                self._announce(saved)
+        while True:
+            for saved in self._store.names():
+                record = self._record(publisher, saved)
+                if record is not None and renewal_due(record, self._clock()):
+                    log.info("signing name %s anew", saved.name)
+                    await self.publish(publisher, saved.name, saved.image)
+            await asyncio.sleep(NAMES_RENEWAL_CHECK_S)
+
+    def _announce(self, saved: SavedName) -> None:
+        self._overlay.announce(NameOffer(DiscoveryKey.of_name(saved.name), saved.envelope, saved.version))

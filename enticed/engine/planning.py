@@ -1,0 +1,181 @@
+"""Planning: what a pull would do, without doing it. Zero, on hand, then peers by distance, then what nobody has."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.core.bitmaps import unpack_bitmap
+from enticed.engine.discovery import Discovery
+from enticed.engine.driver import Driver
+from enticed.engine.port import BytesFrom, PlanView
+from enticed.engine.purchasing import Purchasing
+from enticed.engine.stockroom import Stockroom
+from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S
+from enticed.store.store import Store
+from enticed.transfer.network import PeerNetwork
+from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
+from protocol.errors import AbsentError, EnticedError
+from protocol.identifiers import ImageId, NodeId
+from protocol.manifest import Fragments, Root, decode_pages
+from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
+
+
+@dataclass
+class _Survey:
+    """Peers that are being asked what they have of an image."""
+
+    image: ImageId
+    waiting: set[NodeId]
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    maps: dict[NodeId, ev.Mask] = field(default_factory=dict)
+    contacts: dict[NodeId, ev.Contact] = field(default_factory=dict)
+
+    def answer(self, node: NodeId) -> None:
+        self.waiting.discard(node)
+        if not self.waiting:
+            self.answered.set()
+
+
+class Planning:
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        stockroom: Stockroom,
+        purchasing: Purchasing,
+        discovery: Discovery,
+        network: PeerNetwork,
+        me: ev.Contact,
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._stockroom = stockroom
+        self._purchasing = purchasing
+        self._discovery = discovery
+        self._network = network
+        self._me = me
+        self._surveys: list[_Survey] = []
+
+    def network_event(self, event: Event) -> None:
+        """Surveys listen to what the core is told."""
+        for survey in self._surveys:
+            match event:
+                case PeerUp(node, credential, addresses) if node in survey.waiting:
+                    survey.contacts[node] = ev.Contact(node, addresses, credential.zone, credential.rack)
+                    self._network.send(node, Subscribe(survey.image))
+                case DialFailed(node) if node in survey.waiting:
+                    survey.answer(node)
+                case Heard(node, HaveMap(image, pieces, bitmap)) if image == survey.image and node in survey.waiting:
+                    survey.maps[node] = unpack_bitmap(bitmap, pieces)
+                    survey.answer(node)
+                case Heard(node, NotHeld(image)) if image == survey.image:
+                    survey.answer(node)
+
+    async def plan(self, target: str, image: ImageId) -> PlanView:
+        """`AbsentError` where the image is neither here nor with anybody who could be reached."""
+        survey = await self._survey(image)
+        root, fragments = await self._manifest(image, survey)
+        others = [stored.image for stored in self._store.images() if stored.image != image]
+        on_hand = await self._stockroom.in_thread(self._store.find_on_hand, fragments, others)
+        try:
+            here = self._store.image(image).durable
+        except AbsentError:
+            here = np.zeros(root.pieces, np.bool_)
+        data_bytes = root.data_bytes.astype(np.int64)
+        relatives = np.where(here, 0, on_hand.bytes_by_piece(root, fragments))
+        wanted = np.where(here, 0, data_bytes - relatives)
+        peers = self._by_distance(survey, wanted)
+        missing = wanted.copy()
+        for held in survey.maps.values():
+            if len(held) == root.pieces:
+                missing[held] = 0
+        supply = BytesFrom(
+            zero=root.virtual_size_bytes - root.total_data_bytes,
+            on_hand=int(data_bytes[here].sum()),
+            relatives=int(relatives.sum()),
+            peers=int(wanted.sum() - missing.sum()),
+        )
+        return PlanView(
+            target,
+            image,
+            root.virtual_size_bytes,
+            root.total_data_bytes,
+            supply,
+            peers,
+            int(missing.sum()),
+            int(np.count_nonzero(missing)),
+            self._estimate(survey, supply.peers),
+            len(survey.maps),
+        )
+
+    async def _survey(self, image: ImageId) -> _Survey:
+        """Ask some providers what they have; whoever does not answer in time has nothing."""
+        found = await self._discovery.providers(ef.FindProviders(image))
+        chosen = [contact for contact in found if contact.node != self._me.node][:PLAN_PROVIDERS_MAX_COUNT]
+        survey = _Survey(image, {contact.node for contact in chosen})
+        if not chosen:
+            return survey
+        self._surveys.append(survey)
+        try:
+            for contact in chosen:
+                known = self._driver.host.peers().get(contact.node)
+                if known is not None:
+                    survey.contacts[contact.node] = known.contact
+                    self._network.send(contact.node, Subscribe(image))
+                else:
+                    self._network.dial(contact.node, contact.addresses)
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                await survey.answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._surveys.remove(survey)
+            for node in survey.maps:
+                if self._driver.host.progress(image) is None:
+                    self._network.send(node, Unsubscribe(image))
+        return survey
+
+    async def _manifest(self, image: ImageId, survey: _Survey) -> tuple[Root, Fragments]:
+        try:
+            stored = self._store.image(image)
+            return stored.root, await self._stockroom.in_thread(stored.all_fragments)
+        except AbsentError:
+            pass
+        reason = "nobody that could be reached has it"
+        for node in survey.maps:
+            try:
+                manifest = await self._purchasing.fetch_manifest(image, node)
+            except EnticedError as error:
+                reason = str(error)
+                continue
+            return manifest.root, await self._stockroom.in_thread(decode_pages, manifest.root, manifest.pages)
+        raise AbsentError(f"no manifest of image {image.short}: {reason}")
+
+    def _by_distance(self, survey: _Survey, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
+        """Bytes wanted from peers, each counted at the nearest of its holders."""
+        left = wanted.copy()
+        by_distance = {"rack": 0, "zone": 0, "far": 0}
+        for distance in by_distance:
+            for node, held in survey.maps.items():
+                if self._distance(survey.contacts[node]) == distance and len(held) == len(left):
+                    by_distance[distance] += int(left[held].sum())
+                    left[held] = 0
+        return by_distance
+
+    def _distance(self, contact: ev.Contact) -> str:
+        if contact.zone != self._me.zone:
+            return "far"
+        return "rack" if contact.rack == self._me.rack else "zone"
+
+    def _estimate(self, survey: _Survey, peer_bytes: int) -> float | None:
+        """Seconds at the rates that these peers have shown, None where none has shown any."""
+        if peer_bytes == 0:
+            return 0.0
+        peers = self._driver.host.peers().known(survey.maps)
+        rate = sum(peer.bytes_per_s for peer in peers)
+        return peer_bytes / rate if rate else None

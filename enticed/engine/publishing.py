@@ -1,0 +1,191 @@
+"""Publishing: a descriptor becomes an image in the store, a statement and a name signed by this cluster's publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from enticed.core import events as ev
+from enticed.engine.driver import Driver
+from enticed.engine.naming import Naming
+from enticed.engine.port import Progressed, Publication, Published
+from enticed.engine.stockroom import Stockroom
+from enticed.identity.publisher import Publisher
+from enticed.image.decompose import Decomposition, decompose
+from enticed.image.source import data_extents, inspect
+from enticed.limits import PROGRESS_INTERVAL_S
+from enticed.reflink import clone_file
+from enticed.store.store import Store
+from protocol.errors import AbsentError, DeniedError, LocalError
+from protocol.identifiers import ImageId
+from protocol.limits import STATEMENT_MAX_RELATIVES
+from protocol.manifest import Fragments, encode_manifest
+from protocol.statement import Digests, Relative, Sha256, Sha512, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """What importing found out, for the caller and the core."""
+
+    statement: Statement
+    fragments: int
+    new_bytes: int
+    data_bytes: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+class Publishing:
+    """Images are imported one after another: each takes all the disk and processors that publishing may have."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        stockroom: Stockroom,
+        naming: Naming,
+        publisher: Publisher | None,
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._stockroom = stockroom
+        self._naming = naming
+        self._publisher = publisher
+        self._turn = asyncio.Lock()
+
+    async def publish(self, what: Publication, progressed: Progressed) -> Published:
+        """As `Engine.publish`. Cancelling leaves nothing of the image behind."""
+        started = time.monotonic()
+        if self._publisher is None:
+            raise DeniedError("only the founding host publishes for now, and this is not it")
+        publisher = self._publisher
+        name = self._naming.checked(what.name)
+        relatives = self._relatives(what, name)
+        async with self._turn:
+            imported = await self._in_thread(what, relatives, publisher, progressed)
+        statement, image = imported.statement, imported.statement.image
+        everything = np.ones(len(imported.data_bytes), np.bool_)
+        self._driver.tell(ev.ImageOnHand(image, imported.data_bytes, everything, True))
+        version = await self._naming.publish(publisher, name, image)
+        for digest_name in statement.digests.names if statement.digests else ():
+            await self._naming.publish(publisher, digest_name, image)
+        return Published(
+            image,
+            name,
+            version,
+            statement.virtual_size_bytes,
+            statement.data_bytes,
+            imported.fragments,
+            imported.new_bytes,
+            time.monotonic() - started,
+        )
+
+    def _relatives(self, what: Publication, name: str) -> tuple[ImageId, ...]:
+        """Images of this store to compare with: those named, or what the name meant before."""
+        if what.relatives is not None:
+            named = tuple(self._naming.known(relative) for relative in what.relatives)
+            for image in named:
+                self._store.image(image)
+            return named
+        try:
+            earlier = self._naming.known(name)
+            # The relatives of a relative are likely ones too: an image published again and again keeps its ancestors.
+            ancestors = [relative.image for relative in self._stockroom.statement(earlier).relatives]
+        except AbsentError:
+            return ()
+        here = {stored.image for stored in self._store.images()}
+        return tuple(dict.fromkeys(image for image in (earlier, *ancestors) if image in here))
+
+    async def _in_thread(
+        self, what: Publication, relatives: tuple[ImageId, ...], publisher: Publisher, progressed: Progressed
+    ) -> _Imported:
+        cancel, loop = threading.Event(), asyncio.get_running_loop()
+        told_at = 0.0
+
+        def progress(done_bytes: int, all_bytes: int) -> None:
+            nonlocal told_at
+            if time.monotonic() - told_at >= PROGRESS_INTERVAL_S or done_bytes == all_bytes:
+                told_at = time.monotonic()
+                loop.call_soon_threadsafe(progressed, done_bytes, all_bytes)
+
+        # The caller may close its descriptor when it is cancelled; the thread's own lives as long as the thread needs.
+        fd = os.dup(what.fd)
+
+        def work() -> _Imported:
+            try:
+                return self._import(what, fd, relatives, publisher, cancel, progress)
+            finally:
+                os.close(fd)
+
+        importing = loop.run_in_executor(None, work)
+        try:
+            return await asyncio.shield(importing)
+        except asyncio.CancelledError:
+            cancel.set()
+            await asyncio.wait([importing])
+            raise
+
+    def _import(
+        self,
+        what: Publication,
+        fd: int,
+        relatives: tuple[ImageId, ...],
+        publisher: Publisher,
+        cancel: threading.Event,
+        progress: Callable[[int, int], None],
+    ) -> _Imported:
+        source = inspect(fd)
+        if source.size_bytes == 0:
+            raise LocalError("an empty file is no image")
+        with self._store.begin_import(sum(end - start for start, end in data_extents(source))) as draft:
+            if clone_file(fd, draft.raw_fd):
+                # Blocks shared with the source: what is read from now on cannot change under us.
+                source, sink = inspect(draft.raw_fd), None
+            else:
+                sink = draft.raw_fd
+            found = decompose(source, sink, digests=what.digests, cancel=cancel, progress=progress)
+            root, pages = encode_manifest(found.virtual_size_bytes, found.fragments)
+            shared, new_bytes = self._compare(found.fragments, relatives, root.image_id)
+            statement = Statement(
+                root.image_id,
+                root.virtual_size_bytes,
+                root.total_data_bytes,
+                what.source_format,
+                what.verbatim,
+                _digests(what, found),
+                shared,
+                int(self._driver.clock()),
+            )
+            draft.commit(root, pages, (publisher.sign_statement(statement),))
+        return _Imported(statement, root.fragments, new_bytes, root.data_bytes.astype(np.int64))
+
+    def _compare(
+        self, fragments: Fragments, relatives: tuple[ImageId, ...], image: ImageId
+    ) -> tuple[tuple[Relative, ...], int]:
+        """What each relative shares with the image, most first, and the bytes that none of them has."""
+        relatives = tuple(relative for relative in relatives if relative != image)
+        sizes = fragments.sizes_bytes.astype(np.int64)
+        new = np.ones(len(fragments), np.bool_)
+        shared: list[Relative] = []
+        for relative in relatives:
+            found = self._store.find_on_hand(fragments, [relative]).found
+            new &= ~found
+            if found.any():
+                shared.append(Relative(relative, int(sizes[found].sum())))
+        shared.sort(key=lambda one: -one.shared_bytes)
+        return tuple(shared[:STATEMENT_MAX_RELATIVES]), int(sizes[new].sum())
+
+
+def _digests(what: Publication, found: Decomposition) -> Digests | None:
+    if found.content is None:
+        return None
+    return Digests(
+        Sha256(found.content.sha256),
+        Sha512(found.content.sha512),
+        Sha256(what.source_sha256) if what.source_sha256 else None,
+        Sha512(what.source_sha512) if what.source_sha512 else None,
+    )

@@ -1,0 +1,204 @@
+"""Purchasing: sessions, manifests and fragments from peers, as the core orders them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.engine.driver import Driver
+from enticed.engine.faults import failure_of
+from enticed.engine.stockroom import Stockroom
+from enticed.limits import MANIFEST_TIMEOUT_S
+from enticed.transfer.errors import (
+    BusyError,
+    CorruptFragmentError,
+    LandingError,
+    PeerLostError,
+    PeerSilentError,
+    RefusedError,
+)
+from enticed.transfer.network import PeerNetwork
+from enticed.transfer.ports import DialFailed, Event, Heard, PeerDown, PeerUp
+from enticed.transfer.tasks import Tasks
+from protocol.codec import unpack_record
+from protocol.errors import CorruptError, DeniedError, EnticedError, ExhaustedError, MalformedError, RemoteError
+from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.limits import REQUEST_MAX_SIZE_BYTES, ROOT_MAX_SIZE_BYTES
+from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Root, decode_pages
+from protocol.messages import Part, PartRequest
+from protocol.statement import STATEMENT_SET_MAX_SIZE_BYTES, Statement, StatementSet, open_statement
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """An image's root, pages and statements, verified against its id and the trusted publishers."""
+
+    root: Root
+    pages: bytes
+    statements: tuple[bytes, ...]
+    said: Statement
+    """What the first of the trusted statements says."""
+
+
+class Purchasing:
+    def __init__(
+        self,
+        driver: Driver,
+        network: PeerNetwork,
+        stockroom: Stockroom,
+        trusted: frozenset[PublisherKey],
+    ) -> None:
+        self._driver = driver
+        self._network = network
+        self._stockroom = stockroom
+        self._trusted = trusted
+        self._tasks = Tasks()
+        self._fetches: dict[int, asyncio.Task[None]] = {}
+        self.received_bytes = 0
+        driver.carry(ef.Dial, lambda dial: network.dial(dial.contact.node, dial.contact.addresses))
+        driver.carry(ef.HangUp, lambda call: network.hang_up(call.node, call.reason))
+        driver.carry(ef.Say, lambda say: network.send(say.node, say.message))  # type: ignore[arg-type]
+        driver.carry(ef.FetchManifest, self._start_manifest)
+        driver.carry(ef.Fetch, self._start_fetch)
+        driver.carry(ef.Abandon, self._abandon)
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    # --- sessions ---
+
+    def network_event(self, event: Event) -> None:
+        """What the network tells, in the core's words."""
+        match event:
+            case PeerUp(node, credential, addresses):
+                self._driver.tell(ev.PeerUp(ev.Contact(node, addresses, credential.zone, credential.rack)))
+            case PeerDown(node):
+                self._driver.tell(ev.PeerDown(node))
+            case DialFailed(node, why):
+                self._driver.tell(ev.DialFailed(node, str(why)))
+            case Heard(node, message):
+                self._driver.tell(ev.Heard(node, message))
+
+    # --- manifests ---
+
+    def _start_manifest(self, effect: ef.FetchManifest) -> None:
+        self._tasks.spawn(self._learn_manifest(effect.image, effect.node), f"manifest of {effect.image.short}")
+
+    async def _learn_manifest(self, image: ImageId, node: NodeId) -> None:
+        try:
+            async with asyncio.timeout(MANIFEST_TIMEOUT_S):
+                manifest = await self.fetch_manifest(image, node)
+        except TimeoutError:
+            self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.SILENT, "the manifest did not come in time"))
+        except EnticedError as error:
+            denied = isinstance(error, DeniedError)
+            self._driver.tell(ev.ManifestFailed(image, node, fault_of(error), str(error), denied))
+        else:
+            self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
+            self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64")))
+
+    async def fetch_manifest(self, image: ImageId, node: NodeId) -> Manifest:
+        """An image's manifest from one peer, each part verified before the next is asked for.
+
+        Raises as `PeerNetwork.fetch_part` does, `CorruptError` or `MalformedError` for what is not this image's, and
+        `DeniedError` where no trusted publisher has signed for it.
+        """
+        root = Root.decode(await self._part(image, node, Part.ROOT, ROOT_MAX_SIZE_BYTES), image)
+        packed = await self._part(image, node, Part.STATEMENTS, STATEMENT_SET_MAX_SIZE_BYTES)
+        envelopes = unpack_record(StatementSet, packed).envelopes
+        statements, said = self._trusted_ones(image, envelopes)
+        pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
+        await asyncio.to_thread(decode_pages, root, pages)
+        return Manifest(root, pages, statements, said)
+
+    def _trusted_ones(self, image: ImageId, envelopes: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], Statement]:
+        trusted: list[tuple[bytes, Statement]] = []
+        for envelope in envelopes:
+            try:
+                statement = open_statement(envelope, self._trusted)
+            except (DeniedError, MalformedError):
+                continue
+            if statement.image == image:
+                trusted.append((envelope, statement))
+        if not trusted:
+            raise DeniedError(f"no trusted publisher has signed for image {image.short}")
+        return tuple(envelope for envelope, _ in trusted), trusted[0][1]
+
+    async def _part(self, image: ImageId, node: NodeId, part: Part, most_bytes: int) -> bytes:
+        """All of a part, range after range."""
+        whole, total_bytes = await self._range(image, node, part, 0, min(REQUEST_MAX_SIZE_BYTES, max(most_bytes, 1)))
+        if total_bytes > most_bytes:
+            raise MalformedError(f"{part.name.lower()} of {total_bytes} bytes, where {most_bytes} are the most")
+        ranges = [whole]
+        for offset_bytes in range(len(whole), total_bytes, REQUEST_MAX_SIZE_BYTES):
+            size_bytes = min(REQUEST_MAX_SIZE_BYTES, total_bytes - offset_bytes)
+            data, _ = await self._range(image, node, part, offset_bytes, size_bytes)
+            if len(data) != size_bytes:
+                raise MalformedError(f"{part.name.lower()}: {len(data)} bytes where {size_bytes} were asked for")
+            ranges.append(data)
+        return b"".join(ranges)
+
+    async def _range(
+        self, image: ImageId, node: NodeId, part: Part, offset_bytes: int, size_bytes: int
+    ) -> tuple[bytes, int]:
+        """One range. A busy peer is asked again when it said, for as long as the manifest may take."""
+        while True:
+            try:
+                return await self._network.fetch_part(node, PartRequest(image, part, offset_bytes, size_bytes))
+            except BusyError as busy:
+                await asyncio.sleep(busy.retry_after_s)
+
+    # --- fragments ---
+
+    def _start_fetch(self, effect: ef.Fetch) -> None:
+        task = self._tasks.spawn(self._fetch(effect), f"fetch {effect.request}")
+        self._fetches[effect.request] = task
+        task.add_done_callback(lambda _: self._fetches.pop(effect.request, None))
+
+    def _abandon(self, effect: ef.Abandon) -> None:
+        task = self._fetches.get(effect.request)
+        if task is not None:
+            task.cancel()
+
+    async def _fetch(self, effect: ef.Fetch) -> None:
+        try:
+            landing = await self._stockroom.landing(effect.wanted)
+            await self._network.fetch(effect.node, effect.wanted, landing)
+        except BusyError as busy:
+            others = tuple(ev.Contact(one.node, one.addresses) for one in busy.alternatives)
+            failed = ev.FetchFailed(effect.request, ev.Fault.BUSY, str(busy), busy.retry_after_s, others)
+            self._driver.tell(failed)
+        except CorruptFragmentError as error:
+            self._driver.tell(ev.FetchFailed(effect.request, ev.Fault.CORRUPT, str(error), fragment=error.index))
+        except EnticedError as error:
+            fault = fault_of(error)
+            failure = failure_of(error) if fault is ev.Fault.LOCAL else None
+            self._driver.tell(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
+        else:
+            self.received_bytes += int(landing.fragments.sizes_bytes.sum())
+            self._driver.tell(ev.Fetched(effect.request))
+
+
+def fault_of(error: EnticedError) -> ev.Fault:
+    """Whose fault it was that a request brought nothing."""
+    match error:
+        case BusyError():
+            return ev.Fault.BUSY
+        case RefusedError():
+            return ev.Fault.REFUSED
+        case PeerSilentError():
+            return ev.Fault.SILENT
+        case PeerLostError():
+            return ev.Fault.LOST
+        case CorruptError():
+            return ev.Fault.CORRUPT
+        case RemoteError() | DeniedError():
+            return ev.Fault.MALFORMED
+        case LandingError():
+            return ev.Fault.LOCAL
+        case ExhaustedError():
+            return ev.Fault.LOST  # no thread or session left for it here: another time, or another peer
+        case _:
+            return ev.Fault.LOCAL

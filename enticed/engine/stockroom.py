@@ -1,0 +1,176 @@
+"""The stockroom: what the core wants done with this host's own disk. Everything that waits for it runs in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.engine.driver import Driver
+from enticed.engine.faults import failure_of
+from enticed.limits import STOCKROOM_THREADS_COUNT
+from enticed.store.images import StoredImage
+from enticed.store.stock import OnHand
+from enticed.store.store import Store
+from enticed.store.table import Hold
+from enticed.transfer.ports import Landing
+from enticed.transfer.tasks import Tasks
+from protocol.errors import AbsentError, DeniedError, EnticedError, MalformedError
+from protocol.identifiers import ImageId, PublisherKey
+from protocol.manifest import Fragments, Root
+from protocol.messages import FragmentsRequest
+from protocol.statement import Statement, open_statement
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Delivery:
+    """A manifest that was fetched and waits for its space."""
+
+    root: Root
+    pages: bytes
+    statements: tuple[bytes, ...]
+
+
+class Stockroom:
+    def __init__(self, driver: Driver, store: Store, trusted: frozenset[PublisherKey]) -> None:
+        self._driver = driver
+        self._store = store
+        self._trusted = trusted
+        self._threads = ThreadPoolExecutor(STOCKROOM_THREADS_COUNT, "stockroom")
+        self._tasks = Tasks()
+        self._expected: dict[ImageId, Delivery] = {}
+        self._on_hand: dict[ImageId, OnHand] = {}
+        """Of images being pulled: for each fragment, the local image that has it."""
+        driver.carry(ef.Reserve, lambda effect: self._start(self._reserve(effect.image), "reserve"))
+        driver.carry(ef.OpenPiece, lambda effect: self._start(self._open_piece(effect), "open piece"))
+        driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
+        driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect.image), "seal"))
+        driver.carry(ef.Recheck, lambda effect: self._start(self._recheck(effect), "recheck"))
+
+    async def close(self) -> None:
+        await self._tasks.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    # --- for the other parts of the engine ---
+
+    def image(self, image: ImageId) -> StoredImage:
+        """`AbsentError` without it."""
+        return self._store.image(image)
+
+    def statement(self, image: ImageId) -> Statement:
+        """What a trusted publisher says of an image in the store. `AbsentError` without image or such a statement."""
+        for envelope in self._store.image(image).statements:
+            try:
+                return open_statement(envelope, self._trusted)
+            except (DeniedError, MalformedError):
+                continue
+        raise AbsentError(f"no trusted publisher has signed for image {image.short}")
+
+    def hold(self, image: ImageId) -> Hold:
+        return self._store.hold(image)
+
+    def expect(self, root: Root, pages: bytes, statements: tuple[bytes, ...]) -> None:
+        """A verified manifest: what `Reserve` will make files of."""
+        self._expected[root.image_id] = Delivery(root, pages, statements)
+
+    async def page(self, image: ImageId, piece: int) -> Fragments:
+        """The fragments of a piece; `CorruptError` where the page on the disk is damaged."""
+        stored = self._store.image(image)
+        return await self.in_thread(stored.fragments, piece)
+
+    async def pages(self, image: ImageId, offset_bytes: int, size_bytes: int) -> bytes:
+        return await self.in_thread(self._store.image(image).read_pages, offset_bytes, size_bytes)
+
+    async def landing(self, wanted: FragmentsRequest) -> Landing:
+        """Where the fragments of a request go."""
+        page = await self.page(wanted.image, wanted.piece)
+        part = page[wanted.first : wanted.first + wanted.count]
+        return Landing(self._store.image(wanted.image).raw_fd, part)
+
+    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    # --- carrying out ---
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.spawn(work, name)
+
+    async def _reserve(self, image: ImageId) -> None:
+        try:
+            durable, missing_bytes = await self.in_thread(self._take_stock, image)
+        except EnticedError as error:
+            self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error)))
+        else:
+            self._driver.tell(ev.SpaceReserved(image, durable, missing_bytes))
+
+    def _take_stock(self, image: ImageId) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        delivery = self._expected.pop(image, None)
+        if delivery is not None:
+            self._store.begin_pull(delivery.root.encoded, delivery.pages, delivery.statements)
+        stored = self._store.vouch(image)
+        root, fragments = stored.root, stored.all_fragments()
+        others = [other.image for other in self._store.images() if other.image != image]
+        on_hand = self._store.find_on_hand(fragments, others)
+        self._on_hand[image] = on_hand
+        return stored.durable.copy(), root.data_bytes - on_hand.bytes_by_piece(root, fragments)
+
+    async def _open_piece(self, effect: ef.OpenPiece) -> None:
+        try:
+            fragments, right = await self.in_thread(self._clone_piece, effect.image, effect.piece)
+        except EnticedError as error:
+            self._driver.tell(ev.PieceUnopened(effect.image, effect.piece, failure_of(error), str(error)))
+        else:
+            self._driver.tell(ev.PieceOpened(effect.image, effect.piece, fragments.sizes_bytes, ~right))
+
+    def _clone_piece(self, image: ImageId, piece: int) -> tuple[Fragments, ev.Mask]:
+        stored = self._store.image(image)
+        fragments = stored.fragments(piece)
+        on_hand = self._on_hand.get(image)
+        if on_hand is None:
+            return fragments, np.zeros(len(fragments), np.bool_)
+        first, after = stored.root.first_fragments[piece : piece + 2].tolist()
+        here = on_hand[first:after]
+        if not here.found.any():
+            return fragments, np.zeros(len(fragments), np.bool_)
+        return fragments, self._store.clone_in(image, fragments, here)
+
+    async def _make_durable(self, effect: ef.MakeDurable) -> None:
+        pieces = np.array(effect.pieces, np.int64)
+        try:
+            await self.in_thread(self._store.mark_durable, effect.image, pieces)
+        except EnticedError as error:
+            self._driver.tell(ev.SyncFailed(effect.image, effect.pieces, failure_of(error), str(error)))
+        else:
+            self._driver.tell(ev.Synced(effect.image, effect.pieces))
+
+    async def _seal(self, image: ImageId) -> None:
+        try:
+            await self.in_thread(self._store.finish, image)
+        except EnticedError as error:
+            self._driver.tell(ev.SyncFailed(image, (), failure_of(error), str(error)))
+        else:
+            self._on_hand.pop(image, None)
+            self._driver.tell(ev.Sealed(image))
+
+    async def _recheck(self, effect: ef.Recheck) -> None:
+        try:
+            wrong = await self.in_thread(self.audit, effect.image, np.array([effect.piece], np.int64))
+        except EnticedError:
+            return  # it went away meanwhile: nothing to take back
+        for piece in wrong:
+            self._driver.tell(ev.PieceRotten(effect.image, piece))
+
+    def audit(self, image: ImageId, pieces: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, ...]:
+        """Read pieces back and take back those that are wrong; blocks. Which they were."""
+        wrong = pieces[~self._store.audit(image, pieces)]
+        if len(wrong):
+            self._store.retract(image, wrong)
+        return tuple(wrong.tolist())

@@ -1,0 +1,128 @@
+"""Views: the records that control shows, made from what core and store know."""
+
+from __future__ import annotations
+
+from enticed.core.books import Supply
+from enticed.core.host import Host, Progress
+from enticed.core.orders import Order, OrderState
+from enticed.engine.naming import Naming
+from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView
+from enticed.engine.stockroom import Stockroom
+from enticed.store.images import StoredImage
+from enticed.store.store import Store
+from protocol.errors import AbsentError
+from protocol.statement import Statement
+
+
+class Views:
+    def __init__(self, host: Host, store: Store, stockroom: Stockroom, naming: Naming) -> None:
+        self._host = host
+        self._store = store
+        self._stockroom = stockroom
+        self._naming = naming
+
+    def order(self, order: Order, now: float) -> OrderView:
+        stored = self._stored(order)
+        progress = self._host.progress(order.image) if order.image is not None else None
+        virtual_size = stored.root.virtual_size_bytes if stored is not None else 0
+        data_bytes = stored.root.total_data_bytes if stored is not None else 0
+        is_ready = order.state is OrderState.READY
+        done = data_bytes if is_ready else progress.done_bytes if progress is not None else 0
+        remaining_s = 0.0 if is_ready else progress.remaining_s if progress is not None else None
+        return OrderView(
+            key=order.key,
+            target=order.target,
+            image=order.image,
+            state=order.state,
+            failure=order.failure,
+            reason=order.reason,
+            priority=order.priority,
+            created_at=order.created_at,
+            due_at=order.due_at,
+            keep_until=order.keep_until,
+            ready_at=order.ready_at,
+            late=_is_late(order, remaining_s, now),
+            percent=100.0 if is_ready else round(100 * done / data_bytes, 1) if data_bytes else 0.0,
+            virtual_size_bytes=virtual_size,
+            data_bytes=data_bytes,
+            done_bytes=done,
+            fragments=stored.root.fragments if stored is not None else 0,
+            bytes_from=_bytes_from(progress, virtual_size, data_bytes),
+            bytes_per_s=progress.bytes_per_s if progress is not None else 0.0,
+            estimate_s=remaining_s,
+            path=str(stored.path) if stored is not None and is_ready else None,
+        )
+
+    def image(self, stored: StoredImage, now: float) -> ImageView:
+        try:
+            said: Statement | None = self._stockroom.statement(stored.image)
+        except AbsentError:
+            said = None
+        book = self._host.image(stored.image)
+        return ImageView(
+            image=stored.image,
+            names=self._naming.names_of(stored.image),
+            virtual_size_bytes=stored.root.virtual_size_bytes,
+            data_bytes=stored.root.total_data_bytes,
+            fragments=stored.root.fragments,
+            pieces=stored.root.pieces,
+            pieces_held=int((book.held if book is not None else stored.durable).sum()),
+            ready=stored.ready,
+            leased=self._host.is_leased(stored.image, now),
+            created_at=stored.created_at,
+            source_format=said.source_format if said is not None else "",
+            relatives=tuple((one.image, one.shared_bytes) for one in said.relatives) if said is not None else (),
+            digests=_digests(said),
+        )
+
+    def peers(self) -> tuple[PeerView, ...]:
+        return tuple(
+            PeerView(
+                peer.node,
+                peer.contact.addresses,
+                peer.contact.zone,
+                peer.contact.rack,
+                peer.in_flight_bytes,
+                peer.bytes_per_s,
+                peer.strikes,
+                len(peer.subscriptions),
+            )
+            for peer in self._host.peers()
+        )
+
+    def _stored(self, order: Order) -> StoredImage | None:
+        try:
+            return self._store.image(order.image) if order.image is not None else None
+        except AbsentError:
+            return None
+
+
+def _is_late(order: Order, remaining_s: float | None, now: float) -> bool:
+    if order.due_at is None:
+        return False
+    if order.ready_at is not None:
+        return order.ready_at > order.due_at
+    return now + (remaining_s or 0.0) > order.due_at
+
+
+def _bytes_from(progress: Progress | None, virtual_size_bytes: int, data_bytes: int) -> BytesFrom:
+    supply = progress.bytes_from if progress is not None else {}
+    return BytesFrom(
+        zero=virtual_size_bytes - data_bytes,
+        on_hand=supply.get(Supply.ON_HAND, 0),
+        relatives=supply.get(Supply.RELATIVES, 0),
+        peers=supply.get(Supply.PEERS, 0),
+    )
+
+
+def _digests(said: Statement | None) -> dict[str, str]:
+    if said is None or said.digests is None:
+        return {}
+    digests = said.digests
+    named = {
+        "raw_sha256": digests.raw_sha256,
+        "raw_sha512": digests.raw_sha512,
+        "source_sha256": digests.source_sha256,
+        "source_sha512": digests.source_sha512,
+    }
+    return {name: str(digest) for name, digest in named.items() if digest is not None}
