@@ -43,7 +43,7 @@ class SqliteCatalogue:
             # Used from any thread, one at a time; transactions are begun by hand.
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            with _told():
+            with _told(opening=True):
                 _prepare(connection)
         except BaseException:
             connection.close()
@@ -151,11 +151,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise LocalError(f"the catalogue is of version {version}, newer than {SCHEMA_VERSION}: run a newer enticed")
-    if version == 0:
+    if version == 0:  # a new file; or an old one that has lost its version, whose tables are then in the way
         connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise CorruptError(f"the catalogue is damaged: {verdict}")
+    for table in ("images", "orders", "addresses"):
+        connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
 
 
 def _rows(connection: sqlite3.Connection, query: str, read: Callable[[Any], Item]) -> Iterator[Item]:
@@ -191,11 +193,19 @@ def _order_from(row: Any) -> Order:
     return Order(**{**terms, **made})
 
 
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_NOT_DAMAGE = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(*, opening: bool = False) -> Iterator[None]:
+    """While opening, whatever SQLite says of a file that is its own fault means damage: there are many ways to say it."""
     try:
         yield
     except sqlite3.Error as error:
@@ -203,7 +213,8 @@ def _told() -> Iterator[None]:
         text = f"the catalogue: {error}"
         if code == sqlite3.SQLITE_FULL:
             raise ExhaustedError(text) from error
-        # Of the right version, and yet without its tables: as damaged as one that is no database.
-        if code in _DAMAGED or str(error).startswith("no such "):
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (opening and code not in _NOT_DAMAGE):
             raise CorruptError(text) from error
         raise DiskError(text) from error
+    except UnicodeError as error:  # even the text of an error may hold what was in the file
+        raise CorruptError("the catalogue: its text is no text") from error

@@ -1,0 +1,197 @@
+"""One suite for the SQLite catalogue and its twin; then what only a file can suffer."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.store.catalogue import Catalogue, ImageRecord, bitmap_of, pieces_of
+from enticed.store.memory_catalogue import MemoryCatalogue
+from enticed.store.sqlite import SqliteCatalogue, open_or_rebuild
+from protocol.errors import CorruptError, LocalError
+from protocol.identifiers import ImageId
+
+IMAGE, OTHER = ImageId(bytes(range(32))), ImageId(bytes(32))
+RECORD = ImageRecord(IMAGE, b"\xf0", False, 1.5, 2.5)
+PLAIN = Order("a", "ubuntu:24.04", 10.0)
+FULL = Order(
+    "b/é", str(IMAGE), 5.0, 99.5, Priority.PREWARM, 60.0, OrderState.FAILED, IMAGE, Failure.NO_SPACE, "full", 7.0, 8.0
+)
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def catalogue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalogue]:
+    made: Catalogue = SqliteCatalogue.open(tmp_path / "c") if request.param == "sqlite" else MemoryCatalogue()
+    yield made
+    made.close()
+
+
+def test_images(catalogue: Catalogue) -> None:
+    assert catalogue.images() == ()
+    catalogue.put_image(RECORD)
+    catalogue.put_image(replace(RECORD, image=OTHER, ready=True))
+    changed = replace(RECORD, durable=b"\xff", ready=True, last_used_at=9.0)
+    catalogue.put_image(changed)
+    assert catalogue.images() == (replace(RECORD, image=OTHER, ready=True), changed)
+    catalogue.delete_image(OTHER)
+    catalogue.delete_image(OTHER)
+    assert catalogue.images() == (changed,)
+
+
+def test_orders(catalogue: Catalogue) -> None:
+    catalogue.put_order(PLAIN)
+    catalogue.put_order(FULL)
+    assert catalogue.orders() == (FULL, PLAIN)
+    catalogue.put_order(replace(PLAIN, state=OrderState.READY, image=IMAGE))
+    assert catalogue.orders() == (FULL, replace(PLAIN, state=OrderState.READY, image=IMAGE))
+    assert isinstance(catalogue.orders()[0].image, ImageId)
+    catalogue.delete_order("a")
+    catalogue.delete_order("none")
+    assert catalogue.orders() == (FULL,)
+
+
+def test_addresses(catalogue: Catalogue) -> None:
+    catalogue.put_addresses(("b:1", "a:1"))
+    assert catalogue.addresses() == ("b:1", "a:1")
+    catalogue.put_addresses(("[::1]:2",))
+    assert catalogue.addresses() == ("[::1]:2",)
+    catalogue.put_addresses(())
+    assert catalogue.addresses() == ()
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_a_bitmap_comes_back(durable: list[bool]) -> None:
+    pieces = np.array(durable, np.bool_)
+    assert pieces_of(bitmap_of(pieces), len(durable)).tolist() == durable
+    assert not pieces_of(bitmap_of(pieces) + b"\xff", len(durable)).any()
+
+
+# --- the file alone ---
+
+
+def test_all_is_there_after_opening_again(tmp_path: Path) -> None:
+    with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
+        catalogue.put_image(RECORD)
+        catalogue.put_order(FULL)
+        catalogue.put_addresses(("a:1",))
+    with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
+        assert (catalogue.images(), catalogue.orders(), catalogue.addresses()) == ((RECORD,), (FULL,), ("a:1",))
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    with closing(SqliteCatalogue.open(tmp_path / "c")), closing(sqlite3.connect(tmp_path / "c")) as other:
+        (mode,) = other.execute("PRAGMA journal_mode").fetchone()
+        assert mode == "wal"
+    with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
+        (level,) = catalogue._connection.execute("PRAGMA synchronous").fetchone()
+        assert level == 2, "FULL"
+
+
+def test_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    SqliteCatalogue.open(tmp_path / "c").close()
+    with closing(sqlite3.connect(tmp_path / "c")) as other:
+        other.execute("PRAGMA user_version = 2")
+    before = (tmp_path / "c").read_bytes()
+    with pytest.raises(LocalError, match="of version 2, newer than 1"):
+        open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
+    assert (tmp_path / "c").read_bytes() == before
+    assert not (tmp_path / "damaged").exists()
+
+
+def filled(path: Path, orders: int = 200) -> None:
+    with closing(SqliteCatalogue.open(path)) as catalogue:
+        catalogue.put_image(RECORD)
+        catalogue.put_addresses(("a:1", "b:2"))
+        for number in range(orders):
+            catalogue.put_order(replace(PLAIN, key=f"order {number:04}", created_at=float(number)))
+
+
+def test_garbage_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes(b"garbage" * 1000)
+    (tmp_path / "c-wal").write_bytes(b"more garbage")
+    catalogue, trouble = open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
+    with closing(catalogue):
+        assert catalogue.images() == ()
+    assert trouble is not None
+    assert "kept as damaged, 0 orders were saved" in trouble
+    assert (tmp_path / "damaged").read_bytes() == b"garbage" * 1000
+    assert open_and_close(tmp_path) is None
+
+
+def open_and_close(tmp_path: Path) -> str | None:
+    catalogue, trouble = open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
+    catalogue.close()
+    return trouble
+
+
+def test_what_can_be_read_of_a_damaged_catalogue_is_saved(tmp_path: Path) -> None:
+    filled(tmp_path / "c")
+    data = bytearray((tmp_path / "c").read_bytes())
+    data[-4096:] = b"\xaa" * 4096  # a page of the orders, the largest table
+    (tmp_path / "c").write_bytes(data)
+    catalogue, trouble = open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
+    with closing(catalogue):
+        saved = catalogue.orders()
+        assert 0 < len(saved) < 200
+        assert all(order == replace(PLAIN, key=order.key, created_at=order.created_at) for order in saved)
+        assert catalogue.images() == (), "nothing is believed about images"
+        assert catalogue.addresses() == ("a:1", "b:2")
+    assert trouble is not None
+    assert f"{len(saved)} orders were saved" in trouble
+
+
+def test_a_catalogue_without_its_tables_is_damaged(tmp_path: Path) -> None:
+    filled(tmp_path / "c", 3)
+    with closing(sqlite3.connect(tmp_path / "c")) as other:
+        other.execute("DROP TABLE images")
+    catalogue, trouble = open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
+    with closing(catalogue):
+        assert len(catalogue.orders()) == 3
+        assert catalogue.images() == ()
+    assert trouble is not None
+
+
+def test_a_row_that_makes_no_sense_is_none(tmp_path: Path) -> None:
+    filled(tmp_path / "c", 2)
+    with closing(sqlite3.connect(tmp_path / "c")) as other, other:
+        other.execute("INSERT INTO images VALUES (x'00', x'', 1, 0, 0)")
+        other.execute("INSERT INTO orders VALUES ('x', 0, 'no json'), ('y', 0, '{}'), ('z', 0, '[]')")
+    with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
+        assert catalogue.images() == (RECORD,)
+        assert len(catalogue.orders()) == 2
+
+
+def test_damage_met_later_is_told(tmp_path: Path) -> None:
+    filled(tmp_path / "c")
+    with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
+        with closing(sqlite3.connect(tmp_path / "c")) as other:  # so that the first must read the file again
+            other.execute("DELETE FROM addresses")
+            other.commit()
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with (tmp_path / "c").open("r+b") as file:
+            file.write(b"\xaa" * (tmp_path / "c").stat().st_size)
+        with pytest.raises(CorruptError):
+            catalogue.images()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_damage_gives_a_catalogue(tmp_path: Path, seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    filled(tmp_path / "c", 60)
+    data = bytearray((tmp_path / "c").read_bytes())
+    for at in dice.integers(0, len(data), 1 + seed * 10):
+        data[at] ^= int(dice.integers(1, 256))
+    (tmp_path / "c").write_bytes(data[: len(data) - seed % 3 * 2000])
+    try:
+        open_and_close(tmp_path)
+    except LocalError as error:
+        assert "newer than" in str(error)  # the damage hit the version
+        return
+    assert open_and_close(tmp_path) is None, "and then a sound one"

@@ -1,0 +1,467 @@
+"""The store on real files: pulls, imports, what is durable, what is refused."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enticed.core.orders import Order, OrderState
+from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from enticed.store.store import Store
+from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, LocalError, MalformedError
+from protocol.identifiers import ImageId
+from protocol.limits import MIB, STATEMENT_MAX_SIZE_BYTES, STATEMENTS_MAX_COUNT
+from protocol.manifest import decode_pages
+from tests.store.making import (
+    NOW, Made, all_pieces, hidden, made_of, make_image, open_store, publish, pull,
+)  # fmt: skip
+
+NOBODY = ImageId(bytes(32))
+
+
+def raw_of(state_dir: Path, made: Made) -> bytes:
+    return (state_dir / "images" / str(made.image) / "raw").read_bytes()
+
+
+def mode_of(state_dir: Path, made: Made) -> int:
+    return (state_dir / "images" / str(made.image) / "raw").stat().st_mode & 0o777
+
+
+def test_a_pull_from_nothing_to_ready(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        assert store.images() == ()
+        stored = store.begin_pull(made.root.encoded, made.pages, (b"statement",))
+        assert (stored.ready, stored.durable.any(), stored.created_at) == (False, False, NOW)
+        assert os.fstat(stored.raw_fd).st_size == made.root.virtual_size_bytes
+        assert stored.allocated_bytes() == 0
+        made.write_fd(stored.raw_fd, [0, 2])
+        store.mark_durable(made.image, np.array([0, 2]))
+        assert np.flatnonzero(stored.durable).tolist() == [0, 2]
+        assert not store.vouch(made.image).ready
+        with pytest.raises(LocalError, match="not whole"):
+            store.finish(made.image)
+        fd = stored.raw_fd
+        made.write_fd(fd)
+        store.mark_durable(made.image, all_pieces(made))
+        store.finish(made.image)
+        store.finish(made.image)
+        assert stored.ready
+        assert stored.raw_fd == fd, "whoever reads from it goes on"
+        with pytest.raises(OSError, match="Bad file"):
+            os.pwrite(fd, b"x", 0)
+        assert stored.path.read_bytes() == made.raw
+        assert mode_of(tmp_path, made) == 0o440
+        assert hidden(tmp_path) == []
+        assert store.troubles == ()
+
+
+def test_what_is_stored_is_there_after_opening_again(tmp_path: Path) -> None:
+    whole, half = make_image(1), make_image(2)
+    with open_store(tmp_path) as store:
+        publish(store, whole, (b"one", b"two"))
+        stored = store.begin_pull(half.root.encoded, half.pages, ())
+        half.write_fd(stored.raw_fd, [1])
+        store.mark_durable(half.image, np.array([1]))
+    with open_store(tmp_path) as store:
+        assert store.troubles == ()
+        first, second = store.image(whole.image), store.image(half.image)
+        assert (first.ready, sorted(first.statements)) == (True, [b"one", b"two"])
+        assert first.root.encoded == whole.root.encoded
+        assert second.durable.tolist() == [False, True, False, False, False, False]
+        pull(store, half)
+        assert raw_of(tmp_path, half) == half.raw
+
+
+def test_an_image_of_zeros_is_ready_at_once(tmp_path: Path) -> None:
+    made = made_of([], 5 * MIB)
+    with open_store(tmp_path) as store:
+        store.begin_pull(made.root.encoded, made.pages, ())
+        assert store.vouch(made.image).ready
+    assert raw_of(tmp_path, made) == made.raw
+
+
+def test_an_image_of_one_byte(tmp_path: Path) -> None:
+    made = made_of([(0, b"x")], 1)
+    with open_store(tmp_path) as store:
+        assert pull(store, made).ready
+        assert store.audit(made.image).all()
+    assert raw_of(tmp_path, made) == b"x"
+
+
+def test_the_manifest_is_read_back(tmp_path: Path) -> None:
+    made = make_image(3)
+    with open_store(tmp_path) as store:
+        stored = publish(store, made)
+        everything = stored.all_fragments()
+        assert np.array_equal(everything.offsets_bytes, made.fragments.offsets_bytes)
+        assert np.array_equal(everything.digests, made.fragments.digests)
+        assert stored.fragments(2) is stored.fragments(2)
+        first, after = made.root.first_fragments[2:4].tolist()
+        assert np.array_equal(stored.fragments(2).digests, made.fragments.digests[first:after])
+        assert stored.read_pages(36, 36) == made.pages[36:72]
+        assert stored.read_pages(len(made.pages) - 1, 100) == made.pages[-1:]
+
+
+def test_a_damaged_page_is_told(tmp_path: Path) -> None:
+    made = make_image(3)
+    with open_store(tmp_path) as store:
+        stored = publish(store, made)
+        with (stored.path.parent / "pages").open("r+b") as file:
+            file.write(b"\xff")
+        with pytest.raises(CorruptError):
+            stored.fragments(0)
+        assert store.audit(made.image).tolist() == [False, True, True, True, True, True]
+        os.truncate(stored.path.parent / "pages", 10)
+        with pytest.raises(CorruptError, match="cut short"):
+            stored.all_fragments()
+        with pytest.raises(CorruptError, match="cut short"):
+            stored.fragments(4)
+
+
+@pytest.mark.parametrize("at", [0, 40])
+def test_a_manifest_that_is_none_leaves_nothing(tmp_path: Path, at: int) -> None:
+    made = make_image(1)
+    broken = bytearray(made.pages)
+    broken[at] ^= 1
+    with open_store(tmp_path) as store:
+        with pytest.raises(CorruptError):
+            store.begin_pull(made.root.encoded, bytes(broken), ())
+        with pytest.raises(MalformedError):
+            store.begin_pull(made.root.encoded[:-1], made.pages, ())
+        with pytest.raises(LocalError, match="a statement has at most"):
+            store.begin_pull(made.root.encoded, made.pages, (bytes(STATEMENT_MAX_SIZE_BYTES + 1),))
+        assert store.images() == ()
+        assert store.space().promised_bytes == 0
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+def test_a_begun_pull_goes_on(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, (b"one",))
+        assert store.begin_pull(made.root.encoded, made.pages, (b"two", b"one")) is stored
+        assert stored.statements == (b"one", b"two")
+
+
+def test_statements_are_kept_once_and_so_many(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        publish(store, made, (b"0", b"0"))
+        for number in range(2 * STATEMENTS_MAX_COUNT):
+            store.add_statement(made.image, str(number).encode())
+        kept = store.image(made.image).statements
+        assert kept == tuple(str(number).encode() for number in range(STATEMENTS_MAX_COUNT))
+        with pytest.raises(AbsentError):
+            store.add_statement(NOBODY, b"x")
+    with open_store(tmp_path) as store:
+        assert set(store.image(made.image).statements) == set(kept)
+
+
+def test_a_damaged_statement_is_dropped(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        publish(store, made, (b"one", b"two"))
+    statements = tmp_path / "images" / str(made.image) / "statements"
+    sorted(statements.iterdir())[0].write_bytes(b"damaged")
+    sorted(statements.iterdir())[1].with_name(".new-x").write_bytes(b"half")
+    with open_store(tmp_path) as store:
+        assert len(store.image(made.image).statements) == 1
+    assert len(list(statements.iterdir())) == 1
+
+
+# --- imports ---
+
+
+def test_an_import_is_ready_when_committed(tmp_path: Path) -> None:
+    made = make_image(4)
+    with open_store(tmp_path) as store:
+        with store.begin_import(MIB) as draft:
+            assert store.space().promised_bytes == MIB
+            made.write_fd(draft.raw_fd)
+            assert store.images() == ()
+            stored = draft.commit(made.root, made.pages, (b"s",))
+            with pytest.raises(LocalError, match="is over"):
+                draft.commit(made.root, made.pages, ())
+        assert stored.ready
+        assert stored.durable.all()
+        assert store.audit(made.image).all()
+        assert store.space().promised_bytes == 0
+        assert mode_of(tmp_path, made) == 0o440
+        with pytest.raises(OSError, match="Bad file"):
+            os.pwrite(stored.raw_fd, b"x", 0)
+    assert hidden(tmp_path) == []
+    assert raw_of(tmp_path, made) == made.raw
+
+
+def test_an_import_that_is_left_leaves_nothing(tmp_path: Path) -> None:
+    made = make_image(4)
+    with open_store(tmp_path) as store:
+        with pytest.raises(RuntimeError), store.begin_import(MIB) as draft:
+            made.write_fd(draft.raw_fd)
+            raise RuntimeError
+        assert store.space().promised_bytes == 0
+        with store.begin_import() as draft:
+            os.ftruncate(draft.raw_fd, made.root.virtual_size_bytes + 1)
+            with pytest.raises(LocalError, match="more than the image's"):
+                draft.commit(made.root, made.pages, ())
+        with store.begin_import() as draft, pytest.raises(CorruptError):
+            draft.commit(make_image(5).root, made.pages, ())
+        assert store.images() == ()
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+def test_an_import_of_what_is_here_keeps_what_is_here(tmp_path: Path) -> None:
+    made = make_image(4)
+    with open_store(tmp_path) as store:
+        first = publish(store, made, (b"one",))
+        inode = first.path.stat().st_ino
+        assert publish(store, made, (b"two",)) is first
+        assert first.path.stat().st_ino == inode
+        assert first.statements == (b"one", b"two")
+    assert hidden(tmp_path) == []
+
+
+def test_an_import_completes_a_pull(tmp_path: Path) -> None:
+    made = make_image(4)
+    with open_store(tmp_path) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, ())
+        made.write_fd(stored.raw_fd, [1, 3])
+        store.mark_durable(made.image, np.array([1, 3]))
+        assert publish(store, made) is stored
+        assert stored.ready
+    assert raw_of(tmp_path, made) == made.raw
+
+
+def test_a_wrong_import_completes_nothing(tmp_path: Path) -> None:
+    made, other = make_image(4), make_image(5)
+    with open_store(tmp_path) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, ())
+        with store.begin_import() as draft:
+            other.write_fd(draft.raw_fd)
+            os.ftruncate(draft.raw_fd, made.root.virtual_size_bytes)
+            draft.commit(made.root, made.pages, ())
+        assert not stored.ready
+        assert not stored.durable.any()
+
+
+# --- forgetting, holding ---
+
+
+def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
+    made, other = make_image(1), make_image(2)
+    with open_store(tmp_path) as store:
+        publish(store, made)
+        publish(store, other)
+        used_bytes = store.space().used_bytes
+        store.forget(made.image)
+        assert store.space().used_bytes < used_bytes
+        with pytest.raises(AbsentError):
+            store.image(made.image)
+        with pytest.raises(AbsentError):
+            store.forget(made.image)
+        for call in (store.hold, store.vouch, store.finish, store.audit, store.touch):
+            with pytest.raises(AbsentError):
+                call(made.image)
+    assert [entry.name for entry in (tmp_path / "images").iterdir()] == [str(other.image)]
+    with open_store(tmp_path) as store:
+        assert [image.image for image in store.images()] == [other.image]
+        publish(store, made)
+
+
+def test_what_is_held_is_not_forgotten(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        publish(store, made)
+        first, second = store.hold(made.image), store.hold(made.image)
+        assert first.image is store.image(made.image)
+        first.close()
+        first.close()
+        assert store.held(made.image) == 1
+        with pytest.raises(LocalError, match="is open"):
+            store.forget(made.image)
+        second.close()
+        store.forget(made.image)
+
+
+def test_a_descriptor_is_opened_when_needed_and_closed_when_forgotten(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        publish(store, made)
+        before = len(os.listdir("/proc/self/fd"))
+        with store.hold(made.image) as hold:
+            assert hold.image.raw_fd == hold.image.raw_fd
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+        store.forget(made.image)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_use_is_remembered(tmp_path: Path) -> None:
+    made = make_image(1)
+    times = iter([1.0, 2.0, 3.0, 4.0])
+    with Store.open(tmp_path, None, 0, lambda: next(times)) as store:
+        stored = publish(store, made)
+        assert (stored.created_at, stored.last_used_at) == (2.0, 2.0)
+        store.touch(made.image)
+    with open_store(tmp_path) as store:
+        assert (store.image(made.image).created_at, store.image(made.image).last_used_at) == (2.0, 3.0)
+
+
+# --- right and wrong ---
+
+
+def test_an_audit_finds_what_is_wrong_and_changes_nothing(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        stored = publish(store, made)
+        os.chmod(stored.path, 0o600)
+        with stored.path.open("r+b") as file:
+            file.seek(2 * MIB)
+            file.write(b"rot")
+        assert store.audit(made.image).tolist() == [True, True, False, True, True, True]
+        assert store.audit(made.image, np.array([2, 5])).tolist() == [False, True]
+        assert stored.ready
+
+
+def test_what_is_retracted_is_written_again(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        stored = publish(store, made)
+        fd = stored.raw_fd
+        store.retract(made.image, np.array([2]))
+        assert (stored.ready, stored.durable[2], stored.durable[1]) == (False, False, True)
+        assert mode_of(tmp_path, made) == 0o600
+        assert stored.raw_fd == fd
+        made.write_fd(fd, [2])
+        store.mark_durable(made.image, np.array([2]))
+        store.finish(made.image)
+        assert mode_of(tmp_path, made) == 0o440
+
+
+def test_what_nobody_vouches_for_is_hashed(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, ())
+        made.write_fd(stored.raw_fd, [0, 1, 3])
+        os.pwrite(stored.raw_fd, b"wrong", 3 * MIB)
+        store.mark_durable(made.image, np.array([0]))
+    with open_store(tmp_path) as store:
+        assert np.flatnonzero(store.image(made.image).durable).tolist() == [0]
+        assert np.flatnonzero(store.vouch(made.image).durable).tolist() == [0, 1]
+        made.write_fd(store.image(made.image).raw_fd)
+        assert store.vouch(made.image).ready
+
+
+# --- names, orders, addresses ---
+
+
+def test_a_name_never_falls_back(tmp_path: Path) -> None:
+    first, second = ImageId(bytes(32)), ImageId(bytes([1]) * 32)
+    with open_store(tmp_path) as store:
+        with pytest.raises(AbsentError):
+            store.name("ubuntu:24.04")
+        store.save_name("ubuntu:24.04", 5, first, 1000, b"five")
+        store.save_name("ubuntu:24.04", 5, first, 1000, b"five")
+        with pytest.raises(DeniedError, match="is an older one"):
+            store.save_name("ubuntu:24.04", 4, second, 2000, b"four")
+        with pytest.raises(DeniedError, match="two meanings"):
+            store.save_name("ubuntu:24.04", 5, second, 2000, b"other")
+        store.save_name("ubuntu:24.04", 6, second, 2000, b"six")
+        store.save_name("debian", 1, first, 3000, b"one")
+    (tmp_path / "catalogue.sqlite").write_bytes(b"garbage")
+    with open_store(tmp_path) as store:
+        assert [saved.name for saved in store.names()] == ["debian", "ubuntu:24.04"]
+        saved = store.name("ubuntu:24.04")
+        assert (saved.version, saved.image, saved.expires_at, saved.envelope) == (6, second, 2000, b"six")
+        with pytest.raises(DeniedError):
+            store.save_name("ubuntu:24.04", 5, first, 9000, b"five")
+
+
+def test_a_damaged_name_is_told_and_only_that_one_lost(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.save_name("a", 1, NOBODY, 1000, b"a")
+        store.save_name("b", 1, NOBODY, 1000, b"b")
+    files = sorted((tmp_path / "names").iterdir())
+    data = bytearray(files[0].read_bytes())
+    data[40] ^= 1
+    files[0].write_bytes(data)
+    files[0].with_name(".new-x").write_bytes(b"half")
+    with open_store(tmp_path) as store:
+        assert len(store.names()) == 1
+        assert len(store.troubles) == 1
+        assert files[0].name in store.troubles[0]
+        store.save_name("a", 1, NOBODY, 1000, b"a")
+        store.save_name("b", 1, NOBODY, 1000, b"b")
+    with open_store(tmp_path) as store:
+        assert (len(store.names()), store.troubles) == (2, ())
+
+
+def test_orders_and_addresses_survive(tmp_path: Path) -> None:
+    late, early = Order("late", "a", 2.0), Order("early", "b", 1.0)
+    with open_store(tmp_path) as store:
+        store.save_order(late)
+        store.save_order(early)
+        store.save_order(replace(late, state=OrderState.FETCHING, image=NOBODY))
+        store.delete_order("early")
+        store.save_order(early)
+        store.remember_addresses(["b:1", "a:1", "b:1", *(f"c:{port}" for port in range(1000))])
+    with open_store(tmp_path) as store:
+        assert store.orders() == (early, replace(late, state=OrderState.FETCHING, image=NOBODY))
+        assert store.remembered_addresses()[:3] == ("b:1", "a:1", "c:0")
+        assert len(store.remembered_addresses()) == ADDRESSES_REMEMBERED_MAX_COUNT
+        store.delete_order("late")
+        assert store.orders() == (early,)
+
+
+# --- space ---
+
+
+def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
+    made, other = make_image(1), make_image(2)
+    with open_store(tmp_path) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, ())
+        claimed_bytes = store.space().promised_bytes
+        assert made.root.total_data_bytes <= claimed_bytes < made.root.total_data_bytes + 5 * 4096
+        assert store.space().used_bytes == 0
+        made.write_fd(stored.raw_fd)
+        assert store.space().promised_bytes < claimed_bytes
+        assert store.space().used_bytes + store.space().promised_bytes == claimed_bytes
+        store.mark_durable(made.image, all_pieces(made))
+        store.finish(made.image)
+        assert store.space().promised_bytes == 0
+        assert store.space().used_bytes == claimed_bytes
+    with open_store(tmp_path, quota_bytes=claimed_bytes + 1) as store:
+        with pytest.raises(ExhaustedError, match=r"quota is full: .* needed, 1 bytes left of"):
+            store.begin_pull(other.root.encoded, other.pages, ())
+        with store.begin_import() as draft, pytest.raises(ExhaustedError, match="quota is full"):
+            draft.commit(other.root, other.pages, ())
+        with pytest.raises(ExhaustedError, match="quota is full"):
+            store.begin_import(MIB)
+        assert store.image(made.image).ready
+        store.forget(made.image)
+        store.begin_pull(other.root.encoded, other.pages, ())
+    assert hidden(tmp_path) == []
+
+
+def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path, reserve_bytes=1 << 60) as store:
+        with pytest.raises(ExhaustedError, match="the disk is full: .* left for the guests"):
+            store.begin_pull(made.root.encoded, made.pages, ())
+        assert store.images() == ()
+    with open_store(tmp_path) as store:
+        store.begin_pull(made.root.encoded, made.pages, ())
+    with open_store(tmp_path, reserve_bytes=1 << 60) as store:
+        with pytest.raises(ExhaustedError, match="the disk is full"):
+            store.begin_pull(made.root.encoded, made.pages, ())
+        assert len(store.images()) == 1, "what was begun stays begun"
+
+
+def test_a_large_sparse_image_takes_nothing(tmp_path: Path) -> None:
+    made = made_of([(0, b"x" * 4096), (63 << 30, b"y" * 4096)], 64 << 30)
+    with open_store(tmp_path, quota_bytes=MIB) as store:
+        stored = pull(store, made)
+        assert store.audit(made.image).all()
+        assert stored.allocated_bytes() < MIB
