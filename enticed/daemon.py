@@ -18,6 +18,7 @@ from enticed.control.server import ControlServer
 from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import OrderState
+from enticed.engine.addresses import StoredAddresses
 from enticed.engine.clock import SteadyClock
 from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
@@ -36,7 +37,7 @@ from enticed.host_address import join_address, own_address
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, is_founder, load_identity
 from enticed.identity.publisher import load_publisher
-from enticed.limits import ADDRESSES_SAVE_INTERVAL_S, STATUS_INTERVAL_S
+from enticed.limits import STATUS_INTERVAL_S
 from enticed.notify import Notifier
 from enticed.overlay.udp import UdpOverlay
 from enticed.store.store import Store
@@ -129,7 +130,7 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
         publishing=publishing,
         planning=planning,
         lag=lag,
-        dht_nodes=lambda: overlay.nodes,
+        dht_nodes=lambda: overlay.contacts,
     )
     engine = DaemonEngine(parts)
     control = ControlServer(engine, config.socket, config.socket_group)
@@ -141,7 +142,6 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     tasks = Tasks()
     stack.push_async_callback(tasks.close)
     tasks.spawn(lag.run(), "lag meter")
-    tasks.spawn(_remember_addresses(store, overlay), "remember addresses")
     ledger.start()
     _take_up(driver, store)
     discovery.start()
@@ -167,11 +167,15 @@ def _dice() -> np.random.Generator:
 async def _start_overlay(
     config: Config, identity: HostIdentity, network: PeerNetwork, store: Store, stack: AsyncExitStack
 ) -> UdpOverlay:
+    memory = StoredAddresses(store)
+    stack.push_async_callback(memory.close)
     overlay = UdpOverlay(
         identity,
         listen=network.listening,
         advertise=network.advertised,
-        bootstrap=(*config.bootstrap, *identity.bootstrap, *store.remembered_addresses()),
+        bootstrap=(*config.bootstrap, *identity.bootstrap),
+        memory=memory,
+        dial_networks=config.dial_networks,
     )
     await overlay.start()
     stack.push_async_callback(overlay.close)
@@ -216,12 +220,6 @@ async def _feed_watchdog(notifier: Notifier, engine: DaemonEngine) -> None:
         notifier.alive()
         status = engine.status()
         notifier.status(f"{status.images} images, {status.peers} peers, {status.uploads} uploads")
-
-
-async def _remember_addresses(store: Store, overlay: UdpOverlay) -> None:
-    while True:
-        await asyncio.sleep(ADDRESSES_SAVE_INTERVAL_S)
-        await asyncio.to_thread(store.remember_addresses, overlay.known_addresses())
 
 
 def _advertised(config: Config) -> tuple[str, ...]:

@@ -162,8 +162,29 @@ ORDER_WATCHERS_MAX_COUNT = 64
 PROGRESS_INTERVAL_S = 0.2
 PLAN_TIMEOUT_S = 10.0
 PLAN_PROVIDERS_MAX_COUNT = 8
-ADDRESSES_SAVE_INTERVAL_S = 300.0
 VERIFY_BATCH_PIECES = 64
 STATUS_INTERVAL_S = 10.0
 LAG_SAMPLE_INTERVAL_S = 0.1
 LAG_SAMPLES_KEPT_COUNT = 600
+
+# --- overlay ---
+PAIRS_MAX_COUNT = 8192
+"""Hosts whose keys are kept; one that was not heard for longest is met again when it is needed."""
+PAIRS_PER_PEER_COUNT = 2
+ENDPOINTS_PER_PEER_COUNT = 4
+PAIR_LIFETIME_S = 3600.0
+"""Then two hosts meet anew and look at each other's certificates; after twice that nothing is heard without it."""
+COOKIE_SLOT_S = 10
+GREETINGS_MAX_COUNT = 512
+GREETING_QUEUE_MAX_COUNT = 8
+GREETING_TRIES = 3
+GREETING_RETRY_S = 0.1
+"""Before the second time; longer by as much before each further one."""
+KNOCKS_PER_S = 1000
+PROOFS_PER_S = 500
+"""A stranger's proof costs half a millisecond."""
+UNKNOWN_ANSWERS_PER_S = 200
+REGREETS_PER_S = 50
+CHECKED_RECORDS_MAX_COUNT = 8192
+DATAGRAM_ROUTES_MAX_COUNT = 16_384
+DATAGRAM_RECEIVE_BUFFER_SIZE_BYTES = 1 * MIB

@@ -124,7 +124,7 @@ def hello_key(authority: bytes) -> bytes:
 
 
 def seal_hello(hello: Hello, key: bytes, nonce: bytes) -> bytes:
-    """A hello's datagram; a knock is padded to the largest. `LocalError` if it does not fit. `nonce`: 12 random bytes."""
+    """A hello's datagram, a knock's of the largest size. `LocalError` if it does not fit. `nonce`: 12 random bytes."""
     packed = HELLOS.encode(hello)
     if len(packed) > HELLO_MAX_SIZE_BYTES:
         raise LocalError(f"a hello of {len(packed)} bytes does not fit a datagram")
@@ -180,7 +180,7 @@ class Meeting:
 
 
 class Pair:
-    """The keys of two hosts that have met, as one of them holds them, and which of the other's datagrams it has seen."""
+    """The keys of two hosts that have met, as one of them holds them, and what it has seen of the other."""
 
     def __init__(self, node: NodeId, private: X25519PrivateKey, peer: NodeCredential, meeting: Meeting) -> None:
         """`DeniedError` without a version in common, `MalformedError` for a key that no pair can come of."""
@@ -211,7 +211,7 @@ class Pair:
         return hmac.compare_digest(expected, proof)
 
     def seal(self, payload: bytes, counter: int) -> bytes:
-        """A datagram. `counter` from 1 on, never the same again while this host's epoch is. `LocalError` if too large."""
+        """A datagram. `counter`: from 1 on, each used once in this host's epoch. `LocalError` if it does not fit."""
         if len(payload) > PAYLOAD_MAX_SIZE_BYTES:
             raise LocalError(f"{len(payload)} bytes do not fit a datagram")
         header = _SEALED.pack(Kind.SEALED, self.tag_out, counter)
@@ -247,7 +247,7 @@ def _derive(material: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def read_tag(data: bytes) -> tuple[bytes, int]:
-    """Tag and counter of a sealed datagram, or of an answer to one that could not be opened. `MalformedError` if none."""
+    """Tag and counter of a sealed datagram, or of an answer to an unknown one. `MalformedError` if it is too short."""
     if len(data) < DATAGRAM_MIN_SIZE_BYTES:
         raise MalformedError(f"a datagram of {len(data)} bytes")
     _, tag, counter = _SEALED.unpack_from(data)

@@ -17,7 +17,8 @@ from protocol.datagram import PAYLOAD_MAX_SIZE_BYTES
 from protocol.errors import MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.limits import NAME_RECORD_MAX_SIZE_BYTES
-from protocol.records import PROVIDER_RECORD_MAX_SIZE_BYTES, check_address
+from protocol.records import PROVIDER_RECORD_MAX_SIZE_BYTES
+from protocol.token import split_address
 
 CONTACTS_MAX_COUNT = 16
 PROVIDERS_MAX_COUNT = 8
@@ -173,7 +174,7 @@ def fitting_values(
     population: int,
     contacts: tuple[Contact, ...],
 ) -> Values:
-    """An answer that fits one datagram: the name, the nearest contacts, as many providers as then fit, more contacts."""
+    """An answer that fits one datagram: the name, the nearest contacts, the providers that then fit, more contacts."""
     room = PAYLOAD_MAX_SIZE_BYTES - _VALUES_SIZE_BYTES
     if name is not None:
         room -= len(name) + _BYTES_EXTRA_SIZE_BYTES
@@ -217,9 +218,7 @@ def unpack_endpoint(endpoint: bytes) -> tuple[str, int]:
 
 def read_endpoint(text: str) -> bytes:
     """The endpoint of `host:port` or `[v6]:port`, as addresses are written; `MalformedError` for anything else."""
-    check_address(text)
-    host, _, port = text.rpartition(":")
-    return pack_endpoint(host.strip("[]"), int(port))
+    return pack_endpoint(*split_address(text))
 
 
 def endpoint_text(endpoint: bytes) -> str:

@@ -21,6 +21,7 @@ from protocol.errors import CorruptError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
 from protocol.limits import ADDRESSES_MAX_COUNT
 from protocol.messages import Address
+from protocol.token import split_address
 
 PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 
@@ -127,15 +128,8 @@ def open_provider(data: bytes) -> ProviderRecord:
 
 
 def check_address(text: str) -> None:
-    """`MalformedError` unless `text` is `host:port` or `[v6]:port` in the one canonical form, and can be dialled."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        ip = ip_address(host[1:-1] if bracketed else host)
-    except ValueError as error:
-        raise MalformedError("an address whose host is not numeric") from error
-    if not colon or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
-        raise MalformedError("an address without a port")
-    canonical = f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
-    if canonical != text or "%" in text or ip.is_unspecified or ip.is_multicast:
+    """`MalformedError` unless this is a numeric `host:port` or `[v6]:port` in its one spelling that can be dialled."""
+    host, _ = split_address(text)
+    ip = ip_address(host)
+    if ip.is_unspecified or ip.is_multicast:
         raise MalformedError("an address that nobody can dial")

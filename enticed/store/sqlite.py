@@ -205,7 +205,7 @@ _NOT_DAMAGE = {
 
 @contextmanager
 def _told(*, opening: bool = False) -> Iterator[None]:
-    """While opening, whatever SQLite says of a file that is its own fault means damage: there are many ways to say it."""
+    """While opening, whatever SQLite says that is the file's own fault means damage: it has many ways to say so."""
     try:
         yield
     except sqlite3.Error as error:

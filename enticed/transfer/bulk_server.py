@@ -181,7 +181,8 @@ class ServedConnection:
             failure = error
             self._say(Refused(Refusal.BROKEN_HERE))
         finally:
-            self._loop.call_soon_threadsafe(consignment.on_closed, max(0, self._stream.sent_bytes), failure)
+            sent_bytes = 0 if failure else max(0, self._stream.sent_bytes)
+            self._loop.call_soon_threadsafe(consignment.on_closed, sent_bytes, failure)
 
     def _say(self, reply: Busy | Refused) -> None:
         self._stream.send(self._session.reply(reply), time.monotonic() + self._timing.send_s)

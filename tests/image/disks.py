@@ -47,7 +47,7 @@ def qemu_img(*arguments: str | Path) -> str:
 
 def same_for_the_guest(first: Path, first_format: str, second: Path, second_format: str) -> bool:
     """What `qemu-img compare` says: the guest would see the same."""
-    command = [need("qemu-img"), "compare", "-f", first_format, "-F", second_format, first, second]
+    command = [str(need("qemu-img")), "compare", "-f", first_format, "-F", second_format, str(first), str(second)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

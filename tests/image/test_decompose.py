@@ -27,12 +27,12 @@ from tests.image.disks import MIB, allocated_bytes, ext4_disk, noise, open_descr
 from tests.programs import need, need_root
 
 
-def taken_apart(path: Path, sink: Path | None = None, **options: bool) -> Decomposition:
+def taken_apart(path: Path, sink: Path | None = None, *, digests: bool = False) -> Decomposition:
     with opened(path) as fd:
         if sink is None:
-            return decompose(inspect(fd), workers=2, **options)
+            return decompose(inspect(fd), workers=2, digests=digests)
         with opened(sink, os.O_RDWR | os.O_CREAT) as target:
-            return decompose(inspect(fd), target, workers=2, **options)
+            return decompose(inspect(fd), target, workers=2, digests=digests)
 
 
 def check_against(content: bytes, found: Decomposition) -> None:

@@ -188,10 +188,7 @@ def test_any_damage_gives_a_catalogue(tmp_path: Path, seed: int) -> None:
     data = bytearray((tmp_path / "c").read_bytes())
     for at in dice.integers(0, len(data), 1 + seed * 10):
         data[at] ^= int(dice.integers(1, 256))
+    data[60:64] = bytes(3) + b"\1"  # but for the version: a newer one is refused, not repaired
     (tmp_path / "c").write_bytes(data[: len(data) - seed % 3 * 2000])
-    try:
-        open_and_close(tmp_path)
-    except LocalError as error:
-        assert "newer than" in str(error)  # the damage hit the version
-        return
+    open_and_close(tmp_path)
     assert open_and_close(tmp_path) is None, "and then a sound one"

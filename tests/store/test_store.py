@@ -13,10 +13,7 @@ from enticed.store.store import Store
 from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, LocalError, MalformedError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB, STATEMENT_MAX_SIZE_BYTES, STATEMENTS_MAX_COUNT
-from protocol.manifest import decode_pages
-from tests.store.making import (
-    NOW, Made, all_pieces, hidden, made_of, make_image, open_store, publish, pull,
-)  # fmt: skip
+from tests.store.making import NOW, Made, all_pieces, hidden, made_of, make_image, open_store, publish, pull
 
 NOBODY = ImageId(bytes(32))
 
@@ -165,8 +162,9 @@ def test_a_damaged_statement_is_dropped(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         publish(store, made, (b"one", b"two"))
     statements = tmp_path / "images" / str(made.image) / "statements"
-    sorted(statements.iterdir())[0].write_bytes(b"damaged")
-    sorted(statements.iterdir())[1].with_name(".new-x").write_bytes(b"half")
+    first, second = sorted(statements.iterdir())
+    first.write_bytes(b"damaged")
+    second.with_name(".new-x").write_bytes(b"half")
     with open_store(tmp_path) as store:
         assert len(store.image(made.image).statements) == 1
     assert len(list(statements.iterdir())) == 1
@@ -199,9 +197,8 @@ def test_an_import_is_ready_when_committed(tmp_path: Path) -> None:
 def test_an_import_that_is_left_leaves_nothing(tmp_path: Path) -> None:
     made = make_image(4)
     with open_store(tmp_path) as store:
-        with pytest.raises(RuntimeError), store.begin_import(MIB) as draft:
+        with store.begin_import(MIB) as draft:
             made.write_fd(draft.raw_fd)
-            raise RuntimeError
         assert store.space().promised_bytes == 0
         with store.begin_import() as draft:
             os.ftruncate(draft.raw_fd, made.root.virtual_size_bytes + 1)
@@ -448,7 +445,7 @@ def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
 def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
     made = make_image(1)
     with open_store(tmp_path, reserve_bytes=1 << 60) as store:
-        with pytest.raises(ExhaustedError, match="the disk is full: .* left for the guests"):
+        with pytest.raises(ExhaustedError, match=r"the disk is full: .* left for the guests"):
             store.begin_pull(made.root.encoded, made.pages, ())
         assert store.images() == ()
     with open_store(tmp_path) as store:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,7 +107,8 @@ class Shelf:
         self._disks = {disk.image: (disk, os.open(disk.path, os.O_RDONLY)) for disk in disks}
         self.asked: list[tuple[NodeId, Request]] = []
         self.closed: list[tuple[int, OSError | None]] = []
-        self.withdrawn = 0
+        self.withdrawal = asyncio.Event()
+        """Set once a wait was given up."""
         self.before: Callable[[Request], Awaitable[Busy | Refused | None]] | None = None
         """May wait, and may answer instead."""
 
@@ -116,7 +118,7 @@ class Shelf:
             try:
                 instead = await self.before(request)
             except asyncio.CancelledError:
-                self.withdrawn += 1
+                self.withdrawal.set()
                 raise
             if instead is not None:
                 return instead
@@ -210,7 +212,24 @@ class Target:
         return Landing(self.fd, fragments)
 
 
-def make_target(path: Path, disk: Disk) -> Target:
+@contextmanager
+def make_target(path: Path, disk: Disk) -> Iterator[Target]:
+    """An empty file of the disk's size."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    os.truncate(fd, disk.root.virtual_size_bytes)
-    return Target(path, fd)
+    try:
+        os.truncate(fd, disk.root.virtual_size_bytes)
+        yield Target(path, fd)
+    finally:
+        os.close(fd)
+
+
+async def pull(host: Host, peers: Sequence[Host], disk: Disk, target: Target, count: int = 8) -> None:
+    """Fetch the whole disk, requests of so many fragments going round the peers, all at once."""
+    requests = [
+        disk.request(piece, first, min(count, fragments - first))
+        for piece, fragments in enumerate(disk.root.fragment_counts.tolist())
+        for first in range(0, fragments, count)
+    ]
+    async with asyncio.TaskGroup() as group:
+        for (request, fragments), peer in zip(requests, cycle(peers)):
+            group.create_task(host.network.fetch(peer.node, request, target.landing(fragments)))
