@@ -1,0 +1,64 @@
+"""Signs this host's provider records and checks what others signed: the DHT's `Notary` with real keys."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from enticed.core.dht.ports import CheckedName, CheckedProvider
+from enticed.identity.host import HostIdentity
+from enticed.limits import CHECKED_RECORDS_MAX_COUNT
+from protocol.errors import AbsentError, CorruptError, MalformedError
+from protocol.identifiers import DiscoveryKey
+from protocol.limits import CLOCK_SKEW_MAX_S, PROVIDER_EXPIRY_S
+from protocol.names import open_name
+from protocol.records import ProviderRecord, ProviderState, open_provider, seal_provider
+
+
+class HostNotary:
+    """advertise: where peers dial this host. clock: unix time. What was checked once is not verified again."""
+
+    def __init__(self, identity: HostIdentity, advertise: Sequence[str], clock: Callable[[], float]) -> None:
+        self._identity = identity
+        self._advertise = tuple(advertise)
+        self._clock = clock
+        self._sequence = 0
+        self._checked: OrderedDict[bytes, ProviderRecord] = OrderedDict()
+
+    def sign(self, key: DiscoveryKey, state: ProviderState) -> bytes:
+        """Sequences are milliseconds, so that they go on rising after a restart."""
+        now = self._clock()
+        self._sequence = max(self._sequence + 1, int(now * 1000))
+        own = self._identity.credential
+        record = ProviderRecord(
+            key,
+            own.node,
+            own.node_key,
+            own.sealing_key,
+            own.nonce,
+            self._advertise,
+            state,
+            self._sequence,
+            int(now) + PROVIDER_EXPIRY_S,
+        )
+        return seal_provider(record, self._identity.sign)
+
+    def check_provider(self, data: bytes) -> CheckedProvider:
+        record = self._checked.get(data)
+        if record is None:
+            record = self._checked[data] = open_provider(data)
+            if len(self._checked) > CHECKED_RECORDS_MAX_COUNT:
+                self._checked.popitem(last=False)
+        lifetime_s = record.expires_at - self._clock()
+        if lifetime_s <= 0:
+            raise AbsentError("a provider record that has expired")
+        if lifetime_s > PROVIDER_EXPIRY_S + CLOCK_SKEW_MAX_S:
+            raise MalformedError("a provider record that lives longer than any may")
+        return CheckedProvider(record, data, lifetime_s)
+
+    def check_name(self, key: DiscoveryKey, data: bytes) -> CheckedName:
+        now = self._clock()
+        record = open_name(data, self._identity.trust.trusted_publishers, now)
+        if DiscoveryKey.of_name(record.name) != key:
+            raise CorruptError(f"the record of {record.name} under another name's key")
+        return CheckedName(record.version, data, record.expires_at - now)
