@@ -55,7 +55,8 @@ class Files(Protocol):
     def close(self, fd: int) -> None: ...
 
     def replace(self, fd: int, by: int) -> None:
-        """Make `fd` stand for what `by` stands for and close `by`: whoever uses `fd` meanwhile never sees it closed."""
+        """Make `fd` stand for what `by` stands for: whoever uses `fd` meanwhile never sees it closed. `by` is closed in
+        any case."""
         ...
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
@@ -159,9 +160,11 @@ class PosixFiles:
         os.close(fd)
 
     def replace(self, fd: int, by: int) -> None:
-        with _told("cannot replace a descriptor"):
-            os.dup2(by, fd, inheritable=False)
-        os.close(by)
+        try:
+            with _told("cannot replace a descriptor"):
+                os.dup2(by, fd, inheritable=False)
+        finally:
+            os.close(by)
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
         with _told("cannot read"):

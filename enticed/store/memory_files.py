@@ -119,8 +119,10 @@ class MemoryFiles:
             del self._open[fd]
 
     def replace(self, fd: int, by: int) -> None:
-        with self._call("replace"):
-            self._open[fd] = self._open.pop(by)
+        with self._lock:
+            file = self._open.pop(by)
+            with self._call("replace"):
+                self._open[fd] = file
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
         with self._call("pread"):

@@ -17,15 +17,15 @@ class Fuse:
     """A `BeforeCall` that counts the calls, fails some, and cuts the power at one; after that nothing works."""
 
     def __init__(self, cut_at: int | None = None, failures: dict[int, int] | None = None) -> None:
-        """failures: call number -> errno."""
         self.calls = 0
+        self.failures = failures or {}
+        """Call number -> errno; more may be added on the way."""
         self._cut_at = cut_at
-        self._failures = failures or {}
 
     def __call__(self, name: str) -> None:
         self.calls += 1
         if self._cut_at is not None and self.calls >= self._cut_at:
             raise PowerCut(name)
-        code = self._failures.get(self.calls)
+        code = self.failures.get(self.calls)
         if code is not None:
             raise OSError(code, os.strerror(code))

@@ -108,10 +108,17 @@ class Shelf:
             remove_tree(self._files, draft)
 
     def discard(self, image: ImageId) -> str:
-        """The image is gone, durably, when this returns; what to `abandon` afterwards, to have its space back."""
+        """The image is gone, durably, when this returns, and all there when it raises.
+
+        Returned is what to `abandon` then, to have its space back.
+        """
         leaving = f"{IMAGES}/{LEAVING_PREFIX}{next(self._numbers)}"
         self._files.rename(image_dir(image), leaving)
-        self._files.sync_dir(IMAGES)
+        try:
+            self._files.sync_dir(IMAGES)
+        except EnticedError:
+            self._files.rename(leaving, image_dir(image))
+            raise
         return leaving
 
     def set_aside(self, image: ImageId) -> None:
