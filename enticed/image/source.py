@@ -89,13 +89,12 @@ def _extents(source: Source) -> Iterator[tuple[int, int]]:
     while end < source.size_bytes:
         try:
             start = os.lseek(source.fd, end, os.SEEK_DATA)
+            end = os.lseek(source.fd, start, os.SEEK_HOLE)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return
+                return  # only a hole follows
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            start = end
-            end = source.size_bytes
-        else:
-            end = os.lseek(source.fd, start, os.SEEK_HOLE)
+                with told("looking for data in the image"):
+                    raise
+            start, end = end, source.size_bytes
         yield start, end

@@ -1,0 +1,86 @@
+"""Giving an image out as a file: a reflink where the file system can, else a sparse copy, or a qcow2 image.
+
+It runs in the process of whoever called `entice`, with that caller's rights. The file appears under its name when it is
+whole, and not before; like `cp`, nothing here waits for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+from enticed.image import qemu
+from enticed.image.digests import Progress
+from enticed.image.faults import AbandonedError, told
+from enticed.image.source import Source, data_extents
+from enticed.limits import IMAGE_COPY_SIZE_BYTES
+from enticed.reflink import clone_file, copy_range
+from protocol.errors import LocalError
+
+
+class Copied(Enum):
+    """How a file came to be: by sharing the blocks of the image, or by a copy of its data."""
+
+    REFLINK = "reflink"
+    COPY = "copy"
+
+
+def copy_out(
+    image: Source, destination: Path, cancel: threading.Event | None = None, progress: Progress | None = None
+) -> Copied:
+    """Write the raw image to `destination`, replacing a regular file there; blocks until done.
+
+    `LocalError` where something else has that name, `DeniedError` or `ExhaustedError` as the file system says,
+    `AbandonedError` once `cancel` is set; then nothing has changed.
+    """
+    with _replacing(destination) as target, told(f"writing {destination}"):
+        if clone_file(image.fd, target):
+            return Copied.REFLINK
+        os.ftruncate(target, image.size_bytes)
+        for offset_bytes, size_bytes in _steps(image):
+            if cancel and cancel.is_set():
+                raise AbandonedError("abandoned")
+            try:
+                copy_range(image.fd, offset_bytes, target, offset_bytes, size_bytes)
+            except EOFError:
+                raise LocalError("the image shrank while it was read") from None
+            if progress:
+                progress(offset_bytes + size_bytes, image.size_bytes)
+    return Copied.COPY
+
+
+async def qcow2_out(image: Source, destination: Path, progress: qemu.Progress | None = None) -> None:
+    """Write the image to `destination` as qcow2; raises as `copy_out`. Cancelling kills it, nothing stays."""
+    with _replacing(destination) as target:
+        await qemu.to_qcow2(image.fd, target, image.size_bytes, progress)
+
+
+def _steps(image: Source) -> Iterator[tuple[int, int]]:
+    for start, end in data_extents(image):
+        for offset_bytes in range(start, end, IMAGE_COPY_SIZE_BYTES):
+            yield offset_bytes, min(IMAGE_COPY_SIZE_BYTES, end - offset_bytes)
+
+
+@contextmanager
+def _replacing(destination: Path) -> Iterator[int]:
+    """A descriptor of a new file beside `destination` that takes its name at the end, or goes away."""
+    path = Path(os.path.realpath(destination))  # through a symbolic link to what it names, as `cp` does
+    if path.exists() and not path.is_file():
+        raise LocalError(f"{destination} is there and no regular file")
+    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+    with told(f"making {destination}"):
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield fd
+        with told(f"making {destination}"):
+            os.rename(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
