@@ -10,6 +10,7 @@ import socket
 from contextlib import AsyncExitStack
 from functools import partial
 from ipaddress import ip_address
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -48,6 +49,13 @@ from protocol.errors import EnticedError, LocalError
 log = logging.getLogger("enticed")
 
 
+class Part(Protocol):
+    async def close(self) -> None: ...
+
+
+PartT = TypeVar("PartT", bound=Part)
+
+
 async def run(config: Config, notifier: Notifier) -> None:
     """Run a daemon until SIGTERM or SIGINT. Raises `EnticedError` where it cannot start."""
     stop = asyncio.Event()
@@ -77,35 +85,26 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     trusted = identity.trust.trusted_publishers
     zone, rack = identity.credential.zone, identity.credential.rack
 
+    def owned(part: PartT) -> PartT:
+        stack.push_async_callback(part.close)
+        return part
+
     # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
     driver = Driver(Host(ev.Contact(identity.node, (), zone, rack), _dice()), clock)
-    stockroom = Stockroom(driver, store, trusted)
-    stack.push_async_callback(stockroom.close)
-    ledger = OrderLedger(driver, store, partial(_report, "orders cannot be saved"))
-    stack.push_async_callback(ledger.close)
+    stockroom = owned(Stockroom(driver, store, trusted))
+    ledger = owned(OrderLedger(driver, store, partial(_report, "orders cannot be saved")))
     warehouse = PeerWarehouse(driver, stockroom)
 
     # Peers: one port, TCP for data and UDP for discovery.
     switchboard = Switchboard()
-    network = PeerNetwork(
-        identity,
-        listen=config.listen,
-        warehouse=warehouse,
-        on_event=switchboard.network_event,
-        advertise=_advertised(config),
-        dial_networks=config.dial_networks,
-        clock=clock,
-    )
+    network = owned(_network(config, identity, warehouse, switchboard, clock))
     await network.start()
-    stack.push_async_callback(network.close)
-    overlay = await _start_overlay(config, identity, network, store, stack)
-    purchasing = Purchasing(driver, network, stockroom, trusted)
-    stack.push_async_callback(purchasing.close)
-    discovery = Discovery(driver, overlay, zone, rack)
-    stack.push_async_callback(discovery.close)
-    naming = Naming(driver, store, overlay, trusted, publisher, clock)
-    stack.push_async_callback(naming.close)
+    overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store))))
+    await overlay.start()
+    purchasing = owned(Purchasing(driver, network, stockroom, trusted))
+    discovery = owned(Discovery(driver, overlay, zone, rack))
+    naming = owned(Naming(driver, store, overlay, trusted, publisher, clock))
     publishing = Publishing(driver, store, stockroom, naming, publisher)
     me = ev.Contact(identity.node, network.advertised, zone, rack)
     planning = Planning(driver, store, stockroom, purchasing, discovery, network, me)
@@ -115,33 +114,16 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     lag = LagMeter()
     joining_at = await _start_api(config, identity, authority, network, stack)
     parts = Parts(
-        identity=identity,
-        authority=authority,
-        joining_at=joining_at,
-        clock=clock,
-        driver=driver,
-        store=store,
-        stockroom=stockroom,
-        network=network,
-        purchasing=purchasing,
-        warehouse=warehouse,
-        ledger=ledger,
-        naming=naming,
-        publishing=publishing,
-        planning=planning,
-        lag=lag,
-        dht_nodes=lambda: overlay.contacts,
-    )
+        identity, authority, joining_at, clock, driver, store, stockroom, network, purchasing, warehouse, ledger,
+        naming, publishing, planning, lag, lambda: overlay.contacts,
+    )  # fmt: skip
     engine = DaemonEngine(parts)
-    control = ControlServer(engine, config.socket, config.socket_group)
+    control = owned(ControlServer(engine, config.socket, config.socket_group))
     await control.start()
-    stack.push_async_callback(control.close)
 
     # Everything stands: let it run.
     stack.callback(driver.close)
-    tasks = Tasks()
-    stack.push_async_callback(tasks.close)
-    tasks.spawn(lag.run(), "lag meter")
+    owned(Tasks()).spawn(lag.run(), "lag meter")
     ledger.start()
     _take_up(driver, store)
     discovery.start()
@@ -164,12 +146,22 @@ def _dice() -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-async def _start_overlay(
-    config: Config, identity: HostIdentity, network: PeerNetwork, store: Store, stack: AsyncExitStack
-) -> UdpOverlay:
-    memory = StoredAddresses(store)
-    stack.push_async_callback(memory.close)
-    overlay = UdpOverlay(
+def _network(
+    config: Config, identity: HostIdentity, warehouse: PeerWarehouse, switchboard: Switchboard, clock: SteadyClock
+) -> PeerNetwork:
+    return PeerNetwork(
+        identity,
+        listen=config.listen,
+        warehouse=warehouse,
+        on_event=switchboard.network_event,
+        advertise=_advertised(config),
+        dial_networks=config.dial_networks,
+        clock=clock,
+    )
+
+
+def _overlay(config: Config, identity: HostIdentity, network: PeerNetwork, memory: StoredAddresses) -> UdpOverlay:
+    return UdpOverlay(
         identity,
         listen=network.listening,
         advertise=network.advertised,
@@ -177,9 +169,6 @@ async def _start_overlay(
         memory=memory,
         dial_networks=config.dial_networks,
     )
-    await overlay.start()
-    stack.push_async_callback(overlay.close)
-    return overlay
 
 
 def _take_up(driver: Driver, store: Store) -> None:

@@ -28,6 +28,7 @@ LAYERS: dict[str, set[str]] = {
     # Leaves that several parts stand on.
     "enticed.notify": set(),
     "enticed.reflink": set(),
+    "enticed.host_address": set(),
     "enticed.identity": LEAVES,
     "enticed.config": LEAVES,
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
@@ -36,13 +37,14 @@ LAYERS: dict[str, set[str]] = {
     "enticed.transfer": DECISIONS | {"enticed.identity"},
     "enticed.overlay": DECISIONS | {"enticed.identity"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
-    "enticed.engine": PARTS,
+    "enticed.engine": PARTS | {"enticed"},
     # For people, schedulers and clouds.
     "enticed.control": PARTS | {"enticed.engine"},
     "enticed.gateway": PARTS | {"enticed.engine"},
     # The composition root, and the two commands. `entice` talks to the daemon through its socket, never by import.
-    "enticed.daemon": PARTS | {"enticed.engine", "enticed.control", "enticed.gateway", "enticed.notify"},
-    "enticed.__main__": {"enticed.daemon", "enticed.config", "enticed.limits", "protocol"},
+    "enticed.daemon": PARTS
+    | {"enticed.engine", "enticed.control", "enticed.gateway", "enticed.notify", "enticed.host_address"},
+    "enticed.__main__": {"enticed", "enticed.daemon", "enticed.config", "enticed.notify", "protocol"},
     "enticed.cli": LEAVES | {"enticed.config", "enticed.identity", "enticed.image", "enticed.reflink"},
     # The same decisions in a simulated world.
     "simnet": DECISIONS,
