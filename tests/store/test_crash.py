@@ -82,6 +82,7 @@ class Machine:
     def begin(self) -> None:
         self.store.begin_pull(PULLED.root.encoded, PULLED.pages, (b"said",))
         self.told.durable.setdefault(PULLED.image, set())
+        self.told.statements.add(b"said")
 
     def first_batch(self) -> None:
         self.write(PULLED, [2, 0])
@@ -92,9 +93,11 @@ class Machine:
         self.told.statements.add(b"more")
 
     def second_batch(self) -> None:
-        self.write(PULLED, [1, 3])
+        self.write(PULLED, [1])
         self.mark(PULLED, [1])
-        self.mark(PULLED, [3])
+        self.write(PULLED, [3])
+        self.store.vouch(PULLED.image)
+        self.told.durable[PULLED.image].add(3)
 
     def finish(self) -> None:
         self.store.finish(PULLED.image)
@@ -168,6 +171,7 @@ def check(machine: Machine) -> None:
     """Nothing acknowledged is lost, nothing wrong is vouched for, nothing half-made is left."""
     store, told = machine.store, machine.told
     assert all(not name.startswith(".") for name in machine.files.list_dir("images"))
+    assert [record.image for record in machine.catalogue.images()] == [stored.image for stored in store.images()]
     for image, pieces in told.durable.items():
         if image not in told.uncertain:
             assert pieces <= set(np.flatnonzero(store.image(image).durable).tolist())
