@@ -176,9 +176,10 @@ class Host:
 
     async def meet(self, other: Host) -> None:
         """Dial the other and wait until both sides know."""
+        here, there = len(self.told.of(PeerUp, other.node)), len(other.told.of(PeerUp, self.node))
         self.network.dial(other.node, other.network.listening)
-        await self.told.wait(PeerUp, other.node)
-        await other.told.wait(PeerUp, self.node)
+        await self.told.wait(PeerUp, other.node, here + 1)
+        await other.told.wait(PeerUp, self.node, there + 1)
 
 
 @asynccontextmanager
