@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from aiohttp import web
 
@@ -128,7 +128,7 @@ class _Door(asyncio.Protocol):
         self._access = access
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports do not register as one
         accept = self._runner.server
         if accept is None or not self._has_room(transport, accept):
             transport.abort()

@@ -1,0 +1,382 @@
+"""A small engine in memory that keeps the port's promises: images are files in a directory, other hosts are a shelf.
+
+What it leaves out is what control never sees: manifests, peers, signatures. An image's id is the hash of its bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from enticed.core.orders import ENDED, Failure, Order, OrderState
+from enticed.engine.port import (
+    BytesFrom,
+    ImageView,
+    OrderTerms,
+    OrderView,
+    PeerView,
+    PlanView,
+    Progressed,
+    Publication,
+    Published,
+    StatusView,
+    Verification,
+)
+from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
+from protocol.identifiers import ImageId, NodeId
+from protocol.limits import MIB
+
+PIECE_SIZE_BYTES = 1 * MIB
+ME = NodeId(bytes(range(20)))
+EVENTS_KEPT_COUNT = 100
+
+
+@dataclass
+class Goods:
+    """An image that other hosts hold. gate: fetching waits until it is set. failure: how fetching ends instead."""
+
+    data: bytes
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Failure | None = None
+    held_back: bool = False
+
+
+@dataclass
+class Stored:
+    view: ImageView
+    pieces: list[bytes]
+    path: Path
+
+
+class MemoryEngine:
+    """Belongs to one event loop. `close` ends the pulls under way."""
+
+    def __init__(self, directory: Path, founder: bool = True) -> None:
+        self.directory = directory
+        self.founder = founder
+        self.shelf: dict[str, Goods] = {}
+        self.stored: dict[ImageId, Stored] = {}
+        self.published: list[Publication] = []
+        self.publishing = asyncio.Event()
+        """Set while a publication waits for `may_publish`."""
+        self.may_publish = asyncio.Event()
+        self.may_publish.set()
+        self.room_bytes: int | None = None
+        self.publishing_cancelled = asyncio.Event()
+        self.open_images: set[ImageId] = set()
+        self.trouble: Exception | None = None
+        """What asking for the list of images meets."""
+        self._orders: dict[str, Order] = {}
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._events: list[tuple[int, OrderView]] = []
+        self._happened = asyncio.Condition()
+        self._numbers = 0
+
+    async def close(self) -> None:
+        for task in self._pulls.values():
+            task.cancel()
+        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+
+    # --- images
+
+    async def publish(self, what: Publication, progressed: Progressed) -> Published:
+        self.published.append(what)
+        if not self.founder:
+            raise DeniedError("only the founding host publishes")
+        self.publishing.set()
+        try:
+            await self.may_publish.wait()
+        except asyncio.CancelledError:
+            self.publishing_cancelled.set()
+            raise
+        if self.room_bytes is not None and what.virtual_size_bytes > self.room_bytes:
+            raise ExhaustedError(f"the disk is full: {what.virtual_size_bytes} bytes needed")
+        for one in what.relatives or ():
+            self._find(one)
+        data = os.pread(what.fd, what.virtual_size_bytes, 0)
+        if len(data) < what.virtual_size_bytes:
+            raise LocalError("the image shrank while it was read")
+        progressed(len(data), len(data))
+        await asyncio.sleep(0)
+        view = self._store(data, what.name, what.source_format)
+        return Published(
+            image=view.image,
+            name=what.name,
+            name_version=1,
+            virtual_size_bytes=view.virtual_size_bytes,
+            data_bytes=view.data_bytes,
+            fragments=view.fragments,
+            new_bytes=view.data_bytes,
+            seconds=0.25,
+        )
+
+    def _store(self, data: bytes, name: str, source_format: str) -> ImageView:
+        image = ImageId(blake3(data).digest())
+        blocks = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+        data_bytes = sum(len(block) for block in blocks if any(block))
+        pieces = [blake3(data[at : at + PIECE_SIZE_BYTES]).digest() for at in range(0, len(data), PIECE_SIZE_BYTES)]
+        path = self.directory / f"{image}.raw"
+        path.write_bytes(data)
+        for other in self.stored.values():
+            other.view = replace(other.view, names=tuple(one for one in other.view.names if one != name))
+        view = ImageView(
+            image=image,
+            names=(name,),
+            virtual_size_bytes=len(data),
+            data_bytes=data_bytes,
+            fragments=len(pieces),
+            pieces=len(pieces),
+            pieces_held=len(pieces),
+            ready=True,
+            leased=False,
+            created_at=time.time(),
+            source_format=source_format,
+            relatives=(),
+            digests={},
+        )
+        self.stored[image] = Stored(view, pieces, path)
+        return view
+
+    def _find(self, target: str) -> Stored:
+        for stored in self.stored.values():
+            if target == str(stored.view.image) or target in stored.view.names:
+                leased = any(order.leases(stored.view.image, time.time()) for order in self._orders.values())
+                stored.view = replace(stored.view, leased=leased)
+                return stored
+        raise AbsentError(f"there is no image {target} here")
+
+    async def images(self) -> tuple[ImageView, ...]:
+        if self.trouble is not None:
+            raise self.trouble
+        return tuple(self._find(str(image)).view for image in self.stored)
+
+    async def image(self, target: str) -> ImageView:
+        return self._find(target).view
+
+    async def open_image(self, target: str) -> int:
+        return os.open(self._find(target).path, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def remove(self, target: str) -> ImageView:
+        stored = self._find(target)
+        leases = [one.key for one in self._orders.values() if one.leases(stored.view.image, time.time())]
+        if leases:
+            raise LocalError(f"{target} is leased by the order {leases[0]}")
+        if stored.view.image in self.open_images:
+            raise LocalError(f"{target} is open")
+        stored.path.unlink()
+        del self.stored[stored.view.image]
+        return stored.view
+
+    async def verify(self, target: str, progressed: Progressed) -> Verification:
+        stored = self._find(target)
+        data = stored.path.read_bytes()
+        wrong = []
+        for index, digest in enumerate(stored.pieces):
+            at = index * PIECE_SIZE_BYTES
+            if blake3(data[at : at + PIECE_SIZE_BYTES]).digest() != digest:
+                wrong.append(index)
+            progressed(min(at + PIECE_SIZE_BYTES, len(data)), len(data))
+            await asyncio.sleep(0)
+        return Verification(stored.view.image, len(stored.pieces), tuple(wrong))
+
+    # --- orders
+
+    async def place_order(self, key: str, terms: OrderTerms) -> OrderView:
+        now = time.time()
+        due_at = None if terms.deadline_s is None else now + terms.deadline_s
+        known = self._orders.get(key)
+        if (
+            known is not None
+            and known.target == terms.target
+            and known.state
+            not in (
+                OrderState.FAILED,
+                OrderState.CANCELLED,
+            )
+        ):
+            await self._save(known.renewed(now, due_at, terms.priority, terms.keep_s))
+            return self.order(key)
+        await self._save(Order(key, terms.target, now, due_at, terms.priority, terms.keep_s))
+        self._pulls[key] = asyncio.create_task(self._pull(key))
+        return self.order(key)
+
+    async def _pull(self, key: str) -> None:
+        await self._step(key, OrderState.RESOLVING)
+        target = self._orders[key].target
+        try:
+            stored = self._find(target)
+        except AbsentError:
+            goods = self.shelf.get(target)
+            if goods is None:
+                await self._step(
+                    key, OrderState.FAILED, failure=Failure.NOT_FOUND, reason=f"nobody knows {target}; asked 3 hosts"
+                )
+                return
+            await self._fetch(key, goods)
+        else:
+            await self._step(key, OrderState.READY, image=stored.view.image)
+
+    async def _fetch(self, key: str, goods: Goods) -> None:
+        image = ImageId(blake3(goods.data).digest())
+        await self._step(key, OrderState.RESERVING, image=image)
+        await self._step(key, OrderState.FETCHING)
+        if goods.held_back:
+            await goods.gate.wait()
+        if goods.failure is not None:
+            await self._step(key, OrderState.FAILED, failure=goods.failure, reason="piece 7 is missing; asked 2 hosts")
+            return
+        await self._step(key, OrderState.VERIFYING)
+        self._store(goods.data, self._orders[key].target, "raw")
+        await self._step(key, OrderState.READY)
+
+    async def _step(self, key: str, state: OrderState, **changes: object) -> None:
+        await self._save(self._orders[key].step(state, time.time(), **changes))
+
+    async def _save(self, order: Order) -> None:
+        self._orders[order.key] = order
+        self._numbers += 1
+        self._events = [*self._events, (self._numbers, self.order(order.key))][-EVENTS_KEPT_COUNT:]
+        async with self._happened:
+            self._happened.notify_all()
+
+    async def cancel_order(self, key: str) -> OrderView:
+        view = self.order(key)
+        if view.state is OrderState.CANCELLED:
+            return view
+        if task := self._pulls.pop(key, None):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._step(key, OrderState.CANCELLED)
+        return self.order(key)
+
+    def order(self, key: str) -> OrderView:
+        order = self._orders.get(key)
+        if order is None:
+            raise AbsentError(f"there is no order {key}")
+        stored = self.stored.get(order.image) if order.image is not None else None
+        ready = order.state is OrderState.READY and stored is not None
+        size_bytes, data_bytes = (stored.view.virtual_size_bytes, stored.view.data_bytes) if stored else (0, 0)
+        return OrderView(
+            key=key,
+            target=order.target,
+            image=order.image,
+            state=order.state,
+            failure=order.failure,
+            reason=order.reason,
+            priority=order.priority,
+            created_at=order.created_at,
+            due_at=order.due_at,
+            keep_until=order.keep_until,
+            ready_at=order.ready_at,
+            late=order.due_at is not None and time.time() > order.due_at,
+            percent=100.0 if ready else 0.0,
+            virtual_size_bytes=size_bytes,
+            data_bytes=data_bytes,
+            done_bytes=data_bytes if ready else 0,
+            fragments=stored.view.fragments if stored else 0,
+            bytes_from=BytesFrom(zero=size_bytes - data_bytes, peers=data_bytes) if ready else BytesFrom(),
+            bytes_per_s=0.0,
+            estimate_s=None,
+            path=str(stored.path) if ready and stored else None,
+        )
+
+    def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:
+        views = [self.order(key) for key in self._orders]
+        return tuple(view for view in views if state is None or view.state is state)
+
+    async def ended(self, key: str) -> OrderView:
+        """For tests: the order, once it has ended."""
+        async with self._happened:
+            await self._happened.wait_for(lambda: self._orders[key].state in ENDED)
+        return self.order(key)
+
+    async def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
+        last = self._numbers if after is None else after
+        while True:
+            async with self._happened:
+                while self._numbers <= last:
+                    await self._happened.wait()
+            for number, view in [event for event in self._events if event[0] > last]:
+                last = number
+                yield number, view
+
+    # --- the rest
+
+    async def plan(self, target: str) -> PlanView:
+        goods = self.shelf.get(target)
+        if goods is None:
+            raise AbsentError(f"nobody knows {target}; asked 3 hosts")
+        size_bytes = len(goods.data)
+        return PlanView(
+            target=target,
+            image=ImageId(blake3(goods.data).digest()),
+            virtual_size_bytes=size_bytes,
+            data_bytes=size_bytes,
+            bytes_from=BytesFrom(peers=size_bytes),
+            peers={"rack": size_bytes, "zone": 0, "far": 0},
+            missing_bytes=0,
+            missing_pieces=0,
+            estimate_s=1.5,
+            providers=2,
+        )
+
+    def peers(self) -> tuple[PeerView, ...]:
+        return (
+            PeerView(
+                node=NodeId(bytes(20)),
+                addresses=("10.0.0.2:7400",),
+                zone="z1",
+                rack="r1",
+                in_flight_bytes=4096,
+                bytes_per_s=5e6,
+                strikes=0,
+                images=1,
+            ),
+        )
+
+    def status(self) -> StatusView:
+        counts = {state.value: len(self.orders(state)) for state in OrderState}
+        return StatusView(
+            version="0.1",
+            node=ME,
+            zone="z1",
+            rack="r1",
+            founder=self.founder,
+            listen=("[::]:7400",),
+            advertise=(),
+            images=len(self.stored),
+            peers=1,
+            dht_nodes=2,
+            used_bytes=sum(stored.view.data_bytes for stored in self.stored.values()),
+            quota_bytes=None,
+            free_bytes=10**12,
+            uploads=0,
+            orders=counts,
+            started_at=time.time() - 60,
+            certificate_expires_at=time.time() + 86400,
+            sent_bytes=0,
+            received_bytes=0,
+            loop_lag_p99_ms=0.5,
+            memory_bytes=50 * MIB,
+        )
+
+    async def token(self, uses: int, ttl_s: float) -> str:
+        if not self.founder:
+            raise DeniedError("only the founding host enrols others")
+        if uses == 1000:
+            raise ExhaustedError("1024 join tokens are still good: wait for some to expire")
+        return f"ENT1.127.0.0.1:7401.{'0' * 64}.{'0' * 16}.{'A' * 32}"
+
+    def damage(self, target: str, offset_bytes: int) -> None:
+        """For tests: flip a byte of an image's file, behind everybody's back."""
+        with self._find(target).path.open("r+b") as file:
+            file.seek(offset_bytes)
+            byte = file.read(1)
+            file.seek(offset_bytes)
+            file.write(bytes([byte[0] ^ 0xFF]))
