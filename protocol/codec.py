@@ -5,8 +5,9 @@ said by its annotation, with its bounds, and checked in both directions; `None` 
 says so. There are no optional, unknown or reordered fields: what may be said is negotiated by version and capability
 beforehand, so anything unexpected is `MalformedError`.
 
-msgpack refuses any declared length beyond the bytes at hand, and frames are bounded before they reach this module, so
-nothing is allocated that was not first checked.
+Nothing is allocated that was not first checked: frames are bounded before they reach this module, msgpack refuses any
+declared length beyond the bytes at hand, and an array's also beyond ARRAY_MAX_COUNT, since arrays in arrays in arrays
+could each declare the whole frame.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgpack
 
 from protocol.errors import LocalError, MalformedError
 from protocol.identifiers import Identifier
+from protocol.limits import ARRAY_MAX_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def _pack(head: list[int], record: object) -> bytes:
 def _unpack(data: bytes | memoryview) -> Any:
     try:
         # use_list: lists are what the checkers below expect; maps and extension types are never part of a message.
-        return msgpack.unpackb(data, use_list=True, raw=False, max_map_len=0, max_ext_len=0)
+        longest = min(len(data), ARRAY_MAX_COUNT)
+        return msgpack.unpackb(data, use_list=True, raw=False, max_array_len=longest, max_map_len=0, max_ext_len=0)
     except Exception as error:  # msgpack raises half a dozen unrelated types; all of them mean the same here
         raise MalformedError(f"not msgpack: {type(error).__name__}") from error
 
@@ -151,6 +154,8 @@ def _exactly(kind: type) -> Check:
 
 def _bounded(base: Any, bounds: Between) -> Check:
     if get_origin(base) is tuple:
+        if bounds.high > ARRAY_MAX_COUNT:
+            raise LocalError(f"no array has more than {ARRAY_MAX_COUNT} items")
         return _tuple(_checker(get_args(base)[0]), bounds)
     kind = _exactly(base)
 

@@ -28,7 +28,13 @@ from protocol.codec import U16, U64, Between, Vocabulary, pack_record
 from protocol.credentials import NodeCredential
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError, RemoteError
 from protocol.identifiers import NodeId
-from protocol.limits import CERTIFICATE_MAX_SIZE_BYTES, DATAGRAM_MAX_SIZE_BYTES, DATAGRAM_MIN_SIZE_BYTES
+from protocol.limits import (
+    CERTIFICATE_MAX_SIZE_BYTES,
+    DATAGRAM_CAPABILITIES_MAX_COUNT,
+    DATAGRAM_MAX_SIZE_BYTES,
+    DATAGRAM_MIN_SIZE_BYTES,
+    REPLAY_WINDOW_COUNT,
+)
 from protocol.messages import Capability
 
 _TAG_SIZE_BYTES = 8
@@ -41,9 +47,6 @@ PAYLOAD_MAX_SIZE_BYTES = DATAGRAM_MAX_SIZE_BYTES - _SEALED.size - _SEAL_SIZE_BYT
 HELLO_MAX_SIZE_BYTES = DATAGRAM_MAX_SIZE_BYTES - _HELLO.size - _SEAL_SIZE_BYTES - _LENGTH.size
 CHALLENGE_SIZE_BYTES = 16
 HELLO_NONCE_SIZE_BYTES = 12
-REPLAY_WINDOW_COUNT = 4096
-"""How far behind the newest a datagram may come in. Wide, since the sender's counter counts what others get too."""
-DATAGRAM_CAPABILITIES_MAX_COUNT = 8
 
 
 class ReplayedError(RemoteError):

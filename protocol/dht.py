@@ -16,13 +16,13 @@ from protocol.codec import U32, Between, Vocabulary
 from protocol.datagram import PAYLOAD_MAX_SIZE_BYTES
 from protocol.errors import MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId
-from protocol.limits import NAME_RECORD_MAX_SIZE_BYTES
-from protocol.records import PROVIDER_RECORD_MAX_SIZE_BYTES
+from protocol.limits import (
+    CONTACTS_MAX_COUNT,
+    NAME_RECORD_MAX_SIZE_BYTES,
+    PROVIDER_RECORD_MAX_SIZE_BYTES,
+    PROVIDERS_MAX_COUNT,
+)
 from protocol.token import split_address
-
-CONTACTS_MAX_COUNT = 16
-PROVIDERS_MAX_COUNT = 8
-"""Of one answer. Fewer where the datagram is full."""
 
 _CONTACT_EXTRA_SIZE_BYTES = 1 + 2 + 20 + 2
 _BYTES_EXTRA_SIZE_BYTES = 3

@@ -23,7 +23,6 @@ IMAGE_MAX_PIECES = IMAGE_MAX_SIZE_BYTES // WINDOW_MAX_SIZE_BYTES
 PAGE_MAX_FRAGMENTS = WINDOW_MAX_SIZE_BYTES // BLOCK_SIZE_BYTES // 2
 """Holes split fragments: at the worst every other block of a window is a fragment of its own."""
 ROOT_MAX_SIZE_BYTES = 8 * MIB
-PAGE_MAX_SIZE_BYTES = 512 * KIB
 
 # --- requests ---
 REQUEST_MAX_SIZE_BYTES = 1 * MIB
@@ -34,6 +33,8 @@ REQUEST_MAX_FRAGMENTS = 256
 FRAME_MAX_SIZE_BYTES = 64 * KIB
 """A control frame: the largest is a have-map of `IMAGE_MAX_PIECES` bits (16 KiB)."""
 HAVE_CHANGE_MAX_PIECES = 4096
+ARRAY_MAX_COUNT = HAVE_CHANGE_MAX_PIECES
+"""Of any array in any message: beyond it nothing is allocated for what an array says of itself."""
 ALTERNATIVES_MAX_COUNT = 8
 CAPABILITIES_MAX_COUNT = 32
 CAPABILITY_MAX_CHARS = 32
@@ -49,6 +50,7 @@ SOURCE_FORMAT_MAX_CHARS = 16
 STATEMENTS_MAX_COUNT = 8
 """Statements that a daemon keeps and serves for one image."""
 NAME_RECORD_MAX_SIZE_BYTES = 1000
+PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 ADDRESSES_MAX_COUNT = 4
 ADDRESS_MAX_CHARS = 64
 
@@ -57,6 +59,12 @@ DATAGRAM_MIN_SIZE_BYTES = 28
 DATAGRAM_MAX_SIZE_BYTES = 1232
 """1,280 bytes that every IPv6 link carries, less the headers of IPv6 and UDP."""
 CERTIFICATE_MAX_SIZE_BYTES = 1024
+DATAGRAM_CAPABILITIES_MAX_COUNT = 8
+REPLAY_WINDOW_COUNT = 4096
+"""How far behind the newest a datagram may come in. Wide, since the sender's counter counts what others get too."""
+CONTACTS_MAX_COUNT = 16
+PROVIDERS_MAX_COUNT = 8
+"""Of one answer. Fewer where the datagram is full."""
 
 # --- times ---
 PROVIDER_REFRESH_S = 15 * 60

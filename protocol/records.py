@@ -19,11 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from protocol.codec import U64, Between, pack_record, unpack_record
 from protocol.errors import CorruptError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
-from protocol.limits import ADDRESSES_MAX_COUNT
+from protocol.limits import ADDRESSES_MAX_COUNT, PROVIDER_RECORD_MAX_SIZE_BYTES
 from protocol.messages import Address
 from protocol.token import split_address
-
-PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 
 _SIGNATURE_SIZE_BYTES = 64
 _DOMAIN = b"enticed provider record v1\x00"

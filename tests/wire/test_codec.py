@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, make_dataclass
 from enum import IntEnum
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from protocol.codec import U8, U16, U32, U64, Between, Vocabulary, pack_record, unpack_record
 from protocol.errors import LocalError, MalformedError
 from protocol.identifiers import ImageId
+from protocol.limits import ARRAY_MAX_COUNT, FRAME_MAX_SIZE_BYTES
 from tests.wire.said import PLAIN, records
 
 
@@ -141,6 +143,19 @@ def test_what_is_no_record_at_all_is_malformed(data: bytes) -> None:
         unpack_record(Everything, data)
 
 
+def test_arrays_that_declare_much_cost_little() -> None:
+    """One frame of arrays in arrays, each of which says that it is as long as the frame."""
+    frame = (b"\xdd" + (FRAME_MAX_SIZE_BYTES - 1).to_bytes(4, "big")) * (FRAME_MAX_SIZE_BYTES // 5)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedError):
+            unpack_record(Everything, frame)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4 * FRAME_MAX_SIZE_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     text: Annotated[str, Between(0, 4)]
@@ -203,7 +218,10 @@ def test_one_message_has_one_number() -> None:
         Vocabulary({1: Line, 2: Line})
 
 
-@pytest.mark.parametrize("annotation", [int, str, dict, list[int], int | str, Inner | Line])
+TOO_MANY = Annotated[tuple[U8, ...], Between(0, ARRAY_MAX_COUNT + 1)]
+
+
+@pytest.mark.parametrize("annotation", [int, str, dict, list[int], int | str, Inner | Line, TOO_MANY])
 def test_a_field_without_bounds_cannot_be_declared(annotation: Any) -> None:
     loose = make_dataclass("Loose", [("field", annotation)], frozen=True)
     with pytest.raises(LocalError):

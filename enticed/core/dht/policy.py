@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.dht import CONTACTS_MAX_COUNT
-from protocol.limits import PROVIDER_EXPIRY_S, PROVIDER_REFRESH_S
+from protocol.limits import CONTACTS_MAX_COUNT, PROVIDER_EXPIRY_S, PROVIDER_REFRESH_S
 
 
 @dataclass(frozen=True, slots=True)

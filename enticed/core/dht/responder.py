@@ -10,7 +10,6 @@ from enticed.core.dht.ports import Notary
 from enticed.core.dht.shelves import Shelves
 from enticed.core.dht.table import Table
 from protocol.dht import (
-    CONTACTS_MAX_COUNT,
     FindNode,
     FindValue,
     Nodes,
@@ -27,6 +26,7 @@ from protocol.dht import (
 )
 from protocol.errors import EnticedError
 from protocol.identifiers import NodeId
+from protocol.limits import CONTACTS_MAX_COUNT
 
 
 class Responder:

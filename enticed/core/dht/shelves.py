@@ -17,8 +17,9 @@ from blake3 import blake3
 
 from enticed.core.dht.policy import DhtPolicy
 from enticed.core.dht.ports import CheckedName, CheckedProvider
-from protocol.dht import PROVIDERS_MAX_COUNT, Verdict
+from protocol.dht import Verdict
 from protocol.identifiers import DiscoveryKey, NodeId
+from protocol.limits import PROVIDERS_MAX_COUNT
 from protocol.records import ProviderState
 
 
