@@ -73,6 +73,8 @@ class UdpOverlay:
         self._tickets = count()
         self._searches: dict[int, asyncio.Future[Found]] = {}
         self._announced: _Waiting = {}
+        self._offers: dict[DiscoveryKey, Offer] = {}
+        self._told: set[DiscoveryKey] = set()
         self._withdrawn: _Waiting = {}
         self._trust_serial = identity.trust.serial
         self._running = False
@@ -164,13 +166,19 @@ class UdpOverlay:
 
     def announce(self, offer: Offer) -> None:
         self._require_running()
-        self._tell(ev.Announce(offer))
+        if self._offers.get(offer.key) != offer:
+            self._offers[offer.key] = offer
+            self._told.discard(offer.key)
+            self._tell(ev.Announce(offer))
 
     async def announced(self, key: DiscoveryKey) -> None:
-        """Returns after the next round of telling others about this key."""
-        await self._next(self._announced, key)
+        """Returns once others were told what was announced last under this key: from then on they find it."""
+        if key not in self._told:
+            await self._next(self._announced, key)
 
     async def withdraw(self, key: DiscoveryKey) -> None:
+        self._offers.pop(key, None)
+        self._told.discard(key)
         told = self._next(self._withdrawn, key)
         self._tell(ev.Withdraw(key))
         await told
@@ -209,6 +217,7 @@ class UdpOverlay:
                 if future is not None and not future.done():
                     future.set_result(Found(effect.providers, effect.names, effect.population, effect.asked))
             case ev.Announced():
+                self._told.add(effect.key)
                 _release(self._announced, effect.key)
             case ev.Withdrawn():
                 _release(self._withdrawn, effect.key)

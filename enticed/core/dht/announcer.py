@@ -31,7 +31,8 @@ _ROUNDS_TOLD = 3
 class _Announcement:
     """`turn`: counts what was scheduled for this key; only the latest still holds.
 
-    `told`: who kept the record in the last rounds; what older ones kept has expired.
+    `withdrawing`: somebody waits for `Withdrawn`. `told`: who kept the record in the last rounds; what was kept
+    before those has expired.
     """
 
     key: DiscoveryKey
@@ -40,6 +41,7 @@ class _Announcement:
     working: bool = False
     queued: bool = False
     changed: bool = True
+    withdrawing: bool = False
     turn: int = 0
     network_size: float = 0.0
     told: deque[list[Contact]] = field(default_factory=lambda: deque(maxlen=_ROUNDS_TOLD))
@@ -95,7 +97,7 @@ class Announcer:
         if known is None:
             self._emit(Withdrawn(key))
             return
-        known.offer, known.changed = None, True
+        known.offer, known.changed, known.withdrawing = None, True, True
         if not known.working:
             self._retract(known, now)
 
@@ -211,7 +213,12 @@ class Announcer:
             self._emit(Announced(one.key, len(tally.kept) + here))
         if one.offer is None:
             self._retract(one, now)
-        elif one.changed:
+            self._pump(now)
+            return
+        if one.withdrawing:  # and offered anew before it could be
+            one.withdrawing = False
+            self._emit(Withdrawn(one.key))
+        if one.changed:
             self._queue(one, self._new, now)
         elif one.is_ours:
             self._schedule(one, now + self._interval_s(one.offer, tally, here))
@@ -245,7 +252,7 @@ class Announcer:
         Telling(self._walks.calls, question, [], lambda _, then: self._retracted(one, then)).start(told, now)
 
     def _retracted(self, one: _Announcement, now: float) -> None:
-        one.working = False
+        one.working = one.withdrawing = False
         self._emit(Withdrawn(one.key))
         if one.offer is None:
             self._kept.pop(one.key, None)

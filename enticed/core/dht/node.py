@@ -109,6 +109,7 @@ class DhtNode:
         message = heard.message
         if isinstance(message, Goodbye):
             self.table.forget(heard.node)
+            self._calls.blame(heard.node, now)
             self.shelves.drop_host(heard.node)
             return
         self._know(Contact(heard.node, heard.endpoint), now)
