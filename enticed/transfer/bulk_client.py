@@ -78,7 +78,7 @@ class BulkConnection:
         return len(self._waiting) + len(self._asked)
 
     def submit(self, job: Job) -> bool:
-        """Take a job on; False if the connection has just ended."""
+        """Take a job on; False if the connection has ended, or is about to."""
         with self._lock:
             if self._ended:
                 return False
@@ -98,10 +98,12 @@ class BulkConnection:
                 job.receiver.close()
             drop = bool(self._asked) and not self._waiting and all(one.abandoned for one in self._asked)
         if drop:
-            self._stream.interrupt()
+            self.interrupt()
 
     def interrupt(self) -> None:
-        """End it: what is under way fails with `PeerLostError`."""
+        """End it: what is under way fails with `PeerLostError`, and no more is taken on."""
+        with self._lock:
+            self._ended = True
         self._stream.interrupt()
 
     def run(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,8 +56,9 @@ class ControlConnection:
         self._owner = owner
         self._out = bytearray()
         self._writing = False
-        self._heard_s = self._loop.time()
+        self._heard_s = time.monotonic()
         self._pinged_s: float | None = None
+        """When a ping was sent that no pong has answered."""
         self._pings = 0
         self._timer: asyncio.TimerHandle | None = None
         self._introduced = asyncio.Event()
@@ -111,7 +113,7 @@ class ControlConnection:
     def probe(self) -> None:
         """Ask whether the peer still has this connection; a host that has not will reset it."""
         if self.is_open:
-            self._pinged_s = self._loop.time()
+            self._pinged_s = time.monotonic()
             self._pings = (self._pings + 1) % 2**32
             self._queue(self._session.send(Ping(self._pings)))
 
@@ -194,7 +196,7 @@ class ControlConnection:
             self._fail(error)
             return
         if messages:
-            self._heard_s = self._loop.time()
+            self._heard_s = time.monotonic()
         for message in messages:
             if isinstance(message, Hello):
                 self._arm(self._heard_s + self._timing.ping_after_s)
@@ -216,7 +218,7 @@ class ControlConnection:
     def _arm(self, due_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(due_s, self._on_timer)
+        self._timer = self._loop.call_later(max(0.0, due_s - time.monotonic()), self._on_timer)
 
     def _on_timer(self) -> None:
         """Ping a peer that has been quiet, give up one that has been silent."""
@@ -225,7 +227,7 @@ class ControlConnection:
             return
         pinged = self._pinged_s is not None and self._pinged_s >= self._heard_s
         due_s = self._heard_s + (self._timing.silent_s if pinged else self._timing.ping_after_s)
-        if self._loop.time() < due_s:
+        if time.monotonic() < due_s:
             self._arm(due_s)
         elif pinged:
             self._fail(PeerSilentError("the peer is silent"))
