@@ -1,0 +1,278 @@
+"""Real daemons as processes on loopback: one harness for the demo, the tests of the daemon, and the benchmarks.
+
+Each daemon has an address of its own in 127.0.0.0/8 and the usual ports, as on a host of its own. Clusters are founded
+and joined, and images published and pulled, by the commands that people use.
+
+    with Testbed() as testbed:
+        founder = testbed.found()
+        others = testbed.join(4)
+        founder.json("publish", disk, "debian:12")
+        others[0].json("pull", "debian:12")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from simnet.testbed_control import Control
+from simnet.testbed_processes import ProcessGroup, ReadySocket, TestbedError, end
+
+__all__ = ["Call", "Control", "Daemon", "Done", "Testbed", "TestbedError"]
+
+# Not the console scripts: these run wherever the packages can be imported.
+ENTICED = (sys.executable, "-P", "-m", "enticed")
+ENTICE = (sys.executable, "-P", "-m", "enticed.cli")
+PORT = 7400
+START_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 100.0
+DEFAULT_SETTINGS = "[store]\nreserve_bytes = 0\n"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command of `entice` came to."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.stdout)
+        return value
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command of `entice` under way."""
+
+    process: subprocess.Popen[bytes]
+
+    def wait(self, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
+        """Its end; a command that takes longer is killed, and `subprocess.TimeoutExpired` raised."""
+        try:
+            stdout, stderr = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return Done(self.process.returncode, stdout.decode(), stderr.decode())
+
+
+@dataclass
+class Daemon:
+    """One host: its state, and its daemon while that runs. settings: its configuration file, TOML."""
+
+    group: ProcessGroup
+    number: int
+    address: str
+    settings: str = DEFAULT_SETTINGS
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _ready: ReadySocket | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir()
+
+    @property
+    def directory(self) -> Path:
+        return self.group.directory / f"host{self.number}"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "sock"
+
+    @property
+    def control(self) -> Control:
+        return Control(self.socket)
+
+    @property
+    def log(self) -> str:
+        return self._log_file.read_text(errors="replace")
+
+    @property
+    def _log_file(self) -> Path:
+        return self.directory / "log"
+
+    # --- the daemon ---
+
+    def start(self, *flags: str) -> None:
+        """Start the daemon and wait until it serves; `TestbedError` with its last words where it does not."""
+        self.start_soon(*flags)
+        self.wait_ready()
+
+    def start_soon(self, *flags: str) -> None:
+        assert self.process is None, "it runs"
+        config = self.directory / "settings.toml"
+        config.write_text(self.settings)
+        self._ready = ReadySocket(self.directory / "ready")
+        command = [*ENTICED, "--state", self.state, "--config", config, "--listen", self.address]
+        with self._log_file.open("ab") as log:
+            self.process = self.group.spawn(
+                [*command, "--socket", self.socket, *flags],
+                environment=self._ready.environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        process = self._running()
+        assert self._ready is not None
+        if not self._ready.wait(process, timeout_s):
+            self._gone(process.wait())
+            raise TestbedError(f"host {self.number} did not start:\n{self.log[-2000:]}")
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; the exit status."""
+        return self._gone(end(self._running()))
+
+    def kill(self) -> None:
+        """SIGKILL: what it had not made durable may be lost, what it had not said stays unsaid."""
+        process = self._running()
+        process.kill()
+        self._gone(process.wait())
+
+    def freeze(self) -> None:
+        """It stays connected, and answers nothing."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._running().send_signal(signal.SIGCONT)
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that was resident since the daemon started."""
+        status = Path(f"/proc/{self._running().pid}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self.process is not None, f"host {self.number} does not run"
+        return self.process
+
+    def _gone(self, status: int) -> int:
+        self.process = None
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+        return status
+
+    # --- entice ---
+
+    def call(self, *arguments: str | Path) -> Call:
+        """Start `entice ARGUMENTS` for this host's daemon."""
+        command = [*ENTICE, "--socket", self.socket, *arguments]
+        return Call(self.group.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+
+    def call_json(self, *arguments: str | Path) -> Call:
+        return self.call("--json", *arguments)
+
+    def entice(self, *arguments: str | Path, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
+        """Run `entice ARGUMENTS`, whatever it comes to."""
+        return self.call(*arguments).wait(timeout_s)
+
+    def json(self, *arguments: str | Path, timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
+        """Run `entice --json ARGUMENTS`; its object. `TestbedError` where it fails."""
+        done = self.call_json(*arguments).wait(timeout_s)
+        if done.exit_code:
+            words = " ".join(map(str, arguments))
+            raise TestbedError(f"host {self.number}: entice {words}: exit {done.exit_code}: {done.stderr.strip()}")
+        return done.json
+
+    def must(self, *arguments: str | Path) -> str:
+        """Run `entice ARGUMENTS`; what it printed. `TestbedError` where it fails."""
+        done = self.entice(*arguments)
+        if done.exit_code:
+            words = " ".join(map(str, arguments))
+            raise TestbedError(f"host {self.number}: entice {words}: exit {done.exit_code}: {done.stderr.strip()}")
+        return done.stdout
+
+
+class Testbed:
+    """A throwaway cluster. Leaving the context ends every process and removes every file."""
+
+    __test__ = False  # not a class of tests, whatever its name starts with
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """directory: under which to make this testbed's own; None: where large temporary files belong."""
+        self._under = directory or temporary_directory()
+        self._stack = ExitStack()
+        # 127.x.y.0/24 is this testbed's; others on this machine have others.
+        self._network = f"127.{1 + secrets.randbelow(250)}.{secrets.randbelow(250)}"
+        self.daemons: list[Daemon] = []
+
+    def __enter__(self) -> Self:
+        directory = Path(tempfile.mkdtemp(prefix="enticed-", dir=self._under))
+        self.group = self._stack.enter_context(ProcessGroup(directory))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        for daemon in self.daemons:
+            daemon.process = None
+
+    @property
+    def directory(self) -> Path:
+        return self.group.directory
+
+    @property
+    def founder(self) -> Daemon:
+        return self.daemons[0]
+
+    def new_host(self, settings: str = DEFAULT_SETTINGS) -> Daemon:
+        """A host that belongs to no cluster yet."""
+        number = len(self.daemons)
+        daemon = Daemon(self.group, number, f"{self._network}.{number + 1}:{PORT}", settings)
+        self.daemons.append(daemon)
+        return daemon
+
+    def found(self, settings: str = DEFAULT_SETTINGS, labels: Sequence[str] = ()) -> Daemon:
+        """Found a cluster and start its first host. labels: `--rack R` and `--zone Z`, as `entice` takes them."""
+        host = self.new_host(settings)
+        host.must("init", "--state", host.state, "--listen", host.address, *labels)
+        host.start()
+        return host
+
+    def join(self, count: int = 1, settings: str = DEFAULT_SETTINGS, labels: Sequence[str] = ()) -> list[Daemon]:
+        """Enrol so many more hosts and start them."""
+        token = self.token(count)
+        hosts = [self.new_host(settings) for _ in range(count)]
+        joining = [host.call("join", token, "--state", host.state, "--listen", host.address, *labels) for host in hosts]
+        for host, call in zip(hosts, joining, strict=True):
+            done = call.wait()
+            if done.exit_code:
+                raise TestbedError(f"host {host.number} could not join: {done.stderr.strip()}")
+        for host in hosts:
+            host.start_soon()
+        for host in hosts:
+            host.wait_ready()
+        return hosts
+
+    def token(self, uses: int = 1) -> str:
+        return self.founder.must("token", "--uses", str(uses)).strip()
+
+    def running(self) -> Iterator[Daemon]:
+        return (daemon for daemon in self.daemons if daemon.process is not None)
+
+
+def temporary_directory() -> Path:
+    """Where large temporary files belong: what TMPDIR says, else /var/tmp, which is a disk where /tmp is memory."""
+    named = os.environ.get("TMPDIR")
+    if named:
+        return Path(named)
+    return Path("/var/tmp") if os.access("/var/tmp", os.W_OK | os.X_OK) else Path(tempfile.gettempdir())

@@ -1,0 +1,98 @@
+"""A daemon's control socket, spoken to without waiting loops of asyncio: for the testbed, the demo and the benchmarks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+TIMEOUT_S = 60.0
+EVENT_LINE_MAX_SIZE_BYTES = 1 << 20
+
+
+class ControlError(Exception):
+    """What a daemon answered instead of a result; `kind` as `enticed.control.faults.Kind` has it."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Control:
+    """One daemon's control API, a connection for each request. `OSError` where no daemon answers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self._ask("GET", path)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._ask("DELETE", path)
+
+    def place_order(self, key: str, image: str, **terms: object) -> dict[str, Any]:
+        """PUT /v1/orders/{key}; the order as it is then."""
+        return self._ask("PUT", f"/v1/orders/{quote(key)}", {"image": image, **terms})
+
+    def order(self, key: str) -> dict[str, Any]:
+        return self.get(f"/v1/orders/{quote(key)}")
+
+    def watch(self, key: str, timeout_s: float = TIMEOUT_S) -> Iterator[dict[str, Any]]:
+        """The order as it is now, and then whenever it changes; `TimeoutError` when `timeout_s` have passed."""
+        until = time.monotonic() + timeout_s
+        connection = _Connection(self.path, timeout_s)
+        try:
+            connection.request("GET", f"/v1/events?key={quote(key)}")
+            events = self._answer(connection)
+            events.readline(EVENT_LINE_MAX_SIZE_BYTES)  # ": listening": from now on nothing is missed
+            yield self.order(key)
+            while line := events.readline(EVENT_LINE_MAX_SIZE_BYTES):
+                if line.startswith(b"data:"):
+                    order: dict[str, Any] = json.loads(line[5:])
+                    yield order
+                if time.monotonic() >= until:
+                    raise TimeoutError(f"order {key} took longer than {timeout_s:g} s")
+        finally:
+            connection.close()
+
+    def wait_for_order(self, key: str, *states: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """The order, once it is in one of `states` (none given: once it has ended)."""
+        wanted = states or ("ready", "failed", "cancelled")
+        for order in self.watch(key, timeout_s):
+            if order["state"] in wanted:
+                return order
+        raise TimeoutError(f"the daemon went away while order {key} was waited for")
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        connection = _Connection(self.path, TIMEOUT_S)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            answer: dict[str, Any] = json.loads(self._answer(connection).read())
+            return answer
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _answer(connection: _Connection) -> http.client.HTTPResponse:
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            error = json.loads(response.read())["error"]
+            raise ControlError(response.status, error["kind"], error["message"])
+        return response
