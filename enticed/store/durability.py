@@ -62,7 +62,6 @@ class Durability:
             stored.settle_access()
 
     def audit(self, stored: StoredImage, pieces: PieceIndices) -> Pieces:
-        self._files.drop_cache(stored.raw_fd)
         return right_pieces(self._pool, self._files, stored, pieces)
 
     def vouch(self, stored: StoredImage) -> None:

@@ -78,8 +78,8 @@ class Files(Protocol):
         """Make a range of `target` the same as one of `source`: True where blocks are shared, False where copied."""
         ...
 
-    def drop_cache(self, fd: int) -> None:
-        """What is read next comes from the disk, except for writes that are not synced."""
+    def drop_cache(self, fd: int, offset_bytes: int, size_bytes: int) -> None:
+        """What is read next of these whole blocks comes from the disk, except for writes that are not synced."""
         ...
 
     def next_data(self, fd: int, offset_bytes: int) -> int | None:
@@ -201,8 +201,9 @@ class PosixFiles:
                 raise AbsentError(f"cannot copy: {error}") from error
             return False
 
-    def drop_cache(self, fd: int) -> None:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    def drop_cache(self, fd: int, offset_bytes: int, size_bytes: int) -> None:
+        with _told("cannot drop a cache"):
+            os.posix_fadvise(fd, offset_bytes, size_bytes, os.POSIX_FADV_DONTNEED)
 
     def next_data(self, fd: int, offset_bytes: int) -> int | None:
         try:

@@ -10,8 +10,9 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from enticed.limits import STORE_READ_GAP_SIZE_BYTES, STORE_READ_SIZE_BYTES
-from enticed.store.files import Files
+from enticed.store.files import DiskError, Files
 from enticed.store.images import StoredImage
+from enticed.store.space import whole_blocks
 from protocol.errors import CorruptError, MalformedError
 from protocol.identifiers import Digest
 from protocol.manifest import Fragments
@@ -26,9 +27,10 @@ Batch = tuple[int, int, int, int]
 def right_pieces(
     pool: ThreadPoolExecutor, files: Files, image: StoredImage, pieces: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """For each of these pieces, whether all of its fragments stand in the raw file as they should.
+    """For each of these pieces, whether all of its fragments stand on the disk as they should.
 
-    A piece whose page is damaged is not right. Holes are not read. Each thread of the pool takes STORE_READ_SIZE_BYTES.
+    What the page cache has of them says nothing after a failed sync, and hides what rots: it is dropped before. A
+    piece whose page is damaged is not right. Holes are not read. Each thread of the pool takes STORE_READ_SIZE_BYTES.
     """
 
     def right(piece: int) -> bool:
@@ -36,6 +38,9 @@ def right_pieces(
             fragments = image.read_fragments(piece)
         except (CorruptError, MalformedError):
             return False
+        start = int(fragments.offsets_bytes[0])
+        end = int(fragments.offsets_bytes[-1] + fragments.sizes_bytes[-1])
+        files.drop_cache(image.raw_fd, start, whole_blocks(end - start))
         return bool(right_fragments(files, image.raw_fd, fragments).all())
 
     answers: list[bool] = []
@@ -54,7 +59,7 @@ def right_fragments_in_parallel(
 
 
 def right_fragments(files: Files, fd: int, fragments: Fragments) -> NDArray[np.bool_]:
-    """For each fragment, whether the file has it at its place."""
+    """For each fragment, whether the file has it at its place; what cannot be read is not there."""
     right = np.zeros(len(fragments), np.bool_)
     offsets, sizes = fragments.offsets_bytes.tolist(), fragments.sizes_bytes.tolist()
     for first, after, start, end in _batches(offsets, sizes):
@@ -62,7 +67,10 @@ def right_fragments(files: Files, fd: int, fragments: Fragments) -> NDArray[np.b
         data_at = files.next_data(fd, start)
         if data_at is None or data_at >= end:
             continue
-        view = memoryview(files.pread(fd, end - start, start))
+        try:
+            view = memoryview(files.pread(fd, end - start, start))
+        except DiskError:  # a bad sector is a wrong piece like any other
+            continue
         for at in range(first, after):
             inside = offsets[at] - start
             digest = blake3(view[inside : inside + sizes[at]]).digest(Digest.size_bytes)

@@ -40,6 +40,13 @@ class _File:
             else:
                 self.on_disk.pop(number, None)
 
+    def recall(self, number: int) -> None:
+        """Read this page from the disk again."""
+        if number in self.on_disk:
+            self.pages[number] = self.on_disk[number]
+        else:
+            self.pages.pop(number, None)
+
     def after_cut(self, dice: random.Random) -> None:
         for number in sorted(self.dirty):
             old, new = self.on_disk.get(number, _HOLE), self.pages.get(number, _HOLE)
@@ -165,11 +172,12 @@ class MemoryFiles:
             _write(self._open[target], _read(self._open[source], size_bytes, source_bytes), target_bytes)
         return True
 
-    def drop_cache(self, fd: int) -> None:
+    def drop_cache(self, fd: int, offset_bytes: int, size_bytes: int) -> None:
         with self._lock:
             file = self._open[fd]
-            dirty = {number: file.pages[number] for number in file.dirty if number in file.pages}
-            file.pages = {**file.on_disk, **dirty}
+            for number in range(offset_bytes // PAGE_SIZE_BYTES, (offset_bytes + size_bytes) // PAGE_SIZE_BYTES):
+                if number not in file.dirty:
+                    file.recall(number)
 
     def next_data(self, fd: int, offset_bytes: int) -> int | None:
         with self._call("next_data"):

@@ -128,7 +128,7 @@ def test_a_mode_is_set_and_a_descriptor_replaced(files: Files) -> None:
     assert files.status(fd).mode == 0o440
     assert files.pread(fd, 3, 0) == b"old"
     files.datasync(fd)
-    files.drop_cache(fd)
+    files.drop_cache(fd, 0, 4096)
     files.close(fd)
 
 
@@ -226,7 +226,7 @@ def test_after_a_failed_sync_the_cache_lies() -> None:
         files.datasync(fd)
     files.datasync(fd)
     assert files.pread(fd, 4096, 0) == b"1" * 4096
-    files.drop_cache(fd)
+    files.drop_cache(fd, 0, 4096)
     assert files.pread(fd, 4096, 0) == bytes(4096)
 
 

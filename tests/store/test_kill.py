@@ -29,7 +29,7 @@ print("ready", flush=True)
 """
 
 
-@pytest.mark.parametrize("lines", [0, 1, 2, 7, 15, 21])
+@pytest.mark.parametrize("lines", [1, 2, 9, 21])
 def test_killed_at_any_time(tmp_path: Path, lines: int) -> None:
     made = make_image(11, pieces=40)
     arguments = [sys.executable, "-c", PULL, str(tmp_path)]

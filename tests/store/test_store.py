@@ -1,5 +1,6 @@
 """The store on real files: pulls, imports, what is durable, what is refused."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,16 @@ import pytest
 
 from enticed.core.orders import Order, OrderState
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from enticed.store.files import DiskError
+from enticed.store.inspection import right_fragments
+from enticed.store.memory_catalogue import MemoryCatalogue
+from enticed.store.memory_files import MemoryFiles
+from enticed.store.power import Fuse
 from enticed.store.store import Store
 from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, LocalError, MalformedError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB, STATEMENT_MAX_SIZE_BYTES, STATEMENTS_MAX_COUNT
-from tests.store.making import NOW, Made, all_pieces, hidden, made_of, make_image, open_store, publish, pull
+from tests.store.making import NOW, Made, all_pieces, hidden, made_of, make_image, open_store, publish, pull, store_over
 
 NOBODY = ImageId(bytes(32))
 
@@ -322,6 +328,24 @@ def test_an_audit_finds_what_is_wrong_and_changes_nothing(tmp_path: Path) -> Non
         assert store.audit(made.image).tolist() == [True, True, False, True, True, True]
         assert store.audit(made.image, np.array([2, 5])).tolist() == [False, True]
         assert stored.ready
+
+
+def test_what_cannot_be_read_is_not_right() -> None:
+    made = make_image(1)
+    fuse = Fuse()
+    files = MemoryFiles(fuse)
+    with store_over(files, MemoryCatalogue()) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, ())
+        made.write(files, stored.raw_fd, range(6))
+        store.mark_durable(made.image, all_pieces(made))
+        fuse.failures = {fuse.calls + call: errno.EIO for call in range(1, 6)}
+        with pytest.raises(DiskError):  # the manifest
+            stored.read_fragments(0)
+        fd, fragments = stored.raw_fd, made.fragments
+        fuse.failures = {fuse.calls + 2: errno.EIO}  # the first read, after a look for holes
+        right = right_fragments(files, fd, fragments)
+        assert not right[0]
+        assert right[3:].all()
 
 
 def test_what_is_retracted_is_written_again(tmp_path: Path) -> None:
