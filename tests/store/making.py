@@ -116,3 +116,11 @@ def publish(store: Store, made: Made, statements: tuple[bytes, ...] = ()) -> Sto
 def hidden(state_dir: Path) -> list[str]:
     """What is in the making, or was left behind."""
     return [entry.name for entry in (state_dir / "images").iterdir() if entry.name.startswith(".")]
+
+
+def raw_of(state_dir: Path, made: Made) -> bytes:
+    return (state_dir / "images" / str(made.image) / "raw").read_bytes()
+
+
+def mode_of(state_dir: Path, made: Made) -> int:
+    return (state_dir / "images" / str(made.image) / "raw").stat().st_mode & 0o777

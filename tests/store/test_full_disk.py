@@ -1,6 +1,5 @@
 """A file system that is really full, before and during a pull."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from enticed.core.orders import Order
 from enticed.store.store import Store
 from protocol.errors import ExhaustedError
 from protocol.limits import MIB
-from tests.programs import need
+from tests.programs import need, need_root
 from tests.store.making import all_pieces, make_image, open_store
 
 pytestmark = pytest.mark.needs_root
@@ -21,8 +20,7 @@ pytestmark = pytest.mark.needs_root
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting takes root")
+    need_root()
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run([need("mount"), "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], check=True)

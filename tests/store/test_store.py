@@ -2,34 +2,35 @@
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from enticed.core.orders import Order, OrderState
-from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
 from enticed.store.files import DiskError
 from enticed.store.inspection import right_fragments
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.memory_files import MemoryFiles
 from enticed.store.power import Fuse
 from enticed.store.store import Store
-from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, LocalError, MalformedError
+from protocol.errors import AbsentError, CorruptError, LocalError, MalformedError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB, STATEMENT_MAX_SIZE_BYTES, STATEMENTS_MAX_COUNT
-from tests.store.making import NOW, Made, all_pieces, hidden, made_of, make_image, open_store, publish, pull, store_over
+from tests.store.making import (
+    NOW,
+    all_pieces,
+    hidden,
+    made_of,
+    make_image,
+    mode_of,
+    open_store,
+    publish,
+    pull,
+    raw_of,
+    store_over,
+)
 
 NOBODY = ImageId(bytes(32))
-
-
-def raw_of(state_dir: Path, made: Made) -> bytes:
-    return (state_dir / "images" / str(made.image) / "raw").read_bytes()
-
-
-def mode_of(state_dir: Path, made: Made) -> int:
-    return (state_dir / "images" / str(made.image) / "raw").stat().st_mode & 0o777
 
 
 def test_a_pull_from_nothing_to_ready(tmp_path: Path) -> None:
@@ -178,80 +179,6 @@ def test_a_damaged_statement_is_dropped(tmp_path: Path) -> None:
     assert len(list(statements.iterdir())) == 1
 
 
-# --- imports ---
-
-
-def test_an_import_is_ready_when_committed(tmp_path: Path) -> None:
-    made = make_image(4)
-    with open_store(tmp_path) as store:
-        with store.begin_import(MIB) as draft:
-            assert store.space().promised_bytes == MIB
-            made.write_fd(draft.raw_fd)
-            assert store.images() == ()
-            stored = draft.commit(made.root, made.pages, (b"s",))
-            with pytest.raises(LocalError, match="is over"):
-                draft.commit(made.root, made.pages, ())
-        assert stored.ready
-        assert stored.durable.all()
-        assert store.audit(made.image).all()
-        assert store.space().promised_bytes == 0
-        assert mode_of(tmp_path, made) == 0o440
-        with pytest.raises(OSError, match="Bad file"):
-            os.pwrite(stored.raw_fd, b"x", 0)
-    assert hidden(tmp_path) == []
-    assert raw_of(tmp_path, made) == made.raw
-
-
-def test_an_import_that_is_left_leaves_nothing(tmp_path: Path) -> None:
-    made = make_image(4)
-    with open_store(tmp_path) as store:
-        with store.begin_import(MIB) as draft:
-            made.write_fd(draft.raw_fd)
-        assert store.space().promised_bytes == 0
-        with store.begin_import() as draft:
-            os.ftruncate(draft.raw_fd, made.root.virtual_size_bytes + 1)
-            with pytest.raises(LocalError, match="more than the image's"):
-                draft.commit(made.root, made.pages, ())
-        with store.begin_import() as draft, pytest.raises(CorruptError):
-            draft.commit(make_image(5).root, made.pages, ())
-        assert store.images() == ()
-    assert list((tmp_path / "images").iterdir()) == []
-
-
-def test_an_import_of_what_is_here_keeps_what_is_here(tmp_path: Path) -> None:
-    made = make_image(4)
-    with open_store(tmp_path) as store:
-        first = publish(store, made, (b"one",))
-        inode = first.path.stat().st_ino
-        assert publish(store, made, (b"two",)) is first
-        assert first.path.stat().st_ino == inode
-        assert first.statements == (b"one", b"two")
-    assert hidden(tmp_path) == []
-
-
-def test_an_import_completes_a_pull(tmp_path: Path) -> None:
-    made = make_image(4)
-    with open_store(tmp_path) as store:
-        stored = store.begin_pull(made.root.encoded, made.pages, ())
-        made.write_fd(stored.raw_fd, [1, 3])
-        store.mark_durable(made.image, np.array([1, 3]))
-        assert publish(store, made) is stored
-        assert stored.ready
-    assert raw_of(tmp_path, made) == made.raw
-
-
-def test_a_wrong_import_completes_nothing(tmp_path: Path) -> None:
-    made, other = make_image(4), make_image(5)
-    with open_store(tmp_path) as store:
-        stored = store.begin_pull(made.root.encoded, made.pages, ())
-        with store.begin_import() as draft:
-            other.write_fd(draft.raw_fd)
-            os.ftruncate(draft.raw_fd, made.root.virtual_size_bytes)
-            draft.commit(made.root, made.pages, ())
-        assert not stored.ready
-        assert not stored.durable.any()
-
-
 # --- forgetting, holding ---
 
 
@@ -376,116 +303,3 @@ def test_what_nobody_vouches_for_is_hashed(tmp_path: Path) -> None:
         assert np.flatnonzero(store.vouch(made.image).durable).tolist() == [0, 1]
         made.write_fd(store.image(made.image).raw_fd)
         assert store.vouch(made.image).ready
-
-
-# --- names, orders, addresses ---
-
-
-def test_a_name_never_falls_back(tmp_path: Path) -> None:
-    first, second = ImageId(bytes(32)), ImageId(bytes([1]) * 32)
-    with open_store(tmp_path) as store:
-        with pytest.raises(AbsentError):
-            store.name("ubuntu:24.04")
-        store.save_name("ubuntu:24.04", 5, first, 1000, b"five")
-        store.save_name("ubuntu:24.04", 5, first, 1000, b"five")
-        with pytest.raises(DeniedError, match="is an older one"):
-            store.save_name("ubuntu:24.04", 4, second, 2000, b"four")
-        with pytest.raises(DeniedError, match="two meanings"):
-            store.save_name("ubuntu:24.04", 5, second, 2000, b"other")
-        store.save_name("ubuntu:24.04", 6, second, 2000, b"six")
-        store.save_name("debian", 1, first, 3000, b"one")
-    (tmp_path / "catalogue.sqlite").write_bytes(b"garbage")
-    with open_store(tmp_path) as store:
-        assert [saved.name for saved in store.names()] == ["debian", "ubuntu:24.04"]
-        saved = store.name("ubuntu:24.04")
-        assert (saved.version, saved.image, saved.expires_at, saved.envelope) == (6, second, 2000, b"six")
-        with pytest.raises(DeniedError):
-            store.save_name("ubuntu:24.04", 5, first, 9000, b"five")
-
-
-def test_a_damaged_name_is_told_and_only_that_one_lost(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store:
-        store.save_name("a", 1, NOBODY, 1000, b"a")
-        store.save_name("b", 1, NOBODY, 1000, b"b")
-    files = sorted((tmp_path / "names").iterdir())
-    data = bytearray(files[0].read_bytes())
-    data[40] ^= 1
-    files[0].write_bytes(data)
-    files[0].with_name(".new-x").write_bytes(b"half")
-    with open_store(tmp_path) as store:
-        assert len(store.names()) == 1
-        assert len(store.troubles) == 1
-        assert files[0].name in store.troubles[0]
-        store.save_name("a", 1, NOBODY, 1000, b"a")
-        store.save_name("b", 1, NOBODY, 1000, b"b")
-    with open_store(tmp_path) as store:
-        assert (len(store.names()), store.troubles) == (2, ())
-
-
-def test_orders_and_addresses_survive(tmp_path: Path) -> None:
-    late, early = Order("late", "a", 2.0), Order("early", "b", 1.0)
-    with open_store(tmp_path) as store:
-        store.save_order(late)
-        store.save_order(early)
-        store.save_order(replace(late, state=OrderState.FETCHING, image=NOBODY))
-        store.delete_order("early")
-        store.save_order(early)
-        store.remember_addresses(["b:1", "a:1", "b:1", *(f"c:{port}" for port in range(1000))])
-    with open_store(tmp_path) as store:
-        assert store.orders() == (early, replace(late, state=OrderState.FETCHING, image=NOBODY))
-        assert store.remembered_addresses()[:3] == ("b:1", "a:1", "c:0")
-        assert len(store.remembered_addresses()) == ADDRESSES_REMEMBERED_MAX_COUNT
-        store.delete_order("late")
-        assert store.orders() == (early,)
-
-
-# --- space ---
-
-
-def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
-    made, other = make_image(1), make_image(2)
-    with open_store(tmp_path) as store:
-        stored = store.begin_pull(made.root.encoded, made.pages, ())
-        claimed_bytes = store.space().promised_bytes
-        assert made.root.total_data_bytes <= claimed_bytes < made.root.total_data_bytes + 5 * 4096
-        assert store.space().used_bytes == 0
-        made.write_fd(stored.raw_fd)
-        assert store.space().promised_bytes < claimed_bytes
-        assert store.space().used_bytes + store.space().promised_bytes == claimed_bytes
-        store.mark_durable(made.image, all_pieces(made))
-        store.finish(made.image)
-        assert store.space().promised_bytes == 0
-        assert store.space().used_bytes == claimed_bytes
-    with open_store(tmp_path, quota_bytes=claimed_bytes + 1) as store:
-        with pytest.raises(ExhaustedError, match=r"quota is full: .* needed, 1 bytes left of"):
-            store.begin_pull(other.root.encoded, other.pages, ())
-        with store.begin_import() as draft, pytest.raises(ExhaustedError, match="quota is full"):
-            draft.commit(other.root, other.pages, ())
-        with pytest.raises(ExhaustedError, match="quota is full"):
-            store.begin_import(MIB)
-        assert store.image(made.image).ready
-        store.forget(made.image)
-        store.begin_pull(other.root.encoded, other.pages, ())
-    assert hidden(tmp_path) == []
-
-
-def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
-    made = make_image(1)
-    with open_store(tmp_path, reserve_bytes=1 << 60) as store:
-        with pytest.raises(ExhaustedError, match=r"the disk is full: .* left for the guests"):
-            store.begin_pull(made.root.encoded, made.pages, ())
-        assert store.images() == ()
-    with open_store(tmp_path) as store:
-        store.begin_pull(made.root.encoded, made.pages, ())
-    with open_store(tmp_path, reserve_bytes=1 << 60) as store:
-        with pytest.raises(ExhaustedError, match="the disk is full"):
-            store.begin_pull(made.root.encoded, made.pages, ())
-        assert len(store.images()) == 1, "what was begun stays begun"
-
-
-def test_a_large_sparse_image_takes_nothing(tmp_path: Path) -> None:
-    made = made_of([(0, b"x" * 4096), (63 << 30, b"y" * 4096)], 64 << 30)
-    with open_store(tmp_path, quota_bytes=MIB) as store:
-        stored = pull(store, made)
-        assert store.audit(made.image).all()
-        assert stored.allocated_bytes() < MIB

@@ -1,0 +1,122 @@
+"""What else the store remembers, and the space that it accounts for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from enticed.core.orders import Order, OrderState
+from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from protocol.errors import AbsentError, DeniedError, ExhaustedError
+from protocol.identifiers import ImageId
+from protocol.limits import MIB
+from tests.store.making import all_pieces, hidden, made_of, make_image, open_store, pull
+
+NOBODY = ImageId(bytes(32))
+
+
+def test_a_name_never_falls_back(tmp_path: Path) -> None:
+    first, second = ImageId(bytes(32)), ImageId(bytes([1]) * 32)
+    with open_store(tmp_path) as store:
+        with pytest.raises(AbsentError):
+            store.name("ubuntu:24.04")
+        store.save_name("ubuntu:24.04", 5, first, 1000, b"five")
+        store.save_name("ubuntu:24.04", 5, first, 1000, b"five")
+        with pytest.raises(DeniedError, match="is an older one"):
+            store.save_name("ubuntu:24.04", 4, second, 2000, b"four")
+        with pytest.raises(DeniedError, match="two meanings"):
+            store.save_name("ubuntu:24.04", 5, second, 2000, b"other")
+        store.save_name("ubuntu:24.04", 6, second, 2000, b"six")
+        store.save_name("debian", 1, first, 3000, b"one")
+    (tmp_path / "catalogue.sqlite").write_bytes(b"garbage")
+    with open_store(tmp_path) as store:
+        assert [saved.name for saved in store.names()] == ["debian", "ubuntu:24.04"]
+        saved = store.name("ubuntu:24.04")
+        assert (saved.version, saved.image, saved.expires_at, saved.envelope) == (6, second, 2000, b"six")
+        with pytest.raises(DeniedError):
+            store.save_name("ubuntu:24.04", 5, first, 9000, b"five")
+
+
+def test_a_damaged_name_is_told_and_only_that_one_lost(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.save_name("a", 1, NOBODY, 1000, b"a")
+        store.save_name("b", 1, NOBODY, 1000, b"b")
+    files = sorted((tmp_path / "names").iterdir())
+    data = bytearray(files[0].read_bytes())
+    data[40] ^= 1
+    files[0].write_bytes(data)
+    files[0].with_name(".new-x").write_bytes(b"half")
+    with open_store(tmp_path) as store:
+        assert len(store.names()) == 1
+        assert len(store.troubles) == 1
+        assert files[0].name in store.troubles[0]
+        store.save_name("a", 1, NOBODY, 1000, b"a")
+        store.save_name("b", 1, NOBODY, 1000, b"b")
+    with open_store(tmp_path) as store:
+        assert (len(store.names()), store.troubles) == (2, ())
+
+
+def test_orders_and_addresses_survive(tmp_path: Path) -> None:
+    late, early = Order("late", "a", 2.0), Order("early", "b", 1.0)
+    with open_store(tmp_path) as store:
+        store.save_order(late)
+        store.save_order(early)
+        store.save_order(replace(late, state=OrderState.FETCHING, image=NOBODY))
+        store.delete_order("early")
+        store.save_order(early)
+        store.remember_addresses(["b:1", "a:1", "b:1", *(f"c:{port}" for port in range(1000))])
+    with open_store(tmp_path) as store:
+        assert store.orders() == (early, replace(late, state=OrderState.FETCHING, image=NOBODY))
+        assert store.remembered_addresses()[:3] == ("b:1", "a:1", "c:0")
+        assert len(store.remembered_addresses()) == ADDRESSES_REMEMBERED_MAX_COUNT
+        store.delete_order("late")
+        assert store.orders() == (early,)
+
+
+def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
+    made, other = make_image(1), make_image(2)
+    with open_store(tmp_path) as store:
+        stored = store.begin_pull(made.root.encoded, made.pages, ())
+        claimed_bytes = store.space().promised_bytes
+        assert made.root.total_data_bytes <= claimed_bytes < made.root.total_data_bytes + 5 * 4096
+        assert store.space().used_bytes == 0
+        made.write_fd(stored.raw_fd)
+        assert store.space().promised_bytes < claimed_bytes
+        assert store.space().used_bytes + store.space().promised_bytes == claimed_bytes
+        store.mark_durable(made.image, all_pieces(made))
+        store.finish(made.image)
+        assert store.space().promised_bytes == 0
+        assert store.space().used_bytes == claimed_bytes
+    with open_store(tmp_path, quota_bytes=claimed_bytes + 1) as store:
+        with pytest.raises(ExhaustedError, match=r"quota is full: .* needed, 1 bytes left of"):
+            store.begin_pull(other.root.encoded, other.pages, ())
+        with store.begin_import() as draft, pytest.raises(ExhaustedError, match="quota is full"):
+            draft.commit(other.root, other.pages, ())
+        with pytest.raises(ExhaustedError, match="quota is full"):
+            store.begin_import(MIB)
+        assert store.image(made.image).ready
+        store.forget(made.image)
+        store.begin_pull(other.root.encoded, other.pages, ())
+    assert hidden(tmp_path) == []
+
+
+def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
+    made = make_image(1)
+    with open_store(tmp_path, reserve_bytes=1 << 60) as store:
+        with pytest.raises(ExhaustedError, match=r"the disk is full: .* left for the guests"):
+            store.begin_pull(made.root.encoded, made.pages, ())
+        assert store.images() == ()
+    with open_store(tmp_path) as store:
+        store.begin_pull(made.root.encoded, made.pages, ())
+    with open_store(tmp_path, reserve_bytes=1 << 60) as store:
+        with pytest.raises(ExhaustedError, match="the disk is full"):
+            store.begin_pull(made.root.encoded, made.pages, ())
+        assert len(store.images()) == 1, "what was begun stays begun"
+
+
+def test_a_large_sparse_image_takes_nothing(tmp_path: Path) -> None:
+    made = made_of([(0, b"x" * 4096), (63 << 30, b"y" * 4096)], 64 << 30)
+    with open_store(tmp_path, quota_bytes=MIB) as store:
+        stored = pull(store, made)
+        assert store.audit(made.image).all()
+        assert stored.allocated_bytes() < MIB
