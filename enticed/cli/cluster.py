@@ -1,0 +1,183 @@
+"""Founding a cluster, joining one, and the tokens in between. Only `token` needs a daemon."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from enticed.cli.command import Command, daemon_of, setup_of
+from enticed.cli.failures import Exit, Failed
+from enticed.cli.output import duration, pairs
+from enticed.limits import TOKEN_MAX_LIFETIME_S, TOKEN_MAX_USES, TOKEN_MIN_LIFETIME_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enticed.identity.host import HostIdentity
+
+
+def _host_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--zone", default="", metavar="Z", help="Where this host is: its zone."),
+        click.option(
+            "--rack", default="", metavar="R", help="Where in the zone: hosts of one rack are near each other."
+        ),
+        click.option("--listen", metavar="ADDR:PORT", help="Where other hosts reach this one.  [default: [::]:7400]"),
+        click.option(
+            "--state",
+            "state_dir",
+            metavar="DIR",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="Where the daemon will keep identity and images.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(cls=Command)
+@_host_options
+@click.pass_context
+def init(ctx: click.Context, state_dir: Path, listen: str | None, rack: str, zone: str) -> None:
+    """Found a cluster on this host: its CA, and this host's node and publisher keys.
+
+    One host does this, once; it enrols the others and publishes. Needs no daemon.
+
+    \b
+    entice init --state /var/lib/enticed --zone east --rack r12
+    """
+    _check_host(listen, rack, zone)
+    from enticed.config import remember_listen
+    from enticed.identity.host import found_cluster
+
+    identity = found_cluster(state_dir, zone, rack, time.time())
+    remember_listen(state_dir, listen)
+    start = _start_line(state_dir)
+
+    def tell() -> Iterable[str]:
+        yield from _enrolled("Founded a cluster on this host.", identity)
+        yield ""
+        yield f"Start its daemon:          {start}"
+        yield "Then, for another host:    entice token    (here: prints a token)"
+        yield "and on that other host:    entice join TOKEN --state DIR"
+
+    setup_of(ctx).show(_identity_json(identity, state_dir, founder=True, start=start), tell)
+
+
+@click.command(cls=Command)
+@click.argument("token")
+@_host_options
+@click.pass_context
+def join(ctx: click.Context, token: str, state_dir: Path, listen: str | None, rack: str, zone: str) -> None:
+    """Enrol this host in the cluster that TOKEN is from.
+
+    `entice token` on the founding host prints the token; that host's daemon has to run. Needs no daemon here.
+
+    \b
+    entice join ENT1.10.0.0.1:7401.5f3a... --state /var/lib/enticed --rack r13
+    """
+    _check_host(listen, rack, zone)
+    from enticed.config import remember_listen
+    from enticed.identity.enrol import join_cluster
+    from protocol.errors import AbsentError, MalformedError
+    from protocol.token import parse_token
+
+    try:
+        parse_token(token)
+    except MalformedError as error:
+        raise Failed(Exit.USAGE, str(error)) from error
+    try:
+        identity = join_cluster(state_dir, token, zone, rack)
+    except AbsentError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise Failed(Exit.TEMPORARY, f"{error} (the founding host's daemon has to run)") from error
+    remember_listen(state_dir, listen)
+    start = _start_line(state_dir)
+
+    def tell() -> Iterable[str]:
+        yield from _enrolled("This host has joined the cluster.", identity)
+        yield ""
+        yield f"Start its daemon:   {start}"
+        yield "Then, for example:  entice pull NAME --output disk.raw"
+
+    setup_of(ctx).show(_identity_json(identity, state_dir, founder=False, start=start), tell)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--uses", default=1, metavar="N", type=click.IntRange(1, TOKEN_MAX_USES), help="For so many hosts.  [default: 1]"
+)
+@click.option(
+    "--ttl",
+    "ttl_s",
+    default=3600.0,
+    metavar="S",
+    type=click.FloatRange(TOKEN_MIN_LIFETIME_S, TOKEN_MAX_LIFETIME_S),
+    help="Good for so many seconds.  [default: 3600]",
+)
+@click.pass_context
+def token(ctx: click.Context, uses: int, ttl_s: float) -> None:
+    """Print a token with which other hosts join the cluster.
+
+    Works on the founding host, through its daemon. A token is a secret: who has it can join.
+
+    \b
+    entice token --uses 40 --ttl 86400
+    """
+    answer = daemon_of(ctx).ask("POST", "/v1/tokens", {"uses": uses, "ttl_s": ttl_s})
+    setup_of(ctx).show(answer, lambda: [answer["token"]])
+
+
+def _check_host(listen: str | None, rack: str, zone: str) -> None:
+    """Refuse what is wrong before anything is made."""
+    from enticed.config import split_listen
+    from enticed.identity.host import check_labels
+    from protocol.errors import LocalError, MalformedError
+
+    try:
+        if listen is not None:
+            split_listen(listen)
+    except MalformedError as error:
+        raise Failed(Exit.USAGE, f"--listen {listen}: {error}") from error
+    try:
+        check_labels(zone, rack)
+    except LocalError as error:
+        raise Failed(Exit.USAGE, f"--zone or --rack: {error}") from error
+
+
+def _start_line(state_dir: Path) -> str:
+    return f"enticed --state {shlex.quote(str(state_dir))}"
+
+
+def _enrolled(title: str, identity: HostIdentity) -> Iterable[str]:
+    credential = identity.credential
+    left_s = credential.not_after - time.time()
+    return pairs(
+        title,
+        [
+            ("host", str(identity.node)),
+            ("zone", credential.zone),
+            ("rack", credential.rack),
+            ("certificate", f"good for {duration(left_s)}"),
+            ("kept in", str(identity.directory)),
+        ],
+    )
+
+
+def _identity_json(identity: HostIdentity, state_dir: Path, *, founder: bool, start: str) -> dict[str, Any]:
+    return {
+        "node_id": str(identity.node),
+        "zone": identity.credential.zone,
+        "rack": identity.credential.rack,
+        "founder": founder,
+        "state": str(state_dir),
+        "certificate_expires_at": float(identity.credential.not_after),
+        "start": start,
+    }

@@ -1,0 +1,53 @@
+"""What all commands have in common: `--json` and `--socket` may also stand after the command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from enticed.cli.client import Daemon
+from enticed.cli.failures import Exit, Failed
+from enticed.cli.output import Setup
+
+
+class Command(click.Command):
+    """A command that takes the global options too, wherever they stand."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params += [
+            click.Option(
+                ["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print one JSON object."
+            ),
+            click.Option(
+                ["--socket"], metavar="PATH", expose_value=False, callback=_set_socket, help="Where the daemon listens."
+            ),
+        ]
+
+
+def setup_of(ctx: click.Context) -> Setup:
+    setup = ctx.find_object(Setup)
+    assert setup is not None
+    return setup
+
+
+def daemon_of(ctx: click.Context) -> Daemon:
+    return Daemon(setup_of(ctx).socket)
+
+
+def target(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Checks a NAME or IMAGE_ID before anybody is asked: the daemon says what is wrong with others."""
+    if not value.strip("./ "):
+        raise Failed(Exit.USAGE, "an image is given by its name, like 'ubuntu:24.04', or by its id")
+    return value
+
+
+def _set_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        setup_of(ctx).as_json = True
+
+
+def _set_socket(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        setup_of(ctx).socket = value

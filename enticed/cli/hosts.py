@@ -1,0 +1,107 @@
+"""The daemon, its peers, and the orders that it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from enticed.cli.command import Command, daemon_of, setup_of
+from enticed.cli.output import ago, pairs, short, size, table
+
+
+@click.command(cls=Command)
+@click.pass_context
+def orders(ctx: click.Context) -> None:
+    """List the orders: pulls, and what schedulers have asked for ahead of time.
+
+    \b
+    entice orders
+    """
+    answer = daemon_of(ctx).ask("GET", "/v1/orders")
+    columns = ("IMAGE", "STATE", "DONE", "PRIORITY", "DUE", "KEPT", "KEY", "WHY")
+    rows = [
+        (
+            order["image"],
+            "late" if order["late"] and order["state"] not in ("ready", "failed", "cancelled") else order["state"],
+            f"{order['percent']:.0f} %",
+            order["priority"],
+            ago(order["due_at"]),
+            _kept(order),
+            order["key"],
+            order["reason"],
+        )
+        for order in answer["orders"]
+    ]
+    setup_of(ctx).show(answer, lambda: table(columns, rows, "no orders"))
+
+
+def _kept(order: dict[str, Any]) -> str:
+    """How long a ready order keeps its image from being removed."""
+    if order["state"] != "ready":
+        return ""
+    if order["keep_until"] is None:
+        return "until cancelled"
+    kept = ago(order["keep_until"])
+    return "" if kept.endswith("ago") else kept.replace("in ", "for ")
+
+
+@click.command(cls=Command)
+@click.pass_context
+def peers(ctx: click.Context) -> None:
+    """List the hosts that this one is connected to.
+
+    \b
+    entice peers
+    """
+    answer = daemon_of(ctx).ask("GET", "/v1/peers")
+    columns = ("ADDRESS", "HOST", "ZONE", "RACK", "RATE", "IN FLIGHT", "STRIKES", "IMAGES")
+    rows = [
+        (
+            ", ".join(peer["addresses"]),
+            short(peer["node_id"]),
+            peer["zone"],
+            peer["rack"],
+            f"{size(peer['bytes_per_s'])}/s",
+            size(peer["in_flight_bytes"]),
+            str(peer["strikes"]),
+            str(peer["images"]),
+        )
+        for peer in answer["peers"]
+    ]
+    setup_of(ctx).show(answer, lambda: table(columns, rows, "connected to no other host"))
+
+
+@click.command(cls=Command)
+@click.pass_context
+def status(ctx: click.Context) -> None:
+    """Show how the daemon on this host is doing.
+
+    \b
+    entice status
+    """
+    answer = daemon_of(ctx).ask("GET", "/v1/status")
+    setup_of(ctx).show(answer, lambda: _status_lines(answer))
+
+
+def _status_lines(status: dict[str, Any]) -> Iterable[str]:
+    quota = "" if status["quota_bytes"] is None else f" of {size(status['quota_bytes'])}"
+    counted = ", ".join(f"{count} {state}" for state, count in status["orders"].items() if count)
+    return pairs(
+        f"enticed {status['version']}, started {ago(status['started_at'])}",
+        [
+            ("host", f"{status['node_id']}{' (founded the cluster)' if status['founder'] else ''}"),
+            ("zone", status["zone"]),
+            ("rack", status["rack"]),
+            ("listens on", ", ".join(status["listen"])),
+            ("advertises", ", ".join(status["advertise"])),
+            ("images", f"{status['images']}, {size(status['used_bytes'])}{quota}, {size(status['free_bytes'])} free"),
+            ("orders", counted or "none"),
+            ("peers", f"{status['peers']} connected, {status['dht_nodes']} known, {status['uploads']} uploads"),
+            ("traffic", f"{size(status['sent_bytes'])} sent, {size(status['received_bytes'])} received"),
+            ("certificate", f"expires {ago(status['certificate_expires_at'])}"),
+            ("memory", size(status["memory_bytes"])),
+            ("loop lag, p99", f"{status['loop_lag_p99_ms']:.1f} ms"),
+        ],
+    )
