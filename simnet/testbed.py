@@ -33,7 +33,7 @@ __all__ = ["Call", "Control", "Daemon", "Done", "Testbed", "TestbedError"]
 
 # Not the console scripts: these run wherever the packages can be imported.
 ENTICED = (sys.executable, "-P", "-m", "enticed")
-ENTICE = (sys.executable, "-P", "-m", "enticed.cli")
+ENTICE = (sys.executable, "-P", "-m", "enticed.cli.main")
 PORT = 7400
 START_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 100.0
@@ -120,7 +120,7 @@ class Daemon:
         config = self.directory / "settings.toml"
         config.write_text(self.settings)
         self._ready = ReadySocket(self.directory / "ready")
-        command = [*ENTICED, "--state", self.state, "--config", config, "--listen", self.address]
+        command: list[str | Path] = [*ENTICED, "--state", self.state, "--config", config, "--listen", self.address]
         with self._log_file.open("ab") as log:
             self.process = self.group.spawn(
                 [*command, "--socket", self.socket, *flags],

@@ -1,4 +1,4 @@
-"""A daemon's control socket, spoken to without waiting loops of asyncio: for the testbed, the demo and the benchmarks."""
+"""A daemon's control socket, for programs that simply wait: testbed, demo, benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disk images to publish: real ext4 ones from the files of this machine, changed versions of them, and scattered bytes."""
+"""Disk images to publish: real ext4 ones from this machine's files, changed versions of them, and scattered bytes."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class ReadySocket:
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = END_TIMEOUT_S) -> int:
-    """Ask a process to end, and wait for it; its exit status. `TestbedError`, and an end with force, where it does not."""
+    """Ask a process to end, and wait for it; its exit status. Where it does not, it is killed: `TestbedError`."""
     process.send_signal(signal.SIGTERM)
     try:
         return process.wait(timeout_s)

@@ -70,6 +70,7 @@ def order_json(order: OrderView) -> dict[str, Any]:
         "bytes_per_s": order.bytes_per_s,
         "estimate_s": order.estimate_s,
         "path": order.path,
+        "copies": order.copies,
     }
 
 

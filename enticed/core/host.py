@@ -30,7 +30,10 @@ from protocol.identifiers import ImageId
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a pull is. `bytes_from` counts data bytes by supply; `remaining_s` is None while nothing is measured."""
+    """How far a pull is. `bytes_from` counts data bytes by supply; `remaining_s` is None while nothing is measured.
+
+    copies: of the rarest piece, here and on the hosts that this one talks to; None where no pull has its manifest.
+    """
 
     pieces: int
     pieces_done: int
@@ -39,6 +42,7 @@ class Progress:
     bytes_from: dict[Supply, int]
     bytes_per_s: float
     remaining_s: float | None
+    copies: int | None
 
 
 class Host:
@@ -118,7 +122,7 @@ class Host:
         rate = pull.bytes_per_s if pull is not None else 0.0
         remaining_s = 0.0 if done == total else (total - done) / rate if rate else None
         held = int(np.count_nonzero(book.held))
-        return Progress(book.pieces, held, total, done, supply, rate, remaining_s)
+        return Progress(book.pieces, held, total, done, supply, rate, remaining_s, _copies(book, pull))
 
     # --- events ---
 
@@ -265,3 +269,9 @@ class Host:
                 self._fetch.work(pull, now)
         self._sessions.tell_gained(now)
         self._sessions.hang_up_idle(now)
+
+
+def _copies(book: ImageBook, pull: Pull | None) -> int | None:
+    if pull is None or len(pull.availability.rarity) != book.pieces or not book.pieces:
+        return None
+    return int((pull.availability.rarity + book.held).min())

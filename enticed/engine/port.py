@@ -100,6 +100,9 @@ class OrderView:
     estimate_s: float | None
     path: str | None
     """Of the raw file in the store, once ready."""
+    copies: int | None = None
+    """While it is pulled: of the rarest piece, on this host and on those that it talks to. From 1 on, nothing is lost
+    if all others go."""
 
 
 @dataclass(frozen=True, slots=True)

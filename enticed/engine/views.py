@@ -51,6 +51,7 @@ class Views:
             bytes_per_s=progress.bytes_per_s if progress is not None else 0.0,
             estimate_s=remaining_s,
             path=str(stored.path) if stored is not None and is_ready else None,
+            copies=progress.copies if progress is not None else None,
         )
 
     def image(self, stored: StoredImage, now: float) -> ImageView:
