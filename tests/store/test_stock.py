@@ -56,7 +56,7 @@ def held_contents(made: Made, durable: set[int]) -> set[bytes]:
     return {made.contents[index] for index in made.indices(sorted(durable & set(range(made.root.pieces))))}
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(layouts(), layouts(), layouts(), st.sets(st.integers(0, 4)), st.sets(st.integers(0, 4)), st.integers(1, 5))
 def test_what_is_durable_anywhere_is_found_and_comes_right(
     wanted_layout: list[tuple[int, bytes]],
