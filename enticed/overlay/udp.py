@@ -70,6 +70,7 @@ class UdpOverlay:
         self._dice = Random(secrets.randbits(64) if seed is None else seed)
         self._sockets = UdpSockets(self._receive)
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = 0.0
         self._tickets = count()
         self._searches: dict[int, asyncio.Future[Found]] = {}
         self._announced: _Waiting = {}
@@ -256,10 +257,12 @@ class UdpOverlay:
         if not deadlines or not self._running:
             return
         if self._timer is not None:
-            if self._timer.when() <= min(deadlines):
+            if self._wake_at <= min(deadlines):
                 return  # woken too early, the machines have nothing to do, and the timer is set again
             self._timer.cancel()
-        self._timer = self._loop.call_at(min(deadlines), self._wake)
+        # Kept here: for a time that is past, uvloop gives a handle that does not know when it was meant for.
+        self._wake_at = min(deadlines)
+        self._timer = self._loop.call_at(self._wake_at, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
