@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
@@ -62,6 +62,11 @@ class Vocabulary:
         self._numbers = {kind: number for number, kind in messages.items()}
         if len(self._numbers) != len(messages):
             raise LocalError("a message stands twice in one vocabulary")
+
+    @property
+    def messages(self) -> Mapping[int, type[Any]]:
+        """By type number."""
+        return self._kinds
 
     def encode(self, message: object) -> bytes:
         """Bytes of one message. `LocalError` for one that is not of this vocabulary or out of bounds."""
