@@ -1,4 +1,4 @@
-"""SPEC.md against the code: every message, record, enumeration, transition and limit that it lists, and its references."""
+"""SPEC.md against the code: all that it lists of messages, records, states and limits, and what refers to it."""
 
 from __future__ import annotations
 
