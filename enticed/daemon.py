@@ -32,6 +32,7 @@ from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.switchboard import Switchboard
+from enticed.engine.threads import StoreThreads
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.gateway.server import ApiServer
 from enticed.host_address import join_address, own_address
@@ -92,30 +93,31 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
     driver = Driver(Host(ev.Contact(identity.node, (), zone, rack), _dice()), clock)
-    stockroom = owned(Stockroom(driver, store, trusted))
-    ledger = owned(OrderLedger(driver, store, partial(_report, "orders cannot be saved")))
+    threads = owned(StoreThreads())
+    stockroom = owned(Stockroom(driver, store, threads, trusted))
+    ledger = owned(OrderLedger(driver, store, threads, partial(_report, "orders cannot be saved")))
     warehouse = PeerWarehouse(driver, stockroom)
 
     # Peers: one port, TCP for data and UDP for discovery.
     switchboard = Switchboard()
     network = owned(_network(config, identity, warehouse, switchboard, clock))
     await network.start()
-    overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store))))
+    overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads))))
     await overlay.start()
     purchasing = owned(Purchasing(driver, network, stockroom, trusted))
     discovery = owned(Discovery(driver, overlay, zone, rack))
-    naming = owned(Naming(driver, store, overlay, trusted, publisher, clock))
-    publishing = Publishing(driver, store, stockroom, naming, publisher)
+    naming = owned(Naming(driver, store, threads, overlay, trusted, publisher, clock))
+    publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
     me = ev.Contact(identity.node, network.advertised, zone, rack)
-    planning = Planning(driver, store, stockroom, purchasing, discovery, network, me)
+    planning = Planning(driver, store, threads, purchasing, discovery, network, me)
     switchboard.connect(purchasing.network_event, planning.network_event)
 
     # People and clouds.
     lag = LagMeter()
     joining_at = await _start_api(config, identity, authority, network, stack)
     parts = Parts(
-        identity, authority, joining_at, clock, driver, store, stockroom, network, purchasing, warehouse, ledger,
-        naming, publishing, planning, lag, lambda: overlay.contacts,
+        identity, authority, joining_at, clock, driver, store, threads, stockroom, network, purchasing, warehouse,
+        ledger, naming, publishing, planning, lag, lambda: overlay.contacts,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     control = owned(ControlServer(engine, config.socket, config.socket_group))

@@ -154,7 +154,9 @@ DAEMON_LINE_MAX_SIZE_BYTES = 1 * MIB
 # --- engine ---
 MANIFEST_TIMEOUT_S = 60.0
 """For root, statements and pages from one peer; then another is asked."""
-STOCKROOM_THREADS_COUNT = 4
+STORE_THREADS_COUNT = 6
+ANNOUNCED_TIMEOUT_S = 3.0
+"""How long publishing waits until others know of it; it goes on being announced after that."""
 NAMES_RENEWAL_CHECK_S = 3600.0
 ORDER_EVENTS_KEPT_COUNT = 4096
 """Order changes that a watcher who comes back can still be told."""

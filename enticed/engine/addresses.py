@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
+from enticed.engine.threads import StoreThreads
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 class StoredAddresses:
     """The overlay's `AddressMemory`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, threads: StoreThreads) -> None:
         self._store = store
+        self._threads = threads
         self._tasks = Tasks()
 
     def load(self) -> tuple[str, ...]:
@@ -30,6 +31,6 @@ class StoredAddresses:
 
     async def _save(self, addresses: tuple[str, ...]) -> None:
         try:
-            await asyncio.to_thread(self._store.remember_addresses, addresses)
+            await self._threads.run(self._store.remember_addresses, addresses)
         except EnticedError as error:
             log.warning("addresses of other hosts cannot be saved: %s", error)

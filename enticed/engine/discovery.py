@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
+from enticed.limits import ANNOUNCED_TIMEOUT_S
 from enticed.overlay.port import Found, Overlay, ProviderOffer
 from enticed.transfer.tasks import Tasks
-from protocol.identifiers import DiscoveryKey
+from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.records import ProviderState
+
+
+async def told_others(overlay: Overlay, key: DiscoveryKey) -> None:
+    """Wait until what is announced under the key can be found, but no longer than it is worth to a person."""
+    try:
+        async with asyncio.timeout(ANNOUNCED_TIMEOUT_S):
+            await overlay.announced(key)
+    except TimeoutError:
+        pass
 
 
 class Discovery:
@@ -27,11 +41,16 @@ class Discovery:
         if self._rack_key is not None:
             self._overlay.announce(ProviderOffer(self._rack_key, ProviderState.WHOLE))
 
+    async def announced(self, image: ImageId) -> None:
+        """Wait, not for ever, until others can find that this host has the image."""
+        await told_others(self._overlay, DiscoveryKey.of_image(image))
+
     async def close(self) -> None:
         await self._tasks.close()
 
     async def providers(self, effect: ef.FindProviders) -> tuple[ev.Contact, ...]:
         """Hosts that say they have the image, and hosts of this rack, who may pull it too."""
+        await self._overlay.ready()
         found = await self._overlay.find(DiscoveryKey.of_image(effect.image))
         contacts = {one.node: ev.Contact(one.node, one.addresses) for one in found.providers}
         if self._rack_key is not None:
@@ -40,8 +59,8 @@ class Discovery:
                 contacts[one.node] = ev.Contact(one.node, one.addresses, self._zone, self._rack)
         return tuple(contacts.values())
 
-    def _start(self, coroutine: object, name: str) -> None:
-        self._tasks.spawn(coroutine, name)  # type: ignore[arg-type]
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.spawn(coroutine, name)
 
     async def _find(self, effect: ef.FindProviders) -> None:
         self._driver.tell(ev.ProvidersFound(effect.image, await self.providers(effect)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +32,7 @@ from enticed.engine.port import (
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.stockroom import Stockroom
+from enticed.engine.threads import StoreThreads
 from enticed.engine.views import Views
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.identity.authority import Authority
@@ -56,6 +56,7 @@ class Parts:
     clock: Callable[[], float]
     driver: Driver
     store: Store
+    threads: StoreThreads
     stockroom: Stockroom
     network: PeerNetwork
     purchasing: Purchasing
@@ -128,7 +129,7 @@ class DaemonEngine:
             raise LocalError(f"image {stored.image.short} is not whole yet")
         with self._parts.store.hold(stored.image):
             # A description of its own: the reader's position is not shared with ours.
-            return await asyncio.to_thread(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
+            return await self._parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)
@@ -140,7 +141,7 @@ class DaemonEngine:
         if self._parts.store.held(image):
             raise LocalError(f"image {image.short} is in use: try again when its readers are done")
         self._parts.driver.tell(ev.ImageForgotten(image))
-        await asyncio.to_thread(self._parts.store.forget, image)
+        await self._parts.threads.run(self._parts.store.forget, image)
         return view
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
@@ -151,7 +152,7 @@ class DaemonEngine:
         done_bytes = 0
         for first in range(0, len(durable), VERIFY_BATCH_PIECES):
             batch = durable[first : first + VERIFY_BATCH_PIECES]
-            wrong += await asyncio.to_thread(self._parts.stockroom.audit, stored.image, batch)
+            wrong += await self._parts.threads.run(self._parts.stockroom.audit, stored.image, batch)
             done_bytes += int(root.data_bytes[batch].sum())
             progressed(done_bytes, root.total_data_bytes)
         for piece in wrong:
@@ -201,7 +202,7 @@ class DaemonEngine:
         addresses = self._parts.joining_at
         if not addresses:
             raise LocalError("this host has no address that others can join at: set `advertise` and `api_listen`")
-        return await asyncio.to_thread(self._parts.authority.issue_token, addresses[0], uses, int(ttl_s))
+        return await self._parts.threads.run(self._parts.authority.issue_token, addresses[0], uses, int(ttl_s))
 
     # --- inside ---
 

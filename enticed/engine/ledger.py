@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from enticed.core import effects as ef
 from enticed.core.orders import Order, OrderState
 from enticed.engine.driver import Driver
+from enticed.engine.threads import StoreThreads
 from enticed.limits import ORDER_EVENTS_KEPT_COUNT, ORDER_WATCHERS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
@@ -18,8 +19,11 @@ from protocol.errors import EnticedError, ExhaustedError
 class OrderLedger:
     """Belongs to the event loop. `on_failure` is told, once, of a catalogue that no longer takes orders."""
 
-    def __init__(self, driver: Driver, store: Store, on_failure: Callable[[EnticedError], None]) -> None:
+    def __init__(
+        self, driver: Driver, store: Store, threads: StoreThreads, on_failure: Callable[[EnticedError], None]
+    ) -> None:
         self._store = store
+        self._threads = threads
         self._on_failure = on_failure
         self._unsaved: dict[str, Order] = {}
         self._work = asyncio.Event()
@@ -81,7 +85,7 @@ class OrderLedger:
             # Only the latest state of each order matters: what it went through meanwhile need not be kept.
             batch = dict(self._unsaved)
             try:
-                await asyncio.to_thread(self._save, tuple(batch.values()))
+                await self._threads.run(self._save, tuple(batch.values()))
             except EnticedError as error:
                 self._on_failure(error)
             async with self._saved:

@@ -13,7 +13,9 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.dht.events import NameOffer
 from enticed.core.orders import Failure
+from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
+from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record
 from enticed.limits import NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
@@ -32,6 +34,7 @@ class Naming:
         self,
         driver: Driver,
         store: Store,
+        threads: StoreThreads,
         overlay: Overlay,
         trusted: frozenset[PublisherKey],
         publisher: Publisher | None,
@@ -39,6 +42,7 @@ class Naming:
     ) -> None:
         self._driver = driver
         self._store = store
+        self._threads = threads
         self._overlay = overlay
         self._trusted = trusted
         self._publisher = publisher
@@ -64,6 +68,7 @@ class Naming:
         if is_image_id(target):
             return ImageId.from_hex(target)
         name = self.checked(target)
+        await self._overlay.ready()  # an order placed right after the start is not refused for want of acquaintances
         found = await self._overlay.find(DiscoveryKey.of_name(name))
         newest = self._seen(name)
         for envelope in found.names:
@@ -106,7 +111,7 @@ class Naming:
             raise LocalError(f"{name!r} is no name: {error}") from error
 
     async def _save(self, saved: SavedName) -> None:
-        await asyncio.to_thread(
+        await self._threads.run(
             self._store.save_name, saved.name, saved.version, saved.image, saved.expires_at, saved.envelope
         )
 
@@ -130,13 +135,14 @@ class Naming:
     # --- a publisher's names ---
 
     async def publish(self, publisher: Publisher, name: str, image: ImageId) -> int:
-        """Sign that `name` means `image` from now on, remember it and announce it; the record's version."""
+        """Sign that `name` means `image` from now on, remember it and tell others; the record's version."""
         last = self._record(publisher, self._seen(name))
         record = next_name_record(name, image, last, self._clock())
         envelope = publisher.sign_name(record)
         saved = SavedName(name, record.version, image, record.expires_at, envelope)
         await self._save(saved)
         self._announce(saved)
+        await told_others(self._overlay, DiscoveryKey.of_name(name))
         return record.version
 
     def _record(self, publisher: Publisher, saved: SavedName | None) -> NameRecord | None:

@@ -14,7 +14,7 @@ from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
 from enticed.engine.port import BytesFrom, PlanView
 from enticed.engine.purchasing import Purchasing
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.threads import StoreThreads
 from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
@@ -46,7 +46,7 @@ class Planning:
         self,
         driver: Driver,
         store: Store,
-        stockroom: Stockroom,
+        threads: StoreThreads,
         purchasing: Purchasing,
         discovery: Discovery,
         network: PeerNetwork,
@@ -54,7 +54,7 @@ class Planning:
     ) -> None:
         self._driver = driver
         self._store = store
-        self._stockroom = stockroom
+        self._threads = threads
         self._purchasing = purchasing
         self._discovery = discovery
         self._network = network
@@ -81,7 +81,7 @@ class Planning:
         survey = await self._survey(image)
         root, fragments = await self._manifest(image, survey)
         others = [stored.image for stored in self._store.images() if stored.image != image]
-        on_hand = await self._stockroom.in_thread(self._store.find_on_hand, fragments, others)
+        on_hand = await self._threads.run(self._store.find_on_hand, fragments, others)
         try:
             here = self._store.image(image).durable
         except AbsentError:
@@ -143,7 +143,7 @@ class Planning:
     async def _manifest(self, image: ImageId, survey: _Survey) -> tuple[Root, Fragments]:
         try:
             stored = self._store.image(image)
-            return stored.root, await self._stockroom.in_thread(stored.all_fragments)
+            return stored.root, await self._threads.run(stored.all_fragments)
         except AbsentError:
             pass
         reason = "nobody that could be reached has it"
@@ -153,7 +153,7 @@ class Planning:
             except EnticedError as error:
                 reason = str(error)
                 continue
-            return manifest.root, await self._stockroom.in_thread(decode_pages, manifest.root, manifest.pages)
+            return manifest.root, await self._threads.run(decode_pages, manifest.root, manifest.pages)
         raise AbsentError(f"no manifest of image {image.short}: {reason}")
 
     def _by_distance(self, survey: _Survey, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from enticed.core import events as ev
+from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
 from enticed.engine.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
 from enticed.engine.stockroom import Stockroom
+from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher
 from enticed.image.decompose import Decomposition, decompose
 from enticed.image.source import data_extents, inspect
@@ -47,12 +49,16 @@ class Publishing:
         driver: Driver,
         store: Store,
         stockroom: Stockroom,
+        threads: StoreThreads,
+        discovery: Discovery,
         naming: Naming,
         publisher: Publisher | None,
     ) -> None:
         self._driver = driver
         self._store = store
         self._stockroom = stockroom
+        self._threads = threads
+        self._discovery = discovery
         self._naming = naming
         self._publisher = publisher
         self._turn = asyncio.Lock()
@@ -70,6 +76,7 @@ class Publishing:
         statement, image = imported.statement, imported.statement.image
         everything = np.ones(len(imported.data_bytes), np.bool_)
         self._driver.tell(ev.ImageOnHand(image, imported.data_bytes, everything, True))
+        await self._discovery.announced(image)
         version = await self._naming.publish(publisher, name, image)
         for digest_name in statement.digests.names if statement.digests else ():
             await self._naming.publish(publisher, digest_name, image)
@@ -121,7 +128,7 @@ class Publishing:
             finally:
                 os.close(fd)
 
-        importing = loop.run_in_executor(None, work)
+        importing = asyncio.ensure_future(self._threads.run(work))
         try:
             return await asyncio.shield(importing)
         except asyncio.CancelledError:

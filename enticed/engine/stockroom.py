@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
-from enticed.limits import STOCKROOM_THREADS_COUNT
+from enticed.engine.threads import StoreThreads
 from enticed.store.images import StoredImage
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
@@ -27,8 +25,6 @@ from protocol.manifest import Fragments, Root
 from protocol.messages import FragmentsRequest
 from protocol.statement import Statement, open_statement
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, eq=False)
 class Delivery:
@@ -40,11 +36,11 @@ class Delivery:
 
 
 class Stockroom:
-    def __init__(self, driver: Driver, store: Store, trusted: frozenset[PublisherKey]) -> None:
+    def __init__(self, driver: Driver, store: Store, threads: StoreThreads, trusted: frozenset[PublisherKey]) -> None:
         self._driver = driver
         self._store = store
+        self._threads = threads
         self._trusted = trusted
-        self._threads = ThreadPoolExecutor(STOCKROOM_THREADS_COUNT, "stockroom")
         self._tasks = Tasks()
         self._expected: dict[ImageId, Delivery] = {}
         self._on_hand: dict[ImageId, OnHand] = {}
@@ -57,7 +53,6 @@ class Stockroom:
 
     async def close(self) -> None:
         await self._tasks.close()
-        await asyncio.to_thread(self._threads.shutdown)
 
     # --- for the other parts of the engine ---
 
@@ -84,19 +79,16 @@ class Stockroom:
     async def page(self, image: ImageId, piece: int) -> Fragments:
         """The fragments of a piece; `CorruptError` where the page on the disk is damaged."""
         stored = self._store.image(image)
-        return await self.in_thread(stored.fragments, piece)
+        return await self._threads.run(stored.fragments, piece)
 
     async def pages(self, image: ImageId, offset_bytes: int, size_bytes: int) -> bytes:
-        return await self.in_thread(self._store.image(image).read_pages, offset_bytes, size_bytes)
+        return await self._threads.run(self._store.image(image).read_pages, offset_bytes, size_bytes)
 
     async def landing(self, wanted: FragmentsRequest) -> Landing:
         """Where the fragments of a request go."""
         page = await self.page(wanted.image, wanted.piece)
         part = page[wanted.first : wanted.first + wanted.count]
         return Landing(self._store.image(wanted.image).raw_fd, part)
-
-    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     # --- carrying out ---
 
@@ -105,7 +97,7 @@ class Stockroom:
 
     async def _reserve(self, image: ImageId) -> None:
         try:
-            durable, missing_bytes = await self.in_thread(self._take_stock, image)
+            durable, missing_bytes = await self._threads.run(self._take_stock, image)
         except EnticedError as error:
             self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error)))
         else:
@@ -124,7 +116,7 @@ class Stockroom:
 
     async def _open_piece(self, effect: ef.OpenPiece) -> None:
         try:
-            fragments, right = await self.in_thread(self._clone_piece, effect.image, effect.piece)
+            fragments, right = await self._threads.run(self._clone_piece, effect.image, effect.piece)
         except EnticedError as error:
             self._driver.tell(ev.PieceUnopened(effect.image, effect.piece, failure_of(error), str(error)))
         else:
@@ -145,7 +137,7 @@ class Stockroom:
     async def _make_durable(self, effect: ef.MakeDurable) -> None:
         pieces = np.array(effect.pieces, np.int64)
         try:
-            await self.in_thread(self._store.mark_durable, effect.image, pieces)
+            await self._threads.run(self._store.mark_durable, effect.image, pieces)
         except EnticedError as error:
             self._driver.tell(ev.SyncFailed(effect.image, effect.pieces, failure_of(error), str(error)))
         else:
@@ -153,7 +145,7 @@ class Stockroom:
 
     async def _seal(self, image: ImageId) -> None:
         try:
-            await self.in_thread(self._store.finish, image)
+            await self._threads.run(self._store.finish, image)
         except EnticedError as error:
             self._driver.tell(ev.SyncFailed(image, (), failure_of(error), str(error)))
         else:
@@ -162,7 +154,7 @@ class Stockroom:
 
     async def _recheck(self, effect: ef.Recheck) -> None:
         try:
-            wrong = await self.in_thread(self.audit, effect.image, np.array([effect.piece], np.int64))
+            wrong = await self._threads.run(self.audit, effect.image, np.array([effect.piece], np.int64))
         except EnticedError:
             return  # it went away meanwhile: nothing to take back
         for piece in wrong:

@@ -44,6 +44,10 @@ class Overlay(Protocol):
         """Announce from now on, until withdrawn or announced anew with another state or version; one offer per key."""
         ...
 
+    async def announced(self, key: DiscoveryKey) -> None:
+        """Returns once others were told what was announced last under this key: from then on they find it."""
+        ...
+
     async def withdraw(self, key: DiscoveryKey) -> None:
         """No longer announce; returns once those who keep a provider's record were told. A name stays until it expires.
 

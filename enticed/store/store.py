@@ -113,7 +113,7 @@ class Store:
     def close(self) -> None:
         """Let everything go, whoever still holds images. What is not marked durable is hashed after the next start."""
         self._pool.shutdown()
-        with self._closing:
+        with self._writing, self._closing:
             for image in self._table.all():
                 image.close()
 

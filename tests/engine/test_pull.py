@@ -1,0 +1,173 @@
+"""Publish, find, pull, compare: the whole thread, in one process but over real sockets and files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from enticed.core.orders import Failure, OrderState
+from enticed.daemon import start
+from enticed.engine.port import OrderTerms
+from protocol.errors import AbsentError, DeniedError, LocalError
+from protocol.identifiers import ImageId
+from protocol.limits import MIB
+from tests.clusters import make_cluster
+from tests.engine.swarm import changed, config_of, content_of, disk, publish, pull, run, swarm, until
+
+
+def test_what_is_pulled_is_what_was_published(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 4) as (publisher, *others):
+            content = disk(1, 24)
+            published = await publish(publisher, content, "debian:12", tmp_path)
+            orders = await asyncio.gather(*(pull(engine, "debian:12") for engine in others))
+            for order in orders:
+                assert order.state is OrderState.READY
+                assert content_of(order) == content
+                assert order.bytes_from.peers == published.data_bytes
+                assert order.bytes_from.zero == len(content) - published.data_bytes
+            # Manifests included, hardly more than one copy has left the publisher for three hosts.
+            assert publisher.status().sent_bytes < 1.6 * published.data_bytes
+
+    run(scenario())
+
+
+def test_a_relative_at_hand_leaves_only_what_is_new_to_fetch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            first = disk(2, 24)
+            await publish(publisher, first, "debian:12", tmp_path)
+            await pull(host, "debian:12", "first")
+            second = changed(first, 3, 20)
+            published = await publish(publisher, second, "debian:12", tmp_path)
+            assert 0 < published.new_bytes < published.data_bytes / 2
+            order = await pull(host, "debian:12", "second")
+            assert content_of(order) == second
+            assert order.bytes_from.peers <= 1.1 * published.new_bytes
+            assert order.bytes_from.relatives == published.data_bytes - order.bytes_from.peers
+            view = await host.image("debian:12")
+            assert [shared for _, shared in view.relatives] == [published.data_bytes - published.new_bytes]
+
+    run(scenario())
+
+
+def test_images_are_known_by_id_and_by_digest(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            content = disk(4, 3)
+            published = await publish(publisher, content, "debian:12", tmp_path, digests=True)
+            digest = hashlib.sha512(content).hexdigest()
+            assert content_of(await pull(host, f"sha512:{digest}", "by digest")) == content
+            by_id = await pull(host, str(published.image), "by id")
+            assert by_id.image == published.image
+            assert by_id.bytes_from.peers == published.data_bytes  # fetched once, for the first order
+
+    run(scenario())
+
+
+def test_what_nobody_knows_is_not_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (_, host):
+            order = await pull(host, "no-such:image", "name")
+            assert (order.state, order.failure) == (OrderState.FAILED, Failure.NOT_FOUND)
+            order = await pull(host, str(ImageId(bytes(32))), "id")
+            assert (order.state, order.failure) == (OrderState.FAILED, Failure.UNAVAILABLE)
+            assert "no host" in order.reason
+            with pytest.raises(LocalError, match="is no name"):
+                await host.place_order("bad", OrderTerms("No Name!"))
+
+    run(scenario())
+
+
+def test_only_the_founder_publishes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (_, host):
+            with pytest.raises(DeniedError, match="only the founding host publishes"):
+                await publish(host, disk(5, 1), "debian:12", tmp_path)
+            assert await host.images() == ()
+
+    run(scenario())
+
+
+def test_a_lease_keeps_an_image_until_its_order_is_cancelled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            await publish(publisher, disk(6, 2), "debian:12", tmp_path)
+            await pull(host, "debian:12")
+            with pytest.raises(LocalError, match="leased by order order"):
+                await host.remove("debian:12")
+            await host.cancel_order("order")
+            removed = await host.remove("debian:12")
+            assert removed.ready
+            assert await host.images() == ()
+            with pytest.raises(AbsentError, match="not in this host's store"):
+                await host.image("debian:12")
+
+    run(scenario())
+
+
+def test_verify_finds_what_rotted_and_it_is_fetched_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            content = disk(7, 6)
+            await publish(publisher, content, "debian:12", tmp_path)
+            order = await pull(host, "debian:12")
+            assert order.path is not None
+            path = Path(order.path)
+            path.chmod(0o640)
+            with path.open("r+b") as raw:  # noqa: ASYNC230
+                raw.seek(2 * MIB)
+                raw.write(b"rot")
+            verification = await host.verify("debian:12", lambda done, all_of_it: None)
+            assert len(verification.wrong_pieces) == 1
+            healed = await until(host, "order", lambda view: view.state is OrderState.READY)
+            assert content_of(healed) == content
+            again = await host.verify("debian:12", lambda done, all_of_it: None)
+            assert again.wrong_pieces == ()
+
+    run(scenario())
+
+
+def test_a_plan_tells_what_a_pull_would_do_and_does_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            first = disk(8, 12)
+            await publish(publisher, first, "debian:12", tmp_path)
+            await pull(host, "debian:12")
+            published = await publish(publisher, changed(first, 9, 10), "debian:13", tmp_path, relatives=("debian:12",))
+            plan = await host.plan("debian:13")
+            assert plan.missing_bytes == 0
+            assert plan.bytes_from.peers == plan.peers["rack"] == published.new_bytes
+            assert plan.bytes_from.relatives == published.data_bytes - published.new_bytes
+            assert [view.names for view in await host.images()] == [("debian:12",)]
+            with pytest.raises(AbsentError):
+                await host.plan("no-such:image")
+
+    run(scenario())
+
+
+def test_orders_and_images_survive_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        founder, joined = make_cluster(tmp_path, hosts=2)
+        async with AsyncExitStack() as first_life:
+            publisher = await start(config_of(founder.directory.parent), first_life)
+            bootstrap = publisher.status().listen
+            content = disk(10, 4)
+            await publish(publisher, content, "debian:12", tmp_path)
+            async with AsyncExitStack() as stack:
+                host = await start(config_of(joined.directory.parent, bootstrap), stack)
+                await host.place_order("lease", OrderTerms("debian:12", keep_s=3600))
+                await until(host, "lease", lambda view: view.state is OrderState.READY)
+            async with AsyncExitStack() as stack:
+                host = await start(config_of(joined.directory.parent, bootstrap), stack)
+                order = host.order("lease")
+                assert order.state is OrderState.READY
+                assert content_of(order) == content
+                with pytest.raises(LocalError, match="leased"):
+                    await host.remove("debian:12")
+
+    run(scenario())
