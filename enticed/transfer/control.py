@@ -150,8 +150,7 @@ class ControlConnection:
                 self._fail(PeerLostError("the peer has closed the connection"))
                 return
             self._hear(data)
-        if not self.closed.done() and self._sock.pending():
-            self._loop.call_soon(self._on_readable)  # what TLS holds already, no selector sees
+        self._loop.call_soon(self._on_readable)  # what TLS holds already, no selector sees
 
     def _on_writable(self) -> None:
         self._flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 import time
@@ -11,6 +12,8 @@ from dataclasses import replace
 import pytest
 
 from enticed.identity.host import HostIdentity
+from enticed.transfer import listener
+from enticed.transfer.addresses import HostPort
 from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.ports import DialFailed, PeerDown, PeerUp
 from protocol.errors import DeniedError, EnticedError, MalformedError, RemoteError
@@ -172,6 +175,27 @@ def test_a_server_that_keeps_to_the_protocol_is_answered_after_a_bad_one(
             await a.network.fetch(cluster[1].node, request, target.landing(fragments))
             start = int(fragments.offsets_bytes[0])
             assert target.path.read_bytes()[start : start + 65536] == disk.path.read_bytes()[start : start + 65536]
+
+    run(scenario())
+
+
+def test_replies_may_come_in_one_piece(cluster: Cluster, disk: Disk) -> None:
+    """What TLS has decrypted beside the reply that was waited for, no poll tells of."""
+
+    def answer_four_at_once(sock: ssl.SSLSocket) -> None:
+        frames = Frames(sock, BULK)
+        assert isinstance(frames.receive(), BulkHello)
+        for _ in range(4):
+            assert isinstance(frames.receive(), PartRequest)
+        sock.sendall(b"".join(encode_frame(BULK.encode(Data(1, 4))) + bytes([n]) for n in range(4)))
+        until_closed(sock)
+
+    async def scenario() -> None:
+        async with rogue(cluster[1], answer_four_at_once) as address, host(cluster[0]) as a:
+            a.network.dial(cluster[1].node, [address])
+            await a.told.wait(PeerUp, cluster[1].node)
+            parts = [a.network.fetch_part(cluster[1].node, PartRequest(disk.image, Part.ROOT, n, 1)) for n in range(4)]
+            assert await asyncio.gather(*parts) == [(bytes([n]), 4) for n in range(4)]
 
     run(scenario())
 
@@ -375,5 +399,29 @@ def test_what_is_no_tls_is_hung_up_on(cluster: Cluster) -> None:
             except ConnectionResetError:
                 pass
             writer.close()
+
+    run(scenario())
+
+
+def test_a_host_without_descriptors_accepts_again_when_it_has_some(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "ACCEPT_PAUSE_S", 0.01)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario() -> None:
+        refused = asyncio.Event()
+        async with host(cluster[0]) as a, host(cluster[1]) as b:
+            monkeypatch.setattr(listener.log, "warning", lambda *_: refused.set())
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                try:
+                    address = HostPort.parse(a.network.listening[0]).sockaddr
+                    await asyncio.get_running_loop().sock_connect(sock, address)
+                    await refused.wait()
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await b.meet(a)
 
     run(scenario())

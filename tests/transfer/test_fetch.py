@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from enticed.identity.host import HostIdentity
+from enticed.transfer import network
 from enticed.transfer.errors import BusyError, CorruptFragmentError, LandingError, PeerLostError, RefusedError
-from enticed.transfer.ports import Landing
-from protocol.errors import LocalError
+from enticed.transfer.ports import Consignment, Landing, PeerDown
+from protocol.errors import ExhaustedError, LocalError
 from protocol.identifiers import Digest, ImageId
 from protocol.limits import FRAGMENT_MAX_BLOCKS, FRAGMENT_MAX_SIZE_BYTES
 from protocol.messages import Alternative, Busy, FragmentsRequest, Part, PartRequest, Refusal, Refused, Request
@@ -225,6 +226,45 @@ def test_a_target_that_cannot_be_written_is_our_own_fault(cluster: Cluster, disk
     assert target.path.read_bytes() == disk.path.read_bytes()
 
 
+def test_a_warehouse_that_fails_is_reported_and_refuses(cluster: Cluster, disk: Disk) -> None:
+    async def fail(request: Request) -> None:
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            b.shelf.before = fail
+            with pytest.raises(RefusedError) as caught:
+                await a.network.fetch_part(b.node, PartRequest(disk.image, Part.ROOT, 0, 10))
+            assert caught.value.why is Refusal.BROKEN_HERE
+            b.shelf.before = None
+            await a.network.fetch_part(b.node, PartRequest(disk.image, Part.ROOT, 0, 10))
+
+    run(scenario(), faults=(ZeroDivisionError,))
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 2**20 + 1), (5, 10)], ids=["too large", "beyond its end"])
+def test_a_wrong_consignment_costs_the_connection_and_is_logged(
+    cluster: Cluster, disk: Disk, caplog: pytest.LogCaptureFixture, offset: int, size: int
+) -> None:
+    closed: list[int] = []
+
+    async def consign(request: Request) -> Consignment:
+        whole = bytes(size)
+        return Consignment(whole, np.array([offset]), np.array([size]), size, lambda sent, error: closed.append(sent))
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            b.shelf.before = consign
+            with pytest.raises(PeerLostError):
+                await a.network.fetch_part(b.node, PartRequest(disk.image, Part.ROOT, 0, 10))
+
+    run(scenario())
+    assert closed == [0]
+    assert "a consignment" in caplog.text
+
+
 # --- what must not be asked ---
 
 
@@ -264,3 +304,27 @@ def test_the_target_may_be_closed_as_soon_as_the_request_is_made(cluster: Cluste
 
     run(scenario())
     assert target.path.read_bytes()[:65536] == disk.path.read_bytes()[:65536]
+
+
+def test_when_all_threads_are_taken_a_request_says_so(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "BULK_DIALLED_MAX_COUNT", 1)
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b, host(cluster[2], disk) as c:
+            await a.meet(b)
+            await a.meet(c)
+            await pull(a, [b], disk, target)
+            with pytest.raises(ExhaustedError):
+                await a.network.fetch_part(c.node, PartRequest(disk.image, Part.ROOT, 0, 10))
+            a.network.hang_up(b.node, "room for another")
+            await a.told.wait(PeerDown, b.node)
+            while True:
+                try:
+                    await a.network.fetch_part(c.node, PartRequest(disk.image, Part.ROOT, 0, 10))
+                    break
+                except ExhaustedError:
+                    continue  # b's thread is still ending
+
+    run(scenario())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -298,6 +297,23 @@ def test_a_second_session_of_the_higher_node_is_refused_and_the_first_one_probed
     run(scenario())
 
 
+def test_a_connection_that_is_overtaken_before_its_hello_is_let_go(cluster: Cluster) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as low, host(cluster[1]) as high:
+            address = low.network.listening[0]
+            sock = await asyncio.to_thread(connect, cluster[1], address, ALPN_CONTROL)
+            with sock:
+                frames = Frames(sock, CONTROL)
+                assert isinstance(await asyncio.to_thread(frames.receive), Hello)
+                await low.meet(high)
+                frames.send(HELLO)
+                assert await asyncio.to_thread(frames.receive) == Goodbye("another session is open")
+            await settled(low, high)
+            assert not low.told.of(PeerDown, high.node)
+
+    run(scenario())
+
+
 # --- the life of a session ---
 
 
@@ -348,29 +364,6 @@ def test_a_peer_that_does_not_read_is_given_up(cluster: Cluster, loop: str) -> N
             (down,) = a.told.of(PeerDown, cluster[1].node)
             assert isinstance(down.why, PeerSilentError)
             assert "does not read" in str(down.why)
-
-    run(scenario(), loop)
-
-
-def test_a_slow_reader_hears_everything(cluster: Cluster, loop: str) -> None:
-    async def scenario() -> None:
-        async with host(cluster[0]) as a:
-            count = 40  # of 16 KiB: more than the sockets hold at first, less than the queue
-
-            def read_all() -> None:
-                with speaking(cluster[1], a.network.listening[0]) as (_, frames):
-                    go.wait()
-                    for _ in range(count):
-                        assert isinstance(frames.receive(), HaveMap)
-
-            go = threading.Event()
-            reading = asyncio.create_task(asyncio.to_thread(read_all))
-            await a.told.wait(PeerUp, cluster[1].node)
-            for _ in range(count):
-                a.network.send(cluster[1].node, HaveMap(IMAGE, 131_072, bytes(16384)))
-            await asyncio.sleep(0)
-            go.set()
-            await reading
 
     run(scenario(), loop)
 

@@ -1,0 +1,79 @@
+"""Who owns tasks and threads, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+import pytest
+
+from enticed.transfer.tasks import Tasks
+from enticed.transfer.workers import Workers
+from protocol.errors import LocalError
+
+
+def test_tasks_end_with_their_owner() -> None:
+    async def scenario() -> None:
+        tasks, ended = Tasks(), []
+
+        async def last(number: int) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(number)
+
+        for number in range(3):
+            tasks.spawn(last(number), f"task {number}")
+        await asyncio.sleep(0)
+        await tasks.close()
+        assert sorted(ended) == [0, 1, 2]
+        assert len(tasks) == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_task_or_thread_that_fails_is_reported() -> None:
+    async def scenario() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        tasks, workers = Tasks(), Workers(1, "test", 0)
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        async def fail_too() -> None:
+            raise ZeroDivisionError
+
+        tasks.spawn(fail_too(), "task")
+        workers.start(fail)
+        await workers.close()
+        await tasks.close()
+        assert [type(context["exception"]) for context in told] == [ZeroDivisionError] * 2
+
+    asyncio.run(scenario())
+
+
+def test_threads_are_nice_and_no_more_than_allowed() -> None:
+    async def scenario() -> None:
+        workers, release = Workers(2, "test", 7), threading.Event()
+        niceness: list[int] = []
+
+        def wait() -> None:
+            niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            release.wait()
+
+        workers.start(wait)
+        workers.start(wait)
+        assert (workers.busy_count, workers.free_count) == (2, 0)
+        with pytest.raises(LocalError):
+            workers.start(wait)
+        release.set()
+        await workers.close()
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        assert niceness == [max(7, before)] * 2
+        assert (workers.busy_count, workers.free_count) == (0, 2)
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+    asyncio.run(scenario())
