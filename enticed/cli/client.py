@@ -51,11 +51,10 @@ class Daemon:
         raise self._gone()
 
     @contextmanager
-    def events(self, key: str, last: str | None = None) -> Iterator[Events]:
-        """The events of one order, from now on, or after the one that is numbered `last`."""
-        headers = {} if last is None else {"Last-Event-ID": last}
-        path = f"/v1/events?key={part(key)}"
-        with self._request("GET", path, None, DAEMON_SILENT_S, headers) as (connection, response):
+    def events(self, key: str) -> Iterator[Events]:
+        """The events of one order, from now on."""
+        with self._request("GET", f"/v1/events?key={part(key)}", None, DAEMON_SILENT_S) as (connection, response):
+            response.readline(DAEMON_LINE_MAX_SIZE_BYTES)  # a comment: from here on nothing is missed
             yield Events(connection, response)
 
     @contextmanager
@@ -65,7 +64,6 @@ class Daemon:
         path: str,
         body: Object | None,
         timeout_s: float | None,
-        headers: dict[str, str] | None = None,
     ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
         connection = self._connect()
         exchange = http.client.HTTPConnection("localhost")
@@ -73,7 +71,7 @@ class Daemon:
         try:
             connection.settimeout(timeout_s)
             data = None if body is None else json.dumps(body).encode()
-            exchange.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            exchange.request(method, path, data, {"Content-Type": "application/json"})
             response = exchange.getresponse()
             if response.status != http.client.OK:
                 raise failure(json.loads(response.read()))
@@ -106,15 +104,13 @@ class Events:
     def __init__(self, connection: socket.socket, response: http.client.HTTPResponse) -> None:
         self._connection = connection
         self._response = response
-        self.last: str | None = None
-        """The number of the last event that was read."""
 
     def next(self, deadline: float | None = None) -> Object | None:
         """The next event's data; None once `deadline` (of time.monotonic) has passed.
 
         `ConnectionError` at the end of the stream, `TimeoutError` if not even a heartbeat comes.
         """
-        number = data = None
+        data = None
         while True:
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -132,12 +128,9 @@ class Events:
             if not line:
                 raise ConnectionResetError("the stream of events ended")
             name, _, value = line.rstrip("\n").partition(": ")
-            if name == "id":
-                number = value
-            elif name == "data":
+            if name == "data":
                 data = value
             elif not name and data is not None:
-                self.last = number
                 event: Object = json.loads(data)
                 return event
 

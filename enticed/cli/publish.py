@@ -28,7 +28,7 @@ DECODE_DIRECTORY = Path("/var/tmp")
 
 
 @click.command(cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.argument("name")
 @click.option(
     "--format",

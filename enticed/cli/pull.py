@@ -9,8 +9,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from enticed.cli.bars import Bar, bar
-from enticed.cli.client import Daemon, part
+from enticed.cli.client import Daemon, Events, part
 from enticed.cli.command import Command, daemon_of, setup_of, target
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
@@ -124,23 +124,25 @@ def _pull(daemon: Daemon, key: str, wanted: Wanted) -> dict[str, Any]:
 
 
 def _follow(daemon: Daemon, key: str, wanted: Wanted, since: float, shown: Bar) -> dict[str, Any]:
-    """Place the order and wait for its end: the order, ready. Events are listened to before it is placed."""
+    """Place the order and wait for its end: the order, ready."""
     deadline = None if wanted.deadline_s is None else since + wanted.deadline_s
     keep_s = LEASE_WHILE_COPYING_S if wanted.output is not None else 0.0
     order: dict[str, Any] | None = None
-    last: str | None = None
     while order is None or order["state"] not in ENDED:
-        with daemon.events(key, last) as events:
-            if order is None:
-                order = daemon.ask("PUT", _order_path(key), wanted.terms(keep_s))
-            else:
-                order = daemon.ask("GET", _order_path(key))  # the stream was cut off: what was missed in between
-            try:
+        with _listening(daemon, key, is_placed=order is not None) as events:
+            # Events are listened to first. Where the stream was cut off, what was missed is in the order as it is now.
+            order = (
+                daemon.ask("PUT", _order_path(key), wanted.terms(keep_s))
+                if order is None
+                else daemon.ask("GET", _order_path(key))
+            )
+            with suppress(ConnectionError):
                 while order["state"] not in ENDED:
-                    order = events.next(deadline) or _late(order, key, wanted)
+                    changed = events.next(deadline)
+                    if changed is None:
+                        raise _late(order, key, wanted)
+                    order = changed
                     shown.update(order["done_bytes"], order["data_bytes"], f"{wanted.target}: {order['state']}")
-            except ConnectionError:
-                last = events.last or last
     if order["state"] == "ready":
         return order
     if order["state"] == "cancelled":
@@ -148,8 +150,19 @@ def _follow(daemon: Daemon, key: str, wanted: Wanted, since: float, shown: Bar) 
     raise Failed(ORDER_FAILURES.get(order["failure"], Exit.FAILED), order["reason"] or order["failure"])
 
 
-def _late(order: dict[str, Any], key: str, wanted: Wanted) -> dict[str, Any]:
-    raise Failed(
+@contextmanager
+def _listening(daemon: Daemon, key: str, *, is_placed: bool) -> Iterator[Events]:
+    try:
+        with daemon.events(key) as events:
+            yield events
+    except Failed as error:
+        if error.code is Exit.NO_DAEMON and is_placed:
+            raise Failed(Exit.NO_DAEMON, f"{error}; the order {key} goes on when it is back") from error
+        raise
+
+
+def _late(order: dict[str, Any], key: str, wanted: Wanted) -> Failed:
+    return Failed(
         Exit.TEMPORARY,
         f"late: after {wanted.deadline_s:g} s the order for {wanted.target} is {order['state']}, "
         f"{order['percent']:.0f} % done; it goes on as {key}",

@@ -120,6 +120,7 @@ class EventStreams:
         closing = asyncio.ensure_future(self._closing.wait())
         coming = asyncio.ensure_future(anext(events, None))
         try:
+            await asyncio.sleep(0)  # the task begins to listen
             yield b": listening\n\n"  # from when on the reader misses nothing
             while True:
                 await asyncio.wait({closing, coming}, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,7 @@ IMAGE_FIELDS = {
 ORDER_FIELDS = {
     "key", "image", "image_id", "state", "failure", "reason", "priority", "created_at", "due_at", "keep_until",
     "ready_at", "late", "percent", "virtual_size_bytes", "data_bytes", "done_bytes", "fragments", "bytes_from",
-    "bytes_per_s", "estimate_s", "path",
+    "bytes_per_s", "estimate_s", "path", "copies",
 }  # fmt: skip
 SOURCES = {"zero", "on_hand", "relatives", "peers", "origin"}
 STATUS_FIELDS = {

@@ -1,0 +1,237 @@
+"""`entice demo`: a throwaway cluster of real daemons on this machine, and what it does with one disk image.
+
+Found, publish, pull on all hosts at once, stop the publisher once a copy is spread, start it again, publish a changed
+version, pull that; each result compared with the original. Everything is done by the commands that people use.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from enticed.cli.command import Command, setup_of
+from enticed.cli.failures import Exit, Failed
+from enticed.cli.output import duration, note, size, table
+
+if TYPE_CHECKING:
+    from simnet.testbed import Daemon, Testbed
+
+MIB = 1 << 20
+DISK_SIZE_BYTES = 1024 * MIB
+DATA_SIZE_BYTES = 320 * MIB
+UPGRADE_SIZE_BYTES = 32 * MIB
+CHANGED_SHARE = 0.05
+"""Of a disk that was given: so much of its data is other bytes in the changed version."""
+NAME = "demo:disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One image on all hosts. Bytes are sums over the hosts."""
+
+    title: str
+    data_bytes: int
+    new_bytes: int
+    publisher_bytes: int
+    peers_bytes: int
+    relatives_bytes: int
+    seconds: float
+    bound_s: float
+    identical: int
+    hosts: int
+
+    @property
+    def ratio(self) -> float | None:
+        """None where too little moved to compare."""
+        return self.seconds / self.bound_s if self.bound_s > 0 else None
+
+
+@click.command(cls=Command)
+@click.option("--image", metavar="FILE", type=click.Path(path_type=Path), help="A disk image.  [default: one is made]")
+@click.option(
+    "--hosts", default=4, metavar="N", type=click.IntRange(1, 32), help="So many hosts pull at once.  [default: 4]"
+)
+@click.pass_context
+def demo(ctx: click.Context, image: Path | None, hosts: int) -> None:
+    """Show what enticed does, with real daemons on this machine, and leave nothing behind.
+
+    A publisher and four hosts are started; a disk image is published and pulled on all of them at once; the publisher
+    is stopped once one full copy is spread, and started again; a changed version is published and pulled. Each result
+    is compared with the original. Works in TMPDIR, else in /var/tmp.
+
+    \b
+    entice demo --image ubuntu-24.04.qcow2
+    """
+    from simnet.testbed import Testbed, TestbedError
+
+    if image is not None and not image.is_file():
+        raise Failed(Exit.NOT_FOUND, f"there is no file {image}")
+    try:
+        with Testbed() as testbed:
+            _check_room(testbed.directory, image, hosts)
+            rounds = Story(testbed, image, hosts).tell()
+    except TestbedError as error:
+        raise Failed(Exit.FAILED, str(error)) from error
+    result = {"rounds": [asdict(one) | {"ratio": one.ratio} for one in rounds]}
+    setup_of(ctx).show(result, lambda: _table(rounds))
+    if any(one.identical != one.hosts for one in rounds):
+        raise Failed(Exit.INTEGRITY, "a result differs from the original")
+
+
+class Story:
+    """What the demo does, in order. Progress goes to stderr."""
+
+    def __init__(self, testbed: Testbed, image: Path | None, hosts: int) -> None:
+        self._testbed = testbed
+        self._image = image
+        self._count = hosts
+        self._rate = 0.0
+
+    def tell(self) -> list[Round]:
+        disk = self._first_disk()
+        note(f"founding a cluster of a publisher and {self._count} hosts in {self._testbed.directory}")
+        publisher = self._testbed.found()
+        *hosts, yardstick = self._testbed.join(self._count + 1)
+        published = self._publish(publisher, disk)
+        self._measure(yardstick)
+        first = self._round("first version", publisher, hosts, disk, published, stop_publisher=True)
+        changed = self._changed_disk(disk, hosts[0])
+        note("starting the publisher again")
+        publisher.start()
+        published = self._publish(publisher, changed)
+        second = self._round("changed version", publisher, hosts, changed, published, stop_publisher=False)
+        return [first, second]
+
+    def _first_disk(self) -> Path:
+        if self._image is not None:
+            return self._image.absolute()
+        from simnet.testbed_disks import make_disk
+
+        disk = self._testbed.directory / "disk.raw"
+        note(f"making an ext4 disk with {size(DATA_SIZE_BYTES)} of this machine's files")
+        make_disk(disk, DISK_SIZE_BYTES, DATA_SIZE_BYTES)
+        return disk
+
+    def _changed_disk(self, disk: Path, host: Daemon) -> Path:
+        from simnet.testbed_disks import change_bytes, change_disk
+
+        changed = self._testbed.directory / "changed.raw"
+        if self._image is None:
+            change_disk(disk, changed, UPGRADE_SIZE_BYTES)
+        else:
+            # What a host has pulled is the disk that is in the file, whatever its format.
+            change_bytes(_pulled(host), changed, CHANGED_SHARE)
+        return changed
+
+    def _publish(self, publisher: Daemon, disk: Path) -> dict[str, Any]:
+        published = publisher.json("publish", disk, NAME, timeout_s=3600)
+        note(
+            f"published {disk.name} in {duration(published['seconds'])}: {size(published['virtual_size_bytes'])}, "
+            f"{size(published['data_bytes'])} of it data ({size(published['new_bytes'])} new)"
+        )
+        return published
+
+    def _measure(self, yardstick: Daemon) -> None:
+        """How fast one host alone pulls from the publisher; then that host goes."""
+        pulled = yardstick.json("pull", NAME, timeout_s=3600)
+        self._rate = pulled["data_bytes"] / pulled["seconds"]
+        note(f"one host alone pulled it in {duration(pulled['seconds'])}: {size(self._rate)}/s; it leaves again")
+        yardstick.stop()
+        shutil.rmtree(yardstick.state)
+
+    def _round(
+        self,
+        title: str,
+        publisher: Daemon,
+        hosts: Sequence[Daemon],
+        disk: Path,
+        published: dict[str, Any],
+        *,
+        stop_publisher: bool,
+    ) -> Round:
+        from enticed.cli.demo_bars import follow
+
+        note(f"pulling the {title} on {len(hosts)} hosts at once")
+        sent_before = _sent_bytes(hosts)
+        calls = [host.call_json("pull", NAME) for host in hosts]
+
+        def spread() -> None:
+            publisher.stop()
+            note("one full copy is spread: the publisher is stopped, the hosts have only each other")
+
+        results = follow(hosts, calls, spread if stop_publisher else None)
+        moved = sum(result["bytes_from"]["peers"] for result in results)
+        between_hosts = min(moved, _sent_bytes(hosts) - sent_before)
+        identical = sum(_is_same(disk, Path(result["path"])) for result in results)
+        note(f"{identical} of {len(hosts)} results are the original, bit for bit")
+        return Round(
+            title,
+            published["data_bytes"],
+            published["new_bytes"],
+            moved - between_hosts,
+            between_hosts,
+            sum(result["bytes_from"]["relatives"] for result in results),
+            max(result["seconds"] for result in results),
+            moved / self._rate,
+            identical,
+            len(hosts),
+        )
+
+
+def _sent_bytes(hosts: Sequence[Daemon]) -> int:
+    return sum(int(host.control.get("/v1/status")["sent_bytes"]) for host in hosts)
+
+
+def _pulled(host: Daemon) -> Path:
+    return Path(host.json("pull", NAME)["path"])
+
+
+def _is_same(disk: Path, pulled: Path) -> bool:
+    from enticed.image.formats import ImageFormat, detect
+    from enticed.image.source import inspect, open_source
+    from simnet.testbed_disks import same_bytes, same_image
+
+    fd = open_source(disk)
+    try:
+        is_raw = detect(inspect(fd)) is ImageFormat.RAW
+    finally:
+        os.close(fd)
+    return same_bytes(disk, pulled) if is_raw else same_image(disk, pulled)
+
+
+def _check_room(directory: Path, image: Path | None, hosts: int) -> None:
+    """Found out now rather than in the middle: two versions on each host and the publisher, and what is made here."""
+    data_bytes = DATA_SIZE_BYTES if image is None else image.stat().st_blocks * 512
+    needed, free = (2 * hosts + 6) * data_bytes, shutil.disk_usage(directory).free
+    if free < needed:
+        raise Failed(
+            Exit.FAILED,
+            f"the demo needs about {size(needed)} in {directory.parent}, where {size(free)} are free: set TMPDIR",
+        )
+
+
+def _table(rounds: Sequence[Round]) -> Iterable[str]:
+    columns = ("", "DATA", "NEW", "FROM PUBLISHER", "FROM PEERS", "FROM RELATIVES", "TIME", "OF BOUND", "IDENTICAL")
+    rows = [
+        (
+            one.title,
+            size(one.data_bytes),
+            size(one.new_bytes),
+            size(one.publisher_bytes),
+            size(one.peers_bytes),
+            size(one.relatives_bytes),
+            duration(one.seconds),
+            "" if one.ratio is None else f"{one.ratio:.2f}",
+            f"{one.identical} of {one.hosts}",
+        )
+        for one in rounds
+    ]
+    yield from table(columns, rows, "")
+    yield "Bound: all that moved between hosts, at the rate at which one host alone pulled the first version: they all"
+    yield "share this machine's processors and disk. From relatives: copied from the version before, not moved."

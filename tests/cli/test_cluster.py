@@ -1,0 +1,92 @@
+"""Founding and joining, which need no daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from enticed.config import load_config
+from enticed.gateway.server import ApiServer
+from enticed.identity.authority import Authority
+from enticed.identity.host import is_founder, load_identity
+from tests.cli.running import run
+
+NOWHERE = Path("/nowhere/entice.sock")
+
+
+def test_init_founds_a_cluster_and_says_what_is_next(tmp_path: Path) -> None:
+    state = tmp_path / "my state"
+    ran = run(NOWHERE, "init", "--state", state, "--zone", "east", "--rack", "r12", "--listen", "127.0.0.1:7500")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    identity = load_identity(state)
+    assert is_founder(state)
+    assert (identity.credential.zone, identity.credential.rack) == ("east", "r12")
+    assert load_config(state, None).listen == ("127.0.0.1:7500",)
+    assert f"enticed --state '{state}'" in ran.stdout
+    assert "entice token" in ran.stdout
+    assert str(identity.node) in ran.stdout
+
+    again = run(NOWHERE, "init", "--state", state)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "already" in again.stderr
+    assert load_identity(state).node == identity.node
+
+
+def test_init_as_json(tmp_path: Path) -> None:
+    ran = run(NOWHERE, "init", "--json", "--state", tmp_path / "state")
+    assert set(json.loads(ran.stdout)) == {
+        "node_id", "zone", "rack", "founder", "state", "certificate_expires_at", "start",
+    }  # fmt: skip
+
+
+def test_what_is_wrong_is_found_out_before_anything_is_made(tmp_path: Path) -> None:
+    for arguments in (
+        ["init", "--listen", "example.org:7400"],
+        ["init", "--listen", "7400"],
+        ["init", "--zone", "no\nlines"],
+        ["join", "ENT1.nonsense"],
+        ["join", "ENT1.nonsense", "--rack", "x" * 1000],
+    ):
+        ran = run(NOWHERE, *arguments, "--state", tmp_path / "state")
+        assert (ran.returncode, ran.stdout) == (2, ""), arguments
+        assert re.fullmatch(r"entice: [^\n]+\n", ran.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def founding_host(state: Path) -> Iterator[tuple[Authority, str]]:
+    """The founding host's CA and HTTPS API, this on a loop in a thread, with its address."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    authority = Authority.load(state)
+    server = ApiServer(load_identity(state), "127.0.0.1", 0, authority, ("127.0.0.1:7400",))
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(30)
+        yield authority, f"127.0.0.1:{server.port}"
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_join(tmp_path: Path) -> None:
+    assert run(NOWHERE, "init", "--state", tmp_path / "first").returncode == 0
+    with founding_host(tmp_path / "first") as (authority, address):
+        token = authority.issue_token(address)
+        joined = run(NOWHERE, "join", token, "--state", tmp_path / "second", "--rack", "r13")
+        assert (joined.returncode, joined.stderr) == (0, "")
+        assert load_identity(tmp_path / "second").credential.rack == "r13"
+        assert f"enticed --state {tmp_path / 'second'}" in joined.stdout
+        used = run(NOWHERE, "join", token, "--state", tmp_path / "third")
+        assert (used.returncode, used.stdout) == (6, "")
+        assert not (tmp_path / "third").exists()
+    gone = run(NOWHERE, "join", token, "--state", tmp_path / "third")
+    assert (gone.returncode, gone.stdout) == (75, "")
+    assert "the founding host's daemon has to run" in gone.stderr

@@ -1,0 +1,170 @@
+"""Commands, their JSON and their exit codes, which scripts rely on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from enticed.cli.main import COMMANDS, DEFAULT_SOCKET
+from enticed.cli.main import run as entice
+from enticed.config import DEFAULT_SOCKET as DAEMON_SOCKET
+from tests.cli.running import ENTICE, Cli, environment, run
+from tests.control.engine import Goods
+
+DATA = os.urandom(3 * 4096) + bytes(5 * 4096)
+NOWHERE = Path("/nowhere/entice.sock")
+
+
+def disk(tmp_path: Path, data: bytes = DATA) -> Path:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(data)
+    return path
+
+
+def test_the_overview_names_every_command_and_each_has_help_with_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overview = run(NOWHERE, "--help")
+    assert (overview.returncode, overview.stderr) == (0, "")
+    listed = re.findall(r"^  ([a-z]+) {2,}", overview.stdout.split("Commands:")[1], re.MULTILINE)
+    assert listed == list(COMMANDS)
+    for name in set(COMMANDS) - {"demo"}:
+        assert entice([name, "--help"]) == 0
+        assert re.search(rf"^  entice {name}", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_command_line_and_daemon_mean_the_same_socket() -> None:
+    assert str(DAEMON_SOCKET) == DEFAULT_SOCKET
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sing"],
+        ["publish"],
+        ["publish", "file", "name", "--fast"],
+        ["pull", "name", "--deadline", "soon"],
+        ["pull", "name", "--deadline", "0"],
+        ["pull", "name", "--format", "qcow2"],
+        ["pull", "name", "--no-wait", "--output", "file"],
+        ["pull", "name", "--output", "."],
+        ["pull", "name", "--output", "/nowhere/at/all"],
+        ["pull", "name", "--output", "/dev/null"],
+        ["show", ""],
+        ["show", ".."],
+        ["token", "--uses", "0"],
+        ["init"],
+        ["publish", "/dev/null", "name", "--format", "zip"],
+    ],
+)
+def test_wrong_usage_is_2_before_any_daemon_is_asked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entice(["--socket", str(NOWHERE), *arguments] if arguments else []) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err
+    if arguments:
+        assert re.fullmatch(r"entice: [^\n]+\n", printed.err)
+
+
+def test_no_daemon_is_3() -> None:
+    for command in (["status"], ["pull", "a"]):
+        ran = run(NOWHERE, *command)
+        assert (ran.returncode, ran.stdout) == (3, "")
+        assert re.fullmatch(r"entice: no daemon answers at /nowhere/entice.sock: [^\n]+\n", ran.stderr)
+
+
+def test_publish_images_show_verify_rm(cli: Cli, tmp_path: Path) -> None:
+    published = cli.json("publish", disk(tmp_path), "ubuntu:24.04")
+    assert set(published) >= {"image_id", "name", "virtual_size_bytes", "data_bytes", "fragments", "seconds"}
+    assert (published["name"], published["virtual_size_bytes"], published["data_bytes"]) == (
+        "ubuntu:24.04",
+        len(DATA),
+        12288,
+    )
+    assert [image["names"] for image in cli.json("images")["images"]] == [["ubuntu:24.04"]]
+    assert cli.json("show", published["image_id"])["names"] == ["ubuntu:24.04"]
+    assert cli.json("verify", "ubuntu:24.04")["wrong_pieces"] == []
+
+    listed = cli.run("images")
+    assert listed.stdout.splitlines()[0].split() == ["NAME", "IMAGE", "SIZE", "DATA", "STATE", "CREATED"]
+    assert listed.stdout.splitlines()[1].startswith("ubuntu:24.04  " + published["image_id"][:12])
+    assert "all 1 pieces are right" in cli.run("verify", "ubuntu:24.04").stdout
+    assert published["image_id"] in cli.run("show", "ubuntu:24.04").stdout
+
+    cli.do(lambda: cli.engine.damage("ubuntu:24.04", 5000))
+    wrong = cli.run("verify", "ubuntu:24.04", "--json")
+    assert (wrong.returncode, wrong.stderr) == (5, "entice: ubuntu:24.04: 1 of 1 pieces are wrong: 0\n")
+    assert '"wrong_pieces": [0]' in wrong.stdout
+
+    assert cli.json("rm", "ubuntu:24.04")["image_id"] == published["image_id"]
+    assert cli.run("images").stdout == "no images here\n"
+    for command in ("show", "verify", "rm"):
+        ran = cli.run(command, "ubuntu:24.04")
+        assert (ran.returncode, ran.stderr) == (4, "entice: there is no image ubuntu:24.04 here\n")
+
+
+def test_rm_says_why_it_will_not(cli: Cli, tmp_path: Path) -> None:
+    published = cli.json("publish", disk(tmp_path), "a")
+    image = next(iter(cli.engine.stored))
+    cli.do(lambda: cli.engine.open_images.add(image))
+    ran = cli.run("rm", published["image_id"])
+    assert (ran.returncode, ran.stderr) == (1, f"entice: {image} is open\n")
+
+
+def test_lists_plan_status_and_token(cli: Cli) -> None:
+    cli.do(lambda: cli.engine.shelf.update({"web:1": Goods(DATA)}))
+    assert cli.json("plan", "web:1")["bytes_from"]["peers"] == len(DATA)
+    assert "about 1.50 s" in cli.run("plan", "web:1").stdout
+    assert cli.json("peers")["peers"][0]["rack"] == "r1"
+    assert "10.0.0.2:7400" in cli.run("peers").stdout
+    assert cli.json("status")["founder"] is True
+    assert cli.run("status").stdout.startswith("enticed 0.1, started ")
+    assert cli.run("orders").stdout == "no orders\n"
+    assert cli.json("token", "--uses", "3", "--ttl", "60")["uses"] == 3
+    assert cli.run("token").stdout.startswith("ENT1.")
+    ran = cli.run("plan", "nothing")
+    assert (ran.returncode, ran.stderr) == (4, "entice: nobody knows nothing; asked 3 hosts\n")
+
+
+def test_a_name_with_odd_characters_is_2_and_one_line(cli: Cli, tmp_path: Path) -> None:
+    for command in (["show", "Müll\n;rm"], ["pull", "a b"], ["publish", str(disk(tmp_path)), "../etc"]):
+        ran = cli.run(*command)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert re.fullmatch(r"entice: [^\n]+\n", ran.stderr)
+
+
+def test_denied_is_6(cli: Cli, tmp_path: Path) -> None:
+    cli.do(lambda: setattr(cli.engine, "founder", False))
+    for command in (["token"], ["publish", str(disk(tmp_path)), "a"]):
+        ran = cli.run(*command)
+        assert (ran.returncode, ran.stdout) == (6, "")
+        assert "only the founding host" in ran.stderr
+
+
+def test_temporary_is_75(cli: Cli) -> None:
+    ran = cli.run("token", "--uses", "1000")
+    assert (ran.returncode, ran.stderr) == (75, "entice: 1024 join tokens are still good: wait for some to expire\n")
+
+
+def test_options_may_stand_after_the_command(cli: Cli) -> None:
+    for arguments in (
+        ["--json", "--socket", str(cli.control.path), "status"],
+        ["status", "--json", "--socket", str(cli.control.path)],
+    ):
+        ran = run(NOWHERE, *arguments)
+        assert (ran.returncode, ran.stdout[0]) == (0, "{"), ran.stderr
+
+
+def test_output_to_a_closed_pipe_is_no_traceback(cli: Cli) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [*ENTICE, "status"], stdout=closed, stderr=subprocess.PIPE, env=environment(cli.control.path), check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
