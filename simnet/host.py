@@ -46,6 +46,8 @@ class SimHost:
         self.is_up = True
         self.sent_bytes = 0
         self.orders: dict[str, Order] = {}
+        self.journal: list[Order] = []
+        """Every state of every order, in the order in which they were saved."""
         self.ready_at: dict[str, float] = {}
         self.relatives: dict[ImageId, float] = {}
         """Images of which a local relative has this share of the pieces."""
@@ -107,6 +109,7 @@ class SimHost:
         match effect:
             case ef.SaveOrder(order):
                 self.orders[order.key] = order
+                self.journal.append(order)
                 if order.ready_at is not None:
                     self.ready_at.setdefault(order.key, self.world.now)
             case ef.ResolveTarget(key, target):

@@ -50,7 +50,7 @@ class Policy:
     """How long an idle host waits for its rack's owner of a piece before it asks outside itself."""
     holder_patience_s: float = 0.5
     """How long a run waits for a busy holder before the seed is asked."""
-    nobody_holds_s: float = 8.0
+    nobody_holds_s: float = 5.0
     """An order fails when for so long no host that could be reached holds what is missing."""
 
     # What is given.

@@ -114,6 +114,10 @@ class DaemonEngine:
         async for number, order in self._parts.ledger.watch(after):
             yield number, self._views.order(order, self._parts.clock())
 
+    def journal(self, after: int) -> AsyncIterator[tuple[int, Order]]:
+        """As `events`, but each order as it was at that moment and not as it is now."""
+        return self._parts.ledger.watch(after)
+
     # --- images ---
 
     async def images(self) -> tuple[ImageView, ...]:
