@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -40,9 +41,17 @@ def make_disk(path: Path, size_bytes: int, data_bytes: int) -> None:
         run("mkfs.ext4", "-q", "-F", "-d", staging, str(path))
 
 
+def copy_disk(disk: Path, copy: Path) -> float:
+    """Copy a disk, sharing its blocks where the file system can, onto the disk; the seconds that it took."""
+    before = time.perf_counter()
+    run("cp", "--sparse=always", "--reflink=auto", str(disk), str(copy))
+    run("sync", str(copy))
+    return time.perf_counter() - before
+
+
 def change_disk(disk: Path, changed: Path, data_bytes: int) -> None:
     """A copy of an ext4 disk after an upgrade: some files went, others of about `data_bytes` came."""
-    run("cp", "--sparse=always", "--reflink=auto", str(disk), str(changed))
+    copy_disk(disk, changed)
     with tempfile.TemporaryDirectory(dir=changed.parent, prefix="files-") as staging:
         # Nobody has these bytes yet, and `debugfs` writes where the file system has room for them.
         dice = np.random.default_rng(2)
@@ -57,7 +66,7 @@ def change_disk(disk: Path, changed: Path, data_bytes: int) -> None:
 
 def change_bytes(disk: Path, changed: Path, share: float) -> None:
     """A copy of a raw disk of which this share of the data is other bytes, in runs of a mebibyte."""
-    run("cp", "--sparse=always", "--reflink=auto", str(disk), str(changed))
+    copy_disk(disk, changed)
     dice = np.random.default_rng(3)
     with changed.open("r+b") as file:
         starts = [at for start, end in data_runs(file.fileno()) for at in range(start, end - MIB + 1, MIB)]
