@@ -112,6 +112,8 @@ class SimHost:
                 self.journal.append(order)
                 if order.ready_at is not None:
                     self.ready_at.setdefault(order.key, self.world.now)
+            case ef.ForgetOrder(key):
+                self.orders.pop(key, None)
             case ef.ResolveTarget(key, target):
                 self._resolve(key, target)
             case ef.FindProviders(image):

@@ -18,6 +18,13 @@ class SaveOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetOrder:
+    """An order of long ago makes room for others."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResolveTarget:
     """-> TargetResolved | TargetUnresolved"""
 
@@ -156,6 +163,7 @@ class MeetDemand:
 
 Effect = (
     SaveOrder
+    | ForgetOrder
     | ResolveTarget
     | FindProviders
     | Dial

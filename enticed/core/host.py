@@ -55,7 +55,8 @@ class Host:
         self._goods = GoodsDesk(self._books, self._orders, self._sessions)
         self._fetch = FetchDesk(self._books, self._orders, self._sessions, self._goods)
         self._manifests: dict[ImageId, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
-        self._bytes_from: dict[ImageId, dict[Supply, int]] = {}
+        self._supplied: dict[str, dict[Supply, int]] = {}
+        """Per order that a pull has made ready: where that pull had the image's bytes from."""
 
     # --- the interface ---
 
@@ -113,16 +114,20 @@ class Host:
         return any(order.leases(image, now) for order in self._books.orders.values())
 
     def progress(self, image: ImageId) -> Progress | None:
-        """Of a pull under way, or of the last one that ended; None for an image never pulled here."""
+        """How far an image is, pulled or not; None for one whose manifest is not known here."""
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
         if book is None:
             return None
-        supply = dict(pull.bytes_from) if pull is not None else self._bytes_from.get(image, {})
+        supply = dict(pull.bytes_from) if pull is not None else {}
         total, done = int(book.data_bytes.sum()), int(book.data_bytes[book.held].sum())
         rate = pull.bytes_per_s if pull is not None else 0.0
         remaining_s = 0.0 if done == total else (total - done) / rate if rate else None
         held = int(np.count_nonzero(book.held))
         return Progress(book.pieces, held, total, done, supply, rate, remaining_s, _copies(book, pull))
+
+    def supplied(self, key: str) -> dict[Supply, int] | None:
+        """Where the pull that made an order ready had its bytes from; None where none was needed (or remembered)."""
+        return self._supplied.get(key)
 
     # --- events ---
 
@@ -166,7 +171,8 @@ class Host:
     ) -> None:
         match event:
             case ev.OrderPlaced(order):
-                self._orders.place(order, now)
+                for key in self._orders.place(order, now):
+                    self._supplied.pop(key, None)
             case ev.OrderCancelled(key):
                 pull = self._orders.cancel(key, now)
                 if pull is not None:
@@ -256,7 +262,8 @@ class Host:
     def _remember_supply(self, image: ImageId) -> None:
         pull = self._books.pulls.get(image)
         if pull is not None:
-            self._bytes_from[image] = dict(pull.bytes_from)
+            for order in self._books.orders_of(image):
+                self._supplied[order.key] = dict(pull.bytes_from)
 
     def _go_on(self, now: float) -> None:
         self._fetch.expire(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from enticed.core.books import Books, Pull
-from enticed.core.effects import ResolveTarget, SaveOrder
+from enticed.core.effects import ForgetOrder, ResolveTarget, SaveOrder
 from enticed.core.orders import Failure, Order, OrderState
 from protocol.identifiers import ImageId
 
@@ -23,8 +23,8 @@ class OrderDesk:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def place(self, wanted: Order, now: float) -> None:
-        """A new order, a stored one after a restart, or a known key asked for again."""
+    def place(self, wanted: Order, now: float) -> list[str]:
+        """A new order, a stored one after a restart, or a known key asked for again; keys of orders it pushed out."""
         known = self._books.orders.get(wanted.key)
         if known is None:
             order = wanted if wanted.ended else replace(wanted, state=OrderState.QUEUED)
@@ -32,13 +32,27 @@ class OrderDesk:
             order = known.renewed(now, wanted.due_at, wanted.priority, wanted.keep_s)
             if not order.ended or self._is_whole(order.image):
                 self._save(order)
-                return
+                return []
             order = replace(order, state=OrderState.QUEUED)
         else:
             order = replace(wanted, state=OrderState.QUEUED)
         self._save(order)
         if order.state is OrderState.QUEUED:
             self._resolve(order, now)
+        return self._forget_oldest(now)
+
+    def _forget_oldest(self, now: float) -> list[str]:
+        """Of more orders than are kept, those go that ended longest ago and lease nothing."""
+        orders = self._books.orders
+        surplus = len(orders) - self._books.policy.orders_kept
+        if surplus <= 0:
+            return []
+        over = (one for one in orders.values() if one.ended and not (one.image and one.leases(one.image, now)))
+        keys = [order.key for order in sorted(over, key=lambda one: one.created_at)[:surplus]]
+        for key in keys:
+            del orders[key]
+            self._books.do(ForgetOrder(key))
+        return keys
 
     def resolved(self, key: str, image: ImageId, now: float) -> Pull | None:
         """The target's image is known. The pull that the order now waits for, None where it waits for none."""

@@ -60,6 +60,10 @@ class Policy:
     upload_retry_s: float = 0.2
     have_batch_s: float = 0.02
 
+    # What is remembered.
+    orders_kept: int = 4096
+    """Orders; beyond them the oldest go that have ended and lease nothing."""
+
     # When it becomes durable.
     sync_batch_bytes: int = 256 * MIB
     sync_batch_s: float = 2.0

@@ -25,7 +25,8 @@ class OrderLedger:
         self._store = store
         self._threads = threads
         self._on_failure = on_failure
-        self._unsaved: dict[str, Order] = {}
+        self._unsaved: dict[str, Order | None] = {}
+        """By key; None is to be deleted."""
         self._work = asyncio.Event()
         self._saved = asyncio.Condition()
         self._tasks = Tasks()
@@ -34,6 +35,7 @@ class OrderLedger:
         self._changed = asyncio.Event()
         self._watchers = 0
         driver.carry(ef.SaveOrder, self._take)
+        driver.carry(ef.ForgetOrder, self._forget)
 
     def start(self) -> None:
         self._tasks.spawn(self._save_all(), "order ledger")
@@ -78,6 +80,10 @@ class OrderLedger:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    def _forget(self, effect: ef.ForgetOrder) -> None:
+        self._unsaved[effect.key] = None
+        self._work.set()
+
     async def _save_all(self) -> None:
         while True:
             await self._work.wait()
@@ -85,20 +91,20 @@ class OrderLedger:
             # Only the latest state of each order matters: what it went through meanwhile need not be kept.
             batch = dict(self._unsaved)
             try:
-                await self._threads.run(self._save, tuple(batch.values()))
+                await self._threads.run(self._save, batch)
             except EnticedError as error:
                 self._on_failure(error)
             async with self._saved:
                 for key, order in batch.items():
-                    if self._unsaved.get(key) is order:
+                    if key in self._unsaved and self._unsaved[key] is order:
                         del self._unsaved[key]
                 if self._unsaved:
                     self._work.set()
                 self._saved.notify_all()
 
-    def _save(self, orders: tuple[Order, ...]) -> None:
-        for order in orders:
-            if order.state is OrderState.CANCELLED:
-                self._store.delete_order(order.key)
+    def _save(self, orders: dict[str, Order | None]) -> None:
+        for key, order in orders.items():
+            if order is None or order.state is OrderState.CANCELLED:
+                self._store.delete_order(key)
             else:
                 self._store.save_order(order)

@@ -47,7 +47,7 @@ class Views:
             data_bytes=data_bytes,
             done_bytes=done,
             fragments=stored.root.fragments if stored is not None else 0,
-            bytes_from=_bytes_from(progress, virtual_size, data_bytes),
+            bytes_from=self._bytes_from(order, progress, virtual_size, data_bytes),
             bytes_per_s=progress.bytes_per_s if progress is not None else 0.0,
             estimate_s=remaining_s,
             path=str(stored.path) if stored is not None and is_ready else None,
@@ -91,6 +91,20 @@ class Views:
             for peer in self._host.peers()
         )
 
+    def _bytes_from(
+        self, order: Order, progress: Progress | None, virtual_size_bytes: int, data_bytes: int
+    ) -> BytesFrom:
+        if order.state is OrderState.READY:
+            supply = self._host.supplied(order.key) or {Supply.ON_HAND: data_bytes}
+        else:
+            supply = progress.bytes_from if progress is not None else {}
+        return BytesFrom(
+            zero=virtual_size_bytes - data_bytes,
+            on_hand=supply.get(Supply.ON_HAND, 0),
+            relatives=supply.get(Supply.RELATIVES, 0),
+            peers=supply.get(Supply.PEERS, 0),
+        )
+
     def _stored(self, order: Order) -> StoredImage | None:
         try:
             return self._store.image(order.image) if order.image is not None else None
@@ -104,16 +118,6 @@ def _is_late(order: Order, remaining_s: float | None, now: float) -> bool:
     if order.ready_at is not None:
         return order.ready_at > order.due_at
     return now + (remaining_s or 0.0) > order.due_at
-
-
-def _bytes_from(progress: Progress | None, virtual_size_bytes: int, data_bytes: int) -> BytesFrom:
-    supply = progress.bytes_from if progress is not None else {}
-    return BytesFrom(
-        zero=virtual_size_bytes - data_bytes,
-        on_hand=supply.get(Supply.ON_HAND, 0),
-        relatives=supply.get(Supply.RELATIVES, 0),
-        peers=supply.get(Supply.PEERS, 0),
-    )
 
 
 def _digests(said: Statement | None) -> dict[str, str]:

@@ -56,8 +56,8 @@ def simulated(script: Script) -> list[Outcome]:
     for key in script.keys:
         host.order(key, image)
         assert world.run(lambda key=key: host.orders[key].state in ENDED, 60)  # type: ignore[misc]
-        progress = host.core.progress(image.image)
-        share = progress.bytes_from.get(Supply.PEERS, 0) / image.size_bytes if progress else 0.0
+        supply = host.core.supplied(key) or {}
+        share = supply.get(Supply.PEERS, 0) / image.size_bytes
         outcomes.append(Outcome(states_of(key, host.journal), host.orders[key].failure, share))
     return outcomes
 
