@@ -144,7 +144,7 @@ def test_what_nobody_would_accept_is_not_signed(change: dict[str, object]) -> No
         "host:80",
         "10.0.0.1:+80",
         "10.0.0.1: 80",
-        "10.0.0.1:8٠",
+        "10.0.0.1:8\u0660",
     ],
 )
 def test_what_cannot_be_dialled_is_no_address(text: str) -> None:

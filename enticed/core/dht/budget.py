@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key")
 
 _SPENDERS_MAX_COUNT = 16_384
+_ROUNDING = 1e-3
+"""At `next_at()` there is a unit, whatever became of the last bits of the time."""
 
 
 class Budget:
@@ -24,7 +26,7 @@ class Budget:
         if self._at is not None:
             self._left = min(self._burst, self._left + (now - self._at) * self._rate_per_s)
         self._at = now
-        if self._left < 1.0:
+        if self._left < 1.0 - _ROUNDING:
             return False
         self._left -= 1.0
         return True

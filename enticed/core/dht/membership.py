@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from random import Random
 
 from enticed.core.dht.events import Effect, Greet, Joined, Remember, Seek
@@ -26,6 +27,8 @@ class Membership:
         self._started = False
         self._joined = False
         self._placing = False
+        self._placed_at = -inf
+        self._is_new = True
         self._seek_after_s = self._policy.seek_first_s
 
     def join(self, endpoints: tuple[bytes, ...], now: float) -> None:
@@ -42,21 +45,27 @@ class Membership:
 
     def grew(self, now: float) -> None:
         """To be called when the table has its first contact, at the start and ever after."""
-        if not self._placing:
-            self._place(now)
+        self._is_new = True
+        self._place(now)
+        self._agenda.at(now + self._policy.place_again_s * (1 + self._dice.random()), self._place)
 
     # --- the own place ---
 
     def _place(self, now: float) -> None:
+        if self._placing:
+            return
         self._placing = True
+        self._placed_at = now
         # As many neighbours as a bucket holds, not only a key's replicas: whoever is nearest of all has to be known.
         goal = Nearest(DiscoveryKey(self._walks.own), self._policy.bucket_contacts, self._placed)
         self._walks.start(goal, now)
 
     def _placed(self, nearest: list[Contact], now: float) -> None:
         self._placing = False
-        self._table.unrefresh()
         if nearest:
+            if self._is_new:
+                self._is_new = False
+                self._table.unrefresh()
             self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -101,6 +110,8 @@ class Membership:
             wait_s = min(wait_s, heard_at + self._policy.quiet_s - now)
             if wait_s <= 0:
                 self._walks.calls.ask(contact, Ping, Pong, self, now)
+            if self._placed_at <= now - self._policy.place_refresh_s:
+                self._place(now)
             position = self._table.stale_position(now - self._policy.bucket_refresh_s, self._dice)
             if position is not None:
                 wait_s = 0

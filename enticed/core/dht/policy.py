@@ -20,6 +20,10 @@ class DhtPolicy:
     tend_rarely_s: float = 60.0
     """While there is nothing to ping or refresh."""
     bucket_refresh_s: float = 3600.0
+    place_refresh_s: float = 600.0
+    """Between looks around the own place, where whoever is new matters most."""
+    place_again_s: float = 10.0
+    """After joining: others may have joined at the same time."""
     failures_max: int = 2
     """A contact that answers nothing so often in a row is forgotten."""
 
@@ -33,8 +37,6 @@ class DhtPolicy:
     lookups_max: int = 32
     """At once; further ones wait their turn."""
     lookups_waiting_max: int = 4096
-    contacts_per_answer: int = 8
-    """Taken from one answer: a host that invents contacts wastes so many calls, not all of them."""
 
     # Finding.
     replicas: int = 8

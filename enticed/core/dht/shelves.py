@@ -147,6 +147,9 @@ class Shelves:
         """Keep a provider's record, checked and sent by its subject."""
         key, node = checked.record.key, checked.record.node
         shelf = self._shelves.get(key)
+        if shelf is not None and len(shelf) >= self._policy.providers_per_key:
+            self._expire(key, shelf, now)
+            shelf = self._shelves.get(key)
         is_new = shelf is None or node not in shelf
         if is_new and not (self._has_share(node) and self._has_room(key)):
             return Verdict.REFUSED

@@ -83,6 +83,7 @@ class Table(RoutingTable):  # type: ignore[misc]
     def __init__(self, own: NodeId, bucket_contacts: int, failures_max: int) -> None:
         self._entries: dict[NodeId, Entry] = {}
         self._failures_max = failures_max
+        self._network_size: float | None = None
         super().__init__(None, bucket_contacts, Node(own))
 
     # What the package's table does, put right.
@@ -135,6 +136,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         entry = self._entries.get(contact.node)
         if entry is None:
             entry = self._entries[contact.node] = Entry(contact, now)
+            self._network_size = None
         entry.contact, entry.heard_at, entry.failures = contact, now, 0
         if not self.add_contact(entry) and len(self._entries) > 2 * len(self):
             self._drop_unlisted()
@@ -148,9 +150,14 @@ class Table(RoutingTable):  # type: ignore[misc]
                 self.forget(node)
 
     def forget(self, node: NodeId) -> None:
+        """It is gone. A bucket that is half empty by that is due for a refresh."""
         entry = self._entries.pop(node, None)
         if entry is not None:
+            self._network_size = None
             self.remove_contact(entry)
+            bucket = self.buckets[self.get_bucket_for(entry)]
+            if len(bucket) < self.ksize // 2:
+                bucket.refreshed_at = -inf
 
     def nearest(self, position: bytes, count: int, exclude: NodeId | None = None) -> tuple[Contact, ...]:
         """The `count` known contacts nearest to a position, nearest first."""
@@ -184,6 +191,11 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def network_size(self) -> float:
         """How many hosts there seem to be, this one included: from how near the nearest are."""
+        if self._network_size is None:
+            self._network_size = self._estimate_size()
+        return self._network_size
+
+    def _estimate_size(self) -> float:
         near = self.find_neighbors(self.node)
         if len(near) < self.ksize:
             return len(near) + 1.0

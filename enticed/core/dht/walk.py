@@ -130,7 +130,8 @@ class _Walk:
             return
         self._lookup.answered(contact.node)
         if isinstance(reply, Nodes | Values):
-            self._lookup.add(reply.contacts[: self._walks.policy.contacts_per_answer])
+            # No more than are wanted: a host that invents contacts wastes so many calls, not all of them.
+            self._lookup.add(reply.contacts[: self._goal.width])
         if self._goal.heard(contact, reply, now):
             self._end(now)
         else:

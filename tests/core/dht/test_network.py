@@ -1,0 +1,386 @@
+"""Many nodes under virtual time: joining, finding, dying, parting, growing."""
+
+from __future__ import annotations
+
+from functools import cache
+from statistics import median
+
+import pytest
+
+from enticed.core.dht.events import Join, NameOffer, ProviderOffer
+from enticed.core.dht.policy import DhtPolicy
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId
+from protocol.limits import PROVIDER_EXPIRY_S
+from protocol.records import ProviderState
+from tests.core.dht.harness import Host, World
+
+WHOLE, PARTIAL = ProviderState.WHOLE, ProviderState.PARTIAL
+
+
+@cache
+def key(number: int) -> DiscoveryKey:
+    return DiscoveryKey.of_image(ImageId.of(b"%d" % number))
+
+
+def offer(number: int, state: ProviderState = WHOLE) -> ProviderOffer:
+    return ProviderOffer(key(number), state)
+
+
+def nodes(found: tuple[float, object]) -> set[NodeId]:
+    return {record.node for record in found[1].providers}  # type: ignore[attr-defined]
+
+
+def true_nearest(hosts: list[Host], to: DiscoveryKey, count: int = 8) -> set[NodeId]:
+    position = int.from_bytes(to, "big")
+    by_distance = sorted(hosts, key=lambda one: int.from_bytes(one.id, "big") ^ position)
+    return {one.id for one in by_distance[:count]}
+
+
+def holders(hosts: list[Host], of: DiscoveryKey) -> set[NodeId]:
+    return {one.id for one in hosts if one.node.shelves.population(of)}
+
+
+# --- joining ---
+
+
+def test_the_first_is_ready_at_once_and_alone() -> None:
+    world = World(1)
+    host = world.host()
+    host.tell(Join(()))
+    assert host.joined == [(world.now, True)]
+    assert host.look_up(key(1))[1].asked == 0
+
+
+def test_nobody_answers_then_it_is_ready_all_the_same() -> None:
+    world = World(1)
+    host = world.host()
+    started = world.now
+    host.tell(Join((bytes(6), bytes([1] * 6))))
+    world.run(5)
+    ((at, alone),) = host.joined
+    assert alone
+    assert at - started == pytest.approx(host.node.policy.join_patience_s)
+
+
+def test_a_host_that_finds_nobody_goes_on_looking() -> None:
+    world = World(1)
+    early, late = world.host(), world.host()
+    early.bootstrap = (late.endpoint,)
+    late.alive = False
+    early.tell(Join(early.bootstrap))
+    early.announce(offer(1))
+    world.run(120)
+    late.alive = True
+    late.tell(Join(()))
+    world.run(60 + 10)
+    assert list(early.node.table) and list(late.node.table)
+    assert nodes(late.look_up(key(1))) == {early.id}
+
+
+def test_everybody_joins_and_knows_its_neighbours() -> None:
+    world = World(2)
+    hosts = world.network(100)
+    assert sum(alone for host in hosts for _, alone in host.joined) == 1
+    known = [
+        len({one.node for one in host.node.table} & (true_nearest(hosts, DiscoveryKey(host.id), 9) - {host.id})) / 8
+        for host in hosts
+    ]
+    assert min(known) >= 0.75
+    assert sum(known) / len(known) > 0.97
+    sizes = [host.node.table.network_size() for host in hosts]
+    assert 50 < median(sizes) < 200
+
+
+def test_the_nearest_keep_the_record() -> None:
+    world = World(3)
+    hosts = world.network(100)
+    for number in range(40):
+        hosts[number].announce(offer(number))
+    world.run(5)
+    right = [len(holders(hosts, key(number)) & true_nearest(hosts, key(number))) / 8 for number in range(40)]
+    assert sum(right) / len(right) > 0.97
+    assert all(len(hosts[number].announced) == 1 for number in range(40))
+    assert all(hosts[number].announced[0][1].replicas == 8 for number in range(40))
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    def trace() -> list[tuple[float, int, int]]:
+        world = World(7)
+        hosts = world.network(30)
+        hosts[3].announce(offer(1))
+        world.run(30)
+        seconds, answered = hosts[20].look_up(key(1))
+        return [(seconds, answered.asked, world.datagrams), *((at, 0, 0) for host in hosts for at, _ in host.joined)]
+
+    assert trace() == trace()
+
+
+# --- a third of the hosts dies ---
+
+
+def test_lookups_are_quick_and_right_after_a_third_has_died() -> None:
+    world = World(4)
+    hosts = world.network(200)
+    for number in range(100):
+        hosts[number].announce(offer(number))
+    world.run(10)
+    alive = [host.look_up(key(number)) for number, host in enumerate(reversed(hosts[100:]))]
+    for host in world.dice.sample(hosts[100:], 66):
+        host.alive = False
+    askers = [host for host in hosts[100:] if host.alive]
+    found = [askers[number % len(askers)].look_up(key(number)) for number in range(100)]
+    right = [nodes(one) == {hosts[number].id} for number, one in enumerate(found)]
+    assert all(nodes(one) == {hosts[number].id} for number, one in enumerate(alive))
+    assert sum(right) >= 99
+    seconds = sorted(one[0] for one in found)
+    assert median(one[0] for one in alive) < 0.010
+    assert median(seconds) < 0.035
+    assert seconds[89] < 0.100
+    assert seconds[-1] < 1.0
+
+
+def test_the_dead_are_forgotten() -> None:
+    world = World(5)
+    hosts = world.network(60)
+    dead = world.dice.sample(hosts, 20)
+    for host in dead:
+        host.alive = False
+    world.run(900)
+    gone = {host.id for host in dead}
+    listed = [{one.node for one in host.node.table} for host in hosts if host.alive]
+    assert all(not gone & table for table in listed)
+    assert all(len(table) >= 24 for table in listed)
+
+
+def test_records_of_the_dead_expire_and_those_of_the_living_do_not() -> None:
+    world = World(6)
+    hosts = world.network(40)
+    hosts[1].announce(offer(1))
+    hosts[2].announce(offer(1))
+    world.run(10)
+    hosts[1].alive = False
+    world.run(PROVIDER_EXPIRY_S - 60)
+    assert nodes(hosts[30].look_up(key(1))) == {hosts[1].id, hosts[2].id}
+    world.run(120)
+    seconds, answered = hosts[30].look_up(key(1))
+    assert nodes((seconds, answered)) == {hosts[2].id}
+    assert answered.population == 1
+    assert 3 <= len(hosts[2].announced) <= 5
+
+
+def test_lost_datagrams_do_not_matter() -> None:
+    world = World(8, loss=0.05)
+    hosts = world.network(60)
+    for number in range(30):
+        hosts[number].announce(offer(number))
+    world.run(60)
+    right = [nodes(hosts[-1 - number].look_up(key(number))) == {hosts[number].id} for number in range(30)]
+    assert sum(right) >= 29
+    world.run(600)
+    assert all(len(host.node.table) >= 20 for host in hosts)
+
+
+# --- leaving, withdrawing ---
+
+
+def test_goodbye_takes_all_records_along() -> None:
+    world = World(9, measure=True)
+    hosts = world.network(40)
+    for number in range(5):
+        hosts[7].announce(offer(number))
+    world.run(10)
+    hosts[7].leave()
+    assert hosts[7].remembered
+    world.run(1)
+    assert all(not holders(hosts[:7] + hosts[8:], key(number)) for number in range(5))
+    assert all(hosts[7].id not in {one.node for one in host.node.table} for host in hosts if host.alive)
+    assert hosts[7].node.next_deadline() is None
+
+
+def test_what_is_withdrawn_is_nowhere() -> None:
+    world = World(10)
+    hosts = world.network(40)
+    hosts[7].announce(offer(1))
+    hosts[7].announce(offer(2))
+    world.run(10)
+    hosts[7].withdraw(key(1))
+    hosts[7].withdraw(key(99))
+    world.run(1)
+    assert hosts[7].withdrawn == [key(99), key(1)]
+    assert not holders(hosts, key(1))
+    world.run(2000)
+    assert not holders(hosts, key(1))
+    assert len(holders(hosts, key(2))) == 8
+
+
+def test_offers_come_and_go_in_any_order() -> None:
+    world = World(11)
+    hosts = world.network(30)
+    host = hosts[3]
+    host.announce(offer(1, PARTIAL))
+    host.withdraw(key(1))
+    host.announce(offer(1, WHOLE))
+    host.withdraw(key(1))
+    host.announce(offer(1, PARTIAL))
+    world.run(2)
+    assert host.withdrawn  # whoever waited for a withdrawal was released
+    ((record,),) = [hosts[20].look_up(key(1))[1].providers]
+    assert record.state is PARTIAL
+    host.withdraw(key(1))
+    host.withdraw(key(1))
+    world.run(2)
+    assert not holders(hosts, key(1))
+
+
+# --- growing, parting ---
+
+
+def test_records_move_to_new_replicas_as_the_network_grows() -> None:
+    world = World(12)
+    few = world.network(10)
+    for number in range(20):
+        few[number % 10].announce(offer(number))
+    world.run(10)
+    new = [world.host() for _ in range(140)]
+    for number, host in enumerate(new):
+        host.bootstrap = (few[0].endpoint,)
+        world.at(world.now + number * 0.1, lambda host=host: host.tell(Join(host.bootstrap)))  # type: ignore[misc]
+    world.run(40)
+    right = [nodes(new[-1 - number].look_up(key(number))) == {few[number % 10].id} for number in range(20)]
+    assert all(right)
+    moved = [len(holders(few + new, key(number)) & true_nearest(few + new, key(number))) for number in range(20)]
+    assert sum(moved) / len(moved) > 5
+
+
+def test_the_parts_of_a_network_that_was_cut_find_each_other() -> None:
+    world = World(13)
+    hosts = world.network(30)
+    halves = {host.id: number % 2 for number, host in enumerate(hosts)}
+    world.cut = lambda one, other: halves[one.id] != halves[other.id]
+    world.run(900)
+    assert all(halves[one.node] == halves[host.id] for host in hosts for one in host.node.table)
+    world.cut = lambda one, other: False
+    world.run(900)
+    hosts[0].announce(offer(1))
+    world.run(10)
+    assert all(nodes(host.look_up(key(1))) == {hosts[0].id} for host in hosts[1:])
+
+
+def test_a_host_that_was_cut_off_comes_back() -> None:
+    world = World(14)
+    hosts = world.network(20)
+    hosts[5].announce(offer(1))
+    world.run(5)
+    world.cut = lambda one, other: hosts[5] in (one, other)
+    world.run(3600)
+    assert len(hosts[5].node.table) == 0
+    assert nodes(hosts[9].look_up(key(1))) == set()
+    world.cut = lambda one, other: False
+    world.run(120)
+    assert nodes(hosts[9].look_up(key(1))) == {hosts[5].id}
+
+
+# --- names ---
+
+
+def test_the_highest_version_of_a_name_wins() -> None:
+    world = World(15)
+    hosts = world.network(60)
+    name = DiscoveryKey.of_name("debian:12")
+    for version, host in ((1, hosts[3]), (3, hosts[4]), (2, hosts[5])):
+        host.announce(NameOffer(name, world.ledger.name(name, version), version))
+        world.run(5)
+    for host in hosts[10:30]:
+        answered = host.look_up(name)[1]
+        assert answered.names[0] == world.ledger.name(name, 3)
+        assert answered.asked >= 3 or host.id in holders(hosts, name)
+
+
+def test_a_name_is_kept_by_its_replicas_while_hosts_come_and_go() -> None:
+    world = World(16, measure=True)
+    hosts = world.network(30, policy=DhtPolicy(tend_every_s=60.0))
+    name = DiscoveryKey.of_name("debian:12")
+    record = world.ledger.name(name, 1, lifetime_s=15_000)
+    hosts[0].announce(NameOffer(name, record, 1))
+    world.run(10)
+    hosts[0].leave()
+    for _ in range(3):  # every replica dies, a few at a time
+        for host in [one for one in hosts if one.alive and name in one.node.shelves.names][:4]:
+            host.alive = False
+        world.run(4500)
+    alive = [host for host in hosts if host.alive]
+    assert all(host.look_up(name)[1].names == (record,) for host in alive[-10:])
+    assert 8 <= sum(name in host.node.shelves.names for host in alive) <= 20
+    world.run(2_000)
+    assert alive[-1].look_up(name)[1].names == ()
+
+
+# --- many providers ---
+
+
+def test_announcers_slow_down_where_they_are_not_missed() -> None:
+    policy = DhtPolicy(providers_per_key=8, tend_every_s=60.0)
+    world = World(17)
+    hosts = world.network(80, policy=policy)
+    for host in hosts:
+        host.announce(offer(1))
+    world.run(120)
+    first = {host.id: len(host.announced) for host in hosts}
+    world.run(3 * 900 + 60)
+    rounds = [len(host.announced) - first[host.id] for host in hosts]
+    kept = [host.announced[-1][1].replicas > 0 for host in hosts]
+    assert sum(rounds) < 0.85 * 3.2 * len(hosts)
+    # Those in some replica's sample refresh in time, the others when the population says so.
+    assert min(count for count, is_kept in zip(rounds, kept, strict=True) if is_kept) >= 1
+    assert max(count for count, is_kept in zip(rounds, kept, strict=True) if not is_kept) <= 2
+    answered = hosts[3].look_up(key(1))[1]
+    assert 8 <= len(answered.providers) <= 64
+    assert 40 < answered.population < 160
+
+
+def test_a_great_many_offers_are_announced_in_their_turn() -> None:
+    world = World(18)
+    hosts = world.network(10)
+    for number in range(400):
+        hosts[1].announce(offer(number))
+    assert len(hosts[1].sent) < 2000
+    world.run(30)
+    assert {one.key for _, one in hosts[1].announced} == {key(number) for number in range(400)}
+    assert nodes(hosts[5].look_up(key(399))) == {hosts[1].id}
+
+
+def test_alone_with_a_great_many_offers() -> None:
+    """Rounds that end as they begin do not pile up on the stack, and are told as soon as there is anybody to tell."""
+    world = World(19)
+    host, other = world.host(), world.host()
+    host.tell(Join(()))
+    for number in range(2000):
+        host.announce(offer(number))
+    for number in range(500):
+        host.find(key(number))
+    world.run(200)
+    assert len(host.announced) == 2000
+    assert len(host.found) == 500
+    other.tell(Join((host.endpoint,)))
+    world.run(200)
+    assert len(other.node.shelves) == 2000
+
+
+def test_searches_wait_their_turn() -> None:
+    world = World(20)
+    hosts = world.network(20)
+    hosts[1].announce(offer(1))
+    world.run(5)
+    tickets = [hosts[2].find(key(1)) for _ in range(100)]
+    world.run(5)
+    assert all(hosts[2].found[ticket][1].providers for ticket in tickets)
+
+
+def test_messages_fit_whatever_is_kept() -> None:
+    world = World(21, measure=True)
+    hosts = world.network(40)
+    for host in hosts:
+        host.announce(offer(1))
+    world.run(10)
+    assert len(nodes(hosts[0].look_up(key(1)))) >= 16
+    assert world.largest_bytes > 900
