@@ -119,8 +119,10 @@ QCOW2_BACKING_NAME_MAX_SIZE_BYTES = 1023
 
 # --- control ---
 CONTROL_CONNECTIONS_MAX_COUNT = 512
-CONTROL_CONNECTIONS_PER_READER_MAX_COUNT = 64
-"""Of one user who may only read: they leave room for those who may change things."""
+CONTROL_CONNECTIONS_PER_READER_MAX_COUNT = 128
+"""Of one user who is neither root nor the daemon's: they leave room for those."""
+CONTROL_STREAMS_PER_READER_MAX_COUNT = 8
+"""Streams of events of one user who may only read."""
 CONTROL_BACKLOG_COUNT = 128
 CONTROL_BODY_MAX_SIZE_BYTES = 64 * KIB
 CONTROL_BODY_TIMEOUT_S = 10.0
@@ -131,6 +133,8 @@ CONTROL_HEARTBEAT_S = 15.0
 """A stream of events that has been silent for so long says that it is still there."""
 CONTROL_SLOW_READER_S = 10.0
 """Who reads nothing of a full stream for so long is closed, rather than queued for."""
+CONTROL_PROGRESS_MIN_S = 0.1
+"""Between two looks at an order that a client follows."""
 CONTROL_RELATIVES_MAX_COUNT = 32
 """Named by one publication; the best of them stand in the statement."""
 ORDER_KEY_MAX_CHARS = 128
@@ -145,11 +149,13 @@ HANDOFF_TICKET_LIFETIME_S = 30.0
 """From handing a descriptor over to the request that names it."""
 
 # --- command line ---
-DAEMON_CONNECT_TIMEOUT_S = 5.0
+DAEMON_CONNECT_TIMEOUT_S = 5
 DAEMON_ANSWER_TIMEOUT_S = 60.0
 DAEMON_SILENT_S = 3 * CONTROL_HEARTBEAT_S
 """A daemon that is silent for so long on a stream of events hangs."""
 DAEMON_LINE_MAX_SIZE_BYTES = 1 * MIB
+BAR_INTERVAL_S = 0.25
+"""Between two looks of a live bar at the order that it shows."""
 
 # --- engine ---
 MANIFEST_TIMEOUT_S = 60.0

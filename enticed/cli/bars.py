@@ -27,10 +27,14 @@ class Bar:
             self._progress.update(self._task, description=title)
 
 
+def shows_bars() -> bool:
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def bar(title: str) -> Iterator[Bar]:
     """A bar for as long as the work takes; then it is gone."""
-    if not sys.stderr.isatty():
+    if not shows_bars():
         yield Bar(None, title)
         return
     from rich.console import Console

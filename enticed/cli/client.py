@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from enticed.limits import (
 )
 
 Object = dict[str, Any]
+_TIMEVAL = struct.Struct("@ll")
+"""Seconds and microseconds."""
 
 
 class Daemon:
@@ -51,9 +54,10 @@ class Daemon:
         raise self._gone()
 
     @contextmanager
-    def events(self, key: str) -> Iterator[Events]:
-        """The events of one order, from now on."""
-        with self._request("GET", f"/v1/events?key={part(key)}", None, DAEMON_SILENT_S) as (connection, response):
+    def events(self, key: str, progress_s: float | None = None) -> Iterator[Events]:
+        """The events of one order, from now on; progress_s: how often it is told how far the order has come."""
+        path = f"/v1/events?key={part(key)}" + (f"&progress_s={progress_s}" if progress_s else "")
+        with self._request("GET", path, None, DAEMON_SILENT_S) as (connection, response):
             response.readline(DAEMON_LINE_MAX_SIZE_BYTES)  # a comment: from here on nothing is missed
             yield Events(connection, response)
 
@@ -65,7 +69,7 @@ class Daemon:
         body: Object | None,
         timeout_s: float | None,
     ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
-        connection = self._connect()
+        connection = connect(self.path, socket.SOCK_STREAM)
         exchange = http.client.HTTPConnection("localhost")
         exchange.sock = connection
         try:
@@ -83,16 +87,6 @@ class Daemon:
         finally:
             exchange.close()
             connection.close()
-
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.settimeout(DAEMON_CONNECT_TIMEOUT_S)
-            connection.connect(self.path)
-        except OSError as error:
-            connection.close()
-            raise no_daemon(self.path, error) from error
-        return connection
 
     def _gone(self) -> Failed:
         return Failed(Exit.NO_DAEMON, f"the daemon at {self.path} went away")
@@ -133,6 +127,19 @@ class Events:
             elif not name and data is not None:
                 event: Object = json.loads(data)
                 return event
+
+
+def connect(path: str, kind: socket.SocketKind) -> socket.socket:
+    """A connection to a unix socket, which waits its turn where many connect at once."""
+    connection = socket.socket(socket.AF_UNIX, kind)
+    try:
+        # A Python timeout would make the socket non-blocking, and that is refused when the backlog is full.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(DAEMON_CONNECT_TIMEOUT_S, 0))
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise no_daemon(path, error) from error
+    return connection
 
 
 def part(text: str) -> str:

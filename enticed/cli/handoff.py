@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-from enticed.cli.client import failure, no_daemon
+from enticed.cli.client import connect, failure, no_daemon
 from enticed.cli.failures import Exit, Failed
 from enticed.limits import DAEMON_ANSWER_TIMEOUT_S, HANDOFF_MESSAGE_MAX_SIZE_BYTES
 
@@ -32,10 +32,9 @@ def open_image(socket_path: str, image: str) -> int:
 
 def _converse(socket_path: str, message: dict[str, str], descriptors: list[int]) -> tuple[dict[str, Any], list[int]]:
     path = socket_path + SUFFIX
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+    with connect(path, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(DAEMON_ANSWER_TIMEOUT_S)
         try:
-            connection.connect(path)
             socket.send_fds(connection, [json.dumps(message).encode()], descriptors)
             data, received, _, _ = socket.recv_fds(
                 connection, HANDOFF_MESSAGE_MAX_SIZE_BYTES, 1, socket.MSG_CMSG_CLOEXEC

@@ -17,12 +17,13 @@ from typing import Any
 
 import click
 
-from enticed.cli.bars import Bar, bar
+from enticed.cli.bars import Bar, bar, shows_bars
 from enticed.cli.client import Daemon, Events, part
 from enticed.cli.command import Command, daemon_of, setup_of, target
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
 from enticed.cli.output import duration, short, size
+from enticed.limits import BAR_INTERVAL_S
 
 ENDED = ("ready", "failed", "cancelled")
 LEASE_WHILE_COPYING_S = 86400.0
@@ -153,7 +154,7 @@ def _follow(daemon: Daemon, key: str, wanted: Wanted, since: float, shown: Bar) 
 @contextmanager
 def _listening(daemon: Daemon, key: str, *, is_placed: bool) -> Iterator[Events]:
     try:
-        with daemon.events(key) as events:
+        with daemon.events(key, BAR_INTERVAL_S if shows_bars() else None) as events:
             yield events
     except Failed as error:
         if error.code is Exit.NO_DAEMON and is_placed:

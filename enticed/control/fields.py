@@ -12,6 +12,7 @@ from enticed.control.faults import UsageError
 from enticed.core.orders import OrderState, Priority
 from enticed.engine.port import OrderTerms
 from enticed.limits import (
+    CONTROL_PROGRESS_MIN_S,
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
@@ -88,6 +89,13 @@ def parse_event_number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise UsageError("Last-Event-ID is the number of an event")
     return int(text)
+
+
+def parse_progress_interval(text: str) -> float:
+    """How often progress is to be told, in seconds."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or float(text) < CONTROL_PROGRESS_MIN_S:
+        raise UsageError(f"progress_s is a number of seconds, at least {CONTROL_PROGRESS_MIN_S}")
+    return float(text)
 
 
 def parse_query(query: Mapping[str, str], *known: str) -> dict[str, str]:

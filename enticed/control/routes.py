@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
+from enticed.control.events import EventStreams, Followed
 from enticed.control.faults import Kind, UsageError
 from enticed.control.fields import (
     PublishRequest,
@@ -16,13 +17,14 @@ from enticed.control.fields import (
     parse_key,
     parse_object,
     parse_order,
+    parse_progress_interval,
     parse_publish,
     parse_query,
     parse_state,
     parse_target,
     parse_token_request,
 )
-from enticed.control.streams import EventStreams, work_stream
+from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets
 from enticed.control.views import (
     image_json,
@@ -33,9 +35,10 @@ from enticed.control.views import (
     status_json,
     verification_json,
 )
-from enticed.engine.port import Engine, Progressed, Publication
+from enticed.engine.port import Engine, OrderView, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
+from protocol.errors import AbsentError
 
 
 class Routes:
@@ -137,11 +140,26 @@ class Routes:
         return web.json_response(order_json(await self._engine.cancel_order(_key(request))))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        query = parse_query(request.query, "key")
+        query = parse_query(request.query, "key", "progress_s")
         last = request.headers.get("Last-Event-ID")
         after = None if last is None else parse_event_number(last)
-        key = parse_key(query["key"]) if "key" in query else None
-        return await self._streams.serve(request, self._engine.events(after), key)
+        return await self._streams.serve(request, self._engine.events(after), self._followed(query))
+
+    def _followed(self, query: dict[str, str]) -> Followed | None:
+        every_s = parse_progress_interval(query["progress_s"]) if "progress_s" in query else None
+        if "key" not in query:
+            if every_s is not None:
+                raise UsageError("progress_s goes with key: of one order")
+            return None
+        key = parse_key(query["key"])
+
+        def look() -> OrderView | None:
+            try:
+                return self._engine.order(key)
+            except AbsentError:
+                return None
+
+        return Followed(key, every_s, look)
 
     async def peers(self, request: web.Request) -> web.Response:
         parse_query(request.query)

@@ -12,13 +12,14 @@ from typing import Self, cast
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
+from enticed.control.events import EventStreams
 from enticed.control.faults import STATUS, Kind, error_body, told
 from enticed.control.handoff import HandoffServer
 from enticed.control.routes import Routes
 from enticed.control.sockets import ListeningSocket
-from enticed.control.streams import EventStreams
 from enticed.engine.port import Engine
 from enticed.limits import (
+    CONTROL_BACKLOG_COUNT,
     CONTROL_BODY_MAX_SIZE_BYTES,
     CONTROL_CONNECTIONS_MAX_COUNT,
     CONTROL_CONNECTIONS_PER_READER_MAX_COUNT,
@@ -54,7 +55,7 @@ class ControlServer:
         self._path = socket_path
         self._access = Access(group)
         self._handoff = HandoffServer(engine, self._access, handoff_path(socket_path))
-        self._streams = EventStreams(heartbeat_s, slow_reader_s)
+        self._streams = EventStreams(self._access, heartbeat_s, slow_reader_s)
         app = web.Application(
             middlewares=[_tell_errors, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
@@ -77,7 +78,7 @@ class ControlServer:
             await self._handoff.start()
             await self._runner.setup()
             self._server = await asyncio.get_running_loop().create_unix_server(
-                lambda: _Door(self._runner, self._access), sock=self._listening.socket
+                lambda: _Door(self._runner, self._access), sock=self._listening.socket, backlog=CONTROL_BACKLOG_COUNT
             )
         except BaseException:
             await self.close()

@@ -69,6 +69,9 @@ class MemoryEngine:
         self.may_publish.set()
         self.room_bytes: int | None = None
         self.publishing_cancelled = asyncio.Event()
+        self.too_many_watchers = False
+        self.percent = 0.0
+        """How far every pull has come that is not at its end."""
         self.open_images: set[ImageId] = set()
         self.trouble: Exception | None = None
         """What asking for the list of images meets."""
@@ -275,7 +278,7 @@ class MemoryEngine:
             keep_until=order.keep_until,
             ready_at=order.ready_at,
             late=order.due_at is not None and time.time() > order.due_at,
-            percent=100.0 if ready else 0.0,
+            percent=100.0 if ready else self.percent,
             virtual_size_bytes=size_bytes,
             data_bytes=data_bytes,
             done_bytes=data_bytes if ready else 0,
@@ -297,6 +300,8 @@ class MemoryEngine:
         return self.order(key)
 
     async def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
+        if self.too_many_watchers:
+            raise ExhaustedError("too many clients watch the orders")
         last = self._numbers if after is None else after
         while True:
             async with self._happened:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from enticed.control.access import Access, Caller, caller_of
-from enticed.limits import CONTROL_CONNECTIONS_PER_READER_MAX_COUNT
+from enticed.limits import CONTROL_CONNECTIONS_PER_READER_MAX_COUNT, CONTROL_STREAMS_PER_READER_MAX_COUNT
 from tests.control.engine import Goods
 from tests.control.running import Running, serve
 from tests.programs import need_root
@@ -142,17 +142,17 @@ def test_the_kernel_says_who_is_there() -> None:
 
 CROWD = """
 import os, socket, sys
-path, uid, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+path, uid, count, target = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 crowd = []
 for _ in range(count):
-    one = socket.socket(socket.AF_UNIX); one.settimeout(10); one.connect(path); crowd.append(one)
-request = b"GET /v1/peers HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n"
+    one = socket.socket(socket.AF_UNIX); one.connect(path); one.settimeout(10); crowd.append(one)
+request = f"GET {target} HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode()
 served = 0
 for one in crowd:
     try:
         one.send(request)
-        served += bool(one.recv(100))
+        served += one.recv(12) == b"HTTP/1.1 200"
     except ConnectionError:
         pass
 print(served, flush=True)
@@ -161,20 +161,28 @@ sys.stdin.read()
 
 
 @pytest.mark.needs_root
-def test_a_reader_cannot_take_all_connections(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "limit"),
+    [
+        ("/v1/peers", CONTROL_CONNECTIONS_PER_READER_MAX_COUNT),
+        ("/v1/events", CONTROL_STREAMS_PER_READER_MAX_COUNT),
+    ],
+)
+def test_a_reader_cannot_take_what_others_need(tmp_path: Path, target: str, limit: int) -> None:
     need_root()
 
     async def test(control: Running) -> None:
         await as_user(control.path, STRANGER_UID, STRANGER_GID, [])  # opens the way to the socket
-        count = CONTROL_CONNECTIONS_PER_READER_MAX_COUNT + 20
+        count = limit + 5
         crowd = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-c", CROWD, str(control.path), str(STRANGER_UID), str(count),
+            sys.executable, "-I", "-c", CROWD, str(control.path), str(STRANGER_UID), str(count), target,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd="/",
         )  # fmt: skip
         assert crowd.stdout is not None
         served = int(await crowd.stdout.readline())
-        assert served == CONTROL_CONNECTIONS_PER_READER_MAX_COUNT
-        assert (await control.ask("GET", "/v1/peers"))[0] == 200
+        assert served == limit
+        async with control.session.get(f"http://localhost{target}") as answer:
+            assert answer.status == 200
         await crowd.communicate(b"")
 
     serve(tmp_path, test)

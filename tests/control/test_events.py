@@ -25,6 +25,7 @@ class Stream:
     def __init__(self, content: aiohttp.StreamReader) -> None:
         self._content = content
         self.comments: list[str] = []
+        self.progress: list[dict[str, Any]] = []
 
     async def next(self) -> tuple[int, dict[str, Any]] | None:
         """Number and order of the next event; None at the end."""
@@ -33,6 +34,10 @@ class Stream:
             if line.startswith(":"):
                 self.comments.append(line[1:].strip())
             elif line == "\n" and fields:
+                if fields["event"] == "progress":
+                    self.progress.append(json.loads(fields["data"]))
+                    fields = {}
+                    continue
                 assert fields["event"] == "order"
                 return int(fields["id"]), json.loads(fields["data"])
             elif line != "\n":
@@ -96,6 +101,36 @@ def test_a_silent_stream_says_that_it_is_there(tmp_path: Path) -> None:
         assert stream.comments.count("still here") >= 2
 
     serve(tmp_path, test, heartbeat_s=0.02)
+
+
+def test_progress_is_told_between_events_while_it_changes(tmp_path: Path) -> None:
+    async def test(control: Running) -> None:
+        goods = control.engine.shelf["web:1"] = Goods(bytes(range(256)) * 16, held_back=True)
+        async with listening(control, "?key=a&progress_s=0.1") as stream:
+            await control.ask("PUT", "/v1/orders/a", {"image": "web:1"})
+            while (event := await stream.next()) and event[1]["state"] != "fetching":
+                pass
+            loop = asyncio.get_running_loop()
+            for number, share in enumerate((10.0, 10.0, 30.0)):
+                loop.call_later(0.3 * number, setattr, control.engine, "percent", share)
+            loop.call_later(0.9, goods.gate.set)
+            assert [(await stream.next() or (0, {}))[1]["state"] for _ in range(2)] == ["verifying", "ready"]
+        assert [order["percent"] for order in stream.progress] == [10.0, 30.0]
+
+        for query in ("?progress_s=1", "?key=a&progress_s=0", "?key=a&progress_s=x"):
+            status, answer = await control.ask("GET", f"/v1/events{query}")
+            assert (status, answer["error"]["kind"]) == (400, "usage")
+
+    serve(tmp_path, test)
+
+
+def test_what_ends_a_stream_before_it_begins_is_said_by_the_status(tmp_path: Path) -> None:
+    async def test(control: Running) -> None:
+        control.engine.too_many_watchers = True
+        status, answer = await control.ask("GET", "/v1/events")
+        assert (status, answer["error"]["kind"]) == (503, "temporary")
+
+    serve(tmp_path, test)
 
 
 def test_streams_end_with_the_server(tmp_path: Path) -> None:
