@@ -108,6 +108,7 @@ class Shelf:
     def __init__(self, *disks: Disk) -> None:
         self._disks = {disk.image: (disk, os.open(disk.path, os.O_RDONLY)) for disk in disks}
         self.asked: list[tuple[NodeId, Request]] = []
+        self.opened = 0
         self.closed: list[tuple[int, OSError | None]] = []
         self.withdrawal = asyncio.Event()
         """Set once a wait was given up."""
@@ -131,8 +132,10 @@ class Shelf:
             part = {Part.ROOT: disk.root.encoded, Part.PAGES: disk.pages, Part.STATEMENTS: b"signed"}[request.part]
             size = max(0, min(request.size_bytes, len(part) - request.offset_bytes))
             offsets, sizes = np.array([request.offset_bytes]), np.array([size])
+            self.opened += 1
             return Consignment(part, offsets, sizes, len(part), self._on_closed)
         wanted = disk.page(request.piece)[request.first : request.first + request.count]
+        self.opened += 1
         return Consignment(fd, wanted.offsets_bytes, wanted.sizes_bytes.astype(np.int64), 0, self._on_closed)
 
     def close(self) -> None:
@@ -160,9 +163,13 @@ class EventLog:
     async def wait(self, kind: type[Kind], node: NodeId, count: int = 1) -> Kind:
         """The `count`th event of this kind about this node, as soon as it is there."""
         while len(found := self.of(kind, node)) < count:
-            self._changed.clear()
-            await self._changed.wait()
+            await self.more()
         return found[count - 1]
+
+    async def more(self) -> None:
+        """Wait for whatever is told next."""
+        self._changed.clear()
+        await self._changed.wait()
 
 
 @dataclass(frozen=True)
