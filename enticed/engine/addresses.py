@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from enticed.engine.threads import StoreThreads
 from enticed.store.store import Store
-from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
 
 log = logging.getLogger(__name__)
 
 
 class StoredAddresses:
-    """The overlay's `AddressMemory`."""
+    """The overlay's `AddressMemory`. Close it after the overlay, whose last words are what it knows by then."""
 
     def __init__(self, store: Store, threads: StoreThreads) -> None:
         self._store = store
         self._threads = threads
-        self._tasks = Tasks()
+        self._saving: set[asyncio.Task[None]] = set()
 
     def load(self) -> tuple[str, ...]:
         return self._store.remembered_addresses()
 
     def save(self, addresses: tuple[str, ...]) -> None:
-        self._tasks.spawn(self._save(addresses), "save addresses")
+        task = asyncio.get_running_loop().create_task(self._save(addresses), name="save addresses")
+        self._saving.add(task)
+        task.add_done_callback(self._saving.discard)
 
     async def close(self) -> None:
-        await self._tasks.close()
+        """Wait until what was to be saved is."""
+        await asyncio.gather(*self._saving)
 
     async def _save(self, addresses: tuple[str, ...]) -> None:
         try:

@@ -20,6 +20,7 @@ async def told_others(overlay: Overlay, key: DiscoveryKey) -> None:
     """Wait until what is announced under the key can be found, but no longer than it is worth to a person."""
     try:
         async with asyncio.timeout(ANNOUNCED_TIMEOUT_S):
+            await overlay.ready()
             await overlay.announced(key)
     except TimeoutError:
         pass
