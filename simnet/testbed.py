@@ -133,18 +133,18 @@ class Daemon:
         process = self._running()
         assert self._ready is not None
         if not self._ready.wait(process, timeout_s):
-            self._gone(process.wait())
+            self.gone(process.wait())
             raise TestbedError(f"host {self.number} did not start:\n{self.log[-2000:]}")
 
     def stop(self) -> int:
         """SIGTERM, and wait; the exit status."""
-        return self._gone(end(self._running()))
+        return self.gone(end(self._running()))
 
     def kill(self) -> None:
         """SIGKILL: what it had not made durable may be lost, what it had not said stays unsaid."""
         process = self._running()
         process.kill()
-        self._gone(process.wait())
+        self.gone(process.wait())
 
     def freeze(self) -> None:
         """It stays connected, and answers nothing."""
@@ -163,7 +163,8 @@ class Daemon:
         assert self.process is not None, f"host {self.number} does not run"
         return self.process
 
-    def _gone(self, status: int) -> int:
+    def gone(self, status: int = 0) -> int:
+        """Its process has ended; the exit status."""
         self.process = None
         if self._ready is not None:
             self._ready.close()
@@ -224,7 +225,7 @@ class Testbed:
     ) -> None:
         self._stack.close()
         for daemon in self.daemons:
-            daemon.process = None
+            daemon.gone()
 
     @property
     def directory(self) -> Path:
