@@ -1,0 +1,62 @@
+"""Whatever a request says, it is understood or refused with the one error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enticed.control.faults import UsageError
+from enticed.control.fields import (
+    parse_key,
+    parse_object,
+    parse_order,
+    parse_progress_interval,
+    parse_publish,
+    parse_target,
+    parse_token_request,
+)
+
+FIELDS = (
+    "image", "deadline_s", "priority", "keep_s", "ticket", "name", "source_format", "verbatim", "relatives", "digests",
+    "source_sha256", "source_sha512", "uses", "ttl_s",
+)  # fmt: skip
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["a", "web:1", "boot", "a" * 64, "b" * 128, "sha256:" + "c" * 64]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("parse", [parse_order, parse_publish, parse_token_request])
+@given(values=st.dictionaries(st.sampled_from(FIELDS) | st.text(), VALUES, max_size=6))
+def test_any_object(parse: Callable[[dict[str, Any]], object], values: dict[str, Any]) -> None:
+    try:
+        parse(values)
+    except UsageError as error:
+        assert str(error)
+
+
+@given(body=st.binary(max_size=200))
+def test_any_body(body: bytes) -> None:
+    try:
+        assert isinstance(parse_object(body), dict)
+    except UsageError:
+        pass
+
+
+@pytest.mark.parametrize("parse", [parse_key, parse_target, parse_progress_interval])
+@given(text=st.text(max_size=300))
+def test_any_text(parse: Callable[[str], object], text: str) -> None:
+    try:
+        parse(text)
+    except UsageError:
+        pass
