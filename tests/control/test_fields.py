@@ -41,8 +41,8 @@ VALUES = st.recursive(
 def test_any_object(parse: Callable[[dict[str, Any]], object], values: dict[str, Any]) -> None:
     try:
         parse(values)
-    except UsageError as error:
-        assert str(error)
+    except UsageError:
+        pass
 
 
 @given(body=st.binary(max_size=200))
