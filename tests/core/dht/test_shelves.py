@@ -86,7 +86,7 @@ def test_the_asker_is_not_told_of_itself() -> None:
 def test_of_a_thousand_providers_a_fair_sample_is_kept_and_the_population_known() -> None:
     estimates = []
     share: list[int] = []
-    for seed in range(12):
+    for seed in range(4):
         here = shelves(seed)
         verdicts = [here.put(record(n), 0.0) for n in Random(seed).sample(range(1000), 1000)]
         assert len(here) == 256
@@ -94,9 +94,9 @@ def test_of_a_thousand_providers_a_fair_sample_is_kept_and_the_population_known(
         estimates.append(here.population(KEY))
         share += kept(here)
     assert all(750 < estimate < 1300 for estimate in estimates)
-    assert 900 < mean(estimates) < 1100
+    assert 850 < mean(estimates) < 1150
     # Every replica has another sample, and everyone is in about a quarter of them.
-    assert len(set(share)) > 900
+    assert len(set(share)) > 600
 
 
 def test_the_sample_does_not_depend_on_the_order() -> None:

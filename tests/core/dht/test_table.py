@@ -166,7 +166,7 @@ def test_stale_buckets_come_oldest_first() -> None:
     assert [bucket.refreshed_at >= 0 for bucket in table.buckets] == [n == own for n in range(len(table.buckets))]
 
 
-@pytest.mark.parametrize("hosts", [0, 5, 15, 100, 1000, 5000])
+@pytest.mark.parametrize("hosts", [0, 5, 15, 100, 1000])
 def test_how_near_the_nearest_are_tells_how_many_there_are(hosts: int) -> None:
     estimates = []
     for seed in range(20):
