@@ -47,7 +47,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.__main__": {"enticed", "enticed.daemon", "enticed.config", "enticed.notify", "protocol"},
     "enticed.cli": LEAVES | {"enticed.config", "enticed.identity", "enticed.image", "enticed.reflink"},
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.
-    "enticed.cli.demo": LEAVES | {"enticed.cli", "enticed.image", "simnet"},
+    "enticed.cli.demo": LEAVES | {"enticed.cli", "enticed.cli.demo_bars", "enticed.image", "simnet"},
     "enticed.cli.demo_bars": {"enticed.cli", "simnet"},
     # The same decisions in a simulated world.
     "simnet": DECISIONS,
