@@ -97,6 +97,8 @@ def test_the_nearest_keep_the_record() -> None:
     for number in range(20):
         hosts[number].announce(offer(number))
     world.run(5)
+    hosts[0].announce(offer(0))  # as it is already
+    world.run(5)
     right = [len(holders(hosts, key(number)) & true_nearest(hosts, key(number))) / 8 for number in range(20)]
     assert sum(right) / len(right) > 0.97
     assert all(len(hosts[number].announced) == 1 for number in range(20))
@@ -384,3 +386,59 @@ def test_messages_fit_whatever_is_kept() -> None:
     world.run(10)
     assert len(nodes(hosts[0].look_up(key(1)))) >= 16
     assert world.largest_bytes > 900
+
+
+def test_beyond_all_measure_a_search_ends_at_once() -> None:
+    world = World(22)
+    policy = DhtPolicy(lookups_max=2, lookups_waiting_max=3)
+    hosts = world.network(8, policy=policy)
+    hosts[1].announce(offer(1))
+    world.run(5)
+    tickets = [hosts[2].find(key(9)) for _ in range(10)]
+    ended = [ticket for ticket in tickets if ticket in hosts[2].found]
+    assert len(ended) == 10 - 2 - 3
+    assert all(hosts[2].found[ticket][1].asked == 0 for ticket in ended)
+
+
+# --- corners ---
+
+
+def test_what_is_withdrawn_while_it_is_being_announced_is_nowhere() -> None:
+    world = World(23)
+    hosts = world.network(20)
+    hosts[3].announce(offer(1))
+    hosts[3].withdraw(key(1))
+    hosts[3].withdraw(key(1))
+    world.run(2)
+    assert hosts[3].withdrawn == [key(1)]
+    assert not holders(hosts, key(1))
+    hosts[3].announce(offer(1))
+    world.run(2)
+    hosts[3].withdraw(key(1))
+    hosts[3].announce(offer(1, PARTIAL))  # while others are being told
+    world.run(2)
+    assert len(holders(hosts, key(1))) == 8
+
+
+def test_a_name_that_nobody_would_keep_is_kept_by_nobody() -> None:
+    world = World(24)
+    hosts = world.network(5)
+    name = DiscoveryKey.of_name("debian:12")
+    hosts[1].announce(NameOffer(name, b"forged", 1))
+    world.run(2)
+    ((_, announced),) = hosts[1].announced
+    assert not any(name in host.node.shelves.names for host in hosts)
+    assert hosts[2].look_up(name)[1].names == ()
+    assert announced.key == name
+
+
+def test_a_host_whose_only_contact_dies_at_once_is_ready_all_the_same() -> None:
+    world = World(25)
+    first, second = world.host(), world.host()
+    first.tell(Join(()))
+    second.tell(Join((first.endpoint,)))
+    world.run_until(lambda: len(second.node.table) > 0, 1.0)
+    first.alive = False
+    world.run(5)
+    assert len(second.joined) == 1
+    assert len(second.look_up(key(1))[1].providers) == 0
