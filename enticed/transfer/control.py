@@ -101,11 +101,6 @@ class ControlConnection:
         if self._why is not None:
             raise self._why
 
-    def refuse(self, reason: str) -> None:
-        """Instead of `start`: a goodbye and nothing else."""
-        self._loop.add_reader(self._sock.fileno(), self._on_readable)
-        self.close(reason)
-
     def send(self, message: Said) -> None:
         """Queue a message. `LocalError` if the connection is not open, or the message not sendable."""
         self._queue(self._session.send(message))
@@ -118,9 +113,10 @@ class ControlConnection:
             self._queue(self._session.send(Ping(self._pings)))
 
     def close(self, reason: str) -> None:
-        """Say goodbye, hear no more, and close when that has left or `goodbye_s` is over."""
+        """Say goodbye, hear no more, and close when the peer has, or after `goodbye_s`. Also instead of `start`."""
         if self._why is not None:
             return
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
         reason = reason[:REASON_MAX_CHARS]
         if self._session.state is not State.CLOSED:
             self._out += self._session.send(Goodbye(reason))

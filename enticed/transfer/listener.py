@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from enticed.limits import ACCEPT_PAUSE_S, HANDSHAKES_MAX_COUNT, LISTEN_BACKLOG_COUNT
 from enticed.transfer.addresses import HostPort
@@ -63,7 +64,9 @@ class Listener:
                 log.warning("a connection cannot be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
-            self._tasks.spawn(self._welcome(sock, HostPort.of(sockaddr)), "handshake")
+            task = self._tasks.spawn(self._welcome(sock, HostPort.of(sockaddr)), "handshake")
+            # For a task that is cancelled before its first step; in any other the socket has been taken over.
+            task.add_done_callback(partial(_close, sock))
 
     async def _welcome(self, sock: socket.socket, address: HostPort) -> None:
         try:
@@ -74,6 +77,10 @@ class Listener:
         finally:
             self._places.release()
         self._on_secured(secured)
+
+
+def _close(sock: socket.socket, task: asyncio.Task[None]) -> None:
+    sock.close()
 
 
 def _listen(address: HostPort) -> socket.socket:

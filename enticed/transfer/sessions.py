@@ -13,7 +13,7 @@ from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.ports import Said, Timing
 from enticed.transfer.tasks import Tasks
-from enticed.transfer.tls import Handshakes, Secured, closed_on_error
+from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.messages import ALPN_CONTROL, Hello
@@ -87,7 +87,8 @@ class Sessions:
 
     def answer(self, secured: Secured) -> None:
         """Take over a control connection that a peer has opened."""
-        self._tasks.spawn(self._answer(secured), f"answer {secured.node.short}")
+        connection = self._adopt(secured, dialler=secured.node)
+        self._tasks.spawn(self._answer(connection), f"answer {secured.node.short}")
 
     def hang_up(self, node: NodeId, reason: str) -> None:
         """End the session with this peer, if there is one."""
@@ -114,29 +115,28 @@ class Sessions:
             if peer.control is None:
                 self._events.dial_failed(peer.node, error)
         finally:
-            peer.dial = None
-            self._tidy(peer)
+            if peer.dial is asyncio.current_task():
+                peer.dial = None
+                self._tidy(peer)
 
-    async def _answer(self, secured: Secured) -> None:
+    async def _answer(self, connection: ControlConnection) -> None:
         """Say hello to who has dialled, or goodbye if there is a better connection."""
-        with closed_on_error(secured.sock):
-            peer = self._peers.get(secured.node)
-            if peer is not None and peer.dial is not None and self._node < secured.node:
-                # Both have dialled: ours is the one to keep, if it comes about while the peer still waits.
-                await asyncio.wait([peer.dial], timeout=self._timing.hello_s / 2)
-            connection = self._adopt(secured, dialler=secured.node)
-        present = self.connection(secured.node)
+        peer = self._peers.get(connection.node)
+        if peer is not None and peer.dial is not None and self._node < connection.node:
+            # Both have dialled: ours is the one to keep, if it comes about while the peer still waits.
+            await asyncio.wait([peer.dial], timeout=self._timing.hello_s / 2)
+        present = self.connection(connection.node)
         if present is not None and self._stays(present, connection):
-            connection.refuse("another session is open")
+            connection.close("another session is open")
             present.probe()
         elif len(self._connections) > SESSIONS_MAX_COUNT:
-            connection.refuse("too many sessions are open")
+            connection.close("too many sessions are open")
         else:
             connection.start()
             try:
                 await connection.introduced()
             except EnticedError as error:
-                log.info("no session with %s: %s", secured.node.short, error)
+                log.info("no session with %s: %s", connection.node.short, error)
 
     def _adopt(self, secured: Secured, dialler: NodeId) -> ControlConnection:
         owner = Owner(self._opened, self._heard, self._lost)
@@ -164,7 +164,9 @@ class Sessions:
             self._drop(peer, PeerLostError("replaced by another session"))
             self._peers[peer.node] = peer
         if peer.dial is not None and connection.dialler != self._node:
+            # Forgotten here, since a task that is cancelled before its first step never gets to do so itself.
             peer.dial.cancel()
+            peer.dial = None
         peer.control = connection
         addresses = self._dialable(connection.hello.addresses)
         if connection.dialler == self._node:

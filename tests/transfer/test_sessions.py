@@ -314,6 +314,31 @@ def test_a_connection_that_is_overtaken_before_its_hello_is_let_go(cluster: Clus
     run(scenario())
 
 
+def test_a_dial_that_is_overtaken_before_it_has_begun_leaves_nothing_behind(cluster: Cluster, loop: str) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1]) as b:
+            ours, theirs = socket.socketpair()
+
+            def dial() -> None:
+                asyncio.get_running_loop().remove_reader(ours)
+                a.network.dial(b.node, b.network.listening)
+
+            asyncio.get_running_loop().add_reader(ours, dial)
+            sock = await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL)
+            with ours, theirs, sock:
+                frames = Frames(sock, CONTROL)
+                assert isinstance(await asyncio.to_thread(frames.receive), Hello)
+                # Both in one turn of the loop, which is not running now: first it dials, then it hears the hello.
+                theirs.send(b"x")
+                frames.send(HELLO)
+                await a.told.wait(PeerUp, b.node)
+                a.network.hang_up(b.node, "not that one")
+                await a.told.wait(PeerDown, b.node)
+            await a.meet(b)
+
+    run(scenario(), loop)
+
+
 # --- the life of a session ---
 
 
