@@ -13,9 +13,10 @@ import numpy as np
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.host import Host
-from enticed.core.orders import Failure, Order, Priority
+from enticed.core.orders import Failure, Order, OrderState, Priority
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import FragmentsRequest
+from simnet.disk import SimDisk
 
 if TYPE_CHECKING:
     from simnet.images import SimImage
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PAGE_READ_S = 0.0005
 SYNC_S = 0.02
 LOOKUP_S = 0.01
+MANIFEST_TIMEOUT_S = 20.0
 FIND_MAX_PROVIDERS = 40
 
 
@@ -32,9 +34,24 @@ class Upload:
     """A request that another host made of this one."""
 
     asker: SimHost
+    life: int
     request: int
     wanted: FragmentsRequest
     size_bytes: int
+
+
+@dataclass
+class Faults:
+    """What is wrong with a host."""
+
+    corrupts: bool = False
+    """Every fragment that it sends is wrong."""
+    is_silent: bool = False
+    """It takes requests and never answers."""
+    refuses: bool = False
+    """It says that it has pieces, and refuses them when asked."""
+    disk_fails: bool = False
+    """Its syncs fail."""
 
 
 class SimHost:
@@ -42,41 +59,58 @@ class SimHost:
         self.world = world
         self.contact = contact
         self.link = link
-        self.core = Host(contact, np.random.default_rng(seed), world.policy)
-        self.is_up = True
-        self.sent_bytes = 0
+        self.disk = SimDisk()
+        self.faults = Faults()
         self.orders: dict[str, Order] = {}
         self.journal: list[Order] = []
         """Every state of every order, in the order in which they were saved."""
         self.ready_at: dict[str, float] = {}
-        self.relatives: dict[ImageId, float] = {}
-        """Images of which a local relative has this share of the pieces."""
-        self.corrupts = False
-        self.is_silent = False
+        self.demands_met: dict[int, float] = {}
+        self.sent_bytes = self.received_bytes = 0
         self.effects_seen: Counter[str] = Counter()
-        self._sessions: set[NodeId] = set()
-        self._uploads: dict[int, Upload] = {}
-        self._tickets = count(1)
-        self._requests: set[int] = set()
+        self._seeds = np.random.SeedSequence(seed)
+        self._life = 0
         self._sends_until = self._receives_until = 0.0
-        self._woken_at: float | None = None
+        self.is_up = False
+        self.start()
 
     # --- what a scenario does with it ---
 
+    def start(self) -> None:
+        """Start, for the first time or after `stop`: what is durable is there, and so are the orders."""
+        (seed,) = self._seeds.spawn(1)
+        self.core = Host(self.contact, np.random.default_rng(seed), self.world.policy)
+        self.is_up = True
+        self._life += 1
+        self._sessions: dict[NodeId, None] = {}
+        self._uploads: dict[int, Upload] = {}
+        self._tickets = count(1)
+        self._requests: set[int] = set()
+        self._woken_at: float | None = None
+        for file in self.disk.files.values():
+            data_bytes = file.image.data_bytes
+            self.tell(ev.ImageOnHand(file.image.image, data_bytes, file.durable.copy(), file.sealed))
+        for order in list(self.orders.values()):
+            if order.state is not OrderState.CANCELLED:
+                self.tell(ev.OrderPlaced(order))
+
+    def stop(self) -> None:
+        """Go away without a word; what was not synced is lost."""
+        self.is_up = False
+        self._life += 1
+        self.disk.crash()
+        for offers in self.world.announced.values():
+            offers.pop(self.contact.node, None)
+        for node in self._sessions:
+            self.world.hosts[node].lose_session(self.contact.node)
+        self._sessions.clear()
+
     def publish(self, image: SimImage) -> None:
+        self.disk.fill(image)
         self.tell(ev.ImageOnHand(image.image, image.data_bytes, np.ones(image.pieces, np.bool_), True))
 
     def order(self, key: str, image: SimImage, due_at: float | None = None, priority: Priority = Priority.BOOT) -> None:
         self.tell(ev.OrderPlaced(Order(key, image.name, self.world.now, due_at=due_at, priority=priority)))
-
-    def stop(self) -> None:
-        """Go away without a word."""
-        self.is_up = False
-        for offers in self.world.announced.values():
-            offers.pop(self.contact.node, None)
-        for node in list(self._sessions):
-            self.world.hosts[node].lose_session(self.contact.node)
-        self._sessions.clear()
 
     # --- the interpreter ---
 
@@ -84,13 +118,21 @@ class SimHost:
         """Hand an event to the core now, carry out what it wants, and see to the next deadline."""
         if not self.is_up:
             return
-        for effect in self.core.handle(event, self.world.now):
+        effects = self.core.handle(event, self.world.now)
+        for watch in self.world.watchers:
+            watch(self, event, effects)
+        for effect in effects:
             self.effects_seen[type(effect).__name__] += 1
             self._carry_out(effect)
         self._set_alarm()
 
     def _later(self, seconds: float, event: ev.Event) -> None:
-        self.world.after(seconds, lambda: self.tell(event))
+        self._after(seconds, lambda: self.tell(event))
+
+    def _after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Let `what` happen in so many seconds, unless the host stops before."""
+        life = self._life
+        self.world.after(seconds, lambda: what() if life == self._life else None)
 
     def _set_alarm(self) -> None:
         deadline = self.core.next_deadline(self.world.now)
@@ -103,33 +145,12 @@ class SimHost:
                 self._woken_at = None
                 self.tell(ev.Woken())
 
-        self.world.after(deadline - self.world.now, ring)
+        self._after(deadline - self.world.now, ring)
 
     def _carry_out(self, effect: ef.Effect) -> None:
         match effect:
-            case ef.SaveOrder(order):
-                self.orders[order.key] = order
-                self.journal.append(order)
-                if order.ready_at is not None:
-                    self.ready_at.setdefault(order.key, self.world.now)
-            case ef.ForgetOrder(key):
-                self.orders.pop(key, None)
-            case ef.ResolveTarget(key, target):
-                self._resolve(key, target)
-            case ef.FindProviders(image):
-                self._find(image)
-            case ef.Announce(image):
-                self.world.announced[image][self.contact.node] = self.contact
-            case ef.Withdraw(image):
-                self.world.announced[image].pop(self.contact.node, None)
-            case ef.Dial(contact):
-                self._dial(contact.node)
-            case ef.HangUp(node):
-                self._hang_up(node)
             case ef.Say(node, message):
                 self._send(node, lambda other: other.tell(ev.Heard(self.contact.node, message)))
-            case ef.FetchManifest() | ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal():
-                self._keep_stock(effect)
             case ef.Fetch(request, node, wanted):
                 self._fetch(request, node, wanted)
             case ef.Abandon(request):
@@ -141,22 +162,50 @@ class SimHost:
                 self._answer(ticket, ev.Fault.BUSY, retry_after_s, others)
             case ef.RefuseUpload(ticket):
                 self._answer(ticket, ev.Fault.REFUSED)
-            case ef.Recheck() | ef.MeetDemand():
-                pass
+            case ef.FetchManifest(image, node):
+                self._fetch_manifest(image, node)
+            case ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal() | ef.Recheck():
+                self._keep_stock(effect)
+            case ef.SaveOrder(order):
+                self.orders[order.key] = order
+                self.journal.append(order)
+                if order.state is OrderState.READY:
+                    self.ready_at.setdefault(order.key, self.world.now)
+            case ef.ForgetOrder(key):
+                self.orders.pop(key, None)
+            case ef.MeetDemand(demand):
+                self.demands_met[demand] = self.world.now
+            case _:
+                self._discover(effect)
 
     # --- discovery and sessions ---
+
+    def _discover(
+        self, effect: ef.ResolveTarget | ef.FindProviders | ef.Announce | ef.Withdraw | ef.Dial | ef.HangUp
+    ) -> None:
+        match effect:
+            case ef.ResolveTarget(key, target):
+                self._resolve(key, target)
+            case ef.FindProviders(image):
+                offers = list(self.world.announced[image].values())
+                self.world.dice.shuffle(offers)
+                self._later(LOOKUP_S, ev.ProvidersFound(image, tuple(offers[:FIND_MAX_PROVIDERS])))
+            case ef.Announce(image):
+                self.world.announced[image][self.contact.node] = self.contact
+            case ef.Withdraw(image):
+                self.world.announced[image].pop(self.contact.node, None)
+            case ef.Dial(contact):
+                self._dial(contact.node)
+            case ef.HangUp(node):
+                self.lose_session(node)
+                self.world.hosts[node].lose_session(self.contact.node)
 
     def _resolve(self, key: str, target: str) -> None:
         for image in self.world.images.values():
             if image.name == target:
-                self._later(LOOKUP_S, ev.TargetResolved(key, image.image))
+                self._later(LOOKUP_S, ev.TargetResolved(key, image.image, target))
                 return
         self._later(LOOKUP_S, ev.TargetUnresolved(key, Failure.NOT_FOUND, f"no image is named {target}"))
-
-    def _find(self, image: ImageId) -> None:
-        offers = list(self.world.announced[image].values())
-        self.world.dice.shuffle(offers)
-        self._later(LOOKUP_S, ev.ProvidersFound(image, tuple(offers[:FIND_MAX_PROVIDERS])))
 
     def _dial(self, node: NodeId) -> None:
         other = self.world.hosts[node]
@@ -164,53 +213,67 @@ class SimHost:
         def connect() -> None:
             if not other.is_up:
                 self.tell(ev.DialFailed(node, "connection refused"))
-            elif node not in self._sessions and self.is_up:
-                self._sessions.add(node)
-                other._sessions.add(self.contact.node)
+            elif node not in self._sessions:
+                self._sessions[node] = other._sessions[self.contact.node] = None
                 self.tell(ev.PeerUp(other.contact))
                 other.tell(ev.PeerUp(self.contact))
 
-        self.world.after(2 * self.link.latency_s, connect)
-
-    def _hang_up(self, node: NodeId) -> None:
-        self.lose_session(node)
-        self.world.hosts[node].lose_session(self.contact.node)
+        self._after(2 * self.link.latency_s, connect)
 
     def lose_session(self, node: NodeId) -> None:
         if node in self._sessions:
-            self._sessions.discard(node)
-            self._later(self.link.latency_s, ev.PeerDown(node))
+            del self._sessions[node]
+            self._later(0.0, ev.PeerDown(node))
 
     def _send(self, node: NodeId, what: Callable[[SimHost], None]) -> None:
         if node in self._sessions:
             other = self.world.hosts[node]
-            self.world.after(self.link.latency_s, lambda: what(other))
+            life = other._life
+            self.world.after(self.link.latency_s, lambda: what(other) if life == other._life else None)
 
     # --- stock ---
 
-    def _keep_stock(self, effect: ef.FetchManifest | ef.Reserve | ef.OpenPiece | ef.MakeDurable | ef.Seal) -> None:
+    def _keep_stock(self, effect: ef.Reserve | ef.OpenPiece | ef.MakeDurable | ef.Seal | ef.Recheck) -> None:
         image = self.world.images[effect.image]
+        file, on_hand = self.disk.file(image), self.disk.on_hand(image)
         match effect:
-            case ef.FetchManifest():
-                self._later(4 * self.link.latency_s, ev.ManifestFetched(image.image, image.data_bytes))
             case ef.Reserve():
-                book = self.core.image(image.image)
-                durable = np.zeros(image.pieces, np.bool_) if book is None else book.durable
-                missing = np.where(self._has_relative_of(image), 0, image.data_bytes)
-                self._later(PAGE_READ_S, ev.SpaceReserved(image.image, durable, missing))
+                missing_bytes = np.where(on_hand, 0, image.data_bytes)
+                self._later(PAGE_READ_S, ev.SpaceReserved(image.image, file.durable.copy(), missing_bytes))
             case ef.OpenPiece(_, piece):
-                sizes = image.fragment_sizes_bytes
-                missing = np.full(len(sizes), not self._has_relative_of(image)[piece])
-                self._later(PAGE_READ_S, ev.PieceOpened(image.image, piece, sizes, missing))
+                file.landed[piece] |= on_hand[piece]
+                missing = np.full(len(image.fragment_sizes_bytes), not on_hand[piece])
+                self._later(PAGE_READ_S, ev.PieceOpened(image.image, piece, image.fragment_sizes_bytes, missing))
             case ef.MakeDurable(_, pieces):
-                self._later(SYNC_S, ev.Synced(image.image, pieces))
+                self._after(SYNC_S, lambda: self._sync(image, pieces))
             case ef.Seal():
+                file.sealed = True
                 self._later(SYNC_S, ev.Sealed(image.image))
+            case ef.Recheck(_, piece):
+                if self.faults.corrupts:
+                    self._later(PAGE_READ_S, ev.PieceRotten(image.image, piece))
 
-    def _has_relative_of(self, image: SimImage) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        return np.arange(image.pieces) < self.relatives.get(image.image, 0.0) * image.pieces
+    def _sync(self, image: SimImage, pieces: tuple[int, ...]) -> None:
+        file = self.disk.file(image)
+        if self.faults.disk_fails:
+            file.landed[~file.durable] = False
+            self.tell(ev.SyncFailed(image.image, pieces, Failure.DISK, "the disk failed"))
+        else:
+            file.durable[list(pieces)] = True
+            self.tell(ev.Synced(image.image, pieces))
 
     # --- transfers ---
+
+    def _fetch_manifest(self, image: ImageId, node: NodeId) -> None:
+        other, found = self.world.hosts[node], self.world.images[image]
+        if node not in self._sessions or other.core.image(image) is None:
+            failed = ev.ManifestFailed(image, node, ev.Fault.LOST, "no session")
+            self._later(self.link.latency_s, failed)
+        elif other.faults.is_silent:
+            failed = ev.ManifestFailed(image, node, ev.Fault.SILENT, "the manifest did not come in time")
+            self._later(MANIFEST_TIMEOUT_S, failed)
+        else:
+            self._later(4 * self.link.latency_s, ev.ManifestFetched(image, found.data_bytes))
 
     def _fetch(self, request: int, node: NodeId, wanted: FragmentsRequest) -> None:
         self._requests.add(request)
@@ -218,43 +281,54 @@ class SimHost:
         if node not in self._sessions:
             self._later(0.0, ev.FetchFailed(request, ev.Fault.LOST, "no session"))
             return
-        self._send(node, lambda other: other.asked(self, request, wanted, size_bytes))
+        upload = Upload(self, self._life, request, wanted, size_bytes)
+        self._send(node, lambda other: other.asked(upload))
 
-    def asked(self, asker: SimHost, request: int, wanted: FragmentsRequest, size_bytes: int) -> None:
-        if self.is_silent:
+    def asked(self, upload: Upload) -> None:
+        if self.faults.is_silent:
             return
         ticket = next(self._tickets)
-        self._uploads[ticket] = Upload(asker, request, wanted, size_bytes)
-        self.tell(ev.UploadAsked(ticket, asker.contact.node, wanted, size_bytes))
+        self._uploads[ticket] = upload
+        self.tell(ev.UploadAsked(ticket, upload.asker.contact.node, upload.wanted, upload.size_bytes))
 
     def _upload(self, ticket: int) -> None:
-        upload, world = self._uploads.pop(ticket), self.world
-        asker, seconds = upload.asker, upload.size_bytes / min(self.link.bytes_per_s, upload.asker.link.bytes_per_s)
-        start = max(world.now, self._sends_until, asker._receives_until)
-        self._sends_until = max(world.now, self._sends_until) + upload.size_bytes / self.link.bytes_per_s
-        asker._receives_until = max(world.now, asker._receives_until) + upload.size_bytes / asker.link.bytes_per_s
+        """Both links take transfers one after another; a busy asker holds the slot here, not the link."""
+        upload, now = self._uploads[ticket], self.world.now
+        asker, size_bytes = upload.asker, upload.size_bytes
+        if self.faults.refuses:
+            self._answer(ticket, ev.Fault.REFUSED)
+            self._later(0.0, ev.UploadEnded(ticket, 0))
+            return
+        start = max(now, self._sends_until, asker._receives_until)
+        seconds = size_bytes / min(self.link.bytes_per_s, asker.link.bytes_per_s)
+        self._sends_until = max(now, self._sends_until) + size_bytes / self.link.bytes_per_s
+        asker._receives_until = max(now, asker._receives_until) + size_bytes / asker.link.bytes_per_s
+        self._after(start + seconds - now + self.link.latency_s, lambda: self._sent(ticket))
 
-        def arrive() -> None:
-            self.sent_bytes += upload.size_bytes
-            self.tell(ev.UploadEnded(ticket, upload.size_bytes))
-            if not self.is_up or upload.request not in asker._requests:
-                return
-            asker._requests.discard(upload.request)
-            if self.corrupts:
-                asker.tell(ev.FetchFailed(upload.request, ev.Fault.CORRUPT, "corrupt", fragment=upload.wanted.first))
-            else:
-                asker.tell(ev.Fetched(upload.request))
-
-        world.after(start + seconds - world.now + self.link.latency_s, arrive)
+    def _sent(self, ticket: int) -> None:
+        upload = self._uploads[ticket]
+        self.sent_bytes += upload.size_bytes
+        self.tell(ev.UploadEnded(ticket, upload.size_bytes))
+        if self.faults.corrupts:
+            first = upload.wanted.first
+            self._reply(ticket, lambda request: ev.FetchFailed(request, ev.Fault.CORRUPT, "corrupt", fragment=first))
+            return
+        if upload.life == upload.asker._life and upload.request in upload.asker._requests:
+            upload.asker.received_bytes += upload.size_bytes
+            upload.asker.disk.land(upload.wanted)
+        self._reply(ticket, ev.Fetched)
 
     def _answer(
         self, ticket: int, fault: ev.Fault, retry_after_s: float = 0.0, others: tuple[ev.Contact, ...] = ()
     ) -> None:
+        def reply() -> None:
+            self._reply(ticket, lambda request: ev.FetchFailed(request, fault, str(fault), retry_after_s, others))
+
+        self._after(self.link.latency_s, reply)
+
+    def _reply(self, ticket: int, answer: Callable[[int], ev.Event]) -> None:
+        """Tell the asker, if it still waits."""
         upload = self._uploads.pop(ticket)
-
-        def arrive() -> None:
-            if upload.request in upload.asker._requests:
-                upload.asker._requests.discard(upload.request)
-                upload.asker.tell(ev.FetchFailed(upload.request, fault, str(fault), retry_after_s, others))
-
-        self.world.after(self.link.latency_s, arrive)
+        if upload.life == upload.asker._life and upload.request in upload.asker._requests:
+            upload.asker._requests.discard(upload.request)
+            upload.asker.tell(answer(upload.request))

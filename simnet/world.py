@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 
-from enticed.core.events import Contact
+from enticed.core.effects import Effect
+from enticed.core.events import Contact, Event
+from enticed.core.orders import Order, OrderState
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
 from simnet.host import SimHost
 from simnet.images import SimImage
+
+Watch = Callable[[SimHost, Event, list[Effect]], None]
+"""Sees every event of every host with the effects that it led to, before they are carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class World:
         self.images: dict[ImageId, SimImage] = {}
         self.hosts: dict[NodeId, SimHost] = {}
         self.announced: dict[ImageId, dict[NodeId, Contact]] = defaultdict(dict)
+        self.watchers: list[Watch] = []
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._turns = count()
 
@@ -57,6 +63,17 @@ class World:
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Let `what` happen in so many seconds."""
         heapq.heappush(self._heap, (self.now + seconds, next(self._turns), what))
+
+    def run_until_ready(self, limit_s: float = 3600.0) -> bool:
+        """Let time pass until every order of every host that is up is ready, as `run` does."""
+        return self.run(lambda: all(order.state is OrderState.READY for order in self._orders()), limit_s)
+
+    def run_until_ended(self, limit_s: float = 3600.0) -> bool:
+        """Let time pass until every order of every host that is up is ready or has failed, as `run` does."""
+        return self.run(lambda: all(order.ended for order in self._orders()), limit_s)
+
+    def _orders(self) -> Iterator[Order]:
+        return (order for host in self.hosts.values() if host.is_up for order in host.orders.values())
 
     def run(self, until: Callable[[], bool], limit_s: float = 3600.0) -> bool:
         """Let time pass until `until` holds (true), or nothing is left to happen or `limit_s` is over (false)."""

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.availability import Availability
-from enticed.core.effects import Effect
+from enticed.core.effects import Effect, SaveOrder
 from enticed.core.events import Contact, Mask
 from enticed.core.orders import Order, OrderState, urgency
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
-from enticed.core.requests import RequestBook, Run
+from enticed.core.requests import Asked, RequestBook, Run
 from enticed.core.uploads import UploadSlots
 from protocol.identifiers import ImageId, NodeId
 
@@ -57,9 +57,21 @@ class ImageBook:
     state: NDArray[np.uint8]
     sealed: bool = False
     offer: Offer = Offer.NONE
+    demands: dict[int, range] = field(default_factory=dict)
+    """Pieces that readers wait for."""
+    bytes_from: Counter[Supply] = field(default_factory=Counter)
+    """Of the pull under way, or the last one that ended."""
+
+    # What subscribers are yet to hear.
     gained: list[int] = field(default_factory=list)
-    """Written pieces that subscribers were not told of yet."""
     tell_at: float | None = None
+
+    # Making durable.
+    unsynced: list[int] = field(default_factory=list)
+    unsynced_bytes: int = 0
+    unsynced_since: float = 0.0
+    syncing: set[int] = field(default_factory=set)
+    sealing: bool = False
 
     @property
     def pieces(self) -> int:
@@ -78,24 +90,34 @@ class ImageBook:
 
 @dataclass
 class Pull:
-    """The work of getting one image, for all orders that want it."""
+    """The work of getting one image, for all orders that want it; it lives while one does."""
 
     image: ImageId
     started_at: float
-    stage: OrderState = OrderState.RESOLVING
+    stage: OrderState = OrderState.QUEUED
     """RESOLVING until the manifest is here, then RESERVING, FETCHING, VERIFYING."""
 
     # Finding hosts.
     contacts: dict[NodeId, Contact] = field(default_factory=dict)
     dialled_at: dict[NodeId, float] = field(default_factory=dict)
+    """When each host was last dialled, or asked over a session that was there."""
     asked: set[NodeId] = field(default_factory=set)
     finding: bool = False
     find_at: float = 0.0
     find_pause_s: float = 0.0
     manifest_from: NodeId | None = None
+    manifest_asked_at: float = 0.0
     manifest_refused_by: set[NodeId] = field(default_factory=set)
+    denied: str = ""
+    """Why a host's statements were not trusted, if that happened."""
+    data_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Per piece, as the manifest says."""
     nobody_since: float | None = None
+    trouble: str = ""
+    """What went wrong last with a host."""
     availability: Availability = field(default_factory=Availability)
+    charged: set[NodeId] = field(default_factory=set)
+    """Hosts that sent corrupt bytes: nothing more of this image is asked of them."""
 
     # Fetching. Arrays have one entry per piece.
     missing_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -111,16 +133,8 @@ class Pull:
     """Missing bytes of the pieces being opened and of `runs`."""
     starved_since: float | None = None
     hedged_bytes: int = 0
-    demands: dict[int, range] = field(default_factory=dict)
-
-    # Making durable.
-    unsynced: list[int] = field(default_factory=list)
-    unsynced_bytes: int = 0
-    unsynced_since: float = 0.0
-    syncing: bool = False
 
     # For people.
-    bytes_from: Counter[Supply] = field(default_factory=Counter)
     bytes_per_s: float = 0.0
     rate_bytes: int = 0
     rate_since: float = 0.0
@@ -134,29 +148,58 @@ class Books:
     peers: PeerBook
     requests: RequestBook
     uploads: UploadSlots
+    dialling: set[NodeId] = field(default_factory=set)
     orders: dict[str, Order] = field(default_factory=dict)
+    wanted: dict[ImageId, dict[str, Order]] = field(default_factory=dict)
+    """Of `orders`, those that are not ended, by image."""
+    supplied: dict[str, dict[Supply, int]] = field(default_factory=dict)
+    """Per order that a pull has made ready: where that pull had the image's bytes from."""
     images: dict[ImageId, ImageBook] = field(default_factory=dict)
+    busy: dict[ImageId, ImageBook] = field(default_factory=dict)
+    """Of `images`, those with something to tell or to make durable."""
     pulls: dict[ImageId, Pull] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
 
     def do(self, effect: Effect) -> None:
         self.effects.append(effect)
 
+    def put_order(self, order: Order) -> None:
+        """Enter an order's new state and have it saved."""
+        before = self.orders.get(order.key)
+        if before is not None and before.image in self.wanted:
+            self.wanted[before.image].pop(order.key, None)
+            if not self.wanted[before.image]:
+                del self.wanted[before.image]
+        self.orders[order.key] = order
+        if order.image is not None and not order.ended:
+            self.wanted.setdefault(order.image, {})[order.key] = order
+        self.do(SaveOrder(order))
+
+    def orders_of(self, image: ImageId) -> list[Order]:
+        """Orders for the image that are not ended, most urgent first."""
+        return sorted(self.wanted.get(image, {}).values(), key=urgency)
+
     def holders(self, pull: Pull) -> list[Peer]:
         """Peers that said what they have of the pull's image."""
         return self.peers.known(pull.availability)
 
-    def orders_of(self, image: ImageId) -> list[Order]:
-        """Live orders for the image, most urgent first."""
-        return sorted(
-            (order for order in self.orders.values() if order.image == image and not order.ended), key=urgency
-        )
+    def close(self, number: int) -> Asked | None:
+        """Take a request out, whatever became of it: its peer has room again. None where it was taken out before."""
+        asked = self.requests.close(number)
+        peer = self.peers.get(asked.node) if asked is not None else None
+        if asked is not None and peer is not None:
+            peer.in_flight_bytes -= asked.run.size_bytes
+            peer.in_flight -= 1
+        return asked
 
     def pulls_by_urgency(self) -> list[Pull]:
-        """Pulls, most urgent first; one that no live order wants any more is last."""
+        """Pulls, most urgent first: those with a blocked reader, then as their orders say."""
+        if len(self.pulls) < 2:
+            return list(self.pulls.values())
 
-        def key(pull: Pull) -> tuple[bool, float, float]:
-            orders = self.orders_of(pull.image)
-            return urgency(orders[0]) if orders else (True, float("inf"), pull.started_at)
+        def key(pull: Pull) -> tuple[bool, bool, float, float]:
+            book, orders = self.images.get(pull.image), self.orders_of(pull.image)
+            rank = urgency(orders[0]) if orders else (True, float("inf"), pull.started_at)
+            return (book is None or not book.demands, *rank)
 
         return sorted(self.pulls.values(), key=key)

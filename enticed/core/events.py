@@ -56,8 +56,11 @@ class OrderCancelled:
 
 @dataclass(frozen=True, slots=True)
 class TargetResolved:
+    """`target` tells an answer to what the order asks for now from a late one (None: any answer is taken)."""
+
     key: str
     image: ImageId
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,19 @@
 """The goods desk: pieces that are verified and written, and how they become durable, sealed, or lost again.
 
 What is written is offered to others at once; only what a sync has confirmed is counted, announced and called ready.
+None of it needs a pull: what a cancelled one has written becomes durable all the same.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from enticed.core.books import Books, ImageBook, PieceState, Pull
 from enticed.core.effects import MakeDurable, MeetDemand, Seal
+from enticed.core.events import Mask
 from enticed.core.order_desk import OrderDesk
-from enticed.core.orders import OrderState
+from enticed.core.orders import Failure, OrderState
 from enticed.core.session_desk import SessionDesk
 from protocol.identifiers import ImageId
 
@@ -21,86 +24,124 @@ class GoodsDesk:
         self._orders = orders
         self._sessions = sessions
 
+    # --- in ---
+
+    def on_hand(self, image: ImageId, data_bytes: NDArray[np.int64], durable: Mask, sealed: bool, now: float) -> None:
+        """An image in the store: there at the start, or published here, even while it is being pulled."""
+        state = np.where(durable, PieceState.DURABLE, PieceState.WANTED).astype(np.uint8)
+        before = self._books.images.get(image)
+        if before is not None and not sealed:
+            return  # what is being done with it here is known better here
+        book = self._books.images[image] = ImageBook(image, data_bytes, state, sealed)
+        if before is not None:
+            book.offer, book.demands = before.offer, before.demands
+            self._books.busy.pop(image, None)
+        self._sessions.opened(book)
+        self._sessions.offer(book)
+        self._meet_demands(book)
+        if sealed:
+            self._orders.finish(image, now)
+
     def written(self, pull: Pull, piece: int, now: float) -> None:
         """A piece at work is verified and in the file."""
         book = self._books.images[pull.image]
         book.state[piece] = PieceState.WRITTEN
-        pull.nobody_since = None
-        if not pull.unsynced:
-            pull.unsynced_since = now
-        pull.unsynced.append(piece)
-        pull.unsynced_bytes += int(book.data_bytes[piece])
+        if not book.unsynced:
+            book.unsynced_since = now
+        book.unsynced.append(piece)
+        book.unsynced_bytes += int(book.data_bytes[piece])
+        self._books.busy[book.image] = book
         self._sessions.gained(book, piece, now)
-        self._meet_demands(pull, book)
+        self._meet_demands(book)
 
-    def raise_demand(self, pull: Pull | None, book: ImageBook, demand: int, pieces: range) -> None:
+    def raise_demand(self, book: ImageBook, demand: int, pieces: range) -> None:
         """A reader waits for `pieces`; it is told when all of them are verified and written."""
-        if bool(book.held[pieces.start : pieces.stop].all()):
-            self._books.do(MeetDemand(demand))
-        elif pull is not None:
-            pull.demands[demand] = pieces
+        book.demands[demand] = pieces
+        self._meet_demands(book)
 
-    def _meet_demands(self, pull: Pull, book: ImageBook) -> None:
-        held = book.held
-        met = [demand for demand, pieces in pull.demands.items() if held[pieces.start : pieces.stop].all()]
-        for demand in met:
-            del pull.demands[demand]
-            self._books.do(MeetDemand(demand))
+    def _meet_demands(self, book: ImageBook) -> None:
+        for demand, pieces in list(book.demands.items()):
+            if (book.state[pieces.start : pieces.stop] >= PieceState.WRITTEN).all():
+                del book.demands[demand]
+                self._books.do(MeetDemand(demand))
 
-    def make_durable(self, pull: Pull, now: float) -> None:
-        """Sync what is written once it is much, or old, or all; then seal the image."""
-        book, policy = self._books.images[pull.image], self._books.policy
-        if pull.syncing:
-            return
-        all_written = bool(book.held.all())
-        if pull.unsynced:
-            waited_s = now - pull.unsynced_since
-            if all_written or pull.unsynced_bytes >= policy.sync_batch_bytes or waited_s >= policy.sync_batch_s:
-                pieces, pull.unsynced, pull.unsynced_bytes = tuple(pull.unsynced), [], 0
-                pull.syncing = True
-                self._books.do(MakeDurable(pull.image, pieces))
-        elif all_written:
-            pull.syncing = True
-            self._books.do(Seal(pull.image))
-        if all_written and pull.stage is OrderState.FETCHING:
-            pull.stage = OrderState.VERIFYING
-            self._orders.follow(pull, now)
+    # --- to last ---
 
-    def synced(self, pull: Pull | None, image: ImageId, pieces: tuple[int, ...]) -> None:
+    def keep(self, now: float) -> None:
+        """Sync what was written once it is much, or old, or all there is to come; then seal the image."""
+        for book in list(self._books.busy.values()):
+            pull = self._books.pulls.get(book.image)
+            all_written = bool(book.held.all())
+            if all_written and pull is not None and pull.stage is OrderState.FETCHING:
+                pull.stage = OrderState.VERIFYING
+                self._orders.follow(pull, now)
+            if book.syncing or book.sealing:
+                continue
+            if book.unsynced:
+                if all_written or pull is None or self._must_sync(book, now):
+                    self._sync(book)
+            elif all_written and pull is not None and not book.sealed and book.durable.all():
+                book.sealing = True
+                self._books.do(Seal(book.image))
+            elif not book.gained and (book.sealed or pull is None or not all_written):
+                del self._books.busy[book.image]
+
+    def _must_sync(self, book: ImageBook, now: float) -> bool:
+        policy = self._books.policy
+        return book.unsynced_bytes >= policy.sync_batch_bytes or now >= book.unsynced_since + policy.sync_batch_s
+
+    def _sync(self, book: ImageBook) -> None:
+        pieces, book.unsynced, book.unsynced_bytes = tuple(book.unsynced), [], 0
+        book.syncing = set(pieces)
+        self._books.do(MakeDurable(book.image, pieces))
+
+    def synced(self, image: ImageId, pieces: tuple[int, ...]) -> None:
         book = self._books.images.get(image)
         if book is not None:
-            indices = np.array(pieces, np.int64)
-            still = book.state[indices] == PieceState.WRITTEN
-            book.state[indices[still]] = PieceState.DURABLE
+            safe = book.syncing.intersection(pieces)  # less what turned out lost meanwhile
+            book.state[list(safe)] = PieceState.DURABLE
+            book.syncing -= safe
             self._sessions.offer(book)
-        if pull is not None:
-            pull.syncing = False
-
-    def lose(self, image: ImageId, pieces: tuple[int, ...], now: float) -> None:
-        """Pieces that were held are not (a failed sync, rot): retract them, and fetch them again if wanted."""
-        book, pull = self._books.images.get(image), self._books.pulls.get(image)
-        if book is None:
-            return
-        book.state[list(pieces)] = PieceState.WANTED
-        self._sessions.lost(book, pieces)
-        if book.sealed and pieces:
-            book.sealed = False
-            self._sessions.offer(book)
-            self._orders.reopen(image, now)
-        if pull is not None:
-            pull.syncing = False
-            pull.missing_bytes[list(pieces)] = book.data_bytes[list(pieces)]
-            if pull.stage is OrderState.VERIFYING:
-                pull.stage = OrderState.FETCHING
-                self._orders.follow(pull, now)
 
     def sealed(self, image: ImageId, now: float) -> None:
         book = self._books.images.get(image)
         if book is None:
             return
-        book.sealed = True
+        book.sealing = False
+        if book.durable.all():  # else a piece was found lost meanwhile
+            book.sealed = True
+            self._sessions.offer(book)
+            self._orders.finish(image, now)
+
+    # --- lost again ---
+
+    def sync_failed(self, image: ImageId, failure: Failure, reason: str, now: float) -> None:
+        """Whatever was written and is not durable may be lost, not only what this sync was for."""
+        book = self._books.images.get(image)
+        if book is not None:
+            book.sealing = False
+            self.lose(image, np.flatnonzero(book.state == PieceState.WRITTEN).tolist(), now)
+        self._orders.fail_all(image, failure, reason, now)
+
+    def lose(self, image: ImageId, pieces: list[int], now: float) -> None:
+        """Pieces that were held are not (a failed sync, rot): retract them, and fetch them again if wanted."""
+        book, pull = self._books.images.get(image), self._books.pulls.get(image)
+        if book is None:
+            return
+        lost = [piece for piece in pieces if piece < book.pieces and book.state[piece] >= PieceState.WRITTEN]
+        if not lost:
+            return
+        book.state[lost] = PieceState.WANTED
+        book.syncing -= set(lost)
+        book.unsynced = [piece for piece in book.unsynced if piece not in set(lost)]
+        book.unsynced_bytes = int(book.data_bytes[book.unsynced].sum())
+        self._sessions.lost(book, tuple(lost))
+        if pull is not None and len(pull.missing_bytes):
+            pull.missing_bytes[lost] = book.data_bytes[lost]
+            if pull.stage is OrderState.VERIFYING:
+                pull.stage = OrderState.FETCHING
+                self._orders.follow(pull, now)
+        was_sealed, book.sealed = book.sealed, False
         self._sessions.offer(book)
-        self._orders.finish(image, now)
-        pull = self._books.pulls.pop(image, None)
-        if pull is not None:
-            self._sessions.end(pull)
+        if was_sealed:
+            self._orders.reopen(image, now)

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.books import Books, ImageBook, Pull, Supply
 from enticed.core.effects import Effect
 from enticed.core.fetch_desk import FetchDesk
+from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
 from enticed.core.peers import PeerBook
 from enticed.core.policy import Policy
+from enticed.core.pull_desk import PullDesk
+from enticed.core.request_desk import RequestDesk
 from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
 from enticed.core.upload_desk import UploadDesk
@@ -45,18 +48,31 @@ class Progress:
     copies: int | None
 
 
+OrderEvent = ev.OrderPlaced | ev.OrderCancelled | ev.TargetResolved | ev.TargetUnresolved
+StockEvent = ev.ImageOnHand | ev.ImageForgotten | ev.Synced | ev.SyncFailed | ev.PieceRotten | ev.Sealed
+PullEvent = (
+    ev.ProvidersFound
+    | ev.ManifestFetched
+    | ev.ManifestFailed
+    | ev.SpaceReserved
+    | ev.SpaceRefused
+    | ev.PieceOpened
+    | ev.PieceUnopened
+)
+
+
 class Host:
     def __init__(self, me: ev.Contact, dice: np.random.Generator, policy: Policy | None = None) -> None:
         policy = policy or Policy()
         self._books = Books(me, policy, dice, PeerBook(me, policy), RequestBook(policy), UploadSlots(policy))
         self._uploads = UploadDesk(self._books)
-        self._sessions = SessionDesk(self._books, self._uploads)
+        self._finding = FindingDesk(self._books)
+        self._sessions = SessionDesk(self._books, self._finding, self._uploads)
         self._orders = OrderDesk(self._books)
+        self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions)
         self._goods = GoodsDesk(self._books, self._orders, self._sessions)
-        self._fetch = FetchDesk(self._books, self._orders, self._sessions, self._goods)
-        self._manifests: dict[ImageId, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
-        self._supplied: dict[str, dict[Supply, int]] = {}
-        """Per order that a pull has made ready: where that pull had the image's bytes from."""
+        self._requests = RequestDesk(self._books, self._orders, self._finding, self._pulls, self._goods)
+        self._fetch = FetchDesk(self._books, self._goods)
 
     # --- the interface ---
 
@@ -69,28 +85,41 @@ class Host:
         return effects
 
     def next_deadline(self, now: float) -> float | None:
-        """When to send `Woken`; None when only events can change anything."""
+        """When to send `Woken`, later than `now`; None when only events can change anything."""
         policy, books = self._books.policy, self._books
         times = [books.requests.next_deadline()]
-        times += [book.tell_at for book in books.images.values()]
         times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
+        for book in books.busy.values():
+            times.append(book.tell_at)
+            if book.unsynced and not book.syncing and not book.sealing:
+                times.append(book.unsynced_since + policy.sync_batch_s)
         for pull in books.pulls.values():
-            if not pull.finding:
-                times.append(pull.find_at)
-            if pull.starved_since is not None:
-                times.append(pull.starved_since + policy.owner_patience_s)
-            if pull.unsynced and not pull.syncing:
-                times.append(pull.unsynced_since + policy.sync_batch_s)
-            if pull.nobody_since is not None:
-                times.append(self._fetch.gives_up_at(pull))
-            if pull.runs or pull.stage is OrderState.RESOLVING:
-                times.append(books.peers.next_retry(now))
-                times += [run.since + policy.holder_patience_s for run in list(pull.runs)[:1]]
-            elif pull.outstanding:
-                times.append(now + books.requests.slow_after_s)
+            times += self._moments(pull, now)
         return min((time for time in times if time is not None and time > now), default=None)
 
+    def _moments(self, pull: Pull, now: float) -> list[float | None]:
+        """Times at which something about a pull may change by itself."""
+        policy, books = self._books.policy, self._books
+        times = [self._pulls.gives_up_at(pull), books.peers.next_retry(now)]
+        if not pull.finding:
+            times.append(pull.find_at)
+        if pull.manifest_from is not None:
+            times.append(self._pulls.manifest_is_late_at(pull))
+        if pull.starved_since is not None:
+            times.append(pull.starved_since + policy.owner_patience_s)
+        if pull.runs:
+            patient = (run.since + policy.holder_patience_s for run in pull.runs)
+            times.append(min((time for time in patient if time > now), default=None))
+        elif pull.outstanding:
+            times.append(self._requests.next_hedge(pull, now))
+        return times
+
     # --- looking ---
+
+    @property
+    def books(self) -> Books:
+        """All that this host knows: for tests and checkers, which only read."""
+        return self._books
 
     def orders(self) -> tuple[Order, ...]:
         return tuple(self._books.orders.values())
@@ -118,25 +147,24 @@ class Host:
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
         if book is None:
             return None
-        supply = dict(pull.bytes_from) if pull is not None else {}
         total, done = int(book.data_bytes.sum()), int(book.data_bytes[book.held].sum())
         rate = pull.bytes_per_s if pull is not None else 0.0
         remaining_s = 0.0 if done == total else (total - done) / rate if rate else None
         held = int(np.count_nonzero(book.held))
-        return Progress(book.pieces, held, total, done, supply, rate, remaining_s, _copies(book, pull))
+        return Progress(book.pieces, held, total, done, dict(book.bytes_from), rate, remaining_s, _copies(book, pull))
 
     def supplied(self, key: str) -> dict[Supply, int] | None:
         """Where the pull that made an order ready had its bytes from; None where none was needed (or remembered)."""
-        return self._supplied.get(key)
+        return self._books.supplied.get(key)
 
     # --- events ---
 
     def _take(self, event: ev.Event, now: float) -> None:
         match event:
             case ev.Fetched(request):
-                self._fetch.fetched(request, now)
+                self._requests.fetched(request, now)
             case ev.FetchFailed():
-                self._fetch.failed(event, now)
+                self._requests.failed(event, now)
             case ev.Heard(node, message):
                 peer = self._books.peers.get(node)
                 if peer is not None:
@@ -146,136 +174,103 @@ class Host:
             case ev.UploadEnded(ticket):
                 self._uploads.ended(ticket)
             case ev.PeerUp(contact):
-                self._sessions.up(contact)
+                self._sessions.up(contact, now)
             case ev.PeerDown(node):
-                self._books.peers.remove(node)
-                self._fetch.peer_lost(node, now)
-            case ev.DialFailed() | ev.Woken():
-                pass
-            case ev.OrderPlaced() | ev.OrderCancelled() | ev.TargetResolved() | ev.TargetUnresolved():
-                self._take_order(event, now)
+                self._requests.peer_lost(node, now)
+            case ev.DialFailed(node):
+                self._finding.unreachable(node, now)
             case ev.DemandRaised(demand, image, first_piece, last_piece):
                 book = self._books.images.get(image)
                 if book is None or not 0 <= first_piece <= last_piece < book.pieces:
                     raise LocalError("a demand for pieces that this host does not know of")
-                pieces = range(first_piece, last_piece + 1)
-                self._goods.raise_demand(self._books.pulls.get(image), book, demand, pieces)
+                self._goods.raise_demand(book, demand, range(first_piece, last_piece + 1))
             case ev.DemandDropped(demand):
-                for pull in self._books.pulls.values():
-                    pull.demands.pop(demand, None)
-            case _:
+                for book in self._books.images.values():
+                    book.demands.pop(demand, None)
+            case ev.OrderPlaced() | ev.OrderCancelled() | ev.TargetResolved() | ev.TargetUnresolved():
+                self._take_order(event, now)
+            case (
+                ev.ImageOnHand() | ev.ImageForgotten() | ev.Synced() | ev.SyncFailed() | ev.PieceRotten() | ev.Sealed()
+            ):
                 self._take_stock(event, now)
+            case ev.Woken():
+                pass
+            case _:
+                pull = self._books.pulls.get(event.image)
+                if pull is not None:
+                    self._take_pull(pull, event, now)
 
-    def _take_order(
-        self, event: ev.OrderPlaced | ev.OrderCancelled | ev.TargetResolved | ev.TargetUnresolved, now: float
-    ) -> None:
+    def _take_order(self, event: OrderEvent, now: float) -> None:
         match event:
             case ev.OrderPlaced(order):
-                for key in self._orders.place(order, now):
-                    self._supplied.pop(key, None)
+                self._orders.place(order, now)
             case ev.OrderCancelled(key):
-                pull = self._orders.cancel(key, now)
-                if pull is not None:
-                    self._drop(pull)
-            case ev.TargetResolved(key, image):
-                is_new = image not in self._books.pulls
-                pull = self._orders.resolved(key, image, now)
-                if pull is not None and is_new:
-                    self._start(pull, now)
+                self._orders.cancel(key, now)
+            case ev.TargetResolved(key, image, target):
+                self._orders.resolved(key, image, now, target)
             case ev.TargetUnresolved(key, failure, reason):
                 self._orders.unresolved(key, failure, reason, now)
 
-    def _take_stock(self, event: ev.Event, now: float) -> None:
+    def _take_stock(self, event: StockEvent, now: float) -> None:
         match event:
             case ev.ImageOnHand(image, data_bytes, durable, sealed):
-                state = np.where(durable, PieceState.DURABLE, PieceState.WANTED).astype(np.uint8)
-                book = self._books.images[image] = ImageBook(image, data_bytes, state, sealed)
-                self._sessions.offer(book)
-                if sealed:
-                    self._goods.sealed(image, now)
+                self._goods.on_hand(image, data_bytes, durable, sealed, now)
             case ev.ImageForgotten(image):
-                forgotten = self._books.images.pop(image, None)
-                if forgotten is not None:
-                    self._sessions.forgotten(forgotten)
-            case ev.ProvidersFound(image, providers):
-                pull = self._books.pulls.get(image)
-                if pull is not None:
-                    pull.finding = False
-                    self._sessions.found(pull, providers, now)
-            case ev.ManifestFetched(image, data_bytes):
-                pull = self._books.pulls.get(image)
-                if pull is not None:
-                    self._manifests[image] = data_bytes
-                    self._fetch.manifest_fetched(pull, now)
-            case ev.ManifestFailed(image, node):
-                pull = self._books.pulls.get(image)
-                if pull is not None and pull.manifest_from == node:
-                    self._fetch.manifest_failed(pull, event, now)
-            case ev.SpaceReserved(image):
-                pull = self._books.pulls.get(image)
-                if pull is not None and image in self._manifests:
-                    self._fetch.reserved(pull, event, self._manifests.pop(image), now)
-            case ev.SpaceRefused(image, failure, reason):
-                pull = self._books.pulls.get(image)
-                self._manifests.pop(image, None)
-                if pull is not None:
-                    self._fetch.fail(pull, failure, reason, now)
-            case ev.PieceOpened(image):
-                pull = self._books.pulls.get(image)
-                if pull is not None:
-                    self._fetch.opened(pull, event, now)
-            case ev.PieceUnopened(image, piece, failure, reason):
-                pull = self._books.pulls.get(image)
-                if pull is not None:
-                    self._fetch.unopened(pull, piece, failure, reason, now)
+                self._orders.fail_all(image, Failure.DISK, f"image {image.short} was removed from this host", now)
+                self._sessions.forgotten(image)
             case ev.Synced(image, pieces):
-                self._goods.synced(self._books.pulls.get(image), image, pieces)
-            case ev.SyncFailed(image, pieces, failure, reason):
-                self._sync_failed(image, pieces, failure, reason, now)
+                self._goods.synced(image, pieces)
+            case ev.SyncFailed(image, _, failure, reason):
+                self._goods.sync_failed(image, failure, reason, now)
             case ev.PieceRotten(image, piece):
-                self._goods.lose(image, (piece,), now)
+                self._goods.lose(image, [piece], now)
             case ev.Sealed(image):
-                self._remember_supply(image)
                 self._goods.sealed(image, now)
-            case _:
-                raise LocalError(f"no desk takes {type(event).__name__}")
 
-    def _sync_failed(self, image: ImageId, pieces: tuple[int, ...], failure: Failure, reason: str, now: float) -> None:
-        self._goods.lose(image, pieces, now)
-        pull = self._books.pulls.get(image)
-        if pull is not None:
-            self._fetch.fail(pull, failure, reason, now)
+    def _take_pull(self, pull: Pull, event: PullEvent, now: float) -> None:
+        match event:
+            case ev.ProvidersFound(_, providers):
+                pull.finding = False
+                self._finding.found(pull, providers, now)
+            case ev.ManifestFetched(_, data_bytes):
+                self._pulls.manifest_fetched(pull, data_bytes, now)
+            case ev.ManifestFailed():
+                self._pulls.manifest_failed(pull, event, now)
+            case ev.SpaceReserved():
+                self._pulls.reserved(pull, event, now)
+            case ev.SpaceRefused(image, failure, reason):
+                self._orders.fail_all(image, failure, reason, now)
+            case ev.PieceOpened():
+                self._fetch.opened(pull, event, now)
+            case ev.PieceUnopened(image, piece, failure, reason):
+                if piece in pull.opening:
+                    self._orders.fail_all(image, failure, reason, now)
 
     # --- what follows from any event ---
 
-    def _start(self, pull: Pull, now: float) -> None:
-        self._sessions.start(pull)
-        book = self._books.images.get(pull.image)
-        if book is not None:  # begun before: the manifest is in the store
-            self._manifests[pull.image] = book.data_bytes
-            self._fetch.manifest_fetched(pull, now)
-
-    def _drop(self, pull: Pull) -> None:
-        self._manifests.pop(pull.image, None)
-        self._fetch.drop(pull)
-
-    def _remember_supply(self, image: ImageId) -> None:
-        pull = self._books.pulls.get(image)
-        if pull is not None:
-            for order in self._books.orders_of(image):
-                self._supplied[order.key] = dict(pull.bytes_from)
-
     def _go_on(self, now: float) -> None:
-        self._fetch.expire(now)
+        self._pulls.drop_unwanted()
+        self._requests.expire(now)
         for pull in self._books.pulls_by_urgency():
-            if pull.stage in (OrderState.RESOLVING, OrderState.FETCHING):
-                self._sessions.seek(pull, now)
-            if pull.stage is OrderState.RESOLVING:
-                self._fetch.seek_manifest(pull, now)
-            elif pull.stage in (OrderState.FETCHING, OrderState.VERIFYING):
-                self._fetch.work(pull, now)
+            self._advance(pull, now)
         self._sessions.tell_gained(now)
+        self._goods.keep(now)
+        self._pulls.drop_unwanted()
         self._sessions.hang_up_idle(now)
+
+    def _advance(self, pull: Pull, now: float) -> None:
+        """Do whatever is possible now for a pull."""
+        if pull.stage is OrderState.QUEUED:
+            self._pulls.start(pull, now)
+        if pull.stage in (OrderState.RESOLVING, OrderState.FETCHING):
+            self._finding.seek(pull, now)
+        if pull.stage is OrderState.RESOLVING:
+            self._pulls.seek_manifest(pull, now)
+        elif pull.stage is OrderState.FETCHING:
+            self._fetch.open_pieces(pull, now)
+            self._requests.ask(pull, now)
+            self._requests.hedge(pull, now)
+            self._pulls.check_supply(pull, now)
 
 
 def _copies(book: ImageBook, pull: Pull | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from enticed.core.books import Books, Pull
-from enticed.core.effects import ForgetOrder, ResolveTarget, SaveOrder
+from enticed.core.effects import ForgetOrder, ResolveTarget
 from enticed.core.orders import Failure, Order, OrderState
 from protocol.identifiers import ImageId
 
@@ -23,67 +23,80 @@ class OrderDesk:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def place(self, wanted: Order, now: float) -> list[str]:
-        """A new order, a stored one after a restart, or a known key asked for again; keys of orders it pushed out."""
+    def place(self, wanted: Order, now: float) -> None:
+        """A new order, a stored one after a restart, or a known key asked for again."""
         known = self._books.orders.get(wanted.key)
         if known is None:
-            order = wanted if wanted.ended else replace(wanted, state=OrderState.QUEUED)
+            self._take_up(wanted, now)
         elif known.target == wanted.target and known.state not in (OrderState.FAILED, OrderState.CANCELLED):
-            order = known.renewed(now, wanted.due_at, wanted.priority, wanted.keep_s)
-            if not order.ended or self._is_whole(order.image):
-                self._save(order)
-                return []
-            order = replace(order, state=OrderState.QUEUED)
+            known = known.renewed(now, wanted.due_at, wanted.priority, wanted.keep_s)
+            self._books.put_order(known)
+            if known.ended and not self._is_whole(known.image):
+                self._resolve(replace(known, image=None), now)
         else:
-            order = replace(wanted, state=OrderState.QUEUED)
-        self._save(order)
-        if order.state is OrderState.QUEUED:
-            self._resolve(order, now)
-        return self._forget_oldest(now)
+            self._begin(wanted, now)
+        self._forget_oldest(now)
 
-    def _forget_oldest(self, now: float) -> list[str]:
+    def _forget_oldest(self, now: float) -> None:
         """Of more orders than are kept, those go that ended longest ago and lease nothing."""
         orders = self._books.orders
         surplus = len(orders) - self._books.policy.orders_kept
         if surplus <= 0:
-            return []
+            return
         over = (one for one in orders.values() if one.ended and not (one.image and one.leases(one.image, now)))
-        keys = [order.key for order in sorted(over, key=lambda one: one.created_at)[:surplus]]
-        for key in keys:
-            del orders[key]
-            self._books.do(ForgetOrder(key))
-        return keys
+        for order in sorted(over, key=lambda one: one.created_at)[:surplus]:
+            del orders[order.key]
+            self._books.supplied.pop(order.key, None)
+            self._books.do(ForgetOrder(order.key))
 
-    def resolved(self, key: str, image: ImageId, now: float) -> Pull | None:
-        """The target's image is known. The pull that the order now waits for, None where it waits for none."""
+    def _take_up(self, order: Order, now: float) -> None:
+        if not order.ended:
+            self._begin(order, now)
+            return
+        self._books.put_order(order)
+        if order.image is not None and order.leases(order.image, now) and not self._is_whole(order.image):
+            self._resolve(order, now)
+
+    def _begin(self, order: Order, now: float) -> None:
+        order = replace(order, state=OrderState.QUEUED, failure=None, reason="")
+        self._books.put_order(order)
+        self._resolve(order, now)
+
+    def _resolve(self, order: Order, now: float) -> None:
+        """An order that knows its image keeps it, whatever its target's name may mean by now."""
+        self._books.supplied.pop(order.key, None)
+        image, order = order.image, order.step(OrderState.RESOLVING, now, image=None, ready_at=None)
+        self._books.put_order(order)
+        if image is None:
+            self._books.do(ResolveTarget(order.key, order.target))
+        else:
+            self.resolved(order.key, image, now)
+
+    def resolved(self, key: str, image: ImageId, now: float, target: str | None = None) -> None:
+        """The target's image is known: the order is ready, or waits for a pull."""
         order = self._books.orders.get(key)
-        if order is None or order.state is not OrderState.RESOLVING:
-            return None
+        if order is None or order.state is not OrderState.RESOLVING or order.image is not None:
+            return
+        if target is not None and target != order.target:
+            return
         order = replace(order, image=image)
         if self._is_whole(image):
-            self._save(order.step(OrderState.READY, now))
-            return None
-        self._save(order)
-        pull = self._books.pulls.get(image)
-        if pull is None:
-            pull = self._books.pulls[image] = Pull(image, now, find_at=now)
-        self.follow(pull, now)
-        return pull
+            self._books.put_order(order.step(OrderState.READY, now))
+            return
+        self._books.put_order(order)
+        if image not in self._books.pulls:
+            self._books.pulls[image] = Pull(image, now, find_at=now)
+        self.follow(self._books.pulls[image], now)
 
     def unresolved(self, key: str, failure: Failure, reason: str, now: float) -> None:
         order = self._books.orders.get(key)
-        if order is not None and order.state is OrderState.RESOLVING:
-            self._save(order.step(OrderState.FAILED, now, failure=failure, reason=reason))
+        if order is not None and order.state is OrderState.RESOLVING and order.image is None:
+            self.fail(order, failure, reason, now)
 
-    def cancel(self, key: str, now: float) -> Pull | None:
-        """Cancel an order; the pull that no order wants any more, if it was the last."""
+    def cancel(self, key: str, now: float) -> None:
         order = self._books.orders.get(key)
-        if order is None or order.state is OrderState.CANCELLED:
-            return None
-        self._save(order.step(OrderState.CANCELLED, now, reason=""))
-        if order.image is None or self._books.orders_of(order.image):
-            return None
-        return self._books.pulls.get(order.image)
+        if order is not None and order.state is not OrderState.CANCELLED:
+            self._books.put_order(order.step(OrderState.CANCELLED, now, failure=None, reason=""))
 
     def follow(self, pull: Pull, now: float) -> None:
         """Bring the orders of a pull to its stage."""
@@ -92,11 +105,16 @@ class OrderDesk:
 
     def finish(self, image: ImageId, now: float) -> None:
         for order in self._books.orders_of(image):
+            self._books.supplied[order.key] = dict(self._books.images[image].bytes_from)
             self._walk(order, OrderState.READY, now)
 
-    def fail(self, image: ImageId, failure: Failure, reason: str, now: float) -> None:
+    def fail(self, order: Order, failure: Failure, reason: str, now: float) -> None:
+        self._books.put_order(order.step(OrderState.FAILED, now, failure=failure, reason=reason))
+
+    def fail_all(self, image: ImageId, failure: Failure, reason: str, now: float) -> None:
+        """Every order for the image fails, and with them its pull."""
         for order in self._books.orders_of(image):
-            self._save(order.step(OrderState.FAILED, now, failure=failure, reason=reason))
+            self.fail(order, failure, reason, now)
 
     def reopen(self, image: ImageId, now: float) -> None:
         """A ready image has lost pieces: the orders that lease it get it again."""
@@ -108,24 +126,16 @@ class OrderDesk:
         """Note what the orders of an image wait for."""
         for order in self._books.orders_of(image):
             if order.reason != reason:
-                self._save(replace(order, reason=reason))
-
-    def _resolve(self, order: Order, now: float) -> None:
-        self._save(order.step(OrderState.RESOLVING, now))
-        self._books.do(ResolveTarget(order.key, order.target))
+                self._books.put_order(replace(order, reason=reason))
 
     def _walk(self, order: Order, stage: OrderState, now: float) -> None:
         if order.state is OrderState.VERIFYING and stage is OrderState.FETCHING:
-            self._save(order.step(stage, now))
+            self._books.put_order(order.step(stage, now))
             return
         while _ROAD.index(order.state) < _ROAD.index(stage):
             order = order.step(_ROAD[_ROAD.index(order.state) + 1], now)
-            self._save(order)
+            self._books.put_order(order)
 
     def _is_whole(self, image: ImageId | None) -> bool:
         book = self._books.images.get(image) if image is not None else None
         return book is not None and book.sealed
-
-    def _save(self, order: Order) -> None:
-        self._books.orders[order.key] = order
-        self._books.do(SaveOrder(order))

@@ -19,15 +19,16 @@ class Peer:
     same_zone: bool
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
+    in_flight: int = 0
     in_flight_bytes: int = 0
+    """Of requests that it has not answered: how many, and their bytes."""
     bytes_per_s: float = 0.0
     """How fast it delivered of late; 0 until it delivered."""
     backoff_until: float = 0.0
     strikes: int = 0
     """Faults in a row since it last delivered."""
-    charged: set[ImageId] = field(default_factory=set)
-    """Images of which it sent corrupt bytes: nothing more of these is asked of it in this session."""
-    busy_since: float | None = None
+    charges: int = 0
+    """How often it made us check our own copy of a piece."""
     idle_since: float | None = None
     """Since when neither side has had a use for the session."""
 
@@ -36,28 +37,34 @@ class Peer:
         return self.contact.node
 
     def can_take(self, size_bytes: int, now: float, policy: Policy) -> bool:
-        """Whether to ask it for so much more: what it delivers in a moment, so that nothing waits long in its line."""
+        """Whether to ask it for so much more: what it delivers in a moment, so that nothing waits long in its line.
+
+        After a fault it gets one request at a time until it has delivered again.
+        """
+        if now < self.backoff_until:
+            return False
+        if self.in_flight == 0:
+            return True
+        if self.strikes or self.in_flight >= policy.peer_in_flight:
+            return False
         fair_bytes = int(self.bytes_per_s * policy.peer_in_flight_s)
         most_bytes = min(policy.peer_in_flight_bytes, max(policy.peer_in_flight_least_bytes, fair_bytes))
-        room = self.in_flight_bytes == 0 or self.in_flight_bytes + size_bytes <= most_bytes
-        return room and now >= self.backoff_until
+        return self.in_flight_bytes + size_bytes <= most_bytes
 
     def delivered(self, size_bytes: int, seconds: float) -> None:
         rate = size_bytes / max(seconds, 1e-6)
         self.bytes_per_s = rate if self.bytes_per_s == 0 else 0.8 * self.bytes_per_s + 0.2 * rate
         self.strikes = 0
-        self.busy_since = None
 
     def failed(self, now: float, policy: Policy) -> None:
         self.strikes += 1
         pause_s = min(policy.backoff_last_s, policy.backoff_first_s * 2 ** (self.strikes - 1))
         self.backoff_until = max(self.backoff_until, now + pause_s)
 
-    def is_busy(self, now: float, retry_after_s: float) -> None:
-        """It has no slot for us now: no fault, so no strike."""
-        self.backoff_until = max(self.backoff_until, now + retry_after_s)
-        if self.busy_since is None:
-            self.busy_since = now
+    def is_busy(self, now: float, retry_after_s: float, policy: Policy) -> None:
+        """It has no slot for us now: no fault, so no strike. What it says of when is taken within our own bounds."""
+        pause_s = min(policy.backoff_last_s, max(policy.busy_least_s, retry_after_s))
+        self.backoff_until = max(self.backoff_until, now + pause_s)
 
 
 class PeerBook:
@@ -79,9 +86,11 @@ class PeerBook:
         return self._peers.get(node)
 
     def add(self, contact: Contact) -> Peer:
+        """Enter a host that has a session now; for one that is known, what it says of itself is taken anew."""
         same_zone = contact.zone == self._me.zone
-        peer = Peer(contact, same_zone and contact.rack == self._me.rack, same_zone)
-        self._peers[contact.node] = peer
+        peer = self._peers.setdefault(contact.node, Peer(contact, False, False))
+        peer.contact, peer.same_zone = contact, same_zone
+        peer.same_rack = same_zone and contact.rack == self._me.rack
         return peer
 
     def remove(self, node: NodeId) -> Peer | None:

@@ -15,6 +15,7 @@ from enticed.core.availability import Availability
 from enticed.core.events import Mask
 from enticed.core.peers import Peer
 from enticed.core.policy import Policy
+from enticed.core.requests import Run
 from protocol.identifiers import NodeId
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -51,18 +52,16 @@ def pick_pieces(wanted: Mask, rarity: NDArray[np.int32], noise: NDArray[np.float
     return candidates[np.argsort(rarity[candidates] + noise[candidates])]
 
 
-def pick_source(
-    holders: list[Peer], has: Availability, size_bytes: int, waited_s: float, now: float, policy: Policy
-) -> Peer | None:
-    """Which of a piece's holders to ask for part of it: near before far, others before the seeds, idle before busy.
+def pick_source(holders: list[Peer], has: Availability, run: Run, now: float, policy: Policy) -> Peer | None:
+    """Which of a piece's holders to ask for a run of it: near before far, others before the seeds, idle before busy.
 
     None while every holder is at its limit. A seed (who has all of the image) is asked for what another host has too
     only after `holder_patience_s`: its uploads are what the rest of the swarm waits for.
     """
     others = [peer for peer in holders if not has.is_whole(peer.node)]
-    if others and waited_s < policy.holder_patience_s:
+    if others and now < run.since + policy.holder_patience_s:
         holders = others
-    able = [peer for peer in holders if peer.can_take(size_bytes, now, policy)]
+    able = [peer for peer in holders if peer.can_take(run.size_bytes, now, policy)]
     if not able:
         return None
 

@@ -13,10 +13,12 @@ class Policy:
     degree: int = 16
     degree_outside_rack: int = 4
     sessions_max: int = 128
+    contacts_max: int = 512
+    """Hosts that may have an image, of which so many are remembered."""
     find_first_s: float = 1.0
     """Providers are looked up again after so long, then after twice that, and so on."""
     find_last_s: float = 30.0
-    dial_retry_s: float = 5.0
+    dial_retry_s: float = 2.0
     session_idle_s: float = 60.0
     """A session that neither side has a use for is closed after so long."""
 
@@ -29,6 +31,8 @@ class Policy:
     peer_in_flight_least_bytes: int = 2 * MIB
     peer_in_flight_s: float = 0.25
     """What one peer has under way: as much as it delivers in so long, within the two bounds above."""
+    peer_in_flight: int = 16
+    """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
     request_bytes: int = 1 * MIB
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""
@@ -36,11 +40,15 @@ class Policy:
     """A blocked reader's range is asked for in order, so many pieces ahead; the rest stays rarest first."""
 
     # When something takes too long.
+    manifest_patience_s: float = 3.0
+    """Where another host has the manifest too, it is asked when the first has not sent it in so long."""
     request_timeout_s: float = 10.0
-    request_slowest_bytes_per_s: int = 64 * KIB
-    """A peer that delivers less than this is as good as silent."""
+    request_slowest_bytes_per_s: int = 512 * KIB
+    """A peer that delivers less than this, beyond the time above, is as good as silent."""
     backoff_first_s: float = 0.25
     backoff_last_s: float = 30.0
+    busy_least_s: float = 0.05
+    """A busy peer is asked again after the time that it said, within this and `backoff_last_s`."""
     hedge_after_s: float = 1.0
     hedge_factor: float = 3.0
     """A request so many times slower than the usual one may be asked of a second peer, near the end."""
@@ -59,6 +67,8 @@ class Policy:
     uploads_queued_per_peer: int = 16
     upload_retry_s: float = 0.2
     have_batch_s: float = 0.02
+    charges_max: int = 64
+    """Times that one peer, in one session, may have us check a piece of ours."""
 
     # What is remembered.
     orders_kept: int = 4096

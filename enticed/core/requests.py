@@ -85,7 +85,7 @@ class RequestBook:
     def ask(self, node: NodeId, run: Run, ahead_bytes: int, now: float, *, hedge: bool = False) -> Asked:
         """Enter a request; `ahead_bytes` is what the peer has yet to send before it, which gives it more time."""
         policy = self._policy
-        patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / policy.request_slowest_bytes_per_s / 8
+        patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / policy.request_slowest_bytes_per_s
         asked = Asked(next(self._numbers), node, run, now, now + patience_s, hedge)
         self._asked[asked.number] = asked
         self.in_flight_bytes += run.size_bytes

@@ -1,17 +1,16 @@
-"""The session desk: whom this host knows, what each side has, and what it tells them."""
+"""The session desk: what each side of a session has of which image, and what peers are told of it."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from enticed.core.bitmaps import pack_bitmap, unpack_bitmap
 from enticed.core.books import Books, ImageBook, Offer, PieceState, Pull
-from enticed.core.effects import Announce, Dial, FindProviders, HangUp, Recheck, Say, Withdraw
+from enticed.core.effects import Announce, HangUp, Recheck, Say, Withdraw
 from enticed.core.events import Contact
+from enticed.core.finding_desk import FindingDesk
 from enticed.core.peers import Peer
 from enticed.core.upload_desk import UploadDesk
 from protocol.errors import MalformedError
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import ImageId
 from protocol.limits import HAVE_CHANGE_MAX_PIECES
 from protocol.messages import (
     Acquaint,
@@ -26,71 +25,31 @@ from protocol.messages import (
 
 
 class SessionDesk:
-    def __init__(self, books: Books, upload_desk: UploadDesk) -> None:
+    def __init__(self, books: Books, finding: FindingDesk, uploads: UploadDesk) -> None:
         self._books = books
-        self._uploads = upload_desk
-
-    # --- finding hosts ---
-
-    def seek(self, pull: Pull, now: float) -> None:
-        """Look providers up when it is time."""
-        if now >= pull.find_at and not pull.finding:
-            pull.finding = True
-            policy = self._books.policy
-            pull.find_pause_s = min(policy.find_last_s, max(policy.find_first_s, 2 * pull.find_pause_s))
-            pull.find_at = now + pull.find_pause_s
-            self._books.do(FindProviders(pull.image))
-
-    def found(self, pull: Pull, providers: tuple[Contact, ...], now: float) -> None:
-        """Hosts that may have the image: dial as many as are worth knowing."""
-        for contact in providers:
-            if contact.node != self._books.me.node:
-                pull.contacts[contact.node] = contact
-        self._dial_more(pull, now)
-
-    def _dial_more(self, pull: Pull, now: float) -> None:
-        policy, peers = self._books.policy, self._books.peers
-        useful = [peer for peer in peers if peer.node in pull.availability or pull.image in peer.subscriptions]
-        near = sum(1 for peer in useful if peer.same_rack)
-        room_near = policy.degree - policy.degree_outside_rack - near
-        room_far = max(policy.degree - len(useful), 0)
-        waiting = [
-            contact
-            for contact in pull.contacts.values()
-            if contact.node not in peers
-            and now - pull.dialled_at.get(contact.node, -1e9) >= policy.dial_retry_s
-            and len(peers) < policy.sessions_max
-        ]
-        self._books.dice.shuffle(waiting)
-        for contact in sorted(waiting, key=lambda one: not self._is_near(one)):
-            if self._is_near(contact) and room_near > 0:
-                room_near -= 1
-            elif room_far <= 0:
-                break
-            room_far -= 1
-            pull.dialled_at[contact.node] = now
-            pull.asked.add(contact.node)
-            self._books.do(Dial(contact))
-
-    def _is_near(self, contact: Contact) -> bool:
-        return (contact.zone, contact.rack) == (self._books.me.zone, self._books.me.rack)
+        self._finding = finding
+        self._uploads = uploads
 
     # --- sessions ---
 
-    def up(self, contact: Contact) -> None:
-        peer = self._books.peers.get(contact.node) or self._books.peers.add(contact)
-        for image in self._books.pulls:
-            self._subscribe(peer, image)
+    def up(self, contact: Contact, now: float) -> None:
+        self._finding.reached(contact.node)
+        self._books.peers.add(contact)
+        for pull in self._books.pulls.values():
+            self._finding.ask(pull, contact.node, now)
 
-    def start(self, pull: Pull) -> None:
+    def start(self, pull: Pull, now: float) -> None:
         """Ask everybody we already know."""
         for peer in self._books.peers:
-            self._subscribe(peer, pull.image)
+            self._finding.ask(pull, peer.node, now)
 
     def end(self, pull: Pull) -> None:
-        """The pull is over: nothing more about its image is news."""
-        for peer in self._books.holders(pull):
+        """The pull is over: nothing more about its image is news; those who hoped for some of it here need not."""
+        for peer in self._books.peers:
             self._books.do(Say(peer.node, Unsubscribe(pull.image)))
+            if pull.image not in self._books.images and pull.image in peer.subscriptions:
+                peer.subscriptions.discard(pull.image)
+                self._books.do(Say(peer.node, NotHeld(pull.image)))
 
     def hang_up_idle(self, now: float) -> None:
         for peer in self._books.peers:
@@ -98,21 +57,16 @@ class SessionDesk:
                 peer.idle_since = None
             elif peer.idle_since is None:
                 peer.idle_since = now
-            elif now - peer.idle_since >= self._books.policy.session_idle_s:
+            elif now >= peer.idle_since + self._books.policy.session_idle_s:
                 peer.idle_since = None
                 self._books.do(HangUp(peer.node, "idle"))
-
-    def _subscribe(self, peer: Peer, image: ImageId) -> None:
-        pull = self._books.pulls[image]
-        pull.asked.add(peer.node)
-        self._books.do(Say(peer.node, Subscribe(image)))
 
     # --- what peers say ---
 
     def heard(self, peer: Peer, message: Control, now: float) -> None:
         match message:
             case Subscribe(image):
-                self._subscribed(peer, image)
+                self._subscribed(peer, image, now)
             case Unsubscribe(image):
                 peer.subscriptions.discard(image)
             case HaveMap(image, pieces, bitmap):
@@ -128,17 +82,14 @@ class SessionDesk:
             case Acquaint(image, hosts):
                 pull = self._books.pulls.get(image)
                 if pull is not None:
-                    known = pull.contacts
-                    new = (Contact(host.node, host.addresses) for host in hosts if host.node not in known)
-                    self.found(pull, tuple(new), now)
+                    new = (Contact(host.node, host.addresses) for host in hosts)
+                    self._finding.found(pull, new, now)
             case Charge(image, piece, _):
-                book = self._books.images.get(image)
-                if book is not None and piece < book.pieces and book.held[piece]:
-                    self._books.do(Recheck(image, piece))
+                self._charged(peer, image, piece)
             case _:
                 pass
 
-    def _subscribed(self, peer: Peer, image: ImageId) -> None:
+    def _subscribed(self, peer: Peer, image: ImageId, now: float) -> None:
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
         if book is None and pull is None:
             self._books.do(Say(peer.node, NotHeld(image)))
@@ -150,13 +101,20 @@ class SessionDesk:
             self._send_map(peer, book)
         if others:
             self._books.do(Say(peer.node, Acquaint(image, others)))
-        if is_new and pull is not None and peer.node not in pull.availability:
+        if is_new and pull is not None and peer.node not in pull.availability and peer.node not in pull.charged:
             # It pulls what we pull: it will have pieces that we want.
-            self._subscribe(peer, image)
+            self._finding.ask(pull, peer.node, now)
+
+    def _charged(self, peer: Peer, image: ImageId, piece: int) -> None:
+        book = self._books.images.get(image)
+        if book is not None and piece < book.pieces and book.state[piece] >= PieceState.WRITTEN:
+            peer.charges += 1
+            if peer.charges <= self._books.policy.charges_max:
+                self._books.do(Recheck(image, piece))
 
     def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes) -> None:
         pull = self._books.pulls.get(image)
-        if pull is None or image in peer.charged:
+        if pull is None or peer.node in pull.charged:
             return
         try:
             held = unpack_bitmap(bitmap, pieces)
@@ -169,7 +127,7 @@ class SessionDesk:
     # --- what peers are told ---
 
     def opened(self, book: ImageBook) -> None:
-        """The manifest is known: those who asked before get their have-map."""
+        """The image is here, or its manifest is: those who asked before get their have-map."""
         for peer in self._books.peers:
             if book.image in peer.subscriptions:
                 self._send_map(peer, book)
@@ -177,6 +135,7 @@ class SessionDesk:
     def gained(self, book: ImageBook, piece: int, now: float) -> None:
         """A piece is verified and written; subscribers hear of it within `have_batch_s`."""
         book.gained.append(piece)
+        self._books.busy[book.image] = book
         if book.tell_at is None:
             book.tell_at = now + self._books.policy.have_batch_s
 
@@ -186,7 +145,7 @@ class SessionDesk:
         self._tell(book, gained=(), lost=pieces)
 
     def tell_gained(self, now: float) -> None:
-        for book in self._books.images.values():
+        for book in self._books.busy.values():
             if book.tell_at is not None and now >= book.tell_at:
                 pieces, book.gained, book.tell_at = tuple(book.gained), [], None
                 self._tell(book, gained=pieces, lost=())
@@ -199,13 +158,18 @@ class SessionDesk:
         book.offer = offer
         self._books.do(Withdraw(book.image) if offer is Offer.NONE else Announce(book.image, offer is Offer.WHOLE))
 
-    def forgotten(self, book: ImageBook) -> None:
+    def forgotten(self, image: ImageId) -> None:
+        """The image is gone from this host: nobody is to ask for it here."""
+        book = self._books.images.pop(image, None)
+        self._books.busy.pop(image, None)
+        if book is None:
+            return
         if book.offer is not Offer.NONE:
-            self._books.do(Withdraw(book.image))
+            self._books.do(Withdraw(image))
         for peer in self._books.peers:
-            if book.image in peer.subscriptions:
-                peer.subscriptions.discard(book.image)
-                self._books.do(Say(peer.node, NotHeld(book.image)))
+            if image in peer.subscriptions:
+                peer.subscriptions.discard(image)
+                self._books.do(Say(peer.node, NotHeld(image)))
 
     def _send_map(self, peer: Peer, book: ImageBook) -> None:
         self._books.do(Say(peer.node, HaveMap(book.image, book.pieces, pack_bitmap(book.held))))
@@ -217,16 +181,3 @@ class SessionDesk:
             for peer in self._books.peers:
                 if book.image in peer.subscriptions:
                     self._books.do(Say(peer.node, change))
-
-
-def held_by_nobody(books: Books, pull: Pull) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Pieces that this pull still needs from others and that no peer with a session has."""
-    book = books.images[pull.image]
-    needed = (book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0)
-    return np.flatnonzero(needed & (pull.availability.rarity == 0))
-
-
-def names_of(nodes: set[NodeId]) -> str:
-    """Nodes for people, a few of them."""
-    listed = sorted(node.short for node in nodes)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") or "nobody"

@@ -24,7 +24,8 @@ class UploadSlots:
         self._sending: dict[int, Waiting] = {}
         self._queue: dict[int, Waiting] = {}
         self._served: dict[NodeId, int] = {}
-        """Per peer with something queued or sending: the turn in which it was last served."""
+        """Per peer: the turn in which it was last served. Kept between its requests, so that no stream of new ones from
+        others who ask for one thing at a time can pass by what it has queued."""
         self._turn = 0
 
     @property
@@ -57,6 +58,9 @@ class UploadSlots:
 
     def end(self, ticket: int) -> None:
         """An upload is over, or its peer gave up waiting for it."""
-        over = self._sending.pop(ticket, None) or self._queue.pop(ticket, None)
-        if over and not any(other.node == over.node for other in (*self._sending.values(), *self._queue.values())):
-            self._served.pop(over.node, None)
+        if self._sending.pop(ticket, None) is None:
+            self._queue.pop(ticket, None)
+
+    def forget(self, node: NodeId) -> None:
+        """A peer's session is over."""
+        self._served.pop(node, None)

@@ -1,0 +1,95 @@
+"""The finding desk: which hosts may have an image, and whom of them to dial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from enticed.core.books import Books, Pull
+from enticed.core.effects import Dial, FindProviders, Say
+from enticed.core.events import Contact
+from protocol.identifiers import NodeId
+from protocol.messages import Subscribe
+
+
+class FindingDesk:
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def seek(self, pull: Pull, now: float) -> None:
+        """Look providers up when it is time: after ever longer pauses, but often before orders fail for want of any."""
+        if now < pull.find_at or pull.finding:
+            return
+        policy = self._books.policy
+        pull.finding = True
+        pull.find_pause_s = min(policy.find_last_s, max(policy.find_first_s, 2 * pull.find_pause_s))
+        if pull.nobody_since is not None and now < pull.nobody_since + policy.nobody_holds_s:
+            pull.find_pause_s = policy.find_first_s
+        pull.find_at = now + pull.find_pause_s
+        self._books.do(FindProviders(pull.image))
+
+    def hurry(self, pull: Pull, now: float) -> None:
+        """A host that was of use is gone, or nobody has what is missing: do not sit out a long pause."""
+        pull.find_pause_s = min(pull.find_pause_s, self._books.policy.find_first_s)
+        pull.find_at = min(pull.find_at, now + pull.find_pause_s)
+
+    def found(self, pull: Pull, contacts: Iterable[Contact], now: float) -> None:
+        """Hosts that may have the image: dial as many as are worth knowing, ask those that are known already."""
+        for contact in contacts:
+            known = pull.contacts.get(contact.node)
+            if contact.node == self._books.me.node or (known is not None and known.rack and not contact.rack):
+                continue
+            if known is not None or len(pull.contacts) < self._books.policy.contacts_max:
+                pull.contacts[contact.node] = contact
+        for contact in list(pull.contacts.values()):
+            known_to_have = contact.node in pull.availability or contact.node not in self._books.peers
+            if not known_to_have and self._is_due(pull, contact.node, now):  # it had nothing once, and may have by now
+                self.ask(pull, contact.node, now)
+        self._dial_more(pull, now)
+
+    def ask(self, pull: Pull, node: NodeId, now: float) -> None:
+        """Ask a host with a session what it has of the image, now and from now on."""
+        pull.asked.add(node)
+        pull.dialled_at[node] = now
+        self._books.do(Say(node, Subscribe(pull.image)))
+
+    def reached(self, node: NodeId) -> None:
+        self._books.dialling.discard(node)
+
+    def unreachable(self, node: NodeId, now: float) -> None:
+        """Forget the host until somebody names it again, and dial another in its place."""
+        self._books.dialling.discard(node)
+        for pull in self._books.pulls.values():
+            if pull.contacts.pop(node, None) is not None:
+                self._dial_more(pull, now)
+
+    def _dial_more(self, pull: Pull, now: float) -> None:
+        """Up to `degree` hosts for the image, most of them in this rack, some of them not."""
+        policy, books = self._books.policy, self._books
+        useful = [peer for peer in books.peers if peer.node in pull.availability or pull.image in peer.subscriptions]
+        under_way = [contact for node, contact in pull.contacts.items() if node in books.dialling]
+        near = sum(peer.same_rack for peer in useful) + sum(map(self._is_near, under_way))
+        room = policy.degree - len(useful) - len(under_way)
+        room = min(room, policy.sessions_max - len(books.peers) - len(books.dialling))
+        if room <= 0:
+            return
+        waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
+        books.dice.shuffle(waiting)
+        mates = [contact for contact in waiting if self._is_near(contact)]
+        others = [contact for contact in waiting if not self._is_near(contact)]
+        first = max(0, policy.degree - policy.degree_outside_rack - near)
+        for contact in [*mates[:first], *others, *mates[first:]][:room]:
+            pull.dialled_at[contact.node] = now
+            pull.asked.add(contact.node)
+            books.dialling.add(contact.node)
+            books.do(Dial(contact))
+
+    def _may_dial(self, pull: Pull, node: NodeId, now: float) -> bool:
+        books = self._books
+        return node not in books.peers and node not in books.dialling and self._is_due(pull, node, now)
+
+    def _is_due(self, pull: Pull, node: NodeId, now: float) -> bool:
+        last = pull.dialled_at.get(node)
+        return node not in pull.charged and (last is None or now >= last + self._books.policy.dial_retry_s)
+
+    def _is_near(self, contact: Contact) -> bool:
+        return (contact.zone, contact.rack) == (self._books.me.zone, self._books.me.rack)

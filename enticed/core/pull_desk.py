@@ -1,0 +1,196 @@
+"""The pull desk: from an order's image to its space on the disk, and how a pull ends.
+
+A pull lives while a live order wants its image; whoever fails or finishes the last one thereby ends it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.effects import Abandon, FetchManifest, Reserve
+from enticed.core.events import Fault, ManifestFailed, SpaceReserved
+from enticed.core.finding_desk import FindingDesk
+from enticed.core.order_desk import OrderDesk
+from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.core.session_desk import SessionDesk
+from protocol.identifiers import NodeId
+
+
+class PullDesk:
+    def __init__(self, books: Books, orders: OrderDesk, finding: FindingDesk, sessions: SessionDesk) -> None:
+        self._books = books
+        self._orders = orders
+        self._finding = finding
+        self._sessions = sessions
+
+    # --- manifest and space ---
+
+    def start(self, pull: Pull, now: float) -> None:
+        self._enter(pull, OrderState.RESOLVING, now)
+        self._sessions.start(pull, now)
+        book = self._books.images.get(pull.image)
+        if book is not None:  # begun before: the manifest is in the store
+            self.manifest_fetched(pull, book.data_bytes, now)
+
+    def seek_manifest(self, pull: Pull, now: float) -> None:
+        """Ask a host that has it for the manifest, another if that takes long; fail when nobody has it for long."""
+        refused = pull.manifest_refused_by
+        holders = [peer for peer in self._books.holders(pull) if peer.node not in refused]
+        able = [peer for peer in holders if now >= peer.backoff_until and peer.node != pull.manifest_from]
+        if pull.manifest_from is not None and (not able or now < self.manifest_is_late_at(pull)):
+            return
+        if able:
+            nearest = min(able, key=lambda peer: (not peer.same_rack, not peer.same_zone))
+            slow = self._books.peers.get(pull.manifest_from) if pull.manifest_from is not None else None
+            if slow is not None:  # what it may still send is taken all the same
+                slow.failed(now, self._books.policy)
+            pull.manifest_from, pull.manifest_asked_at = nearest.node, now
+            pull.nobody_since = None
+            self._books.do(FetchManifest(pull.image, nearest.node))
+        elif pull.denied and not holders and not pull.finding and not self._books.dialling:
+            self._orders.fail_all(pull.image, Failure.DENIED, pull.denied, now)
+        else:
+            failure = Failure.DENIED if pull.denied else Failure.UNAVAILABLE
+            nobody = f"no host that could be reached has image {pull.image.short}; asked: {names_of(pull.asked)}"
+            self._wait_in_vain(pull, failure, pull.denied or nobody, now)
+
+    def manifest_is_late_at(self, pull: Pull) -> float:
+        return pull.manifest_asked_at + self._books.policy.manifest_patience_s
+
+    def manifest_failed(self, pull: Pull, event: ManifestFailed, now: float) -> None:
+        if pull.manifest_from != event.node:
+            return
+        pull.manifest_from = None
+        if event.fault is Fault.LOCAL and not event.denied:
+            self._orders.fail_all(pull.image, Failure.DISK, event.reason, now)
+            return
+        if event.denied:  # by what this host showed us: another may show what a trusted publisher signed
+            pull.denied = event.reason
+        if event.denied or event.fault in (Fault.CORRUPT, Fault.MALFORMED):
+            pull.manifest_refused_by.add(event.node)
+        self.note_trouble(pull, event.node, event.reason)
+        peer = self._books.peers.get(event.node)
+        if peer is not None:
+            peer.failed(now, self._books.policy)
+
+    def note_trouble(self, pull: Pull, node: NodeId, reason: str) -> None:
+        """A host did not deliver: that is what orders wait for, and what is told if they fail."""
+        pull.trouble = f"{node.short}: {reason}"
+        self._orders.say_why(pull.image, pull.trouble)
+
+    def manifest_fetched(self, pull: Pull, data_bytes: NDArray[np.int64], now: float) -> None:
+        pull.manifest_from = None
+        if pull.stage is OrderState.RESOLVING:
+            pull.data_bytes = data_bytes
+            pull.nobody_since = None
+            self._enter(pull, OrderState.RESERVING, now)
+            self._books.do(Reserve(pull.image))
+
+    def reserved(self, pull: Pull, event: SpaceReserved, now: float) -> None:
+        """Files exist. What an earlier pull wrote and has not made durable yet still counts."""
+        if pull.stage is not OrderState.RESERVING:
+            return
+        pieces = len(event.durable)
+        book = self._books.images.get(pull.image)
+        if book is None:
+            state = np.full(pieces, PieceState.WANTED, np.uint8)
+            book = self._books.images[pull.image] = ImageBook(pull.image, pull.data_bytes, state)
+        book.state[event.durable] = PieceState.DURABLE
+        book.bytes_from.clear()
+        book.bytes_from[Supply.ON_HAND] = int(book.data_bytes[book.held].sum())
+        pull.missing_bytes = np.where(book.held, 0, event.missing_bytes)
+        pull.noise = self._books.dice.random(pieces)
+        pull.rate_since = now
+        pull.availability.settle(pieces)
+        self._enter(pull, OrderState.FETCHING, now)
+        self._books.busy[pull.image] = book
+        self._sessions.opened(book)
+        self._sessions.offer(book)
+
+    def _enter(self, pull: Pull, stage: OrderState, now: float) -> None:
+        pull.stage = stage
+        self._orders.follow(pull, now)
+
+    # --- endings ---
+
+    def drop_unwanted(self) -> None:
+        """End every pull that no live order wants; what is written stays, offered and to be built on."""
+        for pull in list(self._books.pulls.values()):
+            if pull.image not in self._books.wanted:
+                self._drop(pull)
+
+    def _drop(self, pull: Pull) -> None:
+        for asked in self._books.requests.of_image(pull.image):
+            self._books.close(asked.number)
+            self._books.do(Abandon(asked.number))
+        book = self._books.images.get(pull.image)
+        if book is not None:
+            book.state[book.state == PieceState.AT_WORK] = PieceState.WANTED
+        del self._books.pulls[pull.image]
+        self._sessions.end(pull)
+
+    def check_supply(self, pull: Pull, now: float) -> None:
+        """Give up when nothing moves for long because nobody has what is missing; say what, and who was asked."""
+        lacking = np.zeros(0, np.int64)
+        if pull.stage is OrderState.FETCHING and not pull.opening and not self._books.requests.of_image(pull.image):
+            lacking = self._held_by_nobody(pull)
+        if not len(lacking):
+            if pull.nobody_since is not None:
+                pull.nobody_since = None
+                self._orders.say_why(pull.image, "")
+            return
+        reason = (
+            f"no host that could be reached has {len(lacking)} of {len(pull.missing_bytes)} pieces "
+            f"({_ranges(lacking)}) of image {pull.image.short}; asked: {names_of(pull.asked)}"
+        )
+        if pull.charged:
+            reason += f"; corrupt bytes came from {names_of(pull.charged)}"
+        self._orders.say_why(pull.image, reason)
+        self._wait_in_vain(pull, Failure.INTEGRITY if pull.charged else Failure.UNAVAILABLE, reason, now)
+
+    def _held_by_nobody(self, pull: Pull) -> NDArray[np.int64]:
+        """Pieces that this pull still needs from others and that no peer with a session has."""
+        book = self._books.images[pull.image]
+        needed = (book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0)
+        return np.flatnonzero(needed & (pull.availability.rarity == 0))
+
+    def _wait_in_vain(self, pull: Pull, failure: Failure, reason: str, now: float) -> None:
+        if pull.nobody_since is None:
+            pull.nobody_since = now
+            self._finding.hurry(pull, now)
+        if pull.trouble:
+            reason = f"{reason}; {pull.trouble}"
+        for order in self._books.orders_of(pull.image):
+            if now >= self._waits_until(pull.nobody_since, order):
+                self._orders.fail(order, failure, reason, now)
+
+    def gives_up_at(self, pull: Pull) -> float | None:
+        """When the next order of a pull that nobody can supply fails; None while somebody can."""
+        if pull.nobody_since is None:
+            return None
+        orders = self._books.orders_of(pull.image)
+        return min((self._waits_until(pull.nobody_since, order) for order in orders), default=None)
+
+    def _waits_until(self, nobody_since: float, order: Order) -> float:
+        """An order waits a little for a host with the image; prewarming, until its due date."""
+        soon = nobody_since + self._books.policy.nobody_holds_s
+        if order.priority is Priority.BOOT or order.due_at is None:
+            return soon
+        return max(soon, order.due_at)
+
+
+def names_of(nodes: set[NodeId]) -> str:
+    """Nodes for people, a few of them."""
+    listed = sorted(node.short for node in nodes)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") or "nobody"
+
+
+def _ranges(pieces: NDArray[np.int64]) -> str:
+    """`3-7, 9, 12-14` and so on, a few of them."""
+    breaks = np.flatnonzero(np.diff(pieces) > 1)
+    firsts = pieces[np.concatenate(([0], breaks + 1))].tolist()
+    lasts = pieces[np.concatenate((breaks, [len(pieces) - 1]))].tolist()
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True)]
+    return ", ".join(texts[:5]) + (", ..." if len(texts) > 5 else "")

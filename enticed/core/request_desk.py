@@ -1,0 +1,177 @@
+"""The request desk: which host is asked for what, and what follows from its answer, or from none."""
+
+from __future__ import annotations
+
+from enticed.core.books import Books, PieceState, Pull, Supply
+from enticed.core.effects import Abandon, Fetch, Say
+from enticed.core.events import Fault, FetchFailed
+from enticed.core.finding_desk import FindingDesk
+from enticed.core.goods_desk import GoodsDesk
+from enticed.core.order_desk import OrderDesk
+from enticed.core.orders import Failure
+from enticed.core.peers import Peer
+from enticed.core.picker import pick_source
+from enticed.core.pull_desk import PullDesk
+from enticed.core.requests import Asked, Run
+from protocol.identifiers import NodeId
+from protocol.messages import Charge
+
+RATE_INTERVAL_S = 0.5
+
+
+class RequestDesk:
+    def __init__(
+        self, books: Books, orders: OrderDesk, finding: FindingDesk, pulls: PullDesk, goods: GoodsDesk
+    ) -> None:
+        self._books = books
+        self._orders = orders
+        self._finding = finding
+        self._pulls = pulls
+        self._goods = goods
+
+    # --- asking ---
+
+    def ask(self, pull: Pull, now: float) -> None:
+        """Ask for every run that some holder can take now; the rest stays in line."""
+        if not pull.runs:
+            return
+        peers = self._books.holders(pull)
+        for _ in range(len(pull.runs)):
+            run = pull.runs.popleft()
+            if self._ask_for(pull, run, peers, now):
+                pull.ahead_bytes -= run.size_bytes
+            else:
+                pull.runs.append(run)
+
+    def _ask_for(self, pull: Pull, run: Run, peers: list[Peer], now: float, *, hedge: bool = False) -> bool:
+        policy, requests = self._books.policy, self._books.requests
+        if requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests):
+            return False
+        holders = [peer for peer in peers if pull.availability.has(peer.node, run.piece)]
+        source = pick_source(holders, pull.availability, run, now, policy)
+        if source is None:
+            return False
+        asked = requests.ask(source.node, run, source.in_flight_bytes, now, hedge=hedge)
+        source.in_flight_bytes += run.size_bytes
+        source.in_flight += 1
+        self._books.do(Fetch(asked.number, source.node, run.request))
+        return True
+
+    def hedge(self, pull: Pull, now: float) -> None:
+        """Near the end, ask a second peer for what is slowest, within a small share of the image."""
+        book = self._books.images[pull.image]
+        if pull.runs or pull.opening or not pull.outstanding or (book.state == PieceState.WANTED).any():
+            return
+        most_bytes = self._books.policy.hedge_share * int(book.data_bytes.sum()) + self._books.policy.request_bytes
+        for asked in self._unhedged(pull):
+            slow = now >= asked.at + self._books.requests.slow_after_s
+            if not slow or pull.hedged_bytes + asked.run.size_bytes > most_bytes:
+                continue
+            others = [peer for peer in self._books.holders(pull) if peer.node != asked.node]
+            if self._ask_for(pull, asked.run, others, now, hedge=True):
+                pull.hedged_bytes += asked.run.size_bytes
+
+    def _unhedged(self, pull: Pull) -> list[Asked]:
+        asked_of = self._books.requests.of_image(pull.image)
+        hedged = {asked.run for asked in asked_of if asked.hedge}
+        return [asked for asked in asked_of if asked.run not in hedged]
+
+    def next_hedge(self, pull: Pull, now: float) -> float | None:
+        """When the next request that was asked of one peer alone becomes slow."""
+        slow_after_s = self._books.requests.slow_after_s
+        times = (asked.at + slow_after_s for asked in self._unhedged(pull))
+        return min((time for time in times if time > now), default=None)
+
+    # --- answers ---
+
+    def fetched(self, number: int, now: float) -> None:
+        asked = self._books.close(number)
+        if asked is None:
+            return
+        run = asked.run
+        self._books.requests.timed(asked, now)
+        peer = self._books.peers.get(asked.node)
+        if peer is not None:
+            peer.delivered(run.size_bytes, now - asked.at)
+        for other in self._books.requests.of_image(run.image):
+            if other.run == run:  # a hedge that lost, or was overtaken by the first
+                self._abandon(other)
+        pull = self._books.pulls[run.image]
+        self._books.images[run.image].bytes_from[Supply.PEERS] += run.size_bytes
+        self._measure(pull, run.size_bytes, now)
+        pull.outstanding[run.piece] -= 1
+        if pull.outstanding[run.piece] == 0:
+            del pull.outstanding[run.piece]
+            self._goods.written(pull, run.piece, now)
+
+    def failed(self, event: FetchFailed, now: float) -> None:
+        asked = self._books.close(event.request)
+        if asked is None:
+            return
+        pull = self._books.pulls[asked.run.image]
+        if event.fault is Fault.LOCAL:
+            self._orders.fail_all(pull.image, event.failure or Failure.DISK, event.reason, now)
+            return
+        peer = self._books.peers.get(asked.node)
+        if peer is not None:
+            self._blame(peer, asked, event, pull, now)
+        self._ask_again(pull, asked)
+        self._finding.found(pull, event.alternatives, now)
+        if event.fault not in (Fault.BUSY, Fault.REFUSED):
+            self._pulls.note_trouble(pull, asked.node, event.reason)
+
+    def _blame(self, peer: Peer, asked: Asked, event: FetchFailed, pull: Pull, now: float) -> None:
+        match event.fault:
+            case Fault.BUSY:
+                peer.is_busy(now, event.retry_after_s, self._books.policy)
+            case Fault.REFUSED:
+                pull.availability.change(peer.node, (), (asked.run.piece,))
+                peer.failed(now, self._books.policy)
+            case Fault.CORRUPT:
+                pull.charged.add(peer.node)
+                pull.availability.drop(peer.node)
+                self._books.do(Say(peer.node, Charge(asked.run.image, asked.run.piece, event.fragment or 0)))
+                for other in self._books.requests.of_node(peer.node):
+                    if other.run.image == pull.image:  # what else it was asked for may be no better
+                        self._abandon(other)
+                        self._ask_again(pull, other)
+            case _:
+                peer.failed(now, self._books.policy)
+
+    def expire(self, now: float) -> None:
+        """Requests that took too long are abandoned and asked elsewhere; their peers pause."""
+        for asked in self._books.requests.overdue(now):
+            self._books.do(Abandon(asked.number))
+            self.failed(FetchFailed(asked.number, Fault.SILENT, "did not answer in time"), now)
+
+    def peer_lost(self, node: NodeId, now: float) -> None:
+        """A session ended, and with it every request of it."""
+        self._finding.reached(node)
+        self._books.peers.remove(node)
+        self._books.uploads.forget(node)
+        for asked in self._books.requests.of_node(node):
+            self._abandon(asked)
+            self._ask_again(self._books.pulls[asked.run.image], asked)
+        for pull in self._books.pulls.values():
+            if pull.availability.drop(node):
+                self._finding.hurry(pull, now)
+            if pull.manifest_from == node:
+                pull.manifest_from = None
+
+    def _abandon(self, asked: Asked) -> None:
+        self._books.close(asked.number)
+        self._books.do(Abandon(asked.number))
+
+    def _ask_again(self, pull: Pull, asked: Asked) -> None:
+        twin_under_way = any(other.run == asked.run for other in self._books.requests.of_image(pull.image))
+        if not twin_under_way:
+            pull.runs.appendleft(asked.run)
+            pull.ahead_bytes += asked.run.size_bytes
+
+    def _measure(self, pull: Pull, size_bytes: int, now: float) -> None:
+        pull.rate_bytes += size_bytes
+        passed_s = now - pull.rate_since
+        if passed_s >= RATE_INTERVAL_S:
+            rate = pull.rate_bytes / passed_s
+            pull.bytes_per_s = rate if pull.bytes_per_s == 0 else 0.7 * pull.bytes_per_s + 0.3 * rate
+            pull.rate_bytes, pull.rate_since = 0, now

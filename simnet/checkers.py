@@ -1,0 +1,151 @@
+"""What must always hold, whatever happens: checked from outside the scenarios, after every event of every host."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from enticed.core import effects as ef
+from enticed.core.books import Books, ImageBook, Offer, PieceState, Pull
+from enticed.core.events import Event
+from enticed.core.orders import OrderState
+from enticed.core.requests import Asked, Run
+from protocol.identifiers import NodeId
+from protocol.messages import HaveChange
+from simnet.host import SimHost
+
+
+class BrokenError(AssertionError):
+    """Something that must always hold does not."""
+
+
+class SafetyChecker:
+    """Nothing is offered, sent, made durable or called ready that is not on the host's disk; no book is wrong."""
+
+    def __call__(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
+        faults = [*wrong_effects(host, effects), *wrong_books(host.core.books)]
+        deadline = host.core.next_deadline(host.world.now)
+        if deadline is not None and deadline <= host.world.now:
+            faults.append("the next deadline is not later than now")
+        if faults:
+            raise BrokenError(f"{host.contact.node.short} after {event}: " + "; ".join(faults))
+
+
+class LivenessChecker:
+    """While an order is not ended, something comes of it at least every `patience_s`: a piece, or its end."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._moved_at: dict[SimHost, float] = {}
+        self._last: dict[SimHost, tuple[int, int]] = {}
+
+    def __call__(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
+        now = host.world.now
+        state = (host.received_bytes, sum(order.ended for order in host.orders.values()))
+        if state != self._last.get(host) or all(order.ended for order in host.orders.values()):
+            self._last[host], self._moved_at[host] = state, now
+        elif now > self._moved_at[host] + self._patience_s:
+            raise BrokenError(f"nothing has come of the orders of {host.contact.node.short} in {self._patience_s} s")
+
+
+def wrong_effects(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
+    for effect in effects:
+        match effect:
+            case ef.Say(_, HaveChange(image, gained, _)):
+                if not host.disk.files[image].landed[list(gained)].all():
+                    yield "pieces are offered that are not here"
+            case ef.MakeDurable(image, pieces):
+                if not host.disk.files[image].landed[list(pieces)].all():
+                    yield "pieces are made durable that are not here"
+            case ef.SaveOrder(order):
+                is_new = order.state is OrderState.READY and order.ready_at == host.world.now
+                if is_new and order.image is not None and not host.disk.files[order.image].durable.all():
+                    yield "an order is ready whose image is not"
+            case ef.GrantUpload(ticket):
+                if not host.disk.holds(host._uploads[ticket].wanted):
+                    yield "fragments are sent that are not here"
+            case _:
+                pass
+
+
+def wrong_books(books: Books) -> Iterator[str]:
+    """What is wrong with the state of a host between two events; nothing, that is."""
+    yield from _wrong_requests(books)
+    for pull in books.pulls.values():
+        yield from _wrong_pull(books, pull)
+    for book in books.images.values():
+        yield from _wrong_image(books, book)
+    for effect in books.effects:
+        yield f"{effect} was left undone"
+
+
+def _wrong_requests(books: Books) -> Iterator[str]:
+    requests = list(books.requests)
+    if books.requests.in_flight_bytes != sum(asked.run.size_bytes for asked in requests):
+        yield "in_flight_bytes is not what is in flight"
+    asked_of: dict[NodeId, list[Asked]] = defaultdict(list)
+    asked_for: dict[Run, list[Asked]] = defaultdict(list)
+    for asked in requests:
+        asked_of[asked.node].append(asked)
+        asked_for[asked.run].append(asked)
+    for peer in books.peers:
+        sizes = [asked.run.size_bytes for asked in asked_of[peer.node]]
+        if (peer.in_flight, peer.in_flight_bytes) != (len(sizes), sum(sizes)):
+            yield f"what {peer.node.short} has in flight is not counted right"
+    for asked in requests:
+        if asked.run.image not in books.pulls or asked.node not in books.peers:
+            yield "a request of no pull or no peer"
+    for twins in asked_for.values():
+        hosts = {asked.node for asked in twins}
+        if len(hosts) < len(twins) or len([asked for asked in twins if not asked.hedge]) > 1 or len(twins) > 2:
+            yield "a run is asked for twice"
+    uploads, policy = books.uploads, books.policy
+    if uploads.sending > policy.uploads_transmitting or uploads.queued > policy.uploads_queued:
+        yield "more uploads than there are slots"
+
+
+def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
+    if pull.image not in books.wanted:
+        yield "a pull that no order wants"
+    if any(node not in books.peers for node in pull.availability):
+        yield "a have-map of a host without a session"
+    if pull.stage not in (OrderState.FETCHING, OrderState.VERIFYING):
+        return
+    asked = {one.run for one in books.requests if one.run.image == pull.image}
+    runs = [*pull.runs, *asked]
+    if len(set(runs)) != len(runs):
+        yield "a run is in line twice"
+    if Counter(run.piece for run in runs) != Counter(pull.outstanding):
+        yield "outstanding runs are not counted right"
+    opening_bytes = sum(int(pull.missing_bytes[piece]) for piece in pull.opening)
+    if pull.ahead_bytes != sum(run.size_bytes for run in pull.runs) + opening_bytes:
+        yield "ahead_bytes is not what is ahead"
+    at_work = np.flatnonzero(books.images[pull.image].state == PieceState.AT_WORK).tolist()
+    if sorted([*pull.opening, *pull.outstanding]) != at_work:
+        yield "pieces at work are not those that are worked on"
+    has = pull.availability
+    counted = np.zeros(len(has.rarity), np.int64)
+    for node in has:
+        counted += has.held_by_any([node])
+    if (has.rarity != counted).any():
+        yield "rarity is not what the have-maps say"
+
+
+def _wrong_image(books: Books, book: ImageBook) -> Iterator[str]:
+    written = np.flatnonzero(book.state == PieceState.WRITTEN).tolist()
+    if sorted([*book.unsynced, *book.syncing]) != written:
+        yield "written pieces are not those that are to be made durable"
+    if book.unsynced_bytes != int(book.data_bytes[book.unsynced].sum()):
+        yield "unsynced_bytes is not what is unsynced"
+    if (book.unsynced or book.gained) and book.image not in books.busy:
+        yield "an image is forgotten that has something to sync or to tell"
+    if book.gained and book.tell_at is None:
+        yield "pieces that nobody will be told of"
+    if book.sealed and not book.durable.all():
+        yield "a sealed image that is not durable"
+    if book.offer is not (Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE):
+        yield "the DHT was told something else"
+    if book.image not in books.pulls and (book.state == PieceState.AT_WORK).any():
+        yield "pieces at work without a pull"

@@ -1,0 +1,129 @@
+"""Swarms in which nothing goes wrong: all complete, fast, with little from the publisher, the same way each time."""
+
+import numpy as np
+import pytest
+
+from enticed.core.events import DemandRaised
+from enticed.core.orders import Failure, OrderState, Priority
+from protocol.limits import MIB
+from simnet.checkers import SafetyChecker
+from simnet.images import SimImage
+from simnet.world import World
+from tests.simulation.swarms import Swarm, swarm
+
+
+@pytest.mark.parametrize(("hosts", "mib", "most_of_bound"), [(1, 64, 1.15), (8, 64, 3.0), (32, 32, 4.5)])
+def test_all_complete(hosts: int, mib: int, most_of_bound: float) -> None:
+    run = swarm(hosts, mib)
+    assert run.world.run_until_ready(60)
+    assert run.seconds <= most_of_bound * run.bound_s
+    assert all(host.disk.file(run.image).sealed for host in run.hosts)
+
+
+def test_about_one_copy_leaves_the_publisher() -> None:
+    run = swarm(8, 512)
+    run.world.watchers.clear()  # the books were checked in smaller swarms
+    assert run.world.run_until_ready(60)
+    assert run.copies_published <= 1.35
+
+
+def test_about_one_copy_enters_each_rack() -> None:
+    run = swarm(12, 96, racks=3)
+    assert run.world.run_until_ready(60)
+    assert run.copies_published <= 2.0
+
+
+def fingerprint(run: Swarm) -> list[tuple[object, ...]]:
+    return [
+        (host.contact.node, sorted(host.effects_seen.items()), host.ready_at, host.sent_bytes)
+        for host in run.world.hosts.values()
+    ]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
+    runs = [swarm(6, 24, racks=2, seed=seed) for seed in (5, 5, 6)]
+    for run in runs:
+        assert run.world.run_until_ready(60)
+    first, again, other = map(fingerprint, runs)
+    assert first == again
+    assert first != other
+
+
+def test_a_local_relative_is_used_before_anybody_is_asked() -> None:
+    run = swarm(4, 64)
+    run.world.watchers.append(SafetyChecker())
+    half = run.hosts[:2]
+    for host in half:
+        host.disk.relatives[run.image.image] = 0.5
+    assert run.world.run_until_ready(60)
+    for host in run.hosts:
+        assert host.received_bytes <= run.image.size_bytes * (0.5 if host in half else 1.0) + 2 * MIB
+        progress = host.core.progress(run.image.image)
+        assert progress is not None
+        assert progress.done_bytes == run.image.size_bytes
+        assert sum(progress.bytes_from.values()) == run.image.size_bytes
+
+
+def test_a_relative_of_all_of_it_leaves_nothing_to_fetch() -> None:
+    run = swarm(1, 16)
+    run.hosts[0].disk.relatives[run.image.image] = 1.0
+    assert run.world.run_until_ready(10)
+    assert run.hosts[0].received_bytes == 0
+
+
+def test_an_image_of_zeros_needs_a_manifest_only() -> None:
+    run = swarm(2, 0)
+    assert run.world.run_until_ready(10)
+    assert [host.received_bytes for host in run.hosts] == [0, 0]
+
+
+def two_images(first: dict[str, object], second: dict[str, object]) -> tuple[World, float, float]:
+    """One host orders two images of 64 MiB from one publisher; when each is ready, in seconds."""
+    world = World(3)
+    world.watchers.append(SafetyChecker())
+    images = [world.add_image(SimImage(name, 64 * MIB)) for name in ("a", "b")]
+    publisher, host = world.add_host("publisher"), world.add_host("host")
+    started_at = world.now
+    for image, terms in zip(images, (first, second), strict=True):
+        publisher.publish(image)
+        host.order(image.name, image, **terms)  # type: ignore[arg-type]
+    assert world.run_until_ready(60)
+    return world, host.ready_at["a"] - started_at, host.ready_at["b"] - started_at
+
+
+def test_the_earliest_due_date_comes_first() -> None:
+    _, a, b = two_images({"due_at": 2_000_000.0}, {"due_at": 1_000_100.0})
+    assert b < a
+
+
+def test_prewarming_yields_to_a_host_that_waits() -> None:
+    _, a, b = two_images({"priority": Priority.PREWARM, "due_at": 1_000_001.0}, {})
+    assert b < 0.75
+    assert a > 1.2
+
+
+def test_a_reader_gets_its_range_long_before_the_rest() -> None:
+    run = swarm(2, 256)
+    host = run.hosts[0]
+    assert run.world.run(lambda: host.core.image(run.image.image) is not None, 5)
+    host.tell(DemandRaised(7, run.image.image, 100, 115))
+    asked_at = run.world.now
+    assert run.world.run_until_ready(60)
+    assert host.demands_met[7] - asked_at < 0.7
+    assert host.ready_at["order"] - asked_at > 2
+
+
+def test_what_nobody_has_is_not_found() -> None:
+    world = World()
+    host = world.add_host("host")
+    host.order("order", SimImage("nothing", MIB))
+    assert world.run_until_ended(10)
+    assert host.orders["order"].failure is Failure.NOT_FOUND
+
+
+def test_stock_at_hand_makes_an_order_ready_at_once() -> None:
+    run = swarm(0, 16)
+    run.publisher.order("mine", run.image)
+    assert run.world.run_until_ready(1)
+    assert run.publisher.orders["mine"].state is OrderState.READY
+    assert np.isclose(run.publisher.ready_at["mine"], run.started_at + 0.01)
