@@ -41,6 +41,7 @@ class UdpSockets:
         for _, transport in self._open:
             transport.close()
         self._open.clear()
+        self._routes.clear()
 
     @property
     def endpoints(self) -> tuple[bytes, ...]:

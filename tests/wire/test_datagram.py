@@ -14,7 +14,6 @@ from protocol.datagram import (
     HELLO_MAX_SIZE_BYTES,
     HELLOS,
     PAYLOAD_MAX_SIZE_BYTES,
-    REPLAY_WINDOW_COUNT,
     Answer,
     Introduction,
     Kind,
@@ -33,7 +32,12 @@ from protocol.datagram import (
 )
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError
 from protocol.identifiers import SealingKey
-from protocol.limits import CERTIFICATE_MAX_SIZE_BYTES, DATAGRAM_MAX_SIZE_BYTES, DATAGRAM_MIN_SIZE_BYTES
+from protocol.limits import (
+    CERTIFICATE_MAX_SIZE_BYTES,
+    DATAGRAM_MAX_SIZE_BYTES,
+    DATAGRAM_MIN_SIZE_BYTES,
+    REPLAY_WINDOW_COUNT,
+)
 from tests.wire.hosts import HELLO_KEY, Sealer
 
 ALICE, BOB, EVE = Sealer.named("alice"), Sealer.named("bob"), Sealer.named("eve")

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.datagram import PAYLOAD_MAX_SIZE_BYTES
 from protocol.dht import (
-    CONTACTS_MAX_COUNT,
     DHT,
-    PROVIDERS_MAX_COUNT,
     Contact,
     FindNode,
     FindValue,
@@ -35,8 +33,12 @@ from protocol.dht import (
 )
 from protocol.errors import LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId
-from protocol.limits import NAME_RECORD_MAX_SIZE_BYTES
-from protocol.records import PROVIDER_RECORD_MAX_SIZE_BYTES
+from protocol.limits import (
+    CONTACTS_MAX_COUNT,
+    NAME_RECORD_MAX_SIZE_BYTES,
+    PROVIDER_RECORD_MAX_SIZE_BYTES,
+    PROVIDERS_MAX_COUNT,
+)
 from tests.wire.said import PLAIN
 
 TOKENS = st.integers(0, 2**32 - 1)

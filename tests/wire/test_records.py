@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import CorruptError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, Nonce, SealingKey
-from protocol.limits import ADDRESSES_MAX_COUNT
+from protocol.limits import ADDRESSES_MAX_COUNT, PROVIDER_RECORD_MAX_SIZE_BYTES
 from protocol.records import (
-    PROVIDER_RECORD_MAX_SIZE_BYTES,
     ProviderRecord,
     ProviderState,
     check_address,

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from blake3 import blake3
 
-from enticed.core.dht.events import Abandon, Answered, Find, Heard, HeardNonsense, Join, Leave, Met, Send, Wake
+from enticed.core.dht.events import Abandon, Answered, Event, Find, Heard, HeardNonsense, Join, Leave, Met, Send, Wake
 from enticed.core.dht.node import DhtNode
 from enticed.core.dht.policy import DhtPolicy
 from protocol.dht import (
@@ -318,22 +318,22 @@ def test_any_sequence_of_messages_is_survived(seed: int) -> None:
     tokens: list[int] = [1]
     for _ in range(400):
         token, target = dice.choice(tokens), key(dice.randrange(3))
-        message: DhtMessage = dice.choice(
-            [
-                Ping(token),
-                Pong(token),
-                FindNode(token, target),
-                Nodes(token, tuple(dice.sample(contacts, 5))),
-                FindValue(token, target),
-                Values(token, tuple(dice.sample(records, 2)), dice.choice([None, *names]), 5, tuple(contacts[:3])),
-                Store(token, dice.choice(records)),
-                StoreName(token, target, dice.choice(names)),
-                Withdraw(token, target),
-                Stored(token, dice.choice(list(Verdict)), 9),
-                Goodbye(),
-            ]
-        )
-        event = dice.choice([Heard(host(dice.randrange(20)), bytes(6), message), Find(len(tokens), target), Wake()])
+        messages: list[DhtMessage] = [
+            Ping(token),
+            Pong(token),
+            FindNode(token, target),
+            Nodes(token, tuple(dice.sample(contacts, 5))),
+            FindValue(token, target),
+            Values(token, tuple(dice.sample(records, 2)), dice.choice([None, *names]), 5, tuple(contacts[:3])),
+            Store(token, dice.choice(records)),
+            StoreName(token, target, dice.choice(names)),
+            Withdraw(token, target),
+            Stored(token, dice.choice(list(Verdict)), 9),
+            Goodbye(),
+        ]
+        heard = Heard(host(dice.randrange(20)), bytes(6), dice.choice(messages))
+        events: list[Event] = [heard, Find(len(tokens), target), Wake()]
+        event = dice.choice(events)
         effects = here.node.handle(event, here.now)
         tokens += [
             one.message.token for one in effects if isinstance(one, Send) and not isinstance(one.message, Goodbye)

@@ -11,8 +11,9 @@ from blake3 import blake3
 from enticed.core.dht.policy import DhtPolicy
 from enticed.core.dht.ports import CheckedName, CheckedProvider
 from enticed.core.dht.shelves import Shelves
-from protocol.dht import PROVIDERS_MAX_COUNT, Verdict
+from protocol.dht import Verdict
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
+from protocol.limits import PROVIDERS_MAX_COUNT
 from protocol.records import ProviderRecord, ProviderState
 
 WHOLE, PARTIAL = ProviderState.WHOLE, ProviderState.PARTIAL
@@ -42,7 +43,7 @@ def record(
 
 
 def shelves(seed: int = 1, **changes: int) -> Shelves:
-    return Shelves(NodeId(Random(seed).randbytes(20)), DhtPolicy(**changes), Random(seed))  # type: ignore[arg-type]
+    return Shelves(NodeId(Random(seed).randbytes(20)), DhtPolicy(**changes), Random(seed))
 
 
 def kept(of: Shelves, key: DiscoveryKey = KEY, now: float = 1.0, draws: int = 200) -> set[int]:
@@ -124,8 +125,9 @@ def test_the_estimate_follows_a_population_that_falls() -> None:
     here = shelves()
     for n in range(2000):
         here.put(record(n), 0.0)
+    now = 0.0
     for round_number, population in enumerate((1000, 400, 300, 300, 60, 60, 60), 1):
-        now = round_number * 1200.0
+        now += 1200.0
         for n in range(population):
             here.put(record(n, sequence=1 + round_number), now)
     assert here.providers(KEY, NOBODY, now)[1] == 60
