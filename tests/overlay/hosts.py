@@ -13,7 +13,6 @@ from enticed.identity.host import HostIdentity
 from enticed.overlay.memory import MemoryOverlay, MemorySwarm
 from enticed.overlay.port import Overlay
 from enticed.overlay.udp import UdpOverlay
-from protocol.identifiers import DiscoveryKey
 
 PATIENCE_S = 20.0
 
@@ -24,8 +23,6 @@ class Handle(Overlay, Protocol):
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
-
-    async def announced(self, key: DiscoveryKey) -> None: ...
 
 
 @dataclass
