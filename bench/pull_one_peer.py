@@ -1,7 +1,8 @@
-"""Pulling from one peer over TLS into a verified file, beside nginx + curl, which verify nothing, over TLS 1.3.
+"""Pulling 2 GiB from one peer over TLS into a verified file, by whole daemons, beside nginx + curl over TLS 1.3.
 
 Both ends are processes on this machine and the source is in the page cache. The two are run in turns, so that a drift
-of the machine falls on both.
+of the machine falls on both. "Written" is when every byte is verified and in the file, which is what curl's end is
+without the verifying; "durable" is when the order is ready, and for curl when the file is synced.
 
     python bench/pull_one_peer.py
     python bench/pull_one_peer.py --size-gib 1 --rounds 5
@@ -10,224 +11,89 @@ of the machine falls on both.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import multiprocessing
 import os
-import resource
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-
-import numpy as np
-import uvloop
-from blake3 import blake3
-from spike_carriers import make_certificate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from enticed.identity.host import load_identity
-from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, Event, Landing, PeerUp
-from protocol.identifiers import NodeId
-from protocol.limits import REQUEST_MAX_SIZE_BYTES
-from protocol.manifest import Fragments, Root, decode_pages, encode_manifest
-from protocol.messages import Busy, FragmentsRequest, Refusal, Refused, Request
-from tests.clusters import make_cluster, state_dir
+from bench.nginx_curl import NginxCurl, processor_seconds
+from simnet.testbed import Daemon, Testbed
+from simnet.testbed_disks import same_bytes, scatter
 
 GIB = 1 << 30
-FRAGMENT_SIZE_BYTES = 30 * 4096
-IN_FLIGHT_COUNT = 8
 TARGET_RATIO = 0.6
+WRITTEN = ("verifying", "ready", "failed")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    seconds: float
+    written_s: float
+    durable_s: float
     cpu_s: float
-    resident_mib: float
 
 
-def outcome_since(started_s: float, cpu_s: float) -> Outcome:
-    seconds, cpu = time.perf_counter() - started_s, time.process_time() - cpu_s
-    return Outcome(seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def run_ours(publisher: Daemon, host: Daemon, disk: Path) -> Outcome:
+    control = host.control
+    assert publisher.process is not None
+    assert host.process is not None
+    pids = [publisher.process.pid, host.process.pid]
+    with processor_seconds(pids) as taken, control.events("bench", timeout_s=600) as changes:
+        started = time.perf_counter()
+        control.place_order("bench", "bench:1", priority="boot", keep_s=0)
+        written = next(time.perf_counter() for order in changes if order["state"] in WRITTEN)
+        order = control.wait_for_order("bench")
+        durable = time.perf_counter()
+    assert order["state"] == "ready", order["reason"]
+    assert same_bytes(disk, Path(order["path"]))
+    host.must("rm", "bench:1")
+    control.delete("/v1/orders/bench")
+    return Outcome(written - started, durable - started, sum(taken))
 
 
-def make_source(folder: Path, size_bytes: int) -> None:
-    """A file of random bytes, its root and its pages."""
-    count = size_bytes // FRAGMENT_SIZE_BYTES
-    digests = bytearray()
-    with open(folder / "source", "wb") as source:
-        for _ in range(count):
-            source.write(fragment := os.urandom(FRAGMENT_SIZE_BYTES))
-            digests += blake3(fragment).digest()
-    offsets = np.arange(count, dtype=np.int64) * FRAGMENT_SIZE_BYTES
-    rows = np.frombuffer(bytes(digests), np.uint8).reshape(count, 32)
-    fragments = Fragments(offsets, np.full(count, FRAGMENT_SIZE_BYTES, np.int32), rows)
-    root, pages = encode_manifest(count * FRAGMENT_SIZE_BYTES, fragments)
-    (folder / "root").write_bytes(root.encoded)
-    (folder / "pages").write_bytes(pages)
+def run_nginx(other: NginxCurl, folder: Path) -> Outcome:
+    fetched = other.fetch("disk.raw", "sink")
+    since = time.perf_counter()
+    subprocess.run(["sync", folder / "sink"], check=True)
+    sync_s = time.perf_counter() - since
+    (folder / "sink").unlink()
+    return Outcome(fetched.seconds, fetched.seconds + sync_s, fetched.client_cpu_s + fetched.server_cpu_s)
 
 
-class OneFile:
-    """A warehouse of one image, with a slot for everybody."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = Root.decode((folder / "root").read_bytes())
-        self.fragments = decode_pages(self.root, (folder / "pages").read_bytes())
-        self._fd = os.open(folder / "source", os.O_RDONLY)
-
-    async def open(self, node: NodeId, request: Request) -> Consignment | Busy | Refused:
-        if not isinstance(request, FragmentsRequest):
-            return Refused(Refusal.NOT_HELD)
-        first = int(self.root.first_fragments[request.piece]) + request.first
-        wanted = self.fragments[first : first + request.count]
-        sizes = wanted.sizes_bytes.astype(np.int64)
-        return Consignment(self._fd, wanted.offsets_bytes, sizes, 0, lambda sent, error: None)
-
-    def requests(self) -> list[tuple[FragmentsRequest, Fragments]]:
-        """Everything, in requests of at most a MiB."""
-        most, found = REQUEST_MAX_SIZE_BYTES // FRAGMENT_SIZE_BYTES, []
-        for piece, count in enumerate(self.root.fragment_counts.tolist()):
-            start = int(self.root.first_fragments[piece])
-            for first in range(0, count, most):
-                size = min(most, count - first)
-                wanted = self.fragments[start + first : start + first + size]
-                found.append((FragmentsRequest(self.root.image_id, piece, first, size), wanted))
-        return found
-
-
-async def serve(folder: Path, pipe: Connection) -> Outcome:
-    identity, warehouse = load_identity(state_dir(folder, 0)), OneFile(folder)
-    network = PeerNetwork(identity, listen=["127.0.0.1:0"], warehouse=warehouse, on_event=lambda event: None)
-    await network.start()
-    started_s, cpu_s = time.perf_counter(), time.process_time()
-    pipe.send((identity.node, network.listening))
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
-    await stop.wait()
-    await network.close()
-    return outcome_since(started_s, cpu_s)
-
-
-async def pull(folder: Path, node: NodeId, addresses: tuple[str, ...]) -> Outcome:
-    warehouse, up = OneFile(folder), asyncio.Event()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, PeerUp):
-            up.set()
-
-    identity = load_identity(state_dir(folder, 1))
-    network = PeerNetwork(identity, listen=["127.0.0.1:0"], warehouse=warehouse, on_event=on_event)
-    await network.start()
-    requests = iter(warehouse.requests())
-    fd = os.open(folder / "sink", os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    started_s, cpu_s = time.perf_counter(), time.process_time()
-    os.truncate(fd, warehouse.root.virtual_size_bytes)
-    network.dial(node, addresses)
-    await up.wait()
-
-    async def ask() -> None:
-        for request, fragments in requests:
-            await network.fetch(node, request, Landing(fd, fragments))
-
-    await asyncio.gather(*(ask() for _ in range(IN_FLIGHT_COUNT)))
-    outcome = outcome_since(started_s, cpu_s)
-    os.close(fd)
-    await network.close()
-    return outcome
-
-
-def server_process(folder: Path, pipe: Connection) -> None:
-    pipe.send(uvloop.run(serve(folder, pipe)))
-
-
-def client_process(folder: Path, node: NodeId, addresses: tuple[str, ...], pipe: Connection) -> None:
-    pipe.send(uvloop.run(pull(folder, node, addresses)))
-
-
-def run_ours(folder: Path) -> tuple[Outcome, Outcome]:
-    """The client's and the server's outcome."""
-    spawn = multiprocessing.get_context("spawn")
-    server_pipe, theirs = spawn.Pipe()
-    server = spawn.Process(target=server_process, args=(folder, theirs), daemon=True)
-    server.start()
-    node, addresses = server_pipe.recv()
-    client_pipe, theirs = spawn.Pipe()
-    client = spawn.Process(target=client_process, args=(folder, node, addresses, theirs), daemon=True)
-    client.start()
-    pulled: Outcome = client_pipe.recv()
-    server_pipe.send("stop")
-    served: Outcome = server_pipe.recv()
-    client.join()
-    server.join()
-    return pulled, served
-
-
-NGINX = """daemon off; master_process off; pid {d}/nginx.pid; error_log {d}/error.log; events {{}}
-http {{ access_log off; sendfile on; client_body_temp_path {d}; proxy_temp_path {d}; fastcgi_temp_path {d};
-  uwsgi_temp_path {d}; scgi_temp_path {d}; server {{ listen 127.0.0.1:{p} ssl; root {d}; ssl_protocols TLSv1.3;
-  ssl_verify_client on; ssl_client_certificate {d}/cert.pem; ssl_certificate {d}/cert.pem;
-    ssl_certificate_key {d}/key.pem; }} }}
-"""
-
-
-def run_nginx(folder: Path) -> tuple[Outcome, Outcome]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    (folder / "nginx.conf").write_text(NGINX.format(d=folder, p=port))
-    nginx = subprocess.Popen(["nginx", "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"])
-    while socket.socket().connect_ex(("127.0.0.1", port)) and nginx.poll() is None:
-        time.sleep(0.01)  # nginx in the foreground has no other way to say that it listens
-    tls = ["--tlsv1.3", "--cacert", f"{folder}/cert.pem", "--cert", f"{folder}/cert.pem", "--key", f"{folder}/key.pem"]
-    started = time.perf_counter()
-    curl = subprocess.Popen(["curl", "-4sSf", *tls, "-o", f"{folder}/sink", f"https://localhost:{port}/source"])
-    _, status, client = os.wait4(curl.pid, 0)
-    seconds = time.perf_counter() - started
-    nginx.terminate()
-    _, _, server = os.wait4(nginx.pid, 0)
-    if status:
-        raise RuntimeError("curl failed")
-    return (
-        Outcome(seconds, client.ru_utime + client.ru_stime, client.ru_maxrss / 1024),
-        Outcome(seconds, server.ru_utime + server.ru_stime, server.ru_maxrss / 1024),
-    )
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size-gib", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", help="where the files go (removed at the end)")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.directory) as name:
-        folder = Path(name)
-        make_cluster(folder, 2)
-        make_certificate(folder)
-        make_source(folder, int(args.size_gib * GIB))
-        size_bytes = (folder / "source").stat().st_size
-        runs: dict[str, list[tuple[Outcome, Outcome]]] = {"enticed": [], "nginx + curl": []}
-        for _ in range(args.rounds):
-            for who, run in (("enticed", run_ours), ("nginx + curl", run_nginx)):
-                runs[who].append(run(folder))
-                subprocess.run(["cmp", folder / "source", folder / "sink"], check=True)
-                (folder / "sink").unlink()
-                os.sync()
-        rates = {}
-        for who, outcomes in runs.items():
-            rates[who] = statistics.median(size_bytes / 1e6 / client.seconds for client, _ in outcomes)
-            cpu = statistics.median(client.cpu_s + server.cpu_s for client, server in outcomes) * GIB / size_bytes
-            memory = max(one.resident_mib for pair in outcomes for one in pair)
-            print(
-                f"{who:14} {rates[who]:6.0f} MB/s  {cpu:5.2f} CPU s/GiB (both ends)  {memory:4.0f} MiB resident at most"
-            )
-        print(f"ratio {rates['enticed'] / rates['nginx + curl']:.2f} (wanted: {TARGET_RATIO} or more)")
+    arguments = parser.parse_args()
+    size_bytes = int(arguments.size_gib * GIB)
+    ours: list[Outcome] = []
+    theirs: list[Outcome] = []
+    with Testbed() as testbed:
+        disk = testbed.directory / "disk.raw"
+        scatter(disk, size_bytes, size_bytes, seed=1)
+        publisher, (host,) = testbed.found(), testbed.join()
+        publisher.json("publish", disk, "bench:1")
+        other = NginxCurl(testbed.directory)
+        for _ in range(arguments.rounds):
+            os.sync()  # nobody pays for what was written before
+            ours.append(run_ours(publisher, host, disk))
+            os.sync()
+            theirs.append(run_nginx(other, testbed.directory))
+    ratios = {}
+    for what in ("written", "durable"):
+        rates = []
+        for who, outcomes in (("enticed", ours), ("nginx + curl", theirs)):
+            rates.append(statistics.median(size_bytes / getattr(one, f"{what}_s") / 1e6 for one in outcomes))
+            cpu = statistics.median(one.cpu_s for one in outcomes) * GIB / size_bytes
+            print(f"{what:8}  {who:13} {rates[-1]:6.0f} MB/s, {cpu:5.2f} CPU s/GiB, both ends")
+        ratios[what] = rates[0] / rates[1]
+    print(f"ratio     {ratios['written']:.2f} written, {ratios['durable']:.2f} durable; the target is {TARGET_RATIO}")
+    return 0 if ratios["written"] >= TARGET_RATIO else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

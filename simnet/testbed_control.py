@@ -7,11 +7,14 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 TIMEOUT_S = 60.0
+ENDED = ("ready", "failed", "cancelled")
 EVENT_LINE_MAX_SIZE_BYTES = 1 << 20
 
 
@@ -35,6 +38,16 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def _orders(stream: http.client.HTTPResponse, timeout_s: float) -> Iterator[dict[str, Any]]:
+    until = time.monotonic() + timeout_s
+    while line := stream.readline(EVENT_LINE_MAX_SIZE_BYTES):
+        if line.startswith(b"data:"):
+            order: dict[str, Any] = json.loads(line[5:])
+            yield order
+        if time.monotonic() >= until:
+            raise TimeoutError(f"no such event within {timeout_s:g} s")
+
+
 class Control:
     """One daemon's control API, a connection for each request. `OSError` where no daemon answers."""
 
@@ -54,30 +67,25 @@ class Control:
     def order(self, key: str) -> dict[str, Any]:
         return self.get(f"/v1/orders/{quote(key)}")
 
-    def watch(self, key: str, timeout_s: float = TIMEOUT_S) -> Iterator[dict[str, Any]]:
-        """The order as it is now, and then whenever it changes; `TimeoutError` when `timeout_s` have passed."""
-        until = time.monotonic() + timeout_s
+    @contextmanager
+    def events(self, key: str, timeout_s: float = TIMEOUT_S) -> Iterator[Iterator[dict[str, Any]]]:
+        """The order whenever it changes from now on; `TimeoutError` when `timeout_s` have passed."""
         connection = _Connection(self.path, timeout_s)
         try:
             connection.request("GET", f"/v1/events?key={quote(key)}")
-            events = self._answer(connection)
-            events.readline(EVENT_LINE_MAX_SIZE_BYTES)  # ": listening": from now on nothing is missed
-            yield self.order(key)
-            while line := events.readline(EVENT_LINE_MAX_SIZE_BYTES):
-                if line.startswith(b"data:"):
-                    order: dict[str, Any] = json.loads(line[5:])
-                    yield order
-                if time.monotonic() >= until:
-                    raise TimeoutError(f"order {key} took longer than {timeout_s:g} s")
+            stream = self._answer(connection)
+            stream.readline(EVENT_LINE_MAX_SIZE_BYTES)  # ": listening": from now on nothing is missed
+            yield _orders(stream, timeout_s)
         finally:
             connection.close()
 
     def wait_for_order(self, key: str, *states: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         """The order, once it is in one of `states` (none given: once it has ended)."""
-        wanted = states or ("ready", "failed", "cancelled")
-        for order in self.watch(key, timeout_s):
-            if order["state"] in wanted:
-                return order
+        wanted = states or ENDED
+        with self.events(key, timeout_s) as changes:
+            for order in chain([self.order(key)], changes):
+                if order["state"] in wanted:
+                    return order
         raise TimeoutError(f"the daemon went away while order {key} was waited for")
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
