@@ -54,8 +54,8 @@ def main() -> int:
         other = NginxCurl(testbed.directory).fetch("disk.raw", *sinks)
     moved_gib = arguments.hosts * size_bytes / 2**30
     print(
-        f"enticed       {copies:.2f} copies left the publisher, {seconds:.1f} s, {sum(taken) / moved_gib:.2f} CPU s/GiB, "
-        f"{peak_mib:.0f} MiB resident; the target is {TARGET_COPIES} copies"
+        f"enticed       {copies:.2f} copies left the publisher, {seconds:.1f} s, "
+        f"{sum(taken) / moved_gib:.2f} CPU s/GiB, {peak_mib:.0f} MiB resident; the target is {TARGET_COPIES} copies"
     )
     print(
         f"nginx + curl  {arguments.hosts:.2f} copies left the server, {other.seconds:.1f} s, "
