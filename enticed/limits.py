@@ -9,11 +9,19 @@ from protocol.limits import KIB, MIB
 LISTEN_BACKLOG_COUNT = 1024
 HANDSHAKES_MAX_COUNT = 64
 """Handshakes of strangers at once; beyond them the kernel's backlog waits."""
+HANDSHAKES_PER_SOURCE_MAX_COUNT = 32
+"""Of one address, so that no single stranger can have all places."""
+HANDSHAKE_GRACE_S = 0.5
+"""A handshake that has taken longer gives its place to who comes when all are taken."""
 SESSIONS_MAX_COUNT = 256
 """Control connections; a goodbye is all that a peer beyond them gets."""
 CONTROL_READ_SIZE_BYTES = 64 * KIB
 CONTROL_READS_PER_TURN = 16
 """What one busy peer may have read before the event loop looks at the others."""
+CONTROL_MESSAGES_PER_S = 2000
+"""What one peer may say; who says more is read no faster. A pull at 1 GB/s tells of 1,000 pieces a second."""
+CONTROL_MESSAGES_AT_ONCE_COUNT = 4000
+"""After a silence: enough for the subscriptions of thousands of orders."""
 CONTROL_QUEUE_MAX_SIZE_BYTES = 1 * MIB
 """A peer that has so much of ours unread does not read."""
 BULK_DIALLED_MAX_COUNT = 64

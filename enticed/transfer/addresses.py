@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from protocol.addresses import join_address, split_address
 from protocol.errors import MalformedError
 
 IpNetwork = IPv4Network | IPv6Network
@@ -19,21 +20,9 @@ class HostPort:
 
     @classmethod
     def parse(cls, text: str) -> HostPort:
-        """`MalformedError` for anything but a numeric address and a port of 0 to 65535."""
-        host, separator, port = text.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host, family = host[1:-1], 6
-        else:
-            family = 4
-        if not separator or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
-            raise MalformedError(f"not an address with a port: {text!r}")
-        try:
-            ip = ip_address(host)
-        except ValueError as error:
-            raise MalformedError(f"not a numeric address: {text!r}") from error
-        if ip.version != family or (isinstance(ip, IPv6Address) and ip.scope_id):
-            raise MalformedError(f"not an address: {text!r}")
-        return cls(ip, int(port))
+        """`MalformedError` for anything but a numeric address in its usual spelling and a port of 0 to 65535."""
+        host, port = split_address(text, any_port=True)
+        return cls(ip_address(host), port)
 
     @classmethod
     def of(cls, sockaddr: tuple[object, ...]) -> HostPort:
@@ -49,7 +38,7 @@ class HostPort:
         return str(self.ip), self.port
 
     def __str__(self) -> str:
-        return f"{self.ip}:{self.port}" if self.ip.version == 4 else f"[{self.ip}]:{self.port}"
+        return join_address(*self.sockaddr)
 
 
 def dialable(addresses: Iterable[str], networks: Sequence[IpNetwork]) -> tuple[HostPort, ...]:

@@ -13,7 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from enticed.limits import CONTROL_QUEUE_MAX_SIZE_BYTES, CONTROL_READ_SIZE_BYTES, CONTROL_READS_PER_TURN
+from enticed.limits import (
+    CONTROL_MESSAGES_AT_ONCE_COUNT,
+    CONTROL_MESSAGES_PER_S,
+    CONTROL_QUEUE_MAX_SIZE_BYTES,
+    CONTROL_READ_SIZE_BYTES,
+    CONTROL_READS_PER_TURN,
+)
 from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.ports import Said, Timing
 from enticed.transfer.tls import Secured, fault_of
@@ -57,6 +63,10 @@ class ControlConnection:
         self._out = bytearray()
         self._writing = False
         self._heard_s = time.monotonic()
+        self._may_say = float(CONTROL_MESSAGES_AT_ONCE_COUNT)
+        """Messages that the peer may still say at once; below zero, it is not read."""
+        self._counted_s = self._heard_s
+        self._pause: asyncio.TimerHandle | None = None
         self._pinged_s: float | None = None
         """When a ping was sent that no pong has answered."""
         self._pings = 0
@@ -128,7 +138,7 @@ class ControlConnection:
 
     def _on_readable(self) -> None:
         for _ in range(CONTROL_READS_PER_TURN):
-            if self.closed.done():
+            if self.closed.done() or self._pause is not None:
                 return
             try:
                 data = self._sock.recv(CONTROL_READ_SIZE_BYTES)
@@ -151,6 +161,21 @@ class ControlConnection:
     def _on_writable(self) -> None:
         self._flush()
         self._on_readable()  # reading may have waited for this, too: TLS has messages of its own
+
+    def _count(self, messages: int) -> None:
+        """Read no more for a while from a peer that floods: TCP then keeps what it says on its own side."""
+        now = time.monotonic()
+        earned = CONTROL_MESSAGES_PER_S * (now - self._counted_s)
+        self._may_say = min(CONTROL_MESSAGES_AT_ONCE_COUNT, self._may_say + earned) - messages
+        self._counted_s = now
+        if self._may_say < 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._pause = self._loop.call_later(-self._may_say / CONTROL_MESSAGES_PER_S, self._read_on)
+
+    def _read_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        self._on_readable()
 
     def _queue(self, frame: bytes) -> None:
         self._out += frame
@@ -180,7 +205,10 @@ class ControlConnection:
         self._loop.remove_writer(self._sock.fileno())
         if self._why is not None:
             # The peer hears the goodbye and closes; closing first could reset the connection before it has read it.
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            try:
+                socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            except OSError:
+                self._close_socket()  # the peer has not waited for it
 
     # --- the session ---
 
@@ -192,6 +220,7 @@ class ControlConnection:
             return
         if messages:
             self._heard_s = time.monotonic()
+            self._count(len(messages))
         for message in messages:
             if isinstance(message, Hello):
                 self._arm(self._heard_s + self._timing.ping_after_s)
@@ -245,8 +274,9 @@ class ControlConnection:
     def _close_socket(self) -> None:
         if self.closed.done():
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()

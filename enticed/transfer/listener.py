@@ -8,8 +8,9 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from enticed.limits import ACCEPT_PAUSE_S, HANDSHAKES_MAX_COUNT, LISTEN_BACKLOG_COUNT
+from enticed.limits import ACCEPT_PAUSE_S, LISTEN_BACKLOG_COUNT
 from enticed.transfer.addresses import HostPort
+from enticed.transfer.anteroom import Anteroom
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, LocalError
@@ -25,7 +26,7 @@ class Listener:
         self._on_secured = on_secured
         self._sockets: list[socket.socket] = []
         self._tasks = Tasks()
-        self._places = asyncio.Semaphore(HANDSHAKES_MAX_COUNT)
+        self._anteroom = Anteroom()
 
     @property
     def addresses(self) -> tuple[HostPort, ...]:
@@ -55,16 +56,20 @@ class Listener:
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._places.acquire()
+            await self._anteroom.room()
             try:
                 sock, sockaddr = await loop.sock_accept(listening)
             except OSError as error:
                 # A connection that is gone again, or no descriptor or memory left: others may still come.
-                self._places.release()
                 log.warning("a connection cannot be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
-            task = self._tasks.spawn(self._welcome(sock, HostPort.of(sockaddr)), "handshake")
+            address = HostPort.of(sockaddr)
+            if not self._anteroom.may_enter(address.ip):
+                sock.close()
+                continue
+            task = self._tasks.spawn(self._welcome(sock, address), "handshake")
+            self._anteroom.enter(address.ip, task)
             # For a task that is cancelled before its first step; in any other the socket has been taken over.
             task.add_done_callback(partial(_close, sock))
 
@@ -74,8 +79,6 @@ class Listener:
         except EnticedError as error:
             log.info("handshake with %s: %s", address, error)
             return
-        finally:
-            self._places.release()
         self._on_secured(secured)
 
 

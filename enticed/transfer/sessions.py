@@ -16,6 +16,7 @@ from enticed.transfer.tasks import Tasks
 from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId
+from protocol.limits import ADDRESSES_MAX_COUNT
 from protocol.messages import ALPN_CONTROL, Hello
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ class Sessions:
         addresses = self._dialable(connection.hello.addresses)
         if connection.dialler == self._node:
             addresses = tuple(dict.fromkeys((connection.address, *addresses)))
-        self._events.up(connection, addresses)
+        self._events.up(connection, addresses[:ADDRESSES_MAX_COUNT])  # others are told of them in messages
 
     def _heard(self, connection: ControlConnection, message: Said) -> None:
         if self.connection(connection.node) is connection:

@@ -1,0 +1,101 @@
+"""One member, or a stranger, who does far too much of something: others are served all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+
+from enticed.identity.host import HostIdentity
+from enticed.identity.tls import client_context
+from enticed.limits import HANDSHAKE_GRACE_S, HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT
+from enticed.transfer import control
+from enticed.transfer.addresses import HostPort
+from enticed.transfer.ports import Heard, PeerUp
+from protocol.framing import encode_frame
+from protocol.identifiers import ImageId
+from protocol.limits import ADDRESSES_MAX_COUNT
+from protocol.messages import ALPN_CONTROL, CONTROL, Hello, Subscribe, Unsubscribe
+from tests.transfer.hosts import QUICK, host, run
+from tests.transfer.rogue import connect
+
+Cluster = list[HostIdentity]
+IMAGE = ImageId(bytes(32))
+QUICK_BUT_PATIENT = replace(QUICK, handshake_s=5.0)
+
+
+def silent_strangers(address: str, count: int) -> list[socket.socket]:
+    return [socket.create_connection(HostPort.parse(address).sockaddr, timeout=10) for _ in range(count)]
+
+
+def test_one_address_full_of_strangers_keeps_no_other_out(cluster: Cluster) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0], timing=QUICK_BUT_PATIENT) as a:
+            address = a.network.listening[0]
+            strangers = await asyncio.to_thread(silent_strangers, address, HANDSHAKES_MAX_COUNT)
+            for stranger in strangers[HANDSHAKES_PER_SOURCE_MAX_COUNT:]:
+                assert await asyncio.to_thread(stranger.recv, 1) == b""
+            plain = socket.create_connection(HostPort.parse(address).sockaddr, 10, source_address=("127.0.0.2", 0))
+            wrap = client_context(cluster[1], [ALPN_CONTROL]).wrap_socket
+            with await asyncio.to_thread(wrap, plain) as member:
+                assert member.selected_alpn_protocol() == ALPN_CONTROL
+            for stranger in strangers:
+                stranger.close()
+
+    run(scenario())
+
+
+def test_who_is_slow_gives_way_to_a_member(cluster: Cluster) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with host(cluster[0], timing=QUICK_BUT_PATIENT) as a, host(cluster[1]) as b:
+            address = a.network.listening[0]
+            strangers = await asyncio.to_thread(silent_strangers, address, HANDSHAKES_PER_SOURCE_MAX_COUNT)
+            grace_over = loop.create_future()
+            loop.call_later(HANDSHAKE_GRACE_S, grace_over.set_result, None)
+            await grace_over
+            started_s = loop.time()
+            await b.meet(a)
+            assert loop.time() - started_s < QUICK_BUT_PATIENT.handshake_s / 2
+            assert await asyncio.to_thread(strangers[0].recv, 1) == b""  # the oldest has had its time
+            for stranger in strangers:
+                stranger.close()
+
+    run(scenario())
+
+
+def test_a_member_that_says_too_much_is_read_no_faster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 1000)
+    monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with host(cluster[0]) as a:
+            with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL) as sock:
+                sock.sendall(encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))))
+                await a.told.wait(PeerUp, cluster[1].node)
+                started_s = loop.time()
+                flood = encode_frame(CONTROL.encode(Unsubscribe(IMAGE))) * 1500
+                last = encode_frame(CONTROL.encode(Subscribe(IMAGE)))
+                sending = threading.Thread(target=sock.sendall, args=(flood + last,))
+                sending.start()
+                heard = await a.told.wait(Heard, cluster[1].node, 1501)
+                assert isinstance(heard.message, Subscribe)  # nothing is lost, in its order
+                assert loop.time() - started_s > 1.0
+                sending.join()
+
+    run(scenario())
+
+
+def test_a_member_with_too_many_addresses_can_still_be_told_of(cluster: Cluster) -> None:
+    async def scenario() -> None:
+        advertised = tuple(f"10.9.9.{n}:1" for n in range(ADDRESSES_MAX_COUNT))
+        async with host(cluster[0]) as a, host(cluster[1], advertise=advertised) as b:
+            a.network.dial(b.node, b.network.listening)  # at a fifth address
+            up = await a.told.wait(PeerUp, b.node)
+            assert up.addresses == (*b.network.listening, *advertised[:-1])
+
+    run(scenario())
