@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from protocol.addresses import split_address
 from protocol.errors import LocalError, MalformedError
 from protocol.limits import GIB
-from protocol.token import split_address
 
 DEFAULT_PORT = 7400
-DEFAULT_LISTEN = f"[::]:{DEFAULT_PORT}"
+DEFAULT_LISTEN = f"0.0.0.0:{DEFAULT_PORT}"
 DEFAULT_SOCKET = Path("/run/enticed/entice.sock")
 STATE_CONFIG = "enticed.toml"
 
@@ -83,18 +83,11 @@ def remember_listen(state_dir: Path, listen: str | None) -> None:
 def api_address(config: Config, is_founder: bool) -> tuple[str, int] | None:
     """Where the HTTPS API listens, if anywhere."""
     if config.api_listen:
-        return split_listen(config.api_listen)
+        return split_address(config.api_listen, any_port=True)
     if config.api_listen == "" or not is_founder:
         return None
-    host, port = split_listen(config.listen[0])
+    host, port = split_address(config.listen[0], any_port=True)
     return host, port + 1 if port else 0
-
-
-def split_listen(address: str) -> tuple[str, int]:
-    """Host and port of an address to listen on; port 0 means any. `MalformedError` for anything else."""
-    if address.endswith(":0"):
-        return split_address(f"{address[:-1]}1")[0], 0
-    return split_address(address)
 
 
 def _with_values(config: Config, values: dict[str, Any]) -> Config:
@@ -117,7 +110,7 @@ def _address(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{key}: an address is a string like '10.0.0.1:{DEFAULT_PORT}'")
     try:
-        split_listen(value)
+        split_address(value, any_port=True)
     except MalformedError as error:
         raise ValueError(f"{key}: {error}") from error
     return value

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from enticed.config import Config, api_address, split_listen
+from enticed.config import Config, api_address
 from enticed.control.server import ControlServer
 from enticed.core import events as ev
 from enticed.core.host import Host
@@ -35,7 +35,7 @@ from enticed.engine.switchboard import Switchboard
 from enticed.engine.threads import StoreThreads
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.gateway.server import ApiServer
-from enticed.host_address import join_address, own_address
+from enticed.host_address import own_address
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, is_founder, load_identity
 from enticed.identity.publisher import load_publisher
@@ -45,6 +45,7 @@ from enticed.overlay.udp import UdpOverlay
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
+from protocol.addresses import join_address, split_address
 from protocol.errors import EnticedError, LocalError
 
 log = logging.getLogger("enticed")
@@ -102,7 +103,7 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     switchboard = Switchboard()
     network = owned(_network(config, identity, warehouse, switchboard, clock))
     await network.start()
-    overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads))))
+    overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
     purchasing = owned(Purchasing(driver, network, stockroom, trusted))
     discovery = owned(Discovery(driver, overlay, zone, rack))
@@ -110,7 +111,6 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
     me = ev.Contact(identity.node, network.advertised, zone, rack)
     planning = Planning(driver, store, threads, purchasing, discovery, network, me)
-    switchboard.connect(purchasing.network_event, planning.network_event)
 
     # People and clouds.
     lag = LagMeter()
@@ -128,6 +128,7 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     owned(Tasks()).spawn(lag.run(), "lag meter")
     ledger.start()
     _take_up(driver, store)
+    switchboard.connect(purchasing.network_event, planning.network_event)  # peers learn what is here, not that nothing is
     discovery.start()
     naming.start()
     return engine
@@ -162,7 +163,9 @@ def _network(
     )
 
 
-def _overlay(config: Config, identity: HostIdentity, network: PeerNetwork, memory: StoredAddresses) -> UdpOverlay:
+def _overlay(
+    config: Config, identity: HostIdentity, network: PeerNetwork, memory: StoredAddresses, clock: SteadyClock
+) -> UdpOverlay:
     return UdpOverlay(
         identity,
         listen=network.listening,
@@ -170,6 +173,7 @@ def _overlay(config: Config, identity: HostIdentity, network: PeerNetwork, memor
         bootstrap=(*config.bootstrap, *identity.bootstrap),
         memory=memory,
         dial_networks=config.dial_networks,
+        clock=clock,
     )
 
 
@@ -201,7 +205,7 @@ async def _start_api(
     except OSError as error:
         raise LocalError(f"cannot listen on {host} port {port} for the API: {error.strerror}") from error
     stack.push_async_callback(api.close)
-    return tuple(join_address(split_listen(one)[0], api.port) for one in network.advertised)
+    return tuple(join_address(split_address(one)[0], api.port) for one in network.advertised)
 
 
 async def _feed_watchdog(notifier: Notifier, engine: DaemonEngine) -> None:
@@ -220,14 +224,19 @@ def _advertised(config: Config) -> tuple[str, ...]:
     """
     if config.advertise:
         return config.advertise
-    if not any(ip_address(split_listen(one)[0]).is_unspecified for one in config.listen):
-        return ()
-    own = [(own_address(family), family) for family in (socket.AF_INET, socket.AF_INET6)]
-    ports = {split_listen(one)[1] for one in config.listen}
-    addresses = tuple(join_address(address, port) for address, _ in own if address for port in ports)
-    if not addresses:
-        raise LocalError("`listen` is a wildcard and this host has no route: set `advertise` to what others dial")
-    return addresses
+    addresses: list[str] = []
+    for listen in config.listen:
+        host, port = split_address(listen, any_port=True)
+        if ip_address(host).is_unspecified:
+            own = own_address(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            if own is None:
+                raise LocalError(
+                    f"{listen} is a wildcard and this host has no route: set `advertise` for others to dial"
+                )
+            host = own
+        addresses.append(join_address(host, port))
+    # A port that the system chooses is known only to the listener, who then tells what it listens on.
+    return () if any(address.endswith(":0") for address in addresses) else tuple(addresses)
 
 
 def _report(what: str, error: EnticedError) -> None:

@@ -1,4 +1,4 @@
-"""Addresses of this host, and how they are written."""
+"""The address of this host."""
 
 import socket
 
@@ -15,8 +15,3 @@ def own_address(family: socket.AddressFamily) -> str | None:
             return None
         address: str = probe.getsockname()[0]
         return address
-
-
-def join_address(host: str, port: int) -> str:
-    """`host:port`, or `[v6]:port`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

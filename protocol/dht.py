@@ -12,6 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated
 
+from protocol.addresses import join_address, split_address
 from protocol.codec import U32, Between, Vocabulary
 from protocol.datagram import PAYLOAD_MAX_SIZE_BYTES
 from protocol.errors import MalformedError
@@ -22,7 +23,6 @@ from protocol.limits import (
     PROVIDER_RECORD_MAX_SIZE_BYTES,
     PROVIDERS_MAX_COUNT,
 )
-from protocol.token import split_address
 
 _CONTACT_EXTRA_SIZE_BYTES = 1 + 2 + 20 + 2
 _BYTES_EXTRA_SIZE_BYTES = 3
@@ -223,5 +223,4 @@ def read_endpoint(text: str) -> bytes:
 
 def endpoint_text(endpoint: bytes) -> str:
     """The inverse of `read_endpoint`."""
-    host, port = unpack_endpoint(endpoint)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_address(*unpack_endpoint(endpoint))

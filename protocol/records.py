@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import ip_address
 from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from protocol.addresses import check_dialable
 from protocol.codec import U64, Between, pack_record, unpack_record
 from protocol.errors import CorruptError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
 from protocol.limits import ADDRESSES_MAX_COUNT, PROVIDER_RECORD_MAX_SIZE_BYTES
 from protocol.messages import Address
-from protocol.token import split_address
 
 _SIGNATURE_SIZE_BYTES = 64
 _DOMAIN = b"enticed provider record v1\x00"
@@ -76,7 +75,7 @@ def seal_provider(record: ProviderRecord, sign: Callable[[bytes], bytes]) -> byt
         raise LocalError("a provider record under another host's id")
     try:
         for address in record.addresses:
-            check_address(address)
+            check_dialable(address)
     except MalformedError as error:
         raise LocalError(f"not announceable: {error}") from error
     signed = pack_record(
@@ -105,7 +104,7 @@ def open_provider(data: bytes) -> ProviderRecord:
     # The key stands in the signed bytes themselves, so they are parsed first, by the strict codec.
     body = unpack_record(_Signed, signed)
     for address in body.addresses:
-        check_address(address)
+        check_dialable(address)
     try:
         Ed25519PublicKey.from_public_bytes(body.node_key).verify(signature, _DOMAIN + signed)
     except (InvalidSignature, ValueError) as error:
@@ -121,11 +120,3 @@ def open_provider(data: bytes) -> ProviderRecord:
         body.sequence,
         body.expires_at,
     )
-
-
-def check_address(text: str) -> None:
-    """`MalformedError` unless this is a numeric `host:port` or `[v6]:port` in its one spelling that can be dialled."""
-    host, _ = split_address(text)
-    ip = ip_address(host)
-    if ip.is_unspecified or ip.is_multicast:
-        raise MalformedError("an address that nobody can dial")

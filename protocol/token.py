@@ -7,18 +7,17 @@ founding host finds its record of the token without being told the secret's byte
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 
+from protocol.addresses import split_address
 from protocol.errors import MalformedError
 from protocol.limits import TOKEN_ID_SIZE_BYTES, TOKEN_MAX_CHARS, TOKEN_SECRET_SIZE_BYTES
 
 PREFIX = "ENT1"
 AUTHORITY_HASH_SIZE_BYTES = 32
 _FIELDS = re.compile(r"ENT1\.(\S+)\.([0-9a-f]{64})\.([0-9a-f]{16})\.([A-Za-z0-9_-]{32})")
-_ADDRESS = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+)):(0|[1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +58,6 @@ def parse_token(text: str) -> JoinToken:
     address, hash_hex, id_hex, secret = fields.groups()
     split_address(address)
     return JoinToken(address, bytes.fromhex(hash_hex), bytes.fromhex(id_hex), urlsafe_b64decode(secret))
-
-
-def split_address(address: str, any_port: bool = False) -> tuple[str, int]:
-    """Host and port of a numeric `host:port` or `[v6]:port` in its one spelling; `MalformedError` for any other.
-
-    any_port: port 0 is allowed too, by which a listener leaves the choice to the system.
-    """
-    fields = _ADDRESS.fullmatch(address)
-    if fields is None:
-        raise MalformedError("an address is host:port or [v6]:port, numeric")
-    v6, v4, port = fields.groups()
-    try:
-        host = ipaddress.IPv6Address(v6) if v6 else ipaddress.IPv4Address(v4)
-    except ValueError as error:
-        raise MalformedError("not an IP address") from error
-    if str(host) != (v6 or v4) or int(port) > 65535 or (int(port) == 0 and not any_port):
-        raise MalformedError("an address that is not in its usual spelling, or whose port is none")
-    return str(host), int(port)
 
 
 assert TOKEN_ID_SIZE_BYTES * 2 == 16

@@ -27,7 +27,9 @@ def _host_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--rack", default="", metavar="R", help="Where in the zone: hosts of one rack are near each other."
         ),
-        click.option("--listen", metavar="ADDR:PORT", help="Where other hosts reach this one.  [default: [::]:7400]"),
+        click.option(
+            "--listen", metavar="ADDR:PORT", help="Where other hosts reach this one.  [default: 0.0.0.0:7400]"
+        ),
         click.option(
             "--state",
             "state_dir",
@@ -137,13 +139,13 @@ def token(ctx: click.Context, uses: int, ttl_s: float) -> None:
 
 def _check_host(listen: str | None, rack: str, zone: str) -> None:
     """Refuse what is wrong before anything is made."""
-    from enticed.config import split_listen
     from enticed.identity.host import check_labels
+    from protocol.addresses import split_address
     from protocol.errors import LocalError, MalformedError
 
     try:
         if listen is not None:
-            split_listen(listen)
+            split_address(listen, any_port=True)
     except MalformedError as error:
         raise Failed(Exit.USAGE, f"--listen {listen}: {error}") from error
     try:

@@ -16,13 +16,14 @@ from pathlib import Path
 from enticed.identity.exchange import Answer, Exchange
 from enticed.identity.host import HostIdentity, HostKeys, check_labels, identity_files, load_identity, new_identity
 from enticed.limits import JOIN_TIMEOUT_S
+from protocol.addresses import split_address
 from protocol.codec import pack_record, unpack_record
 from protocol.credentials import Role, load_authority, verify_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError, MalformedError, RemoteError
 from protocol.identifiers import NodeId
 from protocol.limits import CLOCK_SKEW_MAX_S
-from protocol.token import JoinToken, authority_hash, parse_token, split_address
+from protocol.token import JoinToken, authority_hash, parse_token
 from protocol.trust import TrustBundle, open_trust
 
 

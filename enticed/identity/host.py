@@ -30,12 +30,12 @@ from enticed.limits import (
     CERTIFICATE_LIFETIME_S,
     KEY_FILE_MAX_SIZE_BYTES,
 )
+from protocol.addresses import split_address
 from protocol.credentials import NodeCredential, parse_label, read_certificate, verify_certificate
 from protocol.enrolment import node_credential, sign_authority, sign_certificate
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError, MalformedError
 from protocol.identifiers import NodeId, NodeKey, Nonce, PublisherKey, SealingKey
 from protocol.limits import CLOCK_SKEW_MAX_S, TRUST_MAX_SIZE_BYTES
-from protocol.token import split_address
 from protocol.trust import TrustBundle, open_trust, seal_trust
 
 DIRECTORY = "identity"

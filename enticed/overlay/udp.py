@@ -22,13 +22,13 @@ from enticed.overlay.notary import HostNotary
 from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
 from enticed.overlay.port import AddressMemory, Found, Offer
 from enticed.overlay.sockets import UdpSockets
+from protocol.addresses import split_address
 from protocol.credentials import NodeCredential, Role, verify_certificate
 from protocol.datagram import Introduction, hello_key
 from protocol.dht import DHT, endpoint_text, read_endpoint, unpack_endpoint
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey
 from protocol.messages import PROTOCOL_VERSION
-from protocol.token import split_address
 
 log = logging.getLogger(__name__)
 

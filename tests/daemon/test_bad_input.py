@@ -72,7 +72,7 @@ def test_a_name_with_odd_characters(swarm: Testbed, disk: Path, name: str) -> No
 
 def test_a_qcow2_with_a_backing_file(swarm: Testbed, disk: Path) -> None:
     path = swarm.directory / "overlay.qcow2"
-    make = [need("qemu-img"), "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", path]
+    make: list[str | Path] = [need("qemu-img"), "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", path]
     subprocess.run(make, check=True)
     assert "backing file" in refused(swarm.founder, 1, "publish", path, "overlay:1")
 

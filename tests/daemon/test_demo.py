@@ -77,7 +77,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path, number: signa
 
 
 def test_the_demo_of_a_file_that_is_not_there(tmp_path: Path) -> None:
-    command = [*ENTICE, "demo", "--image", tmp_path / "nowhere.raw"]
+    command: list[str | Path] = [*ENTICE, "demo", "--image", tmp_path / "nowhere.raw"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1

@@ -28,7 +28,7 @@ TEXT_MAX_SIZE_BYTES = 1_000_000
 def tracked_files() -> list[Path]:
     """What git tracks; new files count from `git add` on."""
     # The tree may belong to another user than the one who runs the tests, as in a container: reading it is harmless.
-    command = [need("git"), "-c", "safe.directory=*", "ls-files", "-z", "--cached"]
+    command: list[str | Path] = [need("git"), "-c", "safe.directory=*", "ls-files", "-z", "--cached"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 

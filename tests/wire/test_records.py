@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.addresses import check_dialable
 from protocol.errors import CorruptError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, Nonce, SealingKey
 from protocol.limits import ADDRESSES_MAX_COUNT, PROVIDER_RECORD_MAX_SIZE_BYTES
 from protocol.records import (
     ProviderRecord,
     ProviderState,
-    check_address,
     open_provider,
     seal_provider,
 )
@@ -148,9 +148,9 @@ def test_what_nobody_would_accept_is_not_signed(change: dict[str, object]) -> No
 )
 def test_what_cannot_be_dialled_is_no_address(text: str) -> None:
     with pytest.raises(MalformedError):
-        check_address(text)
+        check_dialable(text)
 
 
 @given(ADDRESSES)
 def test_what_can_be_dialled_is_one(text: str) -> None:
-    check_address(text)
+    check_dialable(text)

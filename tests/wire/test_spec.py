@@ -120,7 +120,9 @@ def test_enumerations() -> None:
 
 
 def test_identifiers() -> None:
-    sizes = {kind.__name__: kind.size_bytes for kind in NAMED if issubclass(kind, Identifier)}
+    sizes = {
+        kind.__name__: kind.size_bytes for kind in NAMED if isinstance(kind, type) and issubclass(kind, Identifier)
+    }
     listed = {
         name: int(size)
         for names_, sizes_, _ in tables(section("Identifiers"), "identifier", "bytes", "what")

@@ -110,7 +110,7 @@ def datagrams() -> Iterator[tuple[str, str]]:
     assert b.is_proof(proof)
     yield "key of hellos", key.hex()
     yield "digest of A's introduction", of_a.digest().hex()
-    hellos = {
+    hellos: dict[str, Knock | Answer | Proof] = {
         "`Knock`": Knock(of_a, challenge),
         "`Answer`": Answer(of_b, challenge, cookie),
         "`Proof`": Proof(of_a, challenge, cookie, proof),

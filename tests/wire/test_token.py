@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.addresses import split_address
 from protocol.errors import MalformedError
 from protocol.limits import TOKEN_MAX_CHARS
-from protocol.token import JoinToken, authority_hash, format_token, parse_token, split_address
+from protocol.token import JoinToken, authority_hash, format_token, parse_token
 
 TOKEN = JoinToken("192.0.2.7:7443", b"\xab" * 32, b"\xcd" * 8, bytes(range(24)))
 TEXT = format_token(TOKEN)
