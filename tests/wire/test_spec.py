@@ -94,7 +94,7 @@ ROOTS = (
 )
 """What is packed as a record; all other records are fields of these or of messages."""
 MESSAGES = [kind for vocabulary in VOCABULARIES.values() for kind in vocabulary.messages.values()]
-NAMED = {found for kind in (*ROOTS, *MESSAGES) for found in named(kind)} | {datagram.Kind}
+NAMED: set[type[Any]] = {found for kind in (*ROOTS, *MESSAGES) for found in named(kind)} | {datagram.Kind}
 
 
 @pytest.mark.parametrize(("heading", "vocabulary"), VOCABULARIES.items(), ids=VOCABULARIES)
@@ -120,9 +120,7 @@ def test_enumerations() -> None:
 
 
 def test_identifiers() -> None:
-    sizes = {
-        kind.__name__: kind.size_bytes for kind in NAMED if isinstance(kind, type) and issubclass(kind, Identifier)
-    }
+    sizes = {kind.__name__: kind.size_bytes for kind in NAMED if issubclass(kind, Identifier)}
     listed = {
         name: int(size)
         for names_, sizes_, _ in tables(section("Identifiers"), "identifier", "bytes", "what")
