@@ -7,6 +7,7 @@ import logging
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from ipaddress import ip_address
@@ -61,10 +62,16 @@ PartT = TypeVar("PartT", bound=Part)
 async def run(config: Config, notifier: Notifier) -> None:
     """Run a daemon until SIGTERM or SIGINT. Raises `EnticedError` where it cannot start."""
     stop = asyncio.Event()
+    broken: list[Exception] = []
+
+    def give_up(error: Exception) -> None:
+        broken.append(error)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        engine = await start(config, stack)
+        engine = await start(config, stack, give_up)
         status = engine.status()
         log.info("node %s is ready, listening on %s", status.node, ", ".join(status.listen))
         notifier.ready(f"{status.images} images, listening on {', '.join(status.listen)}")
@@ -74,10 +81,14 @@ async def run(config: Config, notifier: Notifier) -> None:
         await feeding.close()
         log.info("stopping")
         notifier.stopping("leaving the swarm")
+    if broken:  # the service manager starts it again, from what is durable
+        raise LocalError(f"stopped because of a bug: {broken[0]!r}") from broken[0]
 
 
-async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
-    """Build and start every part; `stack` then owns them and takes them down when it is left."""
+async def start(
+    config: Config, stack: AsyncExitStack, on_broken: Callable[[Exception], None] | None = None
+) -> DaemonEngine:
+    """Build and start every part; `stack` owns them and takes them down. `on_broken`: as of `Driver`."""
     clock = SteadyClock()
     identity = load_identity(config.state_dir)
     identity.require_valid(clock())
@@ -93,7 +104,7 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
 
     # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
-    driver = Driver(Host(ev.Contact(identity.node, (), zone, rack), _dice()), clock)
+    driver = Driver(Host(ev.Contact(identity.node, (), zone, rack), _dice()), clock, on_broken)
     threads = owned(StoreThreads())
     stockroom = owned(Stockroom(driver, store, threads, trusted))
     ledger = owned(OrderLedger(driver, store, threads, partial(_report, "orders cannot be saved")))
@@ -128,7 +139,9 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     owned(Tasks()).spawn(lag.run(), "lag meter")
     ledger.start()
     _take_up(driver, store)
-    switchboard.connect(purchasing.network_event, planning.network_event)  # peers learn what is here, not that nothing is
+    # Only now, so that those who came early do not hear that nothing is here.
+    switchboard.connect(purchasing.network_event, planning.network_event)
+    stockroom.start()
     discovery.start()
     naming.start()
     return engine

@@ -169,6 +169,10 @@ BAR_INTERVAL_S = 0.25
 MANIFEST_TIMEOUT_S = 60.0
 """For root, statements and pages from one peer; then another is asked."""
 STORE_THREADS_COUNT = 6
+RECHECKS_MAX_COUNT = 1024
+"""Pieces in doubt, waiting to be read back."""
+RECHECK_REST_FACTOR = 3.0
+"""After reading one back, so many times as long as it took nothing is: a quarter of one thread at the most."""
 ANNOUNCED_TIMEOUT_S = 3.0
 """How long publishing waits until others know of it; it goes on being announced after that."""
 NAMES_RENEWAL_CHECK_S = 3600.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,8 +13,11 @@ from enticed.engine.driver import Driver
 from enticed.limits import ANNOUNCED_TIMEOUT_S
 from enticed.overlay.port import Found, Overlay, ProviderOffer
 from enticed.transfer.tasks import Tasks
+from protocol.errors import EnticedError
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.records import ProviderState
+
+log = logging.getLogger(__name__)
 
 
 async def told_others(overlay: Overlay, key: DiscoveryKey) -> None:
@@ -64,7 +68,12 @@ class Discovery:
         self._tasks.spawn(coroutine, name)
 
     async def _find(self, effect: ef.FindProviders) -> None:
-        self._driver.tell(ev.ProvidersFound(effect.image, await self.providers(effect)))
+        try:
+            providers = await self.providers(effect)
+        except EnticedError as error:
+            log.warning("nobody can be found: %s", error)
+            providers = ()  # an answer there must be, or nobody is looked for again
+        self._driver.tell(ev.ProvidersFound(effect.image, providers))
 
     def _announce(self, effect: ef.Announce) -> None:
         state = ProviderState.WHOLE if effect.whole else ProviderState.PARTIAL

@@ -70,10 +70,10 @@ class Parts:
 
 
 class DaemonEngine:
-    """`enticed.engine.port.Engine` for a running daemon."""
+    """`enticed.engine.port.Engine` for a running daemon; `parts` are for who looks inside."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self.parts = parts
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
         self._started_at = parts.clock()
@@ -81,71 +81,71 @@ class DaemonEngine:
     # --- publish ---
 
     async def publish(self, what: Publication, progressed: Progressed) -> Published:
-        return await self._parts.publishing.publish(what, progressed)
+        return await self.parts.publishing.publish(what, progressed)
 
     # --- orders ---
 
     async def place_order(self, key: str, terms: OrderTerms) -> OrderView:
         self._check_target(terms.target)
-        now = self._parts.clock()
+        now = self.parts.clock()
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
         order = Order(key, terms.target, now, due_at=due_at, priority=terms.priority, keep_s=terms.keep_s)
-        self._parts.driver.tell(ev.OrderPlaced(order))
-        await self._parts.ledger.saved()
+        self.parts.driver.tell(ev.OrderPlaced(order))
+        await self.parts.ledger.saved()
         return self.order(key)
 
     async def cancel_order(self, key: str) -> OrderView:
         self.order(key)
-        self._parts.driver.tell(ev.OrderCancelled(key))
-        await self._parts.ledger.saved()
+        self.parts.driver.tell(ev.OrderCancelled(key))
+        await self.parts.ledger.saved()
         return self.order(key)
 
     def order(self, key: str) -> OrderView:
         order = self._host.order(key)
         if order is None:
             raise AbsentError(f"there is no order {key!r}")
-        return self._views.order(order, self._parts.clock())
+        return self._views.order(order, self.parts.clock())
 
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:
         chosen = (order for order in self._host.orders() if state is None or order.state is state)
-        return tuple(self._views.order(order, self._parts.clock()) for order in chosen)
+        return tuple(self._views.order(order, self.parts.clock()) for order in chosen)
 
     async def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
-        async for number, order in self._parts.ledger.watch(after):
-            yield number, self._views.order(order, self._parts.clock())
+        async for number, order in self.parts.ledger.watch(after):
+            yield number, self._views.order(order, self.parts.clock())
 
     def journal(self, after: int) -> AsyncIterator[tuple[int, Order]]:
         """As `events`, but each order as it was at that moment and not as it is now."""
-        return self._parts.ledger.watch(after)
+        return self.parts.ledger.watch(after)
 
     # --- images ---
 
     async def images(self) -> tuple[ImageView, ...]:
-        now = self._parts.clock()
-        return tuple(self._views.image(stored, now) for stored in self._parts.store.images())
+        now = self.parts.clock()
+        return tuple(self._views.image(stored, now) for stored in self.parts.store.images())
 
     async def image(self, target: str) -> ImageView:
-        return self._views.image(self._stored(target), self._parts.clock())
+        return self._views.image(self._stored(target), self.parts.clock())
 
     async def open_image(self, target: str) -> int:
         stored = self._stored(target)
         if not stored.ready:
             raise LocalError(f"image {stored.image.short} is not whole yet")
-        with self._parts.store.hold(stored.image):
+        with self.parts.store.hold(stored.image):
             # A description of its own: the reader's position is not shared with ours.
-            return await self._parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
+            return await self.parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)
-        image, now = stored.image, self._parts.clock()
+        image, now = stored.image, self.parts.clock()
         leasing = [order.key for order in self._host.orders() if order.leases(image, now)]
         if leasing:
             raise LocalError(f"image {image.short} is leased by order {leasing[0]}: cancel it first")
         view = self._views.image(stored, now)
-        if self._parts.store.held(image):
+        if self.parts.store.held(image):
             raise LocalError(f"image {image.short} is in use: try again when its readers are done")
-        self._parts.driver.tell(ev.ImageForgotten(image))
-        await self._parts.threads.run(self._parts.store.forget, image)
+        self.parts.driver.tell(ev.ImageForgotten(image))
+        await self.parts.threads.run(self.parts.store.forget, image)
         return view
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
@@ -156,17 +156,17 @@ class DaemonEngine:
         done_bytes = 0
         for first in range(0, len(durable), VERIFY_BATCH_PIECES):
             batch = durable[first : first + VERIFY_BATCH_PIECES]
-            wrong += await self._parts.threads.run(self._parts.stockroom.audit, stored.image, batch)
+            wrong += await self.parts.threads.run(self.parts.stockroom.audit, stored.image, batch)
             done_bytes += int(root.data_bytes[batch].sum())
             progressed(done_bytes, root.total_data_bytes)
         for piece in wrong:
-            self._parts.driver.tell(ev.PieceRotten(stored.image, piece))
+            self.parts.driver.tell(ev.PieceRotten(stored.image, piece))
         return Verification(stored.image, root.pieces, tuple(wrong))
 
     async def plan(self, target: str) -> PlanView:
         self._check_target(target)
-        image = await self._parts.naming.resolve(target)
-        return await self._parts.planning.plan(target, image)
+        image = await self.parts.naming.resolve(target)
+        return await self.parts.planning.plan(target, image)
 
     # --- this host ---
 
@@ -174,7 +174,7 @@ class DaemonEngine:
         return self._views.peers()
 
     def status(self) -> StatusView:
-        parts, credential = self._parts, self._parts.identity.credential
+        parts, credential = self.parts, self.parts.identity.credential
         space = parts.store.space()
         return StatusView(
             version=enticed.__version__,
@@ -201,22 +201,22 @@ class DaemonEngine:
         )
 
     async def token(self, uses: int, ttl_s: float) -> str:
-        if self._parts.authority is None:
+        if self.parts.authority is None:
             raise DeniedError("only the founding host lets others join, and this is not it")
-        addresses = self._parts.joining_at
+        addresses = self.parts.joining_at
         if not addresses:
             raise LocalError("this host has no address that others can join at: set `advertise` and `api_listen`")
-        return await self._parts.threads.run(self._parts.authority.issue_token, addresses[0], uses, int(ttl_s))
+        return await self.parts.threads.run(self.parts.authority.issue_token, addresses[0], uses, int(ttl_s))
 
     # --- inside ---
 
     def _check_target(self, target: str) -> None:
-        self._parts.naming.checked_target(target)
+        self.parts.naming.checked_target(target)
 
     def _stored(self, target: str) -> StoredImage:
-        image: ImageId = self._parts.naming.known(target)
+        image: ImageId = self.parts.naming.known(target)
         try:
-            return self._parts.store.image(image)
+            return self.parts.store.image(image)
         except AbsentError as error:
             raise AbsentError(f"image {target} is not in this host's store") from error
 

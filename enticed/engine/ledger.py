@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from enticed.core import effects as ef
 from enticed.core.orders import Order, OrderState
@@ -29,6 +30,8 @@ class OrderLedger:
         """By key; None is to be deleted."""
         self._work = asyncio.Event()
         self._saved = asyncio.Condition()
+        self._trouble: EnticedError | None = None
+        """Why the last changes could not be saved."""
         self._tasks = Tasks()
         self._number = 0
         self._recent: deque[tuple[int, Order]] = deque(maxlen=ORDER_EVENTS_KEPT_COUNT)
@@ -41,14 +44,17 @@ class OrderLedger:
         self._tasks.spawn(self._save_all(), "order ledger")
 
     async def close(self) -> None:
-        """What was decided is still saved."""
-        await self.saved()
+        """What was decided is still saved, if it can be."""
+        with suppress(EnticedError):
+            await self.saved()
         await self._tasks.close()
 
     async def saved(self) -> None:
-        """Wait until every change so far is durable."""
+        """Wait until every change so far is durable; raises why the last of them cannot be."""
         async with self._saved:
             await self._saved.wait_for(lambda: not self._unsaved)
+            if self._trouble is not None:
+                raise self._trouble
 
     async def watch(self, after: int | None) -> AsyncIterator[tuple[int, Order]]:
         """Changes as they happen, each with its number: those after `after` that are still kept, else from now on.
@@ -92,7 +98,9 @@ class OrderLedger:
             batch = dict(self._unsaved)
             try:
                 await self._threads.run(self._save, batch)
+                self._trouble = None
             except EnticedError as error:
+                self._trouble = error
                 self._on_failure(error)
             async with self._saved:
                 for key, order in batch.items():

@@ -163,7 +163,10 @@ class Naming:
                 record = self._record(publisher, saved)
                 if record is not None and renewal_due(record, self._clock()):
                     log.info("signing name %s anew", saved.name)
-                    await self.publish(publisher, saved.name, saved.image)
+                    try:
+                        await self.publish(publisher, saved.name, saved.image)
+                    except EnticedError as error:  # a full disk, say: there is half a lifetime to try again in
+                        log.warning("name %s cannot be signed anew: %s", saved.name, error)
             await asyncio.sleep(NAMES_RENEWAL_CHECK_S)
 
     def _announce(self, saved: SavedName) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,7 @@ from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
-from protocol.errors import AbsentError, EnticedError
+from protocol.errors import AbsentError, EnticedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
 from protocol.manifest import Fragments, Root, decode_pages
 from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
@@ -71,7 +72,8 @@ class Planning:
                 case DialFailed(node) if node in survey.waiting:
                     survey.answer(node)
                 case Heard(node, HaveMap(image, pieces, bitmap)) if image == survey.image and node in survey.waiting:
-                    survey.maps[node] = unpack_bitmap(bitmap, pieces)
+                    with suppress(MalformedError):  # the core hangs up on it
+                        survey.maps[node] = unpack_bitmap(bitmap, pieces)
                     survey.answer(node)
                 case Heard(node, NotHeld(image)) if image == survey.image:
                     survey.answer(node)
@@ -149,7 +151,11 @@ class Planning:
         reason = "nobody that could be reached has it"
         for node in survey.maps:
             try:
-                manifest = await self._purchasing.fetch_manifest(image, node)
+                async with asyncio.timeout(PLAN_TIMEOUT_S):
+                    manifest = await self._purchasing.fetch_manifest(image, node)
+            except TimeoutError:
+                reason = f"{node.short} does not send it"
+                continue
             except EnticedError as error:
                 reason = str(error)
                 continue

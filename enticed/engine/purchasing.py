@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from enticed.core import effects as ef
@@ -29,6 +30,8 @@ from protocol.limits import REQUEST_MAX_SIZE_BYTES, ROOT_MAX_SIZE_BYTES
 from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Root, decode_pages
 from protocol.messages import Part, PartRequest
 from protocol.statement import STATEMENT_SET_MAX_SIZE_BYTES, Statement, StatementSet, open_statement
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,10 @@ class Purchasing:
         except EnticedError as error:
             denied = isinstance(error, DeniedError)
             self._driver.tell(ev.ManifestFailed(image, node, fault_of(error), str(error), denied))
+        except Exception as error:
+            # Whatever a peer's bytes have broken in here: others may send better ones.
+            log.exception("the manifest of %s from %s", image.short, node.short)
+            self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.MALFORMED, repr(error)))
         else:
             self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
             self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64")))
@@ -176,6 +183,9 @@ class Purchasing:
             fault = fault_of(error)
             failure = failure_of(error) if fault is ev.Fault.LOCAL else None
             self._driver.tell(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
+        except Exception as error:
+            log.exception("fetching from %s", effect.node.short)
+            self._driver.tell(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
         else:
             self.received_bytes += int(landing.fragments.sizes_bytes.sum())
             self._driver.tell(ev.Fetched(effect.request))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +16,7 @@ from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.threads import StoreThreads
+from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT
 from enticed.store.images import StoredImage
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
@@ -24,6 +28,8 @@ from protocol.identifiers import ImageId, PublisherKey
 from protocol.manifest import Fragments, Root
 from protocol.messages import FragmentsRequest
 from protocol.statement import Statement, open_statement
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +55,17 @@ class Stockroom:
         driver.carry(ef.OpenPiece, lambda effect: self._start(self._open_piece(effect), "open piece"))
         driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
         driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect.image), "seal"))
-        driver.carry(ef.Recheck, lambda effect: self._start(self._recheck(effect), "recheck"))
+        self._doubted: dict[tuple[ImageId, int], None] = {}
+        """Pieces to be read back, in this order."""
+        self._rechecking = False
+        driver.carry(ef.Recheck, lambda effect: self.recheck(effect.image, effect.piece))
 
     async def close(self) -> None:
         await self._tasks.close()
+
+    def start(self) -> None:
+        """In the background, read what the disk holds beyond what the catalogue vouches for: all, after its loss."""
+        self._start(self._vouch_all(), "vouch")
 
     # --- for the other parts of the engine ---
 
@@ -90,10 +103,33 @@ class Stockroom:
         part = page[wanted.first : wanted.first + wanted.count]
         return Landing(self._store.image(wanted.image).raw_fd, part)
 
+    @property
+    def doubted(self) -> int:
+        """How many pieces wait to be read back."""
+        return len(self._doubted)
+
+    def recheck(self, image: ImageId, piece: int) -> None:
+        """Have a piece that is in doubt read back, and taken back if it is wrong: once, after those in doubt before."""
+        if len(self._doubted) < RECHECKS_MAX_COUNT:
+            self._doubted[image, piece] = None
+        if not self._rechecking:
+            self._rechecking = True
+            self._start(self._recheck_all(), "recheck")
+
     # --- carrying out ---
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.spawn(work, name)
+
+    async def _vouch_all(self) -> None:
+        for stored in [one for one in self._store.images() if not one.ready]:
+            try:
+                await self._threads.run(self._store.vouch, stored.image)
+            except EnticedError as error:
+                log.warning("image %s cannot be checked: %s", stored.image.short, error)
+                continue
+            data_bytes = stored.root.data_bytes.astype(np.int64)
+            self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready))
 
     async def _reserve(self, image: ImageId) -> None:
         try:
@@ -152,13 +188,29 @@ class Stockroom:
             self._on_hand.pop(image, None)
             self._driver.tell(ev.Sealed(image))
 
-    async def _recheck(self, effect: ef.Recheck) -> None:
+    async def _recheck_all(self) -> None:
         try:
-            wrong = await self._threads.run(self.audit, effect.image, np.array([effect.piece], np.int64))
-        except EnticedError:
+            while self._doubted:
+                image, piece = next(iter(self._doubted))
+                started_s = time.monotonic()
+                await self._recheck(image, piece)
+                self._doubted.pop((image, piece), None)
+                # Others can make this host doubt itself as often as they like: most of its disk's time is not theirs.
+                await asyncio.sleep(RECHECK_REST_FACTOR * (time.monotonic() - started_s))
+        finally:
+            self._rechecking = False
+
+    async def _recheck(self, image: ImageId, piece: int) -> None:
+        try:
+            wrong = await self._threads.run(self.audit, image, np.array([piece], np.int64))
+        except AbsentError:
             return  # it went away meanwhile: nothing to take back
-        for piece in wrong:
-            self._driver.tell(ev.PieceRotten(effect.image, piece))
+        except EnticedError as error:
+            log.warning("piece %d of image %s cannot be checked: %s", piece, image.short, error)
+            return
+        for rotten in wrong:
+            log.warning("piece %d of image %s has rotted on this host's disk", rotten, image.short)
+            self._driver.tell(ev.PieceRotten(image, rotten))
 
     def audit(self, image: ImageId, pieces: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, ...]:
         """Read pieces back and take back those that are wrong; blocks. Which they were."""

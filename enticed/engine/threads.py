@@ -7,12 +7,15 @@ must not find the store gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from enticed.limits import STORE_THREADS_COUNT
+from protocol.errors import EnticedError, LocalError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -21,8 +24,18 @@ class StoreThreads:
         self._pool = ThreadPoolExecutor(STORE_THREADS_COUNT, "store")
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        """What `work` returns or raises. Cancelling stops the waiting, not the work."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        """What `work` returns. Cancelling stops the waiting, not the work.
+
+        Raises what `work` does; what is no `EnticedError` (a bug, or no memory) as a `LocalError`, so that whoever
+        waits for the work can always say how it ended.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        except EnticedError:
+            raise
+        except Exception as error:
+            log.exception("work on the store has failed")
+            raise LocalError(f"work on the store has failed: {error!r}") from error
 
     async def close(self) -> None:
         """Wait until all that was begun is done."""

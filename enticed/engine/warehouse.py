@@ -87,7 +87,7 @@ class PeerWarehouse:
             held.close()
             self._end(ticket, sent_bytes)
             if error is not None:
-                self._driver.tell(ev.PieceRotten(request.image, request.piece))
+                self._stockroom.recheck(request.image, request.piece)  # the catalogue has to know, too
 
         return Consignment(held.image.raw_fd, wanted.offsets_bytes, sizes, 0, closed)
 

@@ -171,3 +171,20 @@ def test_orders_and_images_survive_a_restart(tmp_path: Path) -> None:
                     await host.remove("debian:12")
 
     run(scenario())
+
+
+def test_images_are_offered_again_after_the_catalogue_is_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        founder, joined = make_cluster(tmp_path, hosts=2)
+        content = disk(11, 4)
+        async with AsyncExitStack() as stack:
+            publisher = await start(config_of(founder.directory.parent), stack)
+            await publish(publisher, content, "debian:12", tmp_path)
+        for path in founder.directory.parent.glob("catalogue.sqlite*"):
+            path.unlink()
+        async with AsyncExitStack() as stack:
+            publisher = await start(config_of(founder.directory.parent), stack)
+            host = await start(config_of(joined.directory.parent, publisher.status().listen), stack)
+            assert content_of(await pull(host, "debian:12")) == content
+
+    run(scenario())

@@ -1,0 +1,139 @@
+"""The engine's parts by themselves: what each does when something that should not happen does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.core.host import Host
+from enticed.core.orders import Order
+from enticed.engine.driver import Driver
+from enticed.engine.ledger import OrderLedger
+from enticed.engine.switchboard import Switchboard
+from enticed.engine.threads import StoreThreads
+from enticed.store.files import DiskError
+from enticed.store.store import Store
+from enticed.transfer.ports import DialFailed, Event
+from protocol.errors import EnticedError, LocalError
+from protocol.identifiers import ImageId, NodeId
+
+NODE = NodeId(bytes(20))
+ORDER = Order("order", "debian:12", 1.0)
+
+
+def host() -> Host:
+    return Host(ev.Contact(NODE, (), "", ""), np.random.default_rng(1))
+
+
+def test_one_effect_that_fails_does_not_take_the_others_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        driver = Driver(host(), lambda: 1.0)
+        saved: list[ef.SaveOrder] = []
+        resolving: list[ef.ResolveTarget] = []
+
+        def fail_once(effect: ef.SaveOrder) -> None:
+            saved.append(effect)
+            if len(saved) == 1:
+                raise OSError("a bug")
+
+        driver.carry(ef.SaveOrder, fail_once)
+        driver.carry(ef.ResolveTarget, resolving.append)
+        driver.tell(ev.OrderPlaced(ORDER))
+        assert len(saved) > 1 and len(resolving) == 1
+        assert "cannot be carried out" in caplog.text
+        driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_in_the_core_is_told_once_and_ends_all_deciding(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        told: list[Exception] = []
+        core = host()
+        driver = Driver(core, lambda: 1.0, told.append)
+
+        def fail(event: ev.Event, now: float) -> list[ef.Effect]:
+            raise KeyError("a bug")
+
+        monkeypatch.setattr(core, "handle", fail)
+        driver.tell(ev.Woken())
+        driver.tell(ev.Woken())
+        assert [type(error) for error in told] == [KeyError]
+
+    asyncio.run(scenario())
+
+
+def test_an_event_that_makes_no_sense_is_its_tellers_error_alone() -> None:
+    async def scenario() -> None:
+        told: list[Exception] = []
+        driver = Driver(host(), lambda: 1.0, told.append)
+        taken: list[Any] = []
+        driver.carry(ef.SaveOrder, taken.append)
+        driver.carry(ef.ResolveTarget, taken.append)
+        with pytest.raises(LocalError):
+            driver.tell(ev.DemandRaised(1, ImageId(bytes(32)), 0, 0))
+        driver.tell(ev.OrderPlaced(ORDER))
+        assert taken and not told
+        driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_peers_say_before_anybody_listens_is_kept_in_order() -> None:
+    board = Switchboard()
+    heard: list[Event] = []
+    early = [DialFailed(NODE, LocalError(str(number))) for number in range(3)]
+    for event in early[:2]:
+        board.network_event(event)
+    board.connect(heard.append)
+    board.network_event(early[2])
+    assert heard == early
+
+
+def test_who_waits_for_an_order_to_be_saved_hears_that_it_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with Store.open(tmp_path / "state", None, 0, lambda: 1.0) as store:
+            driver, threads = Driver(host(), lambda: 1.0), StoreThreads()
+            driver.carry(ef.ResolveTarget, lambda effect: None)
+            failures: list[EnticedError] = []
+            ledger = OrderLedger(driver, store, threads, failures.append)
+            ledger.start()
+
+            def fail(order: Order) -> None:
+                raise DiskError("no disk")
+
+            with monkeypatch.context() as broken:
+                broken.setattr(store, "save_order", fail)
+                driver.tell(ev.OrderPlaced(ORDER))
+                with pytest.raises(DiskError):
+                    await ledger.saved()
+            assert failures
+            driver.tell(ev.OrderCancelled("order"))
+            await ledger.saved()  # a disk that works again
+            await ledger.close()
+            await threads.close()
+            driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_work_on_the_store_always_ends_in_an_error_of_ours() -> None:
+    async def scenario() -> None:
+        threads = StoreThreads()
+
+        def fail() -> None:
+            raise MemoryError
+
+        with pytest.raises(LocalError, match="MemoryError"):
+            await threads.run(fail)
+        await threads.close()
+
+    asyncio.run(scenario())
