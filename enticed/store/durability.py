@@ -49,6 +49,7 @@ class Durability:
             if not stored.durable.all():
                 raise LocalError(f"image {stored.image.short} is not whole")
             if not stored.ready:
+                self._fit(stored)
                 self._put(stored, stored.durable, True)
             # After the catalogue: if this fails or never happens, it is made good by the next call or the next start.
             stored.settle_access()
@@ -75,6 +76,12 @@ class Durability:
                 self._put(stored, durable, stored.ready)
         if stored.durable.all() and not stored.ready:
             self.finish(stored)
+
+    def _fit(self, stored: StoredImage) -> None:
+        """The guest's disk ends where the manifest says, with a hole if need be, even where the file was cut off."""
+        if self._files.status(stored.raw_fd).size_bytes != stored.root.virtual_size_bytes:
+            self._files.truncate(stored.raw_fd, stored.root.virtual_size_bytes)
+            self._sync(stored)
 
     def _sync(self, stored: StoredImage) -> None:
         with stored.syncing:
