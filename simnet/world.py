@@ -18,7 +18,7 @@ from enticed.core.effects import Effect
 from enticed.core.events import Contact, Event
 from enticed.core.orders import Order, OrderState
 from enticed.core.policy import Policy
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import MIB
 from simnet.host import SimHost
 from simnet.images import SimImage
@@ -54,7 +54,7 @@ class World:
         return image
 
     def add_host(self, name: str, *, zone: str = "", rack: str = "", link: Link | None = None) -> SimHost:
-        node = NodeId(name.encode().rjust(NodeId.size_bytes, b"\0"))
+        node = NodeId(Digest.of(name.encode())[: NodeId.size_bytes])
         contact = Contact(node, (f"{name}:1",), zone, rack)
         host = SimHost(self, contact, link or Link(), int(self.dice.integers(2**63)))
         self.hosts[node] = host

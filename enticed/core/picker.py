@@ -20,6 +20,7 @@ from protocol.identifiers import NodeId
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MIX_2 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_3 = np.uint64(0x94D049BB133111EB)
 
 
 def owned_pieces(me: NodeId, rack_mates: list[NodeId], pieces: int) -> Mask:
@@ -36,9 +37,11 @@ def owned_pieces(me: NodeId, rack_mates: list[NodeId], pieces: int) -> Mask:
 
 
 def _weights(node: NodeId, pieces: int) -> NDArray[np.uint64]:
-    seed = np.uint64(int.from_bytes(node[:8], "little"))
-    mixed = (np.arange(1, pieces + 1, dtype=np.uint64) * _MIX) ^ seed
+    """uint64, one per piece, as if drawn for node and piece: SplitMix64, from where the node's id says."""
+    start = np.uint64(int.from_bytes(node) * int(_MIX_2) % 2**64)
+    mixed = (np.arange(1, pieces + 1, dtype=np.uint64) + start) * _MIX
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_2
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_3
     weights: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
     return weights
 

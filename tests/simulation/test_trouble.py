@@ -27,7 +27,7 @@ def test_the_publisher_stops_too_early_and_returns() -> None:
     assert run.world.run(lambda: run.spread > 0.5, 60)
     run.publisher.stop()
     stopped_at = run.world.now
-    assert run.world.run(lambda: run.world.now > stopped_at + 4, 60)
+    assert run.world.run(lambda: run.world.now > stopped_at + 3, 60)
     run.publisher.start()
     assert run.world.run_until_ready(30)
 

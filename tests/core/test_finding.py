@@ -1,0 +1,132 @@
+"""Whom to know: found, dialled, dialled again, and how many of them."""
+
+import numpy as np
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.core.events import Contact
+from protocol import messages as ms
+from tests.core.bench import IMAGE, OTHER, Bench
+from tests.core.chaos import node
+
+
+def there(number: int, rack: str = "rack0") -> Contact:
+    return Contact(node(number), (f"10.0.0.{number}:1",), "zone", rack)
+
+
+def dialled(bench: Bench) -> set[int]:
+    return {int.from_bytes(effect.contact.node) for effect in bench.all(ef.Dial)}
+
+
+def test_most_are_rack_mates_and_some_are_not() -> None:
+    bench = Bench(degree=6, degree_outside_rack=2)
+    bench.order()
+    mates, others = [there(number) for number in range(1, 11)], [there(number, "far") for number in range(11, 21)]
+    bench.tell(ev.ProvidersFound(IMAGE, tuple(mates + others)))
+    assert len(dialled(bench)) == 6
+    assert len([number for number in dialled(bench) if number <= 10]) == 4
+
+
+def test_where_there_are_no_others_rack_mates_take_their_places() -> None:
+    bench = Bench(degree=6, degree_outside_rack=2)
+    bench.order()
+    bench.tell(ev.ProvidersFound(IMAGE, tuple(there(number) for number in range(1, 11))))
+    assert len(dialled(bench)) == 6
+
+
+def test_dials_under_way_count_and_failed_ones_make_room() -> None:
+    bench = Bench(degree=3)
+    bench.order()
+    bench.tell(ev.ProvidersFound(IMAGE, tuple(there(number) for number in range(1, 6))))
+    first = dialled(bench)
+    assert len(first) == 3
+    bench.tell(ev.ProvidersFound(IMAGE, (there(9),)))
+    assert dialled(bench) == set()
+    bench.tell(ev.DialFailed(node(min(first)), "refused"))
+    assert len(dialled(bench)) == 1
+    assert not dialled(bench) & first
+
+
+def test_a_host_that_was_out_of_reach_is_dialled_again_when_it_is_named_again() -> None:
+    bench = Bench(dial_retry_s=3.0)
+    bench.order()
+    named = ev.ProvidersFound(IMAGE, (there(1),))
+    bench.tell(named)
+    bench.tell(ev.DialFailed(node(1), "refused"))
+    bench.tell(named)
+    assert dialled(bench) == set(), "too soon"
+    bench.now += 3
+    bench.tell(named)
+    assert dialled(bench) == {1}
+
+
+def test_no_more_sessions_than_a_host_may_have() -> None:
+    bench = Bench(sessions_max=3, degree=16)
+    bench.order()
+    bench.meet(1, 2)
+    bench.tell(ev.ProvidersFound(IMAGE, tuple(there(number) for number in range(3, 9))))
+    assert len(dialled(bench)) == 1
+
+
+def test_no_more_hosts_are_remembered_than_may_be() -> None:
+    bench = Bench(contacts_max=4, degree=0)
+    bench.order()
+    bench.tell(ev.ProvidersFound(IMAGE, tuple(there(number) for number in range(1, 9))))
+    assert len(bench.host.books.pulls[IMAGE].contacts) == 4
+
+
+def test_what_others_say_of_a_host_does_not_hide_its_rack() -> None:
+    bench = Bench(degree=0)
+    bench.order()
+    bench.meet(5)
+    bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))
+    bench.hear(5, ms.Acquaint(IMAGE, (ms.Alternative(node(1), ("10.9.9.9:1",)), ms.Alternative(node(2), ("b:1",)))))
+    contacts = bench.host.books.pulls[IMAGE].contacts
+    assert contacts[node(1)] == there(1)
+    assert contacts[node(2)] == Contact(node(2), ("b:1",))
+    bench.hear(5, ms.Acquaint(OTHER, (ms.Alternative(node(3), ("c:1",)),)))
+    assert bench.done == []
+
+
+def test_a_host_that_had_nothing_is_asked_again_when_it_is_named() -> None:
+    bench = Bench(nobody_holds_s=100.0)
+    bench.order()
+    bench.meet(1)
+    assert bench.said(1) == [ms.Subscribe(IMAGE)]
+    bench.hear(1, ms.NotHeld(IMAGE))
+    bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))
+    assert bench.said(1) == [], "just asked"
+    bench.now += 10
+    bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))
+    assert bench.said(1) == [ms.Subscribe(IMAGE)]
+    bench.has(1)
+    bench.now += 10
+    bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))
+    assert bench.said(1) == []
+
+
+def test_lookups_come_ever_less_often_and_one_at_a_time() -> None:
+    bench = Bench()
+    bench.fetching()
+    times = []
+    for _ in range(7):
+        bench.tell(ev.ProvidersFound(IMAGE, ()))
+        while not bench.all(ef.FindProviders):
+            deadline = bench.host.next_deadline(bench.now)
+            assert deadline is not None
+            bench.now = deadline
+            bench.tell(ev.Woken())
+        times.append(bench.now)
+    assert np.diff([1000.0, *times]).round(3).tolist() == [1, 2, 4, 8, 16, 30, 30]
+    bench.wait(100)
+    assert bench.all(ef.FindProviders) == [], "the last one was not answered"
+
+
+def test_the_loss_of_a_host_hurries_the_next_lookup() -> None:
+    bench = Bench()
+    bench.fetching()
+    bench.host.books.pulls[IMAGE].find_at = bench.now + 30
+    bench.tell(ev.ProvidersFound(IMAGE, ()))
+    bench.tell(ev.PeerDown(node(1)))
+    bench.wait(1.1)
+    assert len(bench.all(ef.FindProviders)) == 1

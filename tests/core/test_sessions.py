@@ -1,0 +1,179 @@
+"""What peers tell each other: have-maps, changes, subscriptions, charges, lies."""
+
+import numpy as np
+import pytest
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from protocol import messages as ms
+from protocol.limits import HAVE_CHANGE_MAX_PIECES
+from tests.core.bench import IMAGE, OTHER, Bench
+from tests.core.chaos import contact, node
+
+
+def test_a_subscriber_gets_the_map_and_the_changes_until_it_unsubscribes() -> None:
+    bench = Bench()
+    bench.published(3)
+    bench.meet(1)
+    bench.hear(1, ms.Subscribe(IMAGE))
+    assert bench.said(1) == [ms.HaveMap(IMAGE, 3, b"\xe0")]
+    bench.tell(ev.PieceRotten(IMAGE, 1))
+    assert ms.HaveChange(IMAGE, (), (1,)) in bench.said(1)
+    bench.hear(1, ms.Unsubscribe(IMAGE))
+    bench.tell(ev.PieceRotten(IMAGE, 0))
+    assert bench.said(1) == []
+
+
+def test_who_asks_for_what_is_not_here_is_told_so() -> None:
+    bench = Bench()
+    bench.meet(1)
+    bench.hear(1, ms.Subscribe(IMAGE))
+    assert bench.said(1) == [ms.NotHeld(IMAGE)]
+
+
+def test_who_pulls_what_we_pull_is_asked_back_once_and_acquainted_with_others() -> None:
+    bench = Bench()
+    bench.order()
+    bench.meet(1, 2)
+    bench.hear(1, ms.Subscribe(IMAGE))
+    assert bench.said(1) == [ms.Subscribe(IMAGE)]
+    bench.hear(2, ms.Subscribe(IMAGE))
+    alternative = ms.Alternative(node(1), contact(1).addresses)
+    assert bench.said(2) == [ms.Acquaint(IMAGE, (alternative,)), ms.Subscribe(IMAGE)]
+    bench.hear(1, ms.Subscribe(IMAGE))
+    assert ms.Subscribe(IMAGE) not in bench.said(1)
+
+
+def test_those_who_hoped_for_it_hear_when_the_pull_ends_with_nothing() -> None:
+    bench = Bench()
+    bench.order()
+    bench.meet(1, 2)
+    bench.hear(1, ms.Subscribe(IMAGE))
+    bench.tell(ev.OrderCancelled("order"))
+    assert bench.said(1) == [ms.Unsubscribe(IMAGE), ms.NotHeld(IMAGE)]
+    assert bench.said(2) == [ms.Unsubscribe(IMAGE)]
+
+
+def test_those_who_asked_early_get_the_map_when_the_image_is_there() -> None:
+    bench = Bench()
+    bench.order()
+    bench.meet(2)
+    bench.hear(2, ms.Subscribe(IMAGE))
+    bench.published(2)
+    assert ms.HaveMap(IMAGE, 2, b"\xc0") in bench.said(2)
+
+
+def test_an_image_that_goes_is_withdrawn_and_unsaid() -> None:
+    bench = Bench()
+    bench.published()
+    bench.meet(1, 2)
+    bench.hear(1, ms.Subscribe(IMAGE))
+    bench.tell(ev.ImageForgotten(IMAGE))
+    assert bench.one(ef.Withdraw).image == IMAGE
+    assert bench.said(1) == [ms.NotHeld(IMAGE)]
+    assert bench.said(2) == []
+    bench.tell(ev.UploadAsked(1, node(1), ms.FragmentsRequest(IMAGE, 0, 0, 1), 1))
+    assert bench.done == [ef.RefuseUpload(1)]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        ms.HaveMap(IMAGE, 4, b"\xff"),
+        ms.HaveMap(IMAGE, 4, b""),
+        ms.HaveMap(IMAGE, 5, b"\xf8"),
+        ms.HaveChange(IMAGE, (4,), ()),
+        ms.HaveChange(IMAGE, (), (4,)),
+    ],
+)
+def test_who_says_what_cannot_be_is_hung_up_on(lie: ms.Control) -> None:
+    bench = Bench()
+    bench.fetching(4)
+    bench.hear(1, lie)
+    assert bench.one(ef.HangUp).node == node(1)
+
+
+def test_what_is_said_of_images_nobody_pulls_is_not_kept() -> None:
+    bench = Bench()
+    bench.meet(1)
+    for message in (
+        ms.HaveMap(IMAGE, 4, b"\xf0"),
+        ms.HaveChange(IMAGE, (1,), ()),
+        ms.NotHeld(IMAGE),
+        ms.Charge(IMAGE, 0, 0),
+        ms.Ping(1),
+    ):
+        bench.hear(1, message)
+        assert bench.done == []
+    bench.hear(9, ms.Subscribe(IMAGE))
+    assert bench.done == [], "said by nobody with a session"
+
+
+def test_a_charge_is_looked_into_so_often_and_no_more() -> None:
+    bench = Bench(charges_max=2)
+    bench.published(2)
+    bench.meet(1, 2)
+    for piece in (0, 1, 5):
+        bench.hear(1, ms.Charge(IMAGE, piece, 0))
+        assert bench.all(ef.Recheck) == ([ef.Recheck(IMAGE, piece)] if piece < 2 else [])
+    bench.hear(1, ms.Charge(IMAGE, 0, 0))
+    assert bench.done == []
+    bench.hear(2, ms.Charge(IMAGE, 0, 0))
+    assert bench.done == [ef.Recheck(IMAGE, 0)]
+
+
+def test_changes_are_told_together_and_in_parts_that_fit() -> None:
+    pieces = HAVE_CHANGE_MAX_PIECES + 10
+    bench = Bench(opening_pieces=2 * pieces)
+    bench.fetching(pieces, missing=[])
+    bench.meet(2)
+    bench.hear(2, ms.Subscribe(IMAGE))
+    here, size = np.zeros(1, np.bool_), np.full(1, 4096, np.int32)
+    while opening := sorted(bench.host.books.pulls[IMAGE].opening):  # half of the room at a time
+        for piece in opening:
+            bench.host.handle(ev.PieceOpened(IMAGE, piece, size, here), bench.now)
+    bench.wait(0.1)
+    changes = [message for message in bench.said(2) if isinstance(message, ms.HaveChange)]
+    assert [len(change.gained) for change in changes] == [HAVE_CHANGE_MAX_PIECES, 10]
+
+
+def test_a_session_of_no_use_is_hung_up_and_one_of_use_is_not() -> None:
+    bench = Bench(session_idle_s=60.0)
+    bench.published()
+    bench.meet(1, 2)
+    bench.hear(2, ms.Subscribe(IMAGE))
+    bench.wait(59.9)
+    assert bench.done == []
+    bench.wait(0.2)
+    assert bench.one(ef.HangUp).node == node(1)
+    bench.tell(ev.PeerDown(node(1)))
+    bench.hear(2, ms.Unsubscribe(IMAGE))
+    bench.wait(50)
+    bench.order("order", OTHER)
+    bench.wait(1)
+    bench.tell(ev.OrderCancelled("order"))
+    bench.wait(59)
+    assert bench.all(ef.HangUp) == []
+    bench.wait(2)
+    assert bench.one(ef.HangUp).node == node(2)
+
+
+def test_uploads_wait_for_a_slot_and_are_put_off_beyond_the_places() -> None:
+    bench = Bench(uploads_transmitting=1, uploads_queued=1)
+    bench.published()
+    bench.meet(1, 2, 3)
+    for number in (1, 2, 3):
+        bench.hear(number, ms.Subscribe(IMAGE))
+    request = ms.FragmentsRequest(IMAGE, 0, 0, 4)
+    bench.tell(ev.UploadAsked(1, node(1), request, 1))
+    assert bench.done == [ef.GrantUpload(1)]
+    bench.tell(ev.UploadAsked(2, node(2), ms.PartRequest(IMAGE, ms.Part.ROOT, 0, 1), 1))
+    assert bench.done == []
+    bench.tell(ev.UploadAsked(3, node(3), request, 1))
+    deferred = bench.one(ef.DeferUpload)
+    assert {other.node for other in deferred.alternatives} == {node(1), node(2)}
+    assert deferred.alternatives[0].node == node(1), "of the same rack as the asker"
+    bench.tell(ev.UploadEnded(1, 1))
+    assert bench.done == [ef.GrantUpload(2)]
+    bench.tell(ev.UploadAsked(4, node(3), ms.FragmentsRequest(IMAGE, 4, 0, 4), 1))
+    assert bench.done == [ef.RefuseUpload(4)]
