@@ -147,9 +147,7 @@ class Story:
         copy_s = copy_disk(Path(pulled["path"]), self._testbed.directory / "copy.raw")
         (self._testbed.directory / "copy.raw").unlink()
         self._pull_rate, self._copy_rate = data_bytes / pulled["seconds"], data_bytes / copy_s
-        note(
-            f"one host alone pulls {size(self._pull_rate)}/s, `cp` copies {size(self._copy_rate)}/s; that host leaves"
-        )
+        note(f"one host alone pulls {size(self._pull_rate)}/s, `cp` copies {size(self._copy_rate)}/s; that host leaves")
         yardstick.stop()
         shutil.rmtree(yardstick.state)
 
@@ -242,5 +240,5 @@ def _table(rounds: Sequence[Round]) -> Iterable[str]:
         for one in rounds
     ]
     yield from table(columns, rows, "")
-    yield "The bound: what moved between hosts at the rate of one host that pulled alone, and what came from relatives at"
-    yield "the rate of `cp`; for all of them share this machine's processors and disk."
+    yield "The bound: what moved between hosts at the rate of one host that pulled alone, and what came from"
+    yield "relatives at the rate of `cp`; for all of them share this machine's processors and disk."
