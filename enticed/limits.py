@@ -149,6 +149,8 @@ ORDER_KEY_MAX_CHARS = 128
 ORDER_TERM_MAX_S = 10 * 365 * 86400
 """Of a deadline or a lease."""
 HANDOFF_CONNECTIONS_MAX_COUNT = 64
+HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT = 8
+"""Of one user who is neither root nor the daemon's."""
 HANDOFF_MESSAGE_MAX_SIZE_BYTES = 4 * KIB
 HANDOFF_TIMEOUT_S = 10.0
 """For a client's one message."""
@@ -169,6 +171,8 @@ BAR_INTERVAL_S = 0.25
 MANIFEST_TIMEOUT_S = 60.0
 """For root, statements and pages from one peer; then another is asked."""
 STORE_THREADS_COUNT = 6
+STATEMENTS_OPENED_MAX_COUNT = 1024
+"""Statements of images here whose signatures need not be checked again."""
 RECHECKS_MAX_COUNT = 1024
 """Pieces in doubt, waiting to be read back."""
 RECHECK_REST_FACTOR = 3.0
@@ -182,6 +186,8 @@ ORDER_WATCHERS_MAX_COUNT = 64
 PROGRESS_INTERVAL_S = 0.2
 PLAN_TIMEOUT_S = 10.0
 PLAN_PROVIDERS_MAX_COUNT = 8
+PLANS_MAX_COUNT = 16
+"""At once: whoever can reach the socket may ask for one, and each talks to other hosts."""
 VERIFY_BATCH_PIECES = 64
 STATUS_INTERVAL_S = 10.0
 LAG_SAMPLE_INTERVAL_S = 0.1

@@ -29,6 +29,7 @@ from enticed.image.source import inspect
 from enticed.limits import (
     ACCEPT_PAUSE_S,
     HANDOFF_CONNECTIONS_MAX_COUNT,
+    HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT,
     HANDOFF_MESSAGE_MAX_SIZE_BYTES,
     HANDOFF_TIMEOUT_S,
 )
@@ -47,7 +48,8 @@ class HandoffServer:
         self._path = path
         self._listening: ListeningSocket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], int] = {}
+        """Per connection being served: whose it is."""
 
     async def start(self) -> None:
         """`LocalError` where the socket cannot be had."""
@@ -73,12 +75,20 @@ class HandoffServer:
                 _log.warning("cannot accept at %s: %s", self._path, error.strerror)
                 await asyncio.sleep(ACCEPT_PAUSE_S)  # for want of descriptors or memory: others must give some back
                 continue
-            if len(self._clients) >= HANDOFF_CONNECTIONS_MAX_COUNT:
+            if not self._has_room(connection):
                 connection.close()
                 continue
             task = asyncio.create_task(self._serve(connection))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
+            self._clients[task] = caller_of(connection).uid
+            task.add_done_callback(self._clients.pop)
+
+    def _has_room(self, connection: socket.socket) -> bool:
+        """Anybody can connect: so that no other user has all the places, even one who may do nothing here."""
+        if len(self._clients) >= HANDOFF_CONNECTIONS_MAX_COUNT:
+            return False
+        caller = caller_of(connection)
+        theirs = sum(uid == caller.uid for uid in self._clients.values())
+        return self._access.is_own(caller) or theirs < HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT
 
     async def _serve(self, connection: socket.socket) -> None:
         with connection:

@@ -16,11 +16,11 @@ from enticed.engine.driver import Driver
 from enticed.engine.port import BytesFrom, PlanView
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.threads import StoreThreads
-from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S
+from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S, PLANS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
-from protocol.errors import AbsentError, EnticedError, MalformedError
+from protocol.errors import AbsentError, EnticedError, ExhaustedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
 from protocol.manifest import Fragments, Root, decode_pages
 from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
@@ -61,6 +61,7 @@ class Planning:
         self._network = network
         self._me = me
         self._surveys: list[_Survey] = []
+        self._planning = 0
 
     def network_event(self, event: Event) -> None:
         """Surveys listen to what the core is told."""
@@ -79,7 +80,17 @@ class Planning:
                     survey.answer(node)
 
     async def plan(self, target: str, image: ImageId) -> PlanView:
-        """`AbsentError` where the image is neither here nor with anybody who could be reached."""
+        """`AbsentError` where the image is neither here nor with anybody who could be reached; `ExhaustedError` beyond
+        PLANS_MAX_COUNT plans at once."""
+        if self._planning >= PLANS_MAX_COUNT:
+            raise ExhaustedError("too many plans are being made: try again in a while")
+        self._planning += 1
+        try:
+            return await self._plan(target, image)
+        finally:
+            self._planning -= 1
+
+    async def _plan(self, target: str, image: ImageId) -> PlanView:
         survey = await self._survey(image)
         root, fragments = await self._manifest(image, survey)
         others = [stored.image for stored in self._store.images() if stored.image != image]

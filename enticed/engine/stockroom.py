@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.threads import StoreThreads
-from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT
+from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
 from enticed.store.images import StoredImage
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
@@ -55,6 +56,8 @@ class Stockroom:
         driver.carry(ef.OpenPiece, lambda effect: self._start(self._open_piece(effect), "open piece"))
         driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
         driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect.image), "seal"))
+        self._opened = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(partial(open_statement, trusted=trusted))
+        """Whoever may read may ask about every image as often as they like; a signature is checked once."""
         self._doubted: dict[tuple[ImageId, int], None] = {}
         """Pieces to be read back, in this order."""
         self._rechecking = False
@@ -77,7 +80,7 @@ class Stockroom:
         """What a trusted publisher says of an image in the store. `AbsentError` without image or such a statement."""
         for envelope in self._store.image(image).statements:
             try:
-                return open_statement(envelope, self._trusted)
+                return self._opened(envelope)
             except (DeniedError, MalformedError):
                 continue
         raise AbsentError(f"no trusted publisher has signed for image {image.short}")

@@ -6,16 +6,22 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from enticed.control import handoff
+from enticed.control.access import Caller
 from enticed.control.faults import UsageError
 from enticed.control.server import handoff_path
 from enticed.control.tickets import Tickets
-from enticed.limits import HANDOFF_TICKETS_MAX_COUNT
+from enticed.limits import (
+    HANDOFF_CONNECTIONS_MAX_COUNT,
+    HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT,
+    HANDOFF_TICKETS_MAX_COUNT,
+)
 from protocol.errors import ExhaustedError
 from tests.control.running import Running, hand_over, serve
 
@@ -127,6 +133,23 @@ def test_a_client_that_says_nothing_or_goes_away_holds_up_nobody(tmp_path: Path)
     before = open_descriptors()
     serve(tmp_path, test)
     assert open_descriptors() == before
+
+
+def test_a_user_with_many_connections_leaves_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(control: Running) -> None:
+        path = os.fspath(handoff_path(control.path))
+        with ExitStack() as held:
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(handoff, "caller_of", lambda connection: Caller(1, 65534, 65534))
+                for number in range(HANDOFF_CONNECTIONS_MAX_COUNT):
+                    silent = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                    silent.connect(path)
+                    if number >= HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT:
+                        assert await asyncio.to_thread(silent.recv, 1) == b""
+            with opened(disk(tmp_path), os.O_RDONLY) as fd:
+                assert await control.give(fd)
+
+    serve(tmp_path, test)
 
 
 def test_an_unused_ticket_expires_and_its_descriptor_is_closed(tmp_path: Path) -> None:
