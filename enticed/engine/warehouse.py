@@ -94,8 +94,9 @@ class PeerWarehouse:
     async def _part(self, ticket: int, request: PartRequest) -> Consignment:
         stored = self._stockroom.image(request.image)
         if request.part is Part.PAGES:
-            data = await self._stockroom.pages(request.image, request.offset_bytes, request.size_bytes)
             total_bytes = stored.root.pages_size_bytes
+            offset_bytes = min(request.offset_bytes, total_bytes)  # the system takes no offset of 64 bits
+            data = await self._stockroom.pages(request.image, offset_bytes, request.size_bytes)
         else:
             is_root = request.part is Part.ROOT
             whole = stored.root.encoded if is_root else pack_record(StatementSet(stored.statements))

@@ -12,6 +12,7 @@ from enticed.core.orders import OrderState
 from enticed.transfer.errors import RefusedError
 from enticed.transfer.ports import Consignment, Landing
 from protocol.identifiers import NodeId
+from protocol.limits import IMAGE_MAX_PIECES
 from protocol.messages import Charge, FragmentsRequest, Part, PartRequest, Refused, Request
 from tests.engine.liars import consign, parts_of, refuse, swarm_with_liar
 from tests.engine.swarm import content_of, disk, publish, pull, run
@@ -109,3 +110,25 @@ def test_charges_keep_one_thread_busy_and_no_more(tmp_path: Path) -> None:
             assert (await publisher.image("debian:12")).ready
 
     run(scenario())
+
+
+def test_what_lies_beyond_an_image_is_refused_or_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path, hosts=1) as ((publisher,), liar):
+            published = await publish(publisher, disk(1, 4), "debian:12", tmp_path)
+            node = await liar.meet(publisher)
+            for part in Part:
+                for offset in (2**20, 2**63, 2**64 - 1):
+                    data, total = await liar.network.fetch_part(node, PartRequest(published.image, part, offset, 2**20))
+                    assert data == b""
+                    assert total > 0
+            page = publisher.parts.store.image(published.image).fragments(0)
+            sink = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
+            for piece, first in ((0, 8191), (0, len(page)), (IMAGE_MAX_PIECES - 1, 0)):
+                with pytest.raises(RefusedError):
+                    request = FragmentsRequest(published.image, piece, first, 1)
+                    await liar.network.fetch(node, request, Landing(sink, page[:1]))
+            os.close(sink)
+
+    run(scenario())
+    assert "ERROR" not in caplog.text
