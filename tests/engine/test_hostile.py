@@ -125,8 +125,8 @@ def test_what_lies_beyond_an_image_is_refused_or_empty(tmp_path: Path, caplog: p
             page = publisher.parts.store.image(published.image).fragments(0)
             sink = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
             for piece, first in ((0, 8191), (0, len(page)), (IMAGE_MAX_PIECES - 1, 0)):
+                request = FragmentsRequest(published.image, piece, first, 1)
                 with pytest.raises(RefusedError):
-                    request = FragmentsRequest(published.image, piece, first, 1)
                     await liar.network.fetch(node, request, Landing(sink, page[:1]))
             os.close(sink)
 
