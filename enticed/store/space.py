@@ -7,10 +7,11 @@ so nobody else may have it, though the file system still counts it as free. Hole
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from enticed.store.files import Files
-from protocol.errors import ExhaustedError
+from protocol.errors import EnticedError, ExhaustedError
 from protocol.limits import BLOCK_SIZE_BYTES, GIB, KIB, MIB
 
 
@@ -39,7 +40,7 @@ class _Claim:
 
 
 class Ledger:
-    """The claims. Not thread-safe: the store calls it from one thread at a time."""
+    """The claims. The store calls it from one thread at a time; only `space` may be called from any."""
 
     def __init__(self, files: Files, quota_bytes: int | None, reserve_bytes: int) -> None:
         self._files = files
@@ -79,8 +80,12 @@ class Ledger:
         self._claims.pop(key, None)
 
     def space(self) -> Space:
-        promised_bytes = sum(one.outstanding_bytes for one in self._claims.values())
-        used_bytes = sum(one.size_bytes for one in self._claims.values()) - promised_bytes
+        claims = tuple(self._claims.values())  # in one step, whoever changes them
+        promised_bytes = 0
+        for claim in claims:
+            with suppress(EnticedError):  # an image that goes at this moment
+                promised_bytes += claim.outstanding_bytes
+        used_bytes = sum(claim.size_bytes for claim in claims) - promised_bytes
         free_bytes = self._files.free_bytes()
         return Space(self._quota_bytes, used_bytes, promised_bytes, free_bytes, self._reserve_bytes)
 

@@ -254,8 +254,8 @@ class Store:
             return self._stock.clone_in(stored.raw_fd, fragments, on_hand, sources)
 
     def space(self) -> Space:
-        with self._writing:
-            return self._ledger.space()
+        """At once."""
+        return self._ledger.space()
 
     # --- names, orders, addresses ---
 

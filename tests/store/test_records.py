@@ -1,5 +1,6 @@
 """What else the store remembers, and the space that it accounts for."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from enticed.core.orders import Order, OrderState
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from enticed.store.sqlite import SqliteCatalogue
 from protocol.errors import AbsentError, DeniedError, ExhaustedError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
@@ -120,3 +122,21 @@ def test_a_large_sparse_image_takes_nothing(tmp_path: Path) -> None:
         stored = pull(store, made)
         assert store.audit(made.image).all()
         assert stored.allocated_bytes() < MIB
+
+
+def test_what_is_taken_can_be_asked_while_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(tmp_path) as store:
+        begun, goes_on = threading.Event(), threading.Event()
+
+        def slow(self: SqliteCatalogue, addresses: tuple[str, ...]) -> None:
+            begun.set()
+            goes_on.wait(10)
+
+        monkeypatch.setattr(SqliteCatalogue, "put_addresses", slow)
+        saving = threading.Thread(target=store.remember_addresses, args=(["127.0.0.1:1"],))
+        saving.start()
+        assert begun.wait(10)
+        assert store.space().used_bytes == 0
+        assert saving.is_alive()
+        goes_on.set()
+        saving.join()
