@@ -26,10 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from simnet.testbed_control import Control
+from simnet.testbed_control import Control, ControlError
 from simnet.testbed_processes import ProcessGroup, ReadySocket, TestbedError, end
 
-__all__ = ["Call", "Control", "Daemon", "Done", "Testbed", "TestbedError"]
+__all__ = ["Call", "Control", "ControlError", "Daemon", "Done", "Testbed", "TestbedError"]
 
 # Not the console scripts: these run wherever the packages can be imported.
 ENTICED = (sys.executable, "-P", "-m", "enticed")
@@ -102,7 +102,8 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        return self._log_file.read_text(errors="replace")
+        """What its daemon has written so far."""
+        return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     @property
     def _log_file(self) -> Path:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from simnet.testbed_processes import TestbedError
+
 TIMEOUT_S = 60.0
 ENDED = ("ready", "failed", "cancelled")
 EVENT_LINE_MAX_SIZE_BYTES = 1 << 20
 
 
-class ControlError(Exception):
+class ControlError(TestbedError):
     """What a daemon answered instead of a result; `kind` as `enticed.control.faults.Kind` has it."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:

@@ -7,6 +7,7 @@ version, pull that; each result compared with the original. Everything is done b
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ UPGRADE_SIZE_BYTES = 32 * MIB
 CHANGED_SHARE = 0.05
 """Of a disk that was given: so much of its data is other bytes in the changed version."""
 NAME = "demo:disk"
+LOG_MAX_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,11 @@ def demo(ctx: click.Context, image: Path | None, hosts: int) -> None:
     try:
         with Testbed() as testbed:
             _check_room(testbed.directory, image, hosts)
-            rounds = Story(testbed, image, hosts).tell()
+            try:
+                rounds = Story(testbed, image, hosts).tell()
+            except (TestbedError, OSError):
+                _tell_logs(testbed)
+                raise
     except TestbedError as error:
         raise Failed(Exit.FAILED, str(error)) from error
     result = {"rounds": [asdict(one) | {"ratio": one.ratio} for one in rounds]}
@@ -189,6 +195,14 @@ class Story:
             identical,
             len(hosts),
         )
+
+
+def _tell_logs(testbed: Testbed) -> None:
+    """The logs go with everything else: what daemons complained of is said now."""
+    for daemon in testbed.daemons:
+        complaints = [line for line in daemon.log.splitlines() if not re.match(r"\S+ \S+ (INFO|DEBUG) ", line)]
+        for line in complaints[-LOG_MAX_LINES:]:
+            note(f"host {daemon.number}: {line}")
 
 
 def _sent_bytes(hosts: Sequence[Daemon]) -> int:
