@@ -238,11 +238,10 @@ def _check_room(directory: Path, image: Path | None, hosts: int) -> None:
 
 
 def _table(rounds: Sequence[Round]) -> Iterable[str]:
-    columns = ("", "DATA", "NEW", "FROM PUBLISHER", "FROM PEERS", "FROM RELATIVES", "TIME", "OF BOUND", "IDENTICAL")
+    columns = ("VERSION", "NEW", "PUBLISHER", "PEERS", "RELATIVES", "TIME", "OF BOUND", "SAME")
     rows = [
         (
             one.title,
-            size(one.data_bytes),
             size(one.new_bytes),
             size(one.publisher_bytes),
             size(one.peers_bytes),
