@@ -107,12 +107,12 @@ class Story:
         *hosts, yardstick = self._testbed.join(self._count + 1)
         published = self._publish(publisher, disk)
         self._measure(yardstick)
-        first = self._round("first version", publisher, hosts, disk, published, stop_publisher=True)
+        first = self._round("first", publisher, hosts, disk, published, stop_publisher=True)
         changed = self._changed_disk(disk, hosts[0])
         note("starting the publisher again")
         publisher.start()
         published = self._publish(publisher, changed)
-        second = self._round("changed version", publisher, hosts, changed, published, stop_publisher=False)
+        second = self._round("changed", publisher, hosts, changed, published, stop_publisher=False)
         return [first, second]
 
     def _first_disk(self) -> Path:
@@ -169,7 +169,7 @@ class Story:
     ) -> Round:
         from enticed.cli.demo_bars import follow
 
-        note(f"pulling the {title} on {len(hosts)} hosts at once")
+        note(f"pulling the {title} version on {len(hosts)} hosts at once")
         sent_before = _sent_bytes(hosts)
         calls = [host.call_json("pull", NAME) for host in hosts]
 
@@ -253,5 +253,6 @@ def _table(rounds: Sequence[Round]) -> Iterable[str]:
         for one in rounds
     ]
     yield from table(columns, rows, "")
-    yield "The bound: what moved between hosts at the rate of one host that pulled alone, and what came from"
-    yield "relatives at the rate of `cp`; for all of them share this machine's processors and disk."
+    yield "New: bytes that no version before had. Publisher, peers, relatives: where the hosts had their bytes from. The"
+    yield "bound: what moved between hosts at the rate of one host that pulled alone, and what came from relatives at the"
+    yield "rate of `cp`; for all of them share this machine's processors and disk."
