@@ -253,6 +253,6 @@ def _table(rounds: Sequence[Round]) -> Iterable[str]:
         for one in rounds
     ]
     yield from table(columns, rows, "")
-    yield "New: bytes that no version before had. Publisher, peers, relatives: where the hosts had their bytes from. The"
-    yield "bound: what moved between hosts at the rate of one host that pulled alone, and what came from relatives at the"
-    yield "rate of `cp`; for all of them share this machine's processors and disk."
+    yield "New: what no version before had. Publisher, peers, relatives: where it came from."
+    yield "Bound: what moved, at the rate of one host that pulled alone, and what came from"
+    yield "relatives, at the rate of `cp`; they all share this machine's processors and disk."
