@@ -95,7 +95,9 @@ class Stockroom:
     async def page(self, image: ImageId, piece: int) -> Fragments:
         """The fragments of a piece; `CorruptError` where the page on the disk is damaged."""
         stored = self._store.image(image)
-        return await self._threads.run(stored.fragments, piece)
+        # A piece is opened, then asked for in a few requests: from the second on there is nothing to wait for.
+        cached = stored.cached_fragments(piece)
+        return cached if cached is not None else await self._threads.run(stored.fragments, piece)
 
     async def pages(self, image: ImageId, offset_bytes: int, size_bytes: int) -> bytes:
         return await self._threads.run(self._store.image(image).read_pages, offset_bytes, size_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
 from pathlib import Path
 
 from enticed.limits import STORE_PAGES_CACHED_COUNT
@@ -42,8 +41,8 @@ class StoredImage:
         self._files = files
         self._lock = threading.Lock()
         self._raw_fd: int | None = None
-        # A method's own cache: what holds it goes with the image.
-        self._cached = lru_cache(STORE_PAGES_CACHED_COUNT)(self.read_fragments)
+        self._pages: dict[int, Fragments] = {}
+        """Of the pieces whose pages were read last, in that order."""
         self.note(record)
 
     def __repr__(self) -> str:
@@ -97,7 +96,18 @@ class StoredImage:
 
     def fragments(self, piece: int) -> Fragments:
         """The piece's fragments, from its page or a small cache. `CorruptError` where the page is damaged."""
-        return self._cached(piece)
+        fragments = self.cached_fragments(piece)
+        if fragments is None:
+            fragments = self.read_fragments(piece)
+            with self._lock:
+                self._pages[piece] = fragments
+                if len(self._pages) > STORE_PAGES_CACHED_COUNT:
+                    del self._pages[next(iter(self._pages))]
+        return fragments
+
+    def cached_fragments(self, piece: int) -> Fragments | None:
+        """As `fragments`, of a page that was read not long ago; None otherwise. At once."""
+        return self._pages.get(piece)
 
     def read_fragments(self, piece: int) -> Fragments:
         """As `fragments`, without the cache: for who goes through all pieces."""
