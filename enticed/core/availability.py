@@ -20,6 +20,8 @@ class Availability:
         self.rarity: NDArray[np.int32] = np.zeros(0, np.int32)
         """Per piece: how many hosts have it."""
         self._pieces: int | None = None
+        self.gains = 0
+        """How often a host that has not all has got a piece."""
 
     def __iter__(self) -> Iterator[NodeId]:
         return iter(self._maps)
@@ -60,6 +62,7 @@ class Availability:
         for pieces, has in ((gained, True), (lost, False)):
             news = [piece for piece in set(pieces) if held[piece] != has]
             held[news] = has
+            self.gains += len(news) if has else 0
             if self._pieces is not None:
                 self.rarity[news] += 1 if has else -1
         if gained and held.all():

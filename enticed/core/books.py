@@ -132,6 +132,10 @@ class Pull:
     ahead_bytes: int = 0
     """Missing bytes of the pieces being opened and of `runs`."""
     starved_since: float | None = None
+    starved_gains: int = -1
+    """What others had gained in all when this host last waited for them in vain."""
+    hearsay: set[NodeId] = field(default_factory=set)
+    """Of `contacts`, those of whom only another peer has told."""
     hedged_bytes: int = 0
 
     # For people.
@@ -183,13 +187,12 @@ class Books:
         """Peers that said what they have of the pull's image."""
         return self.peers.known(pull.availability)
 
-    def close(self, number: int) -> Asked | None:
+    def close(self, number: int, now: float) -> Asked | None:
         """Take a request out, whatever became of it: its peer has room again. None where it was taken out before."""
         asked = self.requests.close(number)
         peer = self.peers.get(asked.node) if asked is not None else None
         if asked is not None and peer is not None:
-            peer.in_flight_bytes -= asked.run.size_bytes
-            peer.in_flight -= 1
+            peer.answered(asked.run.size_bytes, now)
         return asked
 
     def pulls_by_urgency(self) -> list[Pull]:

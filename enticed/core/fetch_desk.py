@@ -57,19 +57,20 @@ class FetchDesk:
         able = self._able(pull, now)
         if not able.any():
             return []
-        picked = pick_pieces(wanted & able & self._open_to_us(pull, book), rarity, pull.noise, count).tolist()
-        if picked or pull.outstanding or pull.opening:
+        picked = pick_pieces(wanted & able & self._open_to_us(pull, book, now), rarity, pull.noise, count).tolist()
+        if picked or pull.runs or pull.opening or not (wanted & (rarity > 0)).any():
             pull.starved_since = None
             return list(picked)
-        # Only pieces are left that belong to others of our rack: wait for them, but not for ever.
-        if not (wanted & (rarity > 0)).any():
-            return []
+        # Only pieces are left that belong to others of our rack, or that slow hosts have: wait for them, but not long,
+        # and not again while none of them gets anything.
+        policy, in_vain = self._books.policy, pull.starved_gains == pull.availability.gains
         if pull.starved_since is None:
             pull.starved_since = now
-        if now < pull.starved_since + self._books.policy.owner_patience_s:
+        patience_s = policy.stall_s if pull.outstanding else 0.0 if in_vain else policy.owner_patience_s
+        if now < pull.starved_since + patience_s:
             return []
-        pull.starved_since = now
-        return list(pick_pieces(wanted, rarity, pull.noise, max(1, count // 4)).tolist())
+        pull.starved_since, pull.starved_gains = now, pull.availability.gains
+        return list(pick_pieces(wanted, rarity, pull.noise, count if in_vain else max(1, count // 4)).tolist())
 
     def _yields(self, pull: Pull) -> bool:
         """Prewarming waits while a host waits for another image."""
@@ -83,10 +84,12 @@ class FetchDesk:
             for other in self._books.pulls.values()
         )
 
-    def _open_to_us(self, pull: Pull, book: ImageBook) -> Mask:
+    def _open_to_us(self, pull: Pull, book: ImageBook, now: float) -> Mask:
         """Pieces that this host owns in its rack, or that a rack-mate who is no seed has."""
         has = pull.availability
-        mates = [peer.node for peer in self._books.holders(pull) if peer.same_rack and not has.is_whole(peer.node)]
+        policy = self._books.policy
+        near = (peer for peer in self._books.holders(pull) if peer.same_rack and peer.is_reliable(now, policy))
+        mates = [peer.node for peer in near if not has.is_whole(peer.node)]
         among = frozenset(mates)
         if among != pull.owned_among:
             pull.owned_among = among
@@ -96,11 +99,12 @@ class FetchDesk:
     def _able(self, pull: Pull, now: float) -> Mask:
         """Pieces that a peer who can take a request now has. A seed counts only for what no other host has."""
         policy, has = self._books.policy, pull.availability
-        able = [peer for peer in self._books.holders(pull) if peer.can_take(policy.request_bytes, now, policy)]
-        seeds = [peer.node for peer in able if has.is_whole(peer.node)]
+        holders = self._books.holders(pull)
+        able = [peer for peer in holders if peer.can_take(policy.request_bytes, now, policy)]
         mask = has.held_by_any([peer.node for peer in able if not has.is_whole(peer.node)])
-        if seeds:
-            mask |= has.rarity == has.wholes
+        if any(has.is_whole(peer.node) for peer in able):
+            reliable = (peer.node for peer in holders if peer.is_reliable(now, policy))
+            mask |= ~has.held_by_any([node for node in reliable if not has.is_whole(node)])
         return mask
 
     def _open(self, pull: Pull, book: ImageBook, piece: int) -> None:

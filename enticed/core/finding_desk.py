@@ -40,6 +40,19 @@ class FindingDesk:
                 continue
             if known is not None or len(pull.contacts) < self._books.policy.contacts_max:
                 pull.contacts[contact.node] = contact
+                pull.hearsay.discard(contact.node)
+        self._meet(pull, now)
+
+    def heard_of(self, pull: Pull, contacts: Iterable[Contact], now: float) -> None:
+        """Hosts that another peer names: it may be wrong, so it displaces nobody whom this host knows of otherwise."""
+        for contact in contacts:
+            room = len(pull.hearsay) < self._books.policy.hearsay_max
+            if room and contact.node != self._books.me.node and contact.node not in pull.contacts:
+                pull.contacts[contact.node] = contact
+                pull.hearsay.add(contact.node)
+        self._meet(pull, now)
+
+    def _meet(self, pull: Pull, now: float) -> None:
         for contact in list(pull.contacts.values()):
             known_to_have = contact.node in pull.availability or contact.node not in self._books.peers
             if not known_to_have and self._is_due(pull, contact.node, now):  # it had nothing once, and may have by now
@@ -60,6 +73,7 @@ class FindingDesk:
         self._books.dialling.discard(node)
         for pull in self._books.pulls.values():
             if pull.contacts.pop(node, None) is not None:
+                pull.hearsay.discard(node)
                 self._dial_more(pull, now)
 
     def _dial_more(self, pull: Pull, now: float) -> None:
@@ -74,10 +88,13 @@ class FindingDesk:
             return
         waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
         books.dice.shuffle(waiting)
-        mates = [contact for contact in waiting if self._is_near(contact)]
-        others = [contact for contact in waiting if not self._is_near(contact)]
+        named = [contact for contact in waiting if contact.node in pull.hearsay]
+        known = [contact for contact in waiting if contact.node not in pull.hearsay]
+        mates = [contact for contact in known if self._is_near(contact)]
+        others = [contact for contact in known if not self._is_near(contact)]
         first = max(0, policy.degree - policy.degree_outside_rack - near)
-        for contact in [*mates[:first], *others, *mates[first:]][:room]:
+        few = max(0, policy.degree // 2 - sum(contact.node in pull.hearsay for contact in under_way))
+        for contact in [*mates[:first], *others, *mates[first:], *named[:few]][:room]:
             pull.dialled_at[contact.node] = now
             pull.asked.add(contact.node)
             books.dialling.add(contact.node)

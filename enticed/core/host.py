@@ -106,7 +106,9 @@ class Host:
         if pull.manifest_from is not None:
             times.append(self._pulls.manifest_is_late_at(pull))
         if pull.starved_since is not None:
-            times.append(pull.starved_since + policy.owner_patience_s)
+            times += [pull.starved_since + policy.owner_patience_s, pull.starved_since + policy.stall_s]
+        owing = (peer.waited_for_since for peer in books.holders(pull))
+        times += [since + policy.stall_s for since in owing if since is not None]
         if pull.runs:
             patient = (run.since + policy.holder_patience_s for run in pull.runs)
             times.append(min((time for time in patient if time > now), default=None))
@@ -249,13 +251,13 @@ class Host:
     # --- what follows from any event ---
 
     def _go_on(self, now: float) -> None:
-        self._pulls.drop_unwanted()
+        self._pulls.drop_unwanted(now)
         self._requests.expire(now)
         for pull in self._books.pulls_by_urgency():
             self._advance(pull, now)
         self._sessions.tell_gained(now)
         self._goods.keep(now)
-        self._pulls.drop_unwanted()
+        self._pulls.drop_unwanted(now)
         self._sessions.hang_up_idle(now)
 
     def _advance(self, pull: Pull, now: float) -> None:

@@ -27,6 +27,10 @@ class Peer:
     backoff_until: float = 0.0
     strikes: int = 0
     """Faults in a row since it last delivered."""
+    busies: int = 0
+    """Times in a row that it was busy since it last delivered."""
+    waited_for_since: float | None = None
+    """Since when it owes an answer and has given none."""
     charges: int = 0
     """How often it made us check our own copy of a piece."""
     idle_since: float | None = None
@@ -51,10 +55,27 @@ class Peer:
         most_bytes = min(policy.peer_in_flight_bytes, max(policy.peer_in_flight_least_bytes, fair_bytes))
         return self.in_flight_bytes + size_bytes <= most_bytes
 
+    def is_reliable(self, now: float, policy: Policy) -> bool:
+        """Whether what it says it has is worth waiting for; else it is asked all the same, and nobody waits for it."""
+        stalled = self.waited_for_since is not None and now >= self.waited_for_since + policy.stall_s
+        return not self.strikes and not stalled and self.busies < policy.busies_max
+
+    def asked(self, size_bytes: int, now: float) -> None:
+        if not self.in_flight:
+            self.waited_for_since = now
+        self.in_flight += 1
+        self.in_flight_bytes += size_bytes
+
+    def answered(self, size_bytes: int, now: float) -> None:
+        """A request of it is closed, whatever became of it."""
+        self.in_flight -= 1
+        self.in_flight_bytes -= size_bytes
+        self.waited_for_since = now if self.in_flight else None
+
     def delivered(self, size_bytes: int, seconds: float) -> None:
         rate = size_bytes / max(seconds, 1e-6)
         self.bytes_per_s = rate if self.bytes_per_s == 0 else 0.8 * self.bytes_per_s + 0.2 * rate
-        self.strikes = 0
+        self.strikes = self.busies = 0
 
     def failed(self, now: float, policy: Policy) -> None:
         self.strikes += 1
@@ -63,6 +84,7 @@ class Peer:
 
     def is_busy(self, now: float, retry_after_s: float, policy: Policy) -> None:
         """It has no slot for us now: no fault, so no strike. What it says of when is taken within our own bounds."""
+        self.busies += 1
         pause_s = min(policy.backoff_last_s, max(policy.busy_least_s, retry_after_s))
         self.backoff_until = max(self.backoff_until, now + pause_s)
 

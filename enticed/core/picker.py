@@ -61,7 +61,7 @@ def pick_source(holders: list[Peer], has: Availability, run: Run, now: float, po
     None while every holder is at its limit. A seed (who has all of the image) is asked for what another host has too
     only after `holder_patience_s`: its uploads are what the rest of the swarm waits for.
     """
-    others = [peer for peer in holders if not has.is_whole(peer.node)]
+    others = [peer for peer in holders if not has.is_whole(peer.node) and peer.is_reliable(now, policy)]
     if others and now < run.since + policy.holder_patience_s:
         holders = others
     able = [peer for peer in holders if peer.can_take(run.size_bytes, now, policy)]

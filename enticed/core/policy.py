@@ -15,6 +15,8 @@ class Policy:
     sessions_max: int = 128
     contacts_max: int = 512
     """Hosts that may have an image, of which so many are remembered."""
+    hearsay_max: int = 64
+    """Of these, hosts of whom only a peer has told and not the DHT; they get half of the dials at the most."""
     find_first_s: float = 1.0
     """Providers are looked up again after so long, then after twice that, and so on."""
     find_last_s: float = 30.0
@@ -49,6 +51,10 @@ class Policy:
     backoff_last_s: float = 30.0
     busy_least_s: float = 0.05
     """A busy peer is asked again after the time that it said, within this and `backoff_last_s`."""
+    stall_s: float = 1.5
+    """A peer that owes an answer and gives none for so long is not waited for any more where there are others."""
+    busies_max: int = 8
+    """Nor is one that was busy so often in a row."""
     hedge_after_s: float = 1.0
     hedge_factor: float = 3.0
     """A request so many times slower than the usual one may be asked of a second peer, near the end."""

@@ -115,15 +115,15 @@ class PullDesk:
 
     # --- endings ---
 
-    def drop_unwanted(self) -> None:
+    def drop_unwanted(self, now: float) -> None:
         """End every pull that no live order wants; what is written stays, offered and to be built on."""
         for pull in list(self._books.pulls.values()):
             if pull.image not in self._books.wanted:
-                self._drop(pull)
+                self._drop(pull, now)
 
-    def _drop(self, pull: Pull) -> None:
+    def _drop(self, pull: Pull, now: float) -> None:
         for asked in self._books.requests.of_image(pull.image):
-            self._books.close(asked.number)
+            self._books.close(asked.number, now)
             self._books.do(Abandon(asked.number))
         book = self._books.images.get(pull.image)
         if book is not None:

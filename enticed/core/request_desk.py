@@ -52,8 +52,7 @@ class RequestDesk:
         if source is None:
             return False
         asked = requests.ask(source.node, run, source.in_flight_bytes, now, hedge=hedge)
-        source.in_flight_bytes += run.size_bytes
-        source.in_flight += 1
+        source.asked(run.size_bytes, now)
         self._books.do(Fetch(asked.number, source.node, run.request))
         return True
 
@@ -85,7 +84,7 @@ class RequestDesk:
     # --- answers ---
 
     def fetched(self, number: int, now: float) -> None:
-        asked = self._books.close(number)
+        asked = self._books.close(number, now)
         if asked is None:
             return
         run = asked.run
@@ -95,9 +94,10 @@ class RequestDesk:
             peer.delivered(run.size_bytes, now - asked.at)
         for other in self._books.requests.of_image(run.image):
             if other.run == run:  # a hedge that lost, or was overtaken by the first
-                self._abandon(other)
+                self._abandon(other, now)
         pull = self._books.pulls[run.image]
         self._books.images[run.image].bytes_from[Supply.PEERS] += run.size_bytes
+        pull.starved_since = None
         self._measure(pull, run.size_bytes, now)
         pull.outstanding[run.piece] -= 1
         if pull.outstanding[run.piece] == 0:
@@ -105,7 +105,7 @@ class RequestDesk:
             self._goods.written(pull, run.piece, now)
 
     def failed(self, event: FetchFailed, now: float) -> None:
-        asked = self._books.close(event.request)
+        asked = self._books.close(event.request, now)
         if asked is None:
             return
         pull = self._books.pulls[asked.run.image]
@@ -116,7 +116,7 @@ class RequestDesk:
         if peer is not None:
             self._blame(peer, asked, event, pull, now)
         self._ask_again(pull, asked)
-        self._finding.found(pull, event.alternatives, now)
+        self._finding.heard_of(pull, event.alternatives, now)
         if event.fault not in (Fault.BUSY, Fault.REFUSED):
             self._pulls.note_trouble(pull, asked.node, event.reason)
 
@@ -133,7 +133,7 @@ class RequestDesk:
                 self._books.do(Say(peer.node, Charge(asked.run.image, asked.run.piece, event.fragment or 0)))
                 for other in self._books.requests.of_node(peer.node):
                     if other.run.image == pull.image:  # what else it was asked for may be no better
-                        self._abandon(other)
+                        self._abandon(other, now)
                         self._ask_again(pull, other)
             case _:
                 peer.failed(now, self._books.policy)
@@ -150,7 +150,7 @@ class RequestDesk:
         self._books.peers.remove(node)
         self._books.uploads.forget(node)
         for asked in self._books.requests.of_node(node):
-            self._abandon(asked)
+            self._abandon(asked, now)
             self._ask_again(self._books.pulls[asked.run.image], asked)
         for pull in self._books.pulls.values():
             if pull.availability.drop(node):
@@ -158,8 +158,8 @@ class RequestDesk:
             if pull.manifest_from == node:
                 pull.manifest_from = None
 
-    def _abandon(self, asked: Asked) -> None:
-        self._books.close(asked.number)
+    def _abandon(self, asked: Asked, now: float) -> None:
+        self._books.close(asked.number, now)
         self._books.do(Abandon(asked.number))
 
     def _ask_again(self, pull: Pull, asked: Asked) -> None:

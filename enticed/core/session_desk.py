@@ -83,7 +83,7 @@ class SessionDesk:
                 pull = self._books.pulls.get(image)
                 if pull is not None:
                     new = (Contact(host.node, host.addresses) for host in hosts)
-                    self._finding.found(pull, new, now)
+                    self._finding.heard_of(pull, new, now)
             case Charge(image, piece, _):
                 self._charged(peer, image, piece)
             case _:

@@ -13,8 +13,8 @@ from enticed.transfer.errors import RefusedError
 from enticed.transfer.ports import Consignment, Landing
 from protocol.identifiers import NodeId
 from protocol.limits import IMAGE_MAX_PIECES
-from protocol.messages import Charge, FragmentsRequest, Part, PartRequest, Refused, Request
-from tests.engine.liars import consign, parts_of, refuse, swarm_with_liar
+from protocol.messages import Busy, Charge, FragmentsRequest, Part, PartRequest, Refused, Request
+from tests.engine.liars import Answer, consign, parts_of, refuse, swarm_with_liar
 from tests.engine.swarm import content_of, disk, publish, pull, run
 
 
@@ -132,3 +132,30 @@ def test_what_lies_beyond_an_image_is_refused_or_empty(tmp_path: Path, caplog: p
 
     run(scenario())
     assert "ERROR" not in caplog.text
+
+
+async def say_busy(node: NodeId, request: Request) -> Busy | Refused:
+    return Busy(0, ()) if isinstance(request, FragmentsRequest) else await refuse(node, request)
+
+
+async def say_nothing(node: NodeId, request: Request) -> Refused:
+    if isinstance(request, FragmentsRequest):
+        await asyncio.Event().wait()
+    return await refuse(node, request)
+
+
+@pytest.mark.parametrize("answer", [say_busy, say_nothing, refuse])
+def test_a_host_that_claims_what_it_does_not_give_is_not_waited_for(tmp_path: Path, answer: Answer) -> None:
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path) as ((publisher, host), liar):
+            content = disk(1, 48)
+            await publish(publisher, content, "debian:12", tmp_path)
+            pieces = (await publisher.image("debian:12")).pieces
+            liar.answer = answer
+            liar.claim_pieces(pieces, lacking=frozenset({0}))  # no seed: asked before the publisher
+            await liar.meet(host)
+            async with asyncio.timeout(15):
+                assert content_of(await pull(host, "debian:12")) == content
+            assert liar.asked
+
+    run(scenario())
