@@ -11,14 +11,16 @@ from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import OpenPiece
 from enticed.core.events import Mask, PieceOpened
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
 from enticed.core.picker import owned_pieces, pick_pieces
 from enticed.core.requests import cut_runs
 
 
 class FetchDesk:
-    def __init__(self, books: Books, goods: GoodsDesk) -> None:
+    def __init__(self, books: Books, goods: GoodsDesk, kin: KinDesk) -> None:
         self._books = books
+        self._kin = kin
         self._goods = goods
 
     def open_pieces(self, pull: Pull, now: float) -> None:
@@ -26,7 +28,7 @@ class FetchDesk:
         wanted = book.state == PieceState.WANTED
         if not wanted.any():
             return
-        for piece in self._demanded(pull, book, wanted & ((pull.missing_bytes == 0) | (pull.availability.rarity > 0))):
+        for piece in self._demanded(pull, book, wanted & ((pull.missing_bytes == 0) | (self._kin.rarity(pull) > 0))):
             self._open(pull, book, piece)
             wanted[piece] = False
         room = policy.opening_pieces - len(pull.opening)
@@ -53,7 +55,7 @@ class FetchDesk:
         return pieces
 
     def _pick(self, pull: Pull, book: ImageBook, wanted: Mask, count: int, now: float) -> list[int]:
-        rarity = pull.availability.rarity
+        rarity = self._kin.rarity(pull)
         able = self._able(pull, now)
         if not able.any():
             return []
@@ -94,13 +96,17 @@ class FetchDesk:
         return pull.owned | has.held_by_any(mates)
 
     def _able(self, pull: Pull, now: float) -> Mask:
-        """Pieces that a peer who can take a request now has. A seed counts only for what no other host has."""
+        """Pieces that a peer who can take a request now has, in this image or a relative.
+
+        A seed counts only for what no other host has.
+        """
         policy, has = self._books.policy, pull.availability
         able = [peer for peer in self._books.holders(pull) if peer.can_take(policy.request_bytes, now, policy)]
         seeds = [peer.node for peer in able if has.is_whole(peer.node)]
         mask = has.held_by_any([peer.node for peer in able if not has.is_whole(peer.node)])
         if seeds:
-            mask |= has.rarity == has.wholes
+            mask |= (has.rarity == has.wholes) & ~self._kin.covered(pull)
+        mask |= self._kin.able(pull, now)
         return mask
 
     def _open(self, pull: Pull, book: ImageBook, piece: int) -> None:
