@@ -25,6 +25,7 @@ from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
 from enticed.engine.lag import LagMeter
+from enticed.engine.kinship import Kinship
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
 from enticed.engine.planning import Planning
@@ -106,6 +107,7 @@ async def start(config: Config, stack: AsyncExitStack) -> DaemonEngine:
     overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
     purchasing = owned(Purchasing(driver, network, stockroom, trusted))
+    owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, zone, rack))
     naming = owned(Naming(driver, store, threads, overlay, trusted, publisher, clock))
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)

@@ -99,6 +99,7 @@ class Kin:
     """Hosts that sent corrupt bytes: nothing more of this relative is asked of them."""
     learned: bool = False
     learning_from: NodeId | None = None
+    learning_since: float = 0.0
     unlearned_from: set[NodeId] = field(default_factory=set)
     finding: bool = False
     find_at: float = 0.0

@@ -105,8 +105,10 @@ class FetchDesk:
         seeds = [peer.node for peer in able if has.is_whole(peer.node)]
         mask = has.held_by_any([peer.node for peer in able if not has.is_whole(peer.node)])
         if seeds:
-            mask |= (has.rarity == has.wholes) & ~self._kin.covered(pull)
-        mask |= self._kin.able(pull, now)
+            theirs_alone = has.rarity == has.wholes
+            mask |= theirs_alone & ~self._kin.covered(pull) if pull.kin_learned else theirs_alone
+        if pull.kin_learned:
+            mask |= self._kin.able(pull, now)
         return mask
 
     def _open(self, pull: Pull, book: ImageBook, piece: int) -> None:

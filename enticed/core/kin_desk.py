@@ -53,7 +53,9 @@ class KinDesk:
     def moments(self, pull: Pull) -> list[float]:
         """Times at which `go_on` may have something new to do."""
         if pull.kin:
-            return [kin.find_at for kin in pull.kin.values() if not kin.finding and self._room(kin) > 0]
+            seeking = [kin.find_at for kin in pull.kin.values() if not kin.finding and self._room(kin) > 0]
+            learning = [kin.learning_since for kin in pull.kin.values() if kin.learning_from is not None]
+            return [*seeking, *(since + self._books.policy.kin_learn_s for since in learning)]
         since = self._starved_since(pull)
         return [] if not pull.relatives or since is None else [since + self._books.policy.kin_after_s]
 
@@ -112,18 +114,20 @@ class KinDesk:
     # --- what they have of the image ---
 
     def _learn(self, pull: Pull, kin: Kin, now: float) -> None:
+        if kin.learning_from is not None and now >= kin.learning_since + self._books.policy.kin_learn_s:
+            self._give_up(kin, kin.learning_from)  # what it may still send is taken all the same
         if kin.learned or kin.learning_from is not None or len(kin.unlearned_from) >= LEARN_TRIES:
             return
         peers = self._books.peers.known(kin.availability)
         able = [peer for peer in peers if peer.node not in kin.unlearned_from and now >= peer.backoff_until]
         if able:
             nearest = min(able, key=lambda peer: (not peer.same_rack, not peer.same_zone))
-            kin.learning_from = nearest.node
+            kin.learning_from, kin.learning_since = nearest.node, now
             self._books.do(LearnRelative(pull.image, kin.image, nearest.node))
 
     def learned(self, pull: Pull, event: RelativeLearned) -> None:
         kin = pull.kin.get(event.relative)
-        if kin is None or kin.learning_from != event.node:
+        if kin is None or kin.learned:
             return
         kin.learned, kin.learning_from = True, None
         kin.availability.settle(event.pieces)
@@ -133,8 +137,11 @@ class KinDesk:
     def unlearned(self, pull: Pull, event: RelativeUnlearned) -> None:
         kin = pull.kin.get(event.relative)
         if kin is not None and kin.learning_from == event.node:
-            kin.learning_from = None
-            kin.unlearned_from.add(event.node)
+            self._give_up(kin, event.node)
+
+    def _give_up(self, kin: Kin, node: NodeId) -> None:
+        kin.learning_from = None
+        kin.unlearned_from.add(node)
 
     def is_to_locate(self, pull: Pull, run: Run) -> bool:
         """Whether a run is to be looked for in the relatives before it is asked for: soon, since this takes no time."""

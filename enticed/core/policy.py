@@ -66,6 +66,8 @@ class Policy:
     """Relatives of an image that are used; 0 for none."""
     kin_after_s: float = 1.0
     """They are looked for once something could be asked of nobody for so long."""
+    kin_learn_s: float = 10.0
+    """For a relative's manifest from one host; then another is asked."""
     kin_degree: int = 8
     """Hosts to know that have a relative."""
 
