@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from enticed.core.orders import OrderState
 from enticed.daemon import start
 from enticed.engine.kinship import Places, positions_in
+from enticed.engine.port import OrderTerms
 from enticed.store.store import Store
 from protocol.identifiers import ImageId
 from protocol.limits import BLOCK_SIZE_BYTES, MIB
 from protocol.manifest import Fragments, Root, encode_manifest
 from protocol.messages import FragmentsRequest
 from tests.clusters import make_cluster
-from tests.engine.swarm import config_of, content_of, disk, publish, pull, run
+from tests.engine.swarm import config_of, content_of, disk, publish, pull, run, until
 
 PER_PIECE = MIB // BLOCK_SIZE_BYTES // 2
 """Fragments of one block, with a hole after each."""
@@ -106,7 +107,9 @@ def test_an_image_that_nobody_has_comes_from_a_host_with_its_relative(tmp_path: 
                 assert published.new_bytes == 0
             hand_over_the_manifest(published.image, founder.directory.parent, joined.directory.parent)
             host = await start(config_of(joined.directory.parent, kin.status().listen), stack)
-            order = await pull(host, str(published.image))
+            # Prewarming waits until it is due, however slow this machine is just now.
+            await host.place_order("order", OrderTerms(str(published.image), deadline_s=50))
+            order = await until(host, "order", lambda view: view.state in (OrderState.READY, OrderState.FAILED))
             assert order.state is OrderState.READY, order.reason
             assert content_of(order) == second
             assert order.bytes_from.peers == published.data_bytes
