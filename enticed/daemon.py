@@ -25,6 +25,7 @@ from enticed.engine.clock import SteadyClock
 from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
+from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
@@ -39,7 +40,7 @@ from enticed.gateway.server import ApiServer
 from enticed.host_address import own_address
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, is_founder, load_identity
-from enticed.identity.publisher import load_publisher
+from enticed.identity.publisher import Publisher, load_publisher
 from enticed.limits import STATUS_INTERVAL_S
 from enticed.notify import Notifier
 from enticed.overlay.udp import UdpOverlay
@@ -92,9 +93,7 @@ async def start(
     clock = SteadyClock()
     identity = load_identity(config.state_dir)
     identity.require_valid(clock())
-    founder = is_founder(config.state_dir)
-    authority = Authority.load(config.state_dir, clock) if founder else None
-    publisher = load_publisher(config.state_dir) if founder else None
+    authority, publisher = _founding_roles(config, clock)
     trusted = identity.trust.trusted_publishers
     zone, rack = identity.credential.zone, identity.credential.rack
 
@@ -117,6 +116,7 @@ async def start(
     overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
     purchasing = owned(Purchasing(driver, network, stockroom, trusted))
+    owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, zone, rack))
     naming = owned(Naming(driver, store, threads, overlay, trusted, publisher, clock))
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
@@ -145,6 +145,13 @@ async def start(
     discovery.start()
     naming.start()
     return engine
+
+
+def _founding_roles(config: Config, clock: SteadyClock) -> tuple[Authority | None, Publisher | None]:
+    """The CA and the publisher, on the host that founded the cluster."""
+    if not is_founder(config.state_dir):
+        return None, None
+    return Authority.load(config.state_dir, clock), load_publisher(config.state_dir)
 
 
 def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> Store:

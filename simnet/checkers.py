@@ -95,6 +95,8 @@ def _wrong_requests(books: Books) -> Iterator[str]:
         if (peer.in_flight, peer.in_flight_bytes) != (len(sizes), sum(sizes)):
             yield f"what {peer.node.short} has in flight is not counted right"
     for asked in requests:
+        if asked.wanted not in (asked.run.request, asked.run.elsewhere):
+            yield "something else was asked for than the run"
         if asked.run.image not in books.pulls or asked.node not in books.peers:
             yield "a request of no pull or no peer"
     for twins in asked_for.values():
@@ -111,6 +113,8 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
         yield "a pull that no order wants"
     if any(node not in books.peers for node in pull.availability):
         yield "a have-map of a host without a session"
+    if any(node not in books.peers for kin in pull.kin.values() for node in kin.availability):
+        yield "a have-map of a relative of a host without a session"
     if pull.stage not in (OrderState.FETCHING, OrderState.VERIFYING):
         return
     asked = {one.run for one in books.requests if one.run.image == pull.image}

@@ -37,6 +37,7 @@ class Upload:
     life: int
     request: int
     wanted: FragmentsRequest
+    landing: FragmentsRequest
     size_bytes: int
 
 
@@ -151,8 +152,8 @@ class SimHost:
         match effect:
             case ef.Say(node, message):
                 self._send(node, lambda other: other.tell(ev.Heard(self.contact.node, message)))
-            case ef.Fetch(request, node, wanted):
-                self._fetch(request, node, wanted)
+            case ef.Fetch():
+                self._fetch(effect)
             case ef.Abandon(request):
                 self._requests.discard(request)
             case ef.GrantUpload(ticket):
@@ -164,6 +165,13 @@ class SimHost:
                 self._answer(ticket, ev.Fault.REFUSED)
             case ef.FetchManifest(image, node):
                 self._fetch_manifest(image, node)
+            case ef.LearnRelative(image, relative, node):
+                self._learn_relative(self.world.images[image], relative, node)
+            case ef.LocateRun(run):
+                span = self.world.images[run.image].located(run)
+                self._later(0.0, ev.RunLocated(run.image, run, (span,)))
+            case ef.ForgetRelatives():
+                pass
             case ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal() | ef.Recheck():
                 self._keep_stock(effect)
             case ef.SaveOrder(order):
@@ -239,7 +247,9 @@ class SimHost:
         match effect:
             case ef.Reserve():
                 missing_bytes = np.where(on_hand, 0, image.data_bytes)
-                self._later(PAGE_READ_S, ev.SpaceReserved(image.image, file.durable.copy(), missing_bytes))
+                relatives = () if image.relative is None else (image.relative.image,)
+                reserved = ev.SpaceReserved(image.image, file.durable.copy(), missing_bytes, relatives)
+                self._later(PAGE_READ_S, reserved)
             case ef.OpenPiece(_, piece):
                 file.landed[piece] |= on_hand[piece]
                 missing = np.full(len(image.fragment_sizes_bytes), not on_hand[piece])
@@ -275,13 +285,22 @@ class SimHost:
         else:
             self._later(4 * self.link.latency_s, ev.ManifestFetched(image, found.data_bytes))
 
-    def _fetch(self, request: int, node: NodeId, wanted: FragmentsRequest) -> None:
+    def _learn_relative(self, image: SimImage, relative: ImageId, node: NodeId) -> None:
+        if node in self._sessions and self.world.hosts[node].core.image(relative) is not None:
+            pieces = self.world.images[relative].pieces
+            learned = ev.RelativeLearned(image.image, relative, node, pieces, image.shared_bytes)
+            self._later(4 * self.link.latency_s, learned)
+        else:
+            self._later(self.link.latency_s, ev.RelativeUnlearned(image.image, relative, node, "no session"))
+
+    def _fetch(self, effect: ef.Fetch) -> None:
+        request, node, wanted = effect.request, effect.node, effect.wanted
         self._requests.add(request)
         size_bytes = wanted.count * self.world.images[wanted.image].fragment_bytes
         if node not in self._sessions:
             self._later(0.0, ev.FetchFailed(request, ev.Fault.LOST, "no session"))
             return
-        upload = Upload(self, self._life, request, wanted, size_bytes)
+        upload = Upload(self, self._life, request, wanted, effect.landing, size_bytes)
         self._send(node, lambda other: other.asked(upload))
 
     def asked(self, upload: Upload) -> None:
@@ -315,7 +334,7 @@ class SimHost:
             return
         if upload.life == upload.asker._life and upload.request in upload.asker._requests:
             upload.asker.received_bytes += upload.size_bytes
-            upload.asker.disk.land(upload.wanted)
+            upload.asker.disk.land(upload.landing)
         self._reply(ticket, ev.Fetched)
 
     def _answer(

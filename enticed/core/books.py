@@ -21,6 +21,7 @@ from enticed.core.policy import Policy
 from enticed.core.requests import Asked, RequestBook, Run
 from enticed.core.uploads import UploadSlots
 from protocol.identifiers import ImageId, NodeId
+from protocol.messages import FragmentsRequest
 
 
 class PieceState(IntEnum):
@@ -89,6 +90,23 @@ class ImageBook:
 
 
 @dataclass
+class Kin:
+    """A relative of an image that is pulled: who has which pieces of it, and whether it is known what they share."""
+
+    image: ImageId
+    availability: Availability = field(default_factory=Availability)
+    charged: set[NodeId] = field(default_factory=set)
+    """Hosts that sent corrupt bytes: nothing more of this relative is asked of them."""
+    learned: bool = False
+    learning_from: NodeId | None = None
+    learning_since: float = 0.0
+    unlearned_from: set[NodeId] = field(default_factory=set)
+    finding: bool = False
+    find_at: float = 0.0
+    find_pause_s: float = 0.0
+
+
+@dataclass
 class Pull:
     """The work of getting one image, for all orders that want it; it lives while one does."""
 
@@ -138,6 +156,16 @@ class Pull:
     """Of `contacts`, those of whom only another peer has told."""
     hedged_bytes: int = 0
 
+    # Hosts with a relative.
+    relatives: tuple[ImageId, ...] = ()
+    kin: dict[ImageId, Kin] = field(default_factory=dict)
+    """Of `relatives`, once there is a need for them."""
+    shared_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Per piece: what of it is missing here and lies in relatives that were learned."""
+    kin_learned: int = 0
+    locating: dict[FragmentsRequest, int] = field(default_factory=dict)
+    """Runs that are being looked for in the relatives, of which so many were known when that began."""
+
     # For people.
     bytes_per_s: float = 0.0
     rate_bytes: int = 0
@@ -182,6 +210,11 @@ class Books:
     def orders_of(self, image: ImageId) -> list[Order]:
         """Orders for the image that are not ended, most urgent first."""
         return sorted(self.wanted.get(image, {}).values(), key=urgency)
+
+    def ledgers(self, image: ImageId) -> list[Pull | Kin]:
+        """Whatever keeps who has what of the image: the pull of it, and those of images that it is a relative of."""
+        kin = [pull.kin[image] for pull in self.pulls.values() if image in pull.kin]
+        return [self.pulls[image], *kin] if image in self.pulls else [*kin]
 
     def holders(self, pull: Pull) -> list[Peer]:
         """Peers that said what they have of the pull's image."""

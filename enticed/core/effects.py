@@ -85,11 +85,13 @@ class OpenPiece:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Fragments into `image`'s file, verified and written. -> Fetched | FetchFailed"""
+    """Ask for `wanted`; verify it as, and write it where, `landing` says: the same fragments, of the image that is
+    pulled. The two differ where a relative's holder is asked. -> Fetched | FetchFailed"""
 
     request: int
     node: NodeId
     wanted: FragmentsRequest
+    landing: FragmentsRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,30 @@ class Abandon:
     """Nobody waits for this request any more; no event answers."""
 
     request: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearnRelative:
+    """Get the relative's manifest (no statement: bytes are verified as the image's own) and work out which of the
+    image's fragments lie where in it. -> RelativeLearned | RelativeUnlearned"""
+
+    image: ImageId
+    relative: ImageId
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class LocateRun:
+    """Say where in the relatives that were learned these fragments lie. -> RunLocated"""
+
+    run: FragmentsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRelatives:
+    """The pull is over: stop learning its relatives, and forget what was learned; no event answers."""
+
+    image: ImageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +200,9 @@ Effect = (
     | OpenPiece
     | Fetch
     | Abandon
+    | LearnRelative
+    | LocateRun
+    | ForgetRelatives
     | MakeDurable
     | Recheck
     | Seal

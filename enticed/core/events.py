@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from enticed.core.orders import Failure, Order
 from protocol.identifiers import ImageId, NodeId
-from protocol.messages import Control, Request
+from protocol.messages import Control, FragmentsRequest, Request
 
 Mask = NDArray[np.bool_]
 """One bool per piece of an image, or per fragment of a piece."""
@@ -109,11 +109,13 @@ class ManifestFailed:
 @dataclass(frozen=True, slots=True)
 class SpaceReserved:
     """The image's files exist. `durable`: pieces that they hold already; `missing_bytes`: int64 per piece, what no
-    local image can provide (0 for pieces that can be put together here)."""
+    local image can provide (0 for pieces that can be put together here). `relatives`: images that share content with
+    it, by a trusted publisher's word, and are not whole here; most shared first."""
 
     image: ImageId
     durable: Mask
     missing_bytes: NDArray[np.int64]
+    relatives: tuple[ImageId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,48 @@ class Sealed:
     """The image is whole, durable and read-only."""
 
     image: ImageId
+
+
+# --- relatives of an image that is pulled ---
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeLearned:
+    """Where the image's fragments lie in the relative is known. `pieces`: how many the relative has; `shared_bytes`:
+    int64 per piece of the image, what is missing here and lies in this relative (and in none learned before)."""
+
+    image: ImageId
+    relative: ImageId
+    node: NodeId
+    pieces: int
+    shared_bytes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeUnlearned:
+    image: ImageId
+    relative: ImageId
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Adjacent fragments of a run: where in a relative they are adjacent too, or None."""
+
+    first: int
+    count: int
+    size_bytes: int
+    elsewhere: FragmentsRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunLocated:
+    """`spans`: all that was asked about, in order."""
+
+    image: ImageId
+    run: FragmentsRequest
+    spans: tuple[Span, ...]
 
 
 # --- peers ---
@@ -280,6 +324,9 @@ Event = (
     | SyncFailed
     | PieceRotten
     | Sealed
+    | RelativeLearned
+    | RelativeUnlearned
+    | RunLocated
     | ProvidersFound
     | PeerUp
     | PeerDown

@@ -11,14 +11,16 @@ from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import OpenPiece
 from enticed.core.events import Mask, PieceOpened
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
 from enticed.core.picker import owned_pieces, pick_pieces
 from enticed.core.requests import cut_runs
 
 
 class FetchDesk:
-    def __init__(self, books: Books, goods: GoodsDesk) -> None:
+    def __init__(self, books: Books, goods: GoodsDesk, kin: KinDesk) -> None:
         self._books = books
+        self._kin = kin
         self._goods = goods
 
     def open_pieces(self, pull: Pull, now: float) -> None:
@@ -26,7 +28,7 @@ class FetchDesk:
         wanted = book.state == PieceState.WANTED
         if not wanted.any():
             return
-        for piece in self._demanded(pull, book, wanted & ((pull.missing_bytes == 0) | (pull.availability.rarity > 0))):
+        for piece in self._demanded(pull, book, wanted & ((pull.missing_bytes == 0) | (self._kin.rarity(pull) > 0))):
             self._open(pull, book, piece)
             wanted[piece] = False
         room = policy.opening_pieces - len(pull.opening)
@@ -53,7 +55,7 @@ class FetchDesk:
         return pieces
 
     def _pick(self, pull: Pull, book: ImageBook, wanted: Mask, count: int, now: float) -> list[int]:
-        rarity = pull.availability.rarity
+        rarity = self._kin.rarity(pull)
         able = self._able(pull, now)
         if not able.any():
             return []
@@ -97,14 +99,20 @@ class FetchDesk:
         return pull.owned | has.held_by_any(mates)
 
     def _able(self, pull: Pull, now: float) -> Mask:
-        """Pieces that a peer who can take a request now has. A seed counts only for what no other host has."""
+        """Pieces that a peer who can take a request now has, in this image or a relative.
+
+        A seed counts only for what no other host has.
+        """
         policy, has = self._books.policy, pull.availability
         holders = self._books.holders(pull)
         able = [peer for peer in holders if peer.can_take(policy.request_bytes, now, policy)]
         mask = has.held_by_any([peer.node for peer in able if not has.is_whole(peer.node)])
         if any(has.is_whole(peer.node) for peer in able):
             reliable = (peer.node for peer in holders if peer.is_reliable(now, policy))
-            mask |= ~has.held_by_any([node for node in reliable if not has.is_whole(node)])
+            theirs_alone = ~has.held_by_any([node for node in reliable if not has.is_whole(node)])
+            mask |= theirs_alone & ~self._kin.covered(pull) if pull.kin_learned else theirs_alone
+        if pull.kin_learned:
+            mask |= self._kin.able(pull, now)
         return mask
 
     def _open(self, pull: Pull, book: ImageBook, piece: int) -> None:

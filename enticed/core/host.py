@@ -17,6 +17,7 @@ from enticed.core.effects import Effect
 from enticed.core.fetch_desk import FetchDesk
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
 from enticed.core.peers import PeerBook
@@ -51,13 +52,15 @@ class Progress:
 OrderEvent = ev.OrderPlaced | ev.OrderCancelled | ev.TargetResolved | ev.TargetUnresolved
 StockEvent = ev.ImageOnHand | ev.ImageForgotten | ev.Synced | ev.SyncFailed | ev.PieceRotten | ev.Sealed
 PullEvent = (
-    ev.ProvidersFound
-    | ev.ManifestFetched
+    ev.ManifestFetched
     | ev.ManifestFailed
     | ev.SpaceReserved
     | ev.SpaceRefused
     | ev.PieceOpened
     | ev.PieceUnopened
+    | ev.RelativeLearned
+    | ev.RelativeUnlearned
+    | ev.RunLocated
 )
 
 
@@ -69,10 +72,11 @@ class Host:
         self._finding = FindingDesk(self._books)
         self._sessions = SessionDesk(self._books, self._finding, self._uploads)
         self._orders = OrderDesk(self._books)
-        self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions)
+        self._kin = KinDesk(self._books)
+        self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions, self._kin)
         self._goods = GoodsDesk(self._books, self._orders, self._sessions)
-        self._requests = RequestDesk(self._books, self._orders, self._finding, self._pulls, self._goods)
-        self._fetch = FetchDesk(self._books, self._goods)
+        self._requests = RequestDesk(self._books, self._orders, self._finding, self._pulls, self._goods, self._kin)
+        self._fetch = FetchDesk(self._books, self._goods, self._kin)
 
     # --- the interface ---
 
@@ -114,6 +118,7 @@ class Host:
             times.append(min((time for time in patient if time > now), default=None))
         elif pull.outstanding:
             times.append(self._requests.next_hedge(pull, now))
+        times += self._kin.moments(pull)
         return times
 
     # --- looking ---
@@ -197,6 +202,12 @@ class Host:
                 self._take_stock(event, now)
             case ev.Woken():
                 pass
+            case ev.ProvidersFound(image, providers):
+                self._kin.found(image, providers)
+                pull = self._books.pulls.get(image)
+                if pull is not None:
+                    pull.finding = False
+                    self._finding.found(pull, providers, now)
             case _:
                 pull = self._books.pulls.get(event.image)
                 if pull is not None:
@@ -231,9 +242,6 @@ class Host:
 
     def _take_pull(self, pull: Pull, event: PullEvent, now: float) -> None:
         match event:
-            case ev.ProvidersFound(_, providers):
-                pull.finding = False
-                self._finding.found(pull, providers, now)
             case ev.ManifestFetched(_, data_bytes):
                 self._pulls.manifest_fetched(pull, data_bytes, now)
             case ev.ManifestFailed():
@@ -247,6 +255,12 @@ class Host:
             case ev.PieceUnopened(image, piece, failure, reason):
                 if piece in pull.opening:
                     self._orders.fail_all(image, failure, reason, now)
+            case ev.RelativeLearned():
+                self._kin.learned(pull, event)
+            case ev.RelativeUnlearned():
+                self._kin.unlearned(pull, event)
+            case ev.RunLocated():
+                self._kin.located(pull, event, now)
 
     # --- what follows from any event ---
 
@@ -269,6 +283,7 @@ class Host:
         if pull.stage is OrderState.RESOLVING:
             self._pulls.seek_manifest(pull, now)
         elif pull.stage is OrderState.FETCHING:
+            self._kin.go_on(pull, now)
             self._fetch.open_pieces(pull, now)
             self._requests.ask(pull, now)
             self._requests.hedge(pull, now)

@@ -67,6 +67,16 @@ class Policy:
     nobody_holds_s: float = 5.0
     """An order fails when for so long no host that could be reached holds what is missing."""
 
+    # Hosts that have a relative of the image.
+    kin_max: int = 2
+    """Relatives of an image that are used; 0 for none."""
+    kin_after_s: float = 1.0
+    """They are looked for once something could be asked of nobody for so long."""
+    kin_learn_s: float = 10.0
+    """For a relative's manifest from one host; then another is asked."""
+    kin_degree: int = 8
+    """Hosts to know that have a relative."""
+
     # What is given.
     uploads_transmitting: int = 8
     uploads_queued: int = 48

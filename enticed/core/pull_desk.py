@@ -12,6 +12,7 @@ from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, FetchManifest, Reserve
 from enticed.core.events import Fault, ManifestFailed, SpaceReserved
 from enticed.core.finding_desk import FindingDesk
+from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.session_desk import SessionDesk
@@ -19,8 +20,11 @@ from protocol.identifiers import NodeId
 
 
 class PullDesk:
-    def __init__(self, books: Books, orders: OrderDesk, finding: FindingDesk, sessions: SessionDesk) -> None:
+    def __init__(
+        self, books: Books, orders: OrderDesk, finding: FindingDesk, sessions: SessionDesk, kin: KinDesk
+    ) -> None:
         self._books = books
+        self._kin = kin
         self._orders = orders
         self._finding = finding
         self._sessions = sessions
@@ -101,6 +105,8 @@ class PullDesk:
         book.bytes_from.clear()
         book.bytes_from[Supply.ON_HAND] = int(book.data_bytes[book.held].sum())
         pull.missing_bytes = np.where(book.held, 0, event.missing_bytes)
+        pull.shared_bytes = np.zeros(pieces, np.int64)
+        pull.relatives = event.relatives[: self._books.policy.kin_max]
         pull.noise = self._books.dice.random(pieces)
         pull.rate_since = now
         pull.availability.settle(pieces)
@@ -130,6 +136,7 @@ class PullDesk:
             book.state[book.state == PieceState.AT_WORK] = PieceState.WANTED
         del self._books.pulls[pull.image]
         self._sessions.end(pull)
+        self._kin.end(pull)
 
     def check_supply(self, pull: Pull, now: float) -> None:
         """Give up when nothing moves for long because nobody has what is missing; say what, and who was asked."""
@@ -151,10 +158,12 @@ class PullDesk:
         self._wait_in_vain(pull, Failure.INTEGRITY if pull.charged else Failure.UNAVAILABLE, reason, now)
 
     def _held_by_nobody(self, pull: Pull) -> NDArray[np.int64]:
-        """Pieces that this pull still needs from others and that no peer with a session has."""
+        """Pieces that this pull still needs from others and that no peer with a session has, here or in a relative."""
         book = self._books.images[pull.image]
         needed = (book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0)
-        return np.flatnonzero(needed & (pull.availability.rarity == 0))
+        if any(kin.learning_from is not None for kin in pull.kin.values()):
+            return np.zeros(0, np.int64)  # relatives may yet have it
+        return np.flatnonzero(needed & (self._kin.rarity(pull) == 0))
 
     def _wait_in_vain(self, pull: Pull, failure: Failure, reason: str, now: float) -> None:
         if pull.nobody_since is None:

@@ -7,6 +7,7 @@ from enticed.core.effects import Abandon, Fetch, Say
 from enticed.core.events import Fault, FetchFailed
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure
 from enticed.core.peers import Peer
@@ -14,16 +15,23 @@ from enticed.core.picker import pick_source
 from enticed.core.pull_desk import PullDesk
 from enticed.core.requests import Asked, Run
 from protocol.identifiers import NodeId
-from protocol.messages import Charge
+from protocol.messages import Charge, FragmentsRequest
 
 RATE_INTERVAL_S = 0.5
 
 
 class RequestDesk:
     def __init__(
-        self, books: Books, orders: OrderDesk, finding: FindingDesk, pulls: PullDesk, goods: GoodsDesk
+        self,
+        books: Books,
+        orders: OrderDesk,
+        finding: FindingDesk,
+        pulls: PullDesk,
+        goods: GoodsDesk,
+        kin: KinDesk,
     ) -> None:
         self._books = books
+        self._kin = kin
         self._orders = orders
         self._finding = finding
         self._pulls = pulls
@@ -35,10 +43,10 @@ class RequestDesk:
         """Ask for every run that some holder can take now; the rest stays in line."""
         if not pull.runs:
             return
-        peers = self._books.holders(pull)
+        peers = self._kin.holders(pull)
         for _ in range(len(pull.runs)):
             run = pull.runs.popleft()
-            if self._ask_for(pull, run, peers, now):
+            if not self._kin.is_to_locate(pull, run) and self._ask_for(pull, run, peers, now):
                 pull.ahead_bytes -= run.size_bytes
             else:
                 pull.runs.append(run)
@@ -47,14 +55,28 @@ class RequestDesk:
         policy, requests = self._books.policy, self._books.requests
         if requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests):
             return False
-        holders = [peer for peer in peers if pull.availability.has(peer.node, run.piece)]
-        source = pick_source(holders, pull.availability, run, now, policy)
+        wanted, source = self._source(pull, run, peers, now)
         if source is None:
             return False
-        asked = requests.ask(source.node, run, source.in_flight_bytes, now, hedge=hedge)
+        asked = requests.ask(source.node, run, wanted, source.in_flight_bytes, now, hedge=hedge)
         source.asked(run.size_bytes, now)
-        self._books.do(Fetch(asked.number, source.node, run.request))
+        self._books.do(Fetch(asked.number, source.node, wanted, run.request))
         return True
+
+    def _source(self, pull: Pull, run: Run, peers: list[Peer], now: float) -> tuple[FragmentsRequest, Peer | None]:
+        """What to ask of whom: a host with the image, else one with a relative; seeds last, as `pick_source` has it."""
+        policy, has = self._books.policy, pull.availability
+        holders = [peer for peer in peers if has.has(peer.node, run.piece)]
+        relative = pull.kin[run.elsewhere.image].availability if run.elsewhere is not None else None
+        if run.elsewhere is None or relative is None:
+            return run.request, pick_source(holders, has, run, now, policy)
+        kin = [peer for peer in peers if relative.has(peer.node, run.elsewhere.piece)]
+        if kin and now < run.since + policy.holder_patience_s:
+            holders = [peer for peer in holders if not has.is_whole(peer.node)]
+        source = pick_source(holders, has, run, now, policy)
+        if source is not None:
+            return run.request, source
+        return run.elsewhere, pick_source(kin, relative, run, now, policy)
 
     def hedge(self, pull: Pull, now: float) -> None:
         """Near the end, ask a second peer for what is slowest, within a small share of the image."""
@@ -66,7 +88,7 @@ class RequestDesk:
             slow = now >= asked.at + self._books.requests.slow_after_s
             if not slow or pull.hedged_bytes + asked.run.size_bytes > most_bytes:
                 continue
-            others = [peer for peer in self._books.holders(pull) if peer.node != asked.node]
+            others = [peer for peer in self._kin.holders(pull) if peer.node != asked.node]
             if self._ask_for(pull, asked.run, others, now, hedge=True):
                 pull.hedged_bytes += asked.run.size_bytes
 
@@ -116,23 +138,29 @@ class RequestDesk:
         if peer is not None:
             self._blame(peer, asked, event, pull, now)
         self._ask_again(pull, asked)
-        self._finding.heard_of(pull, event.alternatives, now)
+        if asked.wanted.image == pull.image:
+            self._finding.heard_of(pull, event.alternatives, now)
+        else:
+            self._kin.meet(pull.kin[asked.wanted.image], event.alternatives)
         if event.fault not in (Fault.BUSY, Fault.REFUSED):
             self._pulls.note_trouble(pull, asked.node, event.reason)
 
     def _blame(self, peer: Peer, asked: Asked, event: FetchFailed, pull: Pull, now: float) -> None:
+        wanted = asked.wanted
+        ledger = pull if wanted.image == pull.image else pull.kin[wanted.image]
         match event.fault:
             case Fault.BUSY:
                 peer.is_busy(now, event.retry_after_s, self._books.policy)
             case Fault.REFUSED:
-                pull.availability.change(peer.node, (), (asked.run.piece,))
+                ledger.availability.change(peer.node, (), (wanted.piece,))
                 peer.failed(now, self._books.policy)
             case Fault.CORRUPT:
-                pull.charged.add(peer.node)
-                pull.availability.drop(peer.node)
-                self._books.do(Say(peer.node, Charge(asked.run.image, asked.run.piece, event.fragment or 0)))
+                ledger.charged.add(peer.node)
+                ledger.availability.drop(peer.node)
+                self._books.do(Say(peer.node, Charge(wanted.image, wanted.piece, event.fragment or 0)))
                 for other in self._books.requests.of_node(peer.node):
-                    if other.run.image == pull.image:  # what else it was asked for may be no better
+                    # What else it was asked for may be no better.
+                    if other.run.image == pull.image and other.wanted.image == wanted.image:
                         self._abandon(other, now)
                         self._ask_again(pull, other)
             case _:
@@ -157,6 +185,7 @@ class RequestDesk:
                 self._finding.hurry(pull, now)
             if pull.manifest_from == node:
                 pull.manifest_from = None
+        self._kin.peer_lost(node, now)
 
     def _abandon(self, asked: Asked, now: float) -> None:
         self._books.close(asked.number, now)

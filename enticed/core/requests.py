@@ -28,6 +28,10 @@ class Run:
     size_bytes: int
     since: float
     """When it was first ready to be asked for."""
+    located: int = 0
+    """How many relatives of the image were known when it was last looked for in them."""
+    elsewhere: FragmentsRequest | None = None
+    """The same fragments in a relative: what to ask of a host that has that."""
 
     @property
     def request(self) -> FragmentsRequest:
@@ -62,6 +66,8 @@ class Asked:
     number: int
     node: NodeId
     run: Run
+    wanted: FragmentsRequest
+    """What was asked for: the run itself, or the same fragments in a relative."""
     at: float
     expires_at: float
     hedge: bool
@@ -82,11 +88,13 @@ class RequestBook:
     def __len__(self) -> int:
         return len(self._asked)
 
-    def ask(self, node: NodeId, run: Run, ahead_bytes: int, now: float, *, hedge: bool = False) -> Asked:
+    def ask(
+        self, node: NodeId, run: Run, wanted: FragmentsRequest, ahead_bytes: int, now: float, *, hedge: bool = False
+    ) -> Asked:
         """Enter a request; `ahead_bytes` is what the peer has yet to send before it, which gives it more time."""
         policy = self._policy
         patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / policy.request_slowest_bytes_per_s
-        asked = Asked(next(self._numbers), node, run, now, now + patience_s, hedge)
+        asked = Asked(next(self._numbers), node, run, wanted, now, now + patience_s, hedge)
         self._asked[asked.number] = asked
         self.in_flight_bytes += run.size_bytes
         return asked

@@ -37,6 +37,8 @@ class SessionDesk:
         self._books.peers.add(contact)
         for pull in self._books.pulls.values():
             self._finding.ask(pull, contact.node, now)
+            for image in pull.kin:
+                self._books.do(Say(contact.node, Subscribe(image)))
 
     def start(self, pull: Pull, now: float) -> None:
         """Ask everybody we already know."""
@@ -45,8 +47,10 @@ class SessionDesk:
 
     def end(self, pull: Pull) -> None:
         """The pull is over: nothing more about its image is news; those who hoped for some of it here need not."""
+        over = [image for image in (pull.image, *pull.kin) if not self._books.ledgers(image)]
         for peer in self._books.peers:
-            self._books.do(Say(peer.node, Unsubscribe(pull.image)))
+            for image in over:
+                self._books.do(Say(peer.node, Unsubscribe(image)))
             if pull.image not in self._books.images and pull.image in peer.subscriptions:
                 peer.subscriptions.discard(pull.image)
                 self._books.do(Say(peer.node, NotHeld(pull.image)))
@@ -72,13 +76,12 @@ class SessionDesk:
             case HaveMap(image, pieces, bitmap):
                 self._have_map(peer, image, pieces, bitmap)
             case HaveChange(image, gained, lost):
-                pull = self._books.pulls.get(image)
-                if pull is not None and not pull.availability.change(peer.node, gained, lost):
-                    self._books.do(HangUp(peer.node, "a piece that the image does not have"))
+                for ledger in self._books.ledgers(image):
+                    if not ledger.availability.change(peer.node, gained, lost):
+                        self._books.do(HangUp(peer.node, "a piece that the image does not have"))
             case NotHeld(image):
-                pull = self._books.pulls.get(image)
-                if pull is not None:
-                    pull.availability.drop(peer.node)
+                for ledger in self._books.ledgers(image):
+                    ledger.availability.drop(peer.node)
             case Acquaint(image, hosts):
                 pull = self._books.pulls.get(image)
                 if pull is not None:
@@ -113,16 +116,17 @@ class SessionDesk:
                 self._books.do(Recheck(image, piece))
 
     def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes) -> None:
-        pull = self._books.pulls.get(image)
-        if pull is None or peer.node in pull.charged:
+        ledgers = [ledger for ledger in self._books.ledgers(image) if peer.node not in ledger.charged]
+        if not ledgers:
             return
         try:
             held = unpack_bitmap(bitmap, pieces)
         except MalformedError as error:
             self._books.do(HangUp(peer.node, str(error)))
             return
-        if not pull.availability.put(peer.node, held):
-            self._books.do(HangUp(peer.node, "a have-map of another size than the image"))
+        for ledger in ledgers:
+            if not ledger.availability.put(peer.node, held.copy()):
+                self._books.do(HangUp(peer.node, "a have-map of another size than the image"))
 
     # --- what peers are told ---
 

@@ -27,7 +27,7 @@ from protocol.codec import unpack_record
 from protocol.errors import CorruptError, DeniedError, EnticedError, ExhaustedError, MalformedError, RemoteError
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import REQUEST_MAX_SIZE_BYTES, ROOT_MAX_SIZE_BYTES
-from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Root, decode_pages
+from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Fragments, Root, decode_pages
 from protocol.messages import Part, PartRequest
 from protocol.statement import STATEMENT_SET_MAX_SIZE_BYTES, Statement, StatementSet, open_statement
 
@@ -120,6 +120,15 @@ class Purchasing:
         await asyncio.to_thread(decode_pages, root, pages)
         return Manifest(root, pages, statements, said)
 
+    async def fetch_fragments(self, image: ImageId, node: NodeId) -> tuple[Root, Fragments]:
+        """What an image consists of, verified against its id alone: nobody need have signed for it.
+
+        Raises as `fetch_manifest` does, but for `DeniedError`.
+        """
+        root = Root.decode(await self._part(image, node, Part.ROOT, ROOT_MAX_SIZE_BYTES), image)
+        pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
+        return root, await asyncio.to_thread(decode_pages, root, pages)
+
     def _trusted_ones(self, image: ImageId, envelopes: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], Statement]:
         trusted: list[tuple[bytes, Statement]] = []
         for envelope in envelopes:
@@ -171,7 +180,7 @@ class Purchasing:
 
     async def _fetch(self, effect: ef.Fetch) -> None:
         try:
-            landing = await self._stockroom.landing(effect.wanted)
+            landing = await self._stockroom.landing(effect.landing)
             await self._network.fetch(effect.node, effect.wanted, landing)
         except BusyError as busy:
             others = tuple(ev.Contact(one.node, one.addresses) for one in busy.alternatives)

@@ -102,6 +102,12 @@ class Stockroom:
     async def pages(self, image: ImageId, offset_bytes: int, size_bytes: int) -> bytes:
         return await self._threads.run(self._store.image(image).read_pages, offset_bytes, size_bytes)
 
+    def missing(self, image: ImageId) -> tuple[Root, Fragments, ev.Mask]:
+        """Root and fragments of an image that is pulled, and which of them no local image has; blocks."""
+        stored = self._store.image(image)
+        fragments, on_hand = stored.all_fragments(), self._on_hand.get(image)
+        return stored.root, fragments, np.ones(len(fragments), np.bool_) if on_hand is None else ~on_hand.found
+
     async def landing(self, wanted: FragmentsRequest) -> Landing:
         """Where the fragments of a request go."""
         page = await self.page(wanted.image, wanted.piece)
@@ -139,10 +145,11 @@ class Stockroom:
     async def _reserve(self, image: ImageId) -> None:
         try:
             durable, missing_bytes = await self._threads.run(self._take_stock, image)
+            relatives = await self._threads.run(self._relatives, image)
         except EnticedError as error:
             self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error)))
         else:
-            self._driver.tell(ev.SpaceReserved(image, durable, missing_bytes))
+            self._driver.tell(ev.SpaceReserved(image, durable, missing_bytes, relatives))
 
     def _take_stock(self, image: ImageId) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         delivery = self._expected.pop(image, None)
@@ -154,6 +161,15 @@ class Stockroom:
         on_hand = self._store.find_on_hand(fragments, others)
         self._on_hand[image] = on_hand
         return stored.durable.copy(), root.data_bytes - on_hand.bytes_by_piece(root, fragments)
+
+    def _relatives(self, image: ImageId) -> tuple[ImageId, ...]:
+        """Images that share content with this one; those that are whole here have given what they can already."""
+        try:
+            relatives = self.statement(image).relatives
+        except AbsentError:
+            return ()
+        whole = {stored.image for stored in self._store.images() if stored.ready}
+        return tuple(relative.image for relative in relatives if relative.image not in whole)
 
     async def _open_piece(self, effect: ef.OpenPiece) -> None:
         try:

@@ -78,12 +78,15 @@ class Chaos:
             case ef.OpenPiece(image) | ef.MakeDurable(image) | ef.Seal(image) | ef.Recheck(image):
                 assert self.host.image(image) is not None
                 self.pending.append(effect)
-            case ef.Fetch(_, peer, wanted):
+            case ef.Fetch(_, peer, wanted, landing):
                 assert peer in self.host.peers()
-                book = self.host.image(wanted.image)
+                assert (wanted.count, wanted.image in self.images) == (landing.count, True)
+                book = self.host.image(landing.image)
                 assert book is not None
-                assert book.state[wanted.piece] == PieceState.AT_WORK
+                assert book.state[landing.piece] == PieceState.AT_WORK
                 self.pending.append(effect)
+            case ef.ForgetRelatives(image):
+                self.pending = [one for one in self.pending if not self._is_learning(one, image)]
             case ef.Say() | ef.HangUp() | ef.SaveOrder() | ef.Announce() | ef.Withdraw() | ef.ForgetOrder():
                 pass
             case _:
@@ -133,9 +136,35 @@ class Chaos:
             case ef.Fetch(request):
                 fault = ev.FetchFailed(request, self.dice.choice(FAULTS), "no", self.dice.random(), (contact(3),))
                 self.tell(ev.Fetched(request) if well else fault)
+            case ef.LearnRelative(image_, relative, peer):
+                self._answer_learning(image_, relative, peer, well=well)
+            case ef.LocateRun(run):
+                self.tell(ev.RunLocated(run.image, run, self._spans(run)))
             case _:
                 assert image is not None
                 self._answer_stock(effect, image, well=well)
+
+    def _is_learning(self, effect: ef.Effect, image: ImageId) -> bool:
+        return isinstance(effect, ef.LearnRelative) and effect.image == image
+
+    def _answer_learning(self, image: ImageId, relative: ImageId, peer: NodeId, *, well: bool) -> None:
+        shared = np.array([self.dice.choice([0, 2, FRAGMENTS]) for _ in range(self.images[image])], np.int64)
+        learned = ev.RelativeLearned(image, relative, peer, self.images[relative], shared * FRAGMENT_BYTES)
+        self.tell(learned if well else ev.RelativeUnlearned(image, relative, peer, "no"))
+
+    def _spans(self, run: ms.FragmentsRequest) -> tuple[ev.Span, ...]:
+        """A run in up to two parts, each in any relative or in none."""
+        others = [image for image, pieces in self.images.items() if image != run.image and pieces]
+        cut = self.dice.randrange(1, run.count + 1)
+        spans = []
+        for first, count in ((run.first, cut), (run.first + cut, run.count - cut)):
+            elsewhere = None
+            kin = [one for one in others if any(one in pull.kin for pull in self.host.books.pulls.values())]
+            if kin and self.dice.random() < 0.7:
+                relative = self.dice.choice(kin)
+                elsewhere = ms.FragmentsRequest(relative, self.dice.randrange(self.images[relative]), 0, count)
+            spans.append(ev.Span(first, count, count * FRAGMENT_BYTES, elsewhere))
+        return tuple(span for span in spans if span.count)
 
     def _answer_stock(self, effect: ef.Effect, image: ImageId, *, well: bool) -> None:
         book = self.host.image(image)
@@ -143,7 +172,9 @@ class Chaos:
         match effect:
             case ef.Reserve():
                 on_hand = np.array([self.dice.random() < 0.2 for _ in durable], np.bool_)
-                reserved = ev.SpaceReserved(image, durable, np.where(on_hand, 0, self.data_bytes(image)))
+                missing_bytes = np.where(on_hand, 0, self.data_bytes(image))
+                relatives = tuple(other for other in self.images if other != image)
+                reserved = ev.SpaceReserved(image, durable, missing_bytes, relatives)
                 self.tell(reserved if well else ev.SpaceRefused(image, Failure.NO_SPACE, "full"))
             case ef.OpenPiece(_, piece):
                 missing = np.array([self.dice.random() < 0.7 for _ in range(FRAGMENTS)], np.bool_)
@@ -289,7 +320,13 @@ def chaos(seed: int) -> Chaos:
     dice = random.Random(seed)
     sizes = [dice.choice([0, 1, 3, 12, 40]) for _ in range(2)]
     images = {ImageId.of(bytes([number])): pieces for number, pieces in enumerate(sizes)}
-    policy = Policy(uploads_transmitting=2, uploads_queued=5, uploads_queued_per_peer=2, opening_pieces=4)
+    policy = Policy(
+        uploads_transmitting=2,
+        uploads_queued=5,
+        uploads_queued_per_peer=2,
+        opening_pieces=4,
+        kin_after_s=dice.choice([0.0, 1.0]),
+    )
     host = Host(contact(0), np.random.default_rng(seed), policy)
     return Chaos(dice, images, host)
 

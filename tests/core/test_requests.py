@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enticed.core.policy import Policy
-from enticed.core.requests import RequestBook, Run, cut_runs
+from enticed.core.requests import Asked, RequestBook, Run, cut_runs
 from protocol.identifiers import ImageId
 from protocol.limits import MIB, REQUEST_MAX_FRAGMENTS
 from tests.core.chaos import node
@@ -38,9 +38,15 @@ def run_of(piece: int, size_bytes: int = MIB) -> Run:
     return Run(IMAGE, piece, 0, 1, size_bytes, 0.0)
 
 
+def ask(book: RequestBook, peer: int, piece: int, ahead_bytes: int, now: float) -> Asked:
+    """A request for a run of the image itself."""
+    run = run_of(piece)
+    return book.ask(node(peer), run, run.request, ahead_bytes, now)
+
+
 def test_what_is_under_way_is_counted() -> None:
     book = RequestBook(POLICY)
-    first, second = book.ask(node(1), run_of(1), 0, 10.0), book.ask(node(2), run_of(2), 0, 10.0)
+    first, second = ask(book, 1, 1, 0, 10.0), ask(book, 2, 2, 0, 10.0)
     assert (len(book), book.in_flight_bytes) == (2, 2 * MIB)
     assert book.of_node(node(1)) == [first]
     assert book.of_image(IMAGE) == [first, second] == list(book)
@@ -53,8 +59,8 @@ def test_what_is_under_way_is_counted() -> None:
 def test_a_request_has_more_time_the_more_the_peer_has_to_send_before_it() -> None:
     book = RequestBook(POLICY)
     assert book.next_deadline() is None
-    late = book.ask(node(1), run_of(1), 8 * MIB, 0.0)
-    soon = book.ask(node(1), run_of(2), 0, 0.0)
+    late = ask(book, 1, 1, 8 * MIB, 0.0)
+    soon = ask(book, 1, 2, 0, 0.0)
     assert soon.expires_at == POLICY.request_timeout_s + MIB / POLICY.request_slowest_bytes_per_s
     assert late.expires_at > soon.expires_at
     assert book.next_deadline() == soon.expires_at
@@ -69,8 +75,8 @@ def test_slow_is_much_slower_than_usual() -> None:
     book = RequestBook(POLICY)
     assert book.slow_after_s == POLICY.hedge_factor * POLICY.request_timeout_s
     for seconds in (1.0, 2.0, 3.0):
-        book.timed(book.ask(node(1), run_of(1), 0, 0.0), seconds)
+        book.timed(ask(book, 1, 1, 0, 0.0), seconds)
     assert book.slow_after_s == POLICY.hedge_factor * 2.0
     for _ in range(64):
-        book.timed(book.ask(node(1), run_of(1), 0, 0.0), 0.001)
+        book.timed(ask(book, 1, 1, 0, 0.0), 0.001)
     assert book.slow_after_s == POLICY.hedge_after_s
