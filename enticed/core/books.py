@@ -147,6 +147,8 @@ class Pull:
     """Ready to be asked for."""
     outstanding: dict[int, int] = field(default_factory=dict)
     """Per piece at work: its runs that have not come yet."""
+    stock_left: bool = True
+    """Whether there may be pieces left that local images can provide."""
     ahead_bytes: int = 0
     """Missing bytes of the pieces being opened and of `runs`."""
     starved_since: float | None = None

@@ -25,16 +25,20 @@ class FetchDesk:
 
     def open_pieces(self, pull: Pull, now: float) -> None:
         policy, book = self._books.policy, self._books.images[pull.image]
+        room = policy.opening_pieces - len(pull.opening)
+        is_full = pull.ahead_bytes >= policy.ahead_bytes
+        if not book.demands and (room <= 0 or (is_full and not pull.stock_left)):
+            return  # after most events nothing can be opened: that is found out before any array is looked through
         wanted = book.state == PieceState.WANTED
-        if not wanted.any():
-            return
         for piece in self._demanded(pull, book, wanted & ((pull.missing_bytes == 0) | (self._kin.rarity(pull) > 0))):
             self._open(pull, book, piece)
             wanted[piece] = False
         room = policy.opening_pieces - len(pull.opening)
         if room <= 0:
             return
-        for piece in np.flatnonzero(wanted & (pull.missing_bytes == 0))[: room // 2 + 1].tolist():
+        in_stock = np.flatnonzero(wanted & (pull.missing_bytes == 0)) if pull.stock_left else np.zeros(0, np.int64)
+        pull.stock_left = len(in_stock) > 0
+        for piece in in_stock[: room // 2 + 1].tolist():
             self._open(pull, book, piece)
             room -= 1
         if room <= 0 or pull.ahead_bytes >= policy.ahead_bytes or self._yields(pull):
