@@ -21,6 +21,7 @@ _CONTENTS = (Path("/usr/share"), Path("/usr/lib"))
 _FILE_MIN_SIZE_BYTES = 8 << 10
 """Smaller ones cost their time and bring no bytes: tens of thousands of them would be copied one by one."""
 _FILE_MAX_SIZE_BYTES = 32 * MIB
+_FILE_MEAN_BLOCKS = 24
 _COMPARE_SIZE_BYTES = 4 * MIB
 
 
@@ -76,7 +77,10 @@ def change_bytes(disk: Path, changed: Path, share: float) -> None:
 
 
 def scatter(path: Path, size_bytes: int, data_bytes: int, seed: int) -> None:
-    """A raw sparse disk whose data lies here and there: random runs of 64 KiB to 2 MiB with holes between them."""
+    """A raw sparse disk whose data lies here and there: runs of 64 KiB to 2 MiB with holes between them.
+
+    In the runs are files of random bytes, each of which ends somewhere in a block, as on any file system.
+    """
     dice = np.random.default_rng(seed)
     with path.open("wb") as disk:
         disk.truncate(size_bytes)
@@ -87,8 +91,16 @@ def scatter(path: Path, size_bytes: int, data_bytes: int, seed: int) -> None:
             spread = (size_bytes - at - left) * run_bytes // (left * BLOCK_SIZE_BYTES)
             at += int(dice.integers(0, max(1, spread))) * BLOCK_SIZE_BYTES
             disk.seek(at)
-            disk.write(dice.bytes(run_bytes))
+            disk.write(_files_of(dice, run_bytes))
             at, left = at + run_bytes, left - run_bytes
+
+
+def _files_of(dice: np.random.Generator, size_bytes: int) -> bytearray:
+    content, end = bytearray(dice.bytes(size_bytes)), 0
+    while (end := end + int(dice.geometric(1 / _FILE_MEAN_BLOCKS)) * BLOCK_SIZE_BYTES) < size_bytes:
+        slack_bytes = int(dice.integers(8, BLOCK_SIZE_BYTES))
+        content[end - slack_bytes : end] = bytes(slack_bytes)
+    return content
 
 
 def files() -> Iterator[Path]:
