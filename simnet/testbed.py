@@ -236,10 +236,10 @@ class Testbed:
     def founder(self) -> Daemon:
         return self.daemons[0]
 
-    def new_host(self, settings: str = DEFAULT_SETTINGS) -> Daemon:
+    def new_host(self, settings: str = DEFAULT_SETTINGS, address: str | None = None) -> Daemon:
         """A host that belongs to no cluster yet."""
         number = len(self.daemons)
-        daemon = Daemon(self.group, number, f"{self._network}.{number + 1}:{PORT}", settings)
+        daemon = Daemon(self.group, number, address or f"{self._network}.{number + 1}:{PORT}", settings)
         self.daemons.append(daemon)
         return daemon
 

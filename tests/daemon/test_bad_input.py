@@ -99,6 +99,15 @@ def test_a_name_that_nobody_knows(swarm: Testbed) -> None:
     assert "nothing:1" in refused(swarm.daemons[1], 4, "pull", "nothing:1")
 
 
+def test_a_deadline_that_is_missed(swarm: Testbed, disk: Path) -> None:
+    host = swarm.daemons[1]
+    host.entice("rm", "good:1")
+    line = refused(host, 75, "pull", "good:1", "--deadline", "0.001")
+    assert line.startswith("entice: late: ")
+    key = line.split()[-1]
+    assert host.control.wait_for_order(key)["state"] == "ready", "the order goes on"
+
+
 # --- disks and stores ---
 
 
