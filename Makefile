@@ -32,7 +32,7 @@ check: setup ## before each commit: lint, types and the quick tests, in under a 
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(PYTHON) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -q -m "not slow" -n auto $(PYTEST_ARGS)
 
 bench: setup ## our figures beside those of casync, nginx and curl
 	@scripts/system-packages bench

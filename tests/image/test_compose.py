@@ -25,7 +25,7 @@ from tests.image.disks import (
     sparse_file,
     xfs_with_reflinks,
 )
-from tests.programs import need_root
+from tests.programs import need, need_root
 
 
 def given_out(image: Path, destination: Path) -> Copied:
@@ -34,6 +34,7 @@ def given_out(image: Path, destination: Path) -> Copied:
 
 
 def encoded(image: Path, destination: Path) -> None:
+    need("qemu-img")
     with opened(image) as fd:
         asyncio.run(qcow2_out(inspect(fd), destination))
 
@@ -97,6 +98,8 @@ def test_a_qcow2_is_made(tmp_path: Path) -> None:
 
 
 def test_cancelling_a_qcow2_leaves_nothing(image: Path, tmp_path: Path) -> None:
+    need("qemu-img")
+
     async def run() -> None:
         task: asyncio.Task[None]
 
