@@ -70,6 +70,10 @@ JOIN_TIMEOUT_S = 30.0
 """For the joining host, from its first connection to the founding host to the certificate."""
 JOIN_ANSWER_MAX_SIZE_BYTES = 32 * KIB
 
+# --- HTTP: control and gateway ---
+PROBLEM_DETAIL_MAX_CHARS = 1000
+"""Of the one line that says what went wrong."""
+
 # --- gateway ---
 API_HANDSHAKE_TIMEOUT_S = 10.0
 API_KEEPALIVE_S = 15.0

@@ -21,7 +21,7 @@ EVENT_LINE_MAX_SIZE_BYTES = 1 << 20
 
 
 class ControlError(TestbedError):
-    """What a daemon answered instead of a result; `kind` as `enticed.control.faults.Kind` has it."""
+    """What a daemon answered instead of a result; `kind` as `enticed.problems.Kind` has it."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
@@ -103,6 +103,6 @@ class Control:
     def _answer(connection: _Connection) -> http.client.HTTPResponse:
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
-            error = json.loads(response.read())["error"]
-            raise ControlError(response.status, error["kind"], error["message"])
+            problem = json.loads(response.read())
+            raise ControlError(response.status, problem["kind"], problem["detail"])
         return response

@@ -46,7 +46,7 @@ class Daemon:
             while line := response.readline(DAEMON_LINE_MAX_SIZE_BYTES):
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise failure(answer)
+                    raise failure(answer["error"])
                 if "result" in answer:
                     result: Object = answer["result"]
                     return result
@@ -147,10 +147,9 @@ def part(text: str) -> str:
     return quote(text, safe="")
 
 
-def failure(answer: Object) -> Failed:
+def failure(problem: Object) -> Failed:
     """What the daemon says went wrong."""
-    error = answer.get("error", {})
-    return Failed(KINDS.get(error.get("kind"), Exit.FAILED), str(error.get("message", "no reason given")))
+    return Failed(KINDS.get(str(problem.get("kind")), Exit.FAILED), str(problem.get("detail", "no reason given")))
 
 
 def no_daemon(path: str, error: OSError) -> Failed:

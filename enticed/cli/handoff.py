@@ -47,7 +47,7 @@ def _converse(socket_path: str, message: dict[str, str], descriptors: list[int])
     answer: dict[str, Any] = json.loads(data)
     if "error" in answer:
         _close(received)
-        raise failure(answer)
+        raise failure(answer["error"])
     return answer, received
 
 

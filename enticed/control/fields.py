@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from enticed.control.faults import UsageError
 from enticed.core.orders import OrderState, Priority
 from enticed.engine.port import OrderTerms
 from enticed.limits import (
@@ -20,6 +19,7 @@ from enticed.limits import (
     TOKEN_MAX_USES,
     TOKEN_MIN_LIFETIME_S,
 )
+from enticed.problems import UsageError
 from protocol.errors import MalformedError
 from protocol.limits import SOURCE_FORMAT_MAX_CHARS
 from protocol.names import is_digest_name, is_image_id, parse_name

@@ -5,7 +5,7 @@ way on a SOCK_SEQPACKET connection, JSON, a descriptor beside it (SCM_RIGHTS):
 
     {"op": "give"} + descriptor      ->  {"ticket": "...", "expires_in_s": 30.0}
     {"op": "open", "image": "..."}   ->  {"size_bytes": n} + read-only descriptor of the raw file
-    anything that goes wrong         ->  {"error": {"kind": "...", "message": "..."}}
+    anything that goes wrong         ->  {"error": a problem document}
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from enticed.control.access import Access, Caller, caller_of
-from enticed.control.faults import UsageError, told
 from enticed.control.fields import parse_object, parse_target
 from enticed.control.sockets import ListeningSocket
 from enticed.control.tickets import Tickets
@@ -33,6 +32,7 @@ from enticed.limits import (
     HANDOFF_MESSAGE_MAX_SIZE_BYTES,
     HANDOFF_TIMEOUT_S,
 )
+from enticed.problems import UsageError, problem_of
 from protocol.errors import DeniedError, LocalError
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class HandoffServer:
                 raise UsageError("too large a message, or more than one descriptor")
             answer = await self._do(caller, message, received, opened)
         except Exception as error:  # noqa: BLE001 - the client is told, and what is no error of ours is logged
-            _, answer = told(error)
+            answer = {"error": problem_of(error).document()}
         finally:
             _close(received)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any
 
@@ -10,7 +9,6 @@ from aiohttp import web
 
 from enticed.control.access import Access, caller_of
 from enticed.control.events import EventStreams, Followed
-from enticed.control.faults import Kind, UsageError
 from enticed.control.fields import (
     PublishRequest,
     parse_event_number,
@@ -38,6 +36,7 @@ from enticed.control.views import (
 from enticed.engine.port import Engine, OrderView, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
+from enticed.problems import Kind, UsageError, read_body
 from protocol.errors import AbsentError
 
 
@@ -183,5 +182,4 @@ def _key(request: web.Request) -> str:
 
 async def _body(request: web.Request) -> dict[str, Any]:
     parse_query(request.query)
-    async with asyncio.timeout(CONTROL_BODY_TIMEOUT_S):
-        return parse_object(await request.read())
+    return parse_object(await read_body(request, CONTROL_BODY_TIMEOUT_S))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, cast
 
@@ -13,7 +12,6 @@ from aiohttp import web
 
 from enticed.control.access import Access, caller_of
 from enticed.control.events import EventStreams
-from enticed.control.faults import STATUS, Kind, error_body, told
 from enticed.control.handoff import HandoffServer
 from enticed.control.routes import Routes
 from enticed.control.sockets import ListeningSocket
@@ -28,11 +26,11 @@ from enticed.limits import (
     CONTROL_SHUTDOWN_TIMEOUT_S,
     CONTROL_SLOW_READER_S,
 )
-from protocol.errors import DeniedError, EnticedError
+from enticed.problems import Handler, ProblemHandler, tell_problems
+from protocol.errors import DeniedError
 
 HANDOFF_SUFFIX = ".fd"
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
 
@@ -57,16 +55,13 @@ class ControlServer:
         self._handoff = HandoffServer(engine, self._access, handoff_path(socket_path))
         self._streams = EventStreams(self._access, heartbeat_s, slow_reader_s)
         app = web.Application(
-            middlewares=[_tell_errors, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
+            middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
         app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams).table)
         self._runner = web.AppRunner(
             app,
-            access_log=None,
             handler_cancellation=True,  # who goes away in the middle of publishing has changed their mind
-            keepalive_timeout=CONTROL_KEEPALIVE_S,
             shutdown_timeout=CONTROL_SHUTDOWN_TIMEOUT_S,
-            auto_decompress=False,
         )
         self._listening: ListeningSocket | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -130,11 +125,11 @@ class _Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's transports do not register as one
-        accept = self._runner.server
-        if accept is None or not self._has_room(transport, accept):
+        server = self._runner.server
+        if server is None or not self._has_room(transport, server):
             transport.abort()
             return
-        handler = accept()
+        handler = ProblemHandler(server, CONTROL_KEEPALIVE_S)
         transport.set_protocol(handler)
         handler.connection_made(transport)
 
@@ -147,18 +142,3 @@ class _Door(asyncio.Protocol):
         sockets = [open_.transport.get_extra_info("socket") for open_ in server.connections if open_.transport]
         theirs = sum(caller_of(socket).uid == caller.uid for socket in sockets)
         return theirs < CONTROL_CONNECTIONS_PER_READER_MAX_COUNT
-
-
-@web.middleware
-async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        kind = {404: Kind.NOT_FOUND}.get(error.status, Kind.USAGE)
-        text = f"{request.method} {request.rel_url.raw_path}: {error.reason}"
-        return web.json_response(error_body(kind, text), status=error.status)
-    except ConnectionError:
-        raise  # the client is gone: nobody to tell
-    except Exception as error:  # noqa: BLE001 - a client is always told, and a bug is logged
-        kind, body = told(error)
-        return web.json_response(body, status=STATUS[kind] if isinstance(error, EnticedError | TimeoutError) else 500)

@@ -9,8 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from enticed.control.faults import Kind, told
 from enticed.engine.port import Progressed
+from enticed.problems import Kind, problem_of
 
 Work = Callable[[Progressed], Awaitable[dict[str, Any]]]
 
@@ -34,9 +34,10 @@ class _Progress:
 
 
 async def work_stream(request: web.Request, work: Work, exhausted: Kind) -> web.StreamResponse:
-    """Run `work` and answer in lines of JSON: `progress` any number of times, then one `result` or one `error`.
+    """Run `work` and answer in lines of JSON: `progress` any number of times, then one `result` or one `error`, a
+    problem document.
 
-    When the client goes away, the work is cancelled. exhausted: as for `faults.told`.
+    When the client goes away, the work is cancelled. exhausted: as for `problem_of`.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
     await response.prepare(request)
@@ -61,7 +62,7 @@ def _outcome(task: asyncio.Future[dict[str, Any]], exhausted: Kind) -> dict[str,
     try:
         return {"result": task.result()}
     except Exception as error:  # noqa: BLE001 - the status line is out: this line is how the client learns of it
-        return told(error, exhausted)[1]
+        return {"error": problem_of(error, exhausted).document()}
 
 
 def _line(value: dict[str, Any]) -> bytes:

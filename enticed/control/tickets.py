@@ -7,8 +7,8 @@ import os
 import secrets
 from dataclasses import dataclass
 
-from enticed.control.faults import UsageError
 from enticed.limits import HANDOFF_TICKET_LIFETIME_S, HANDOFF_TICKETS_MAX_COUNT
+from enticed.problems import UsageError
 from protocol.errors import ExhaustedError
 
 TICKET_SIZE_BYTES = 24

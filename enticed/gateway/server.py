@@ -1,14 +1,13 @@
 """The HTTPS server on `api_listen`: on the founding host, where others join.
 
 TLS 1.3 with this host's certificate. Clients may show one of the cluster's certificates; to join none is needed, but a
-join token. Bodies are `codec` records; what went wrong is `{"error": ...}` with the status that says whose fault it is.
+join token. Bodies are `codec` records; what went wrong is a problem document (`enticed.problems`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from typing import Self
 
 from aiohttp import web
@@ -25,12 +24,11 @@ from enticed.limits import (
     API_KEEPALIVE_S,
     API_SHUTDOWN_TIMEOUT_S,
 )
+from enticed.problems import ProblemHandler, UsageError, read_body, tell_problems
 from protocol.codec import pack_record, unpack_record
 from protocol.enrolment import JoinAnswer, JoinRequest
-from protocol.errors import DeniedError, EnticedError, RemoteError
+from protocol.errors import DeniedError, LocalError, RemoteError
 from protocol.limits import ADDRESSES_MAX_COUNT
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ApiServer:
@@ -50,26 +48,20 @@ class ApiServer:
     ) -> None:
         self._identity = identity
         self._host, self._port = host, port
-        app = web.Application(middlewares=[_errors_as_json], client_max_size=API_BODY_MAX_SIZE_BYTES)
+        app = web.Application(middlewares=[tell_problems], client_max_size=API_BODY_MAX_SIZE_BYTES)
         if authority is not None:
             app.add_routes(JoinRoutes(authority, bootstrap).routes)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=API_KEEPALIVE_S,
-            shutdown_timeout=API_SHUTDOWN_TIMEOUT_S,
-            auto_decompress=False,
-        )
+        self._runner = web.AppRunner(app, shutdown_timeout=API_SHUTDOWN_TIMEOUT_S)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen. Raises `OSError` if the address cannot be had; then, or when cancelled, nothing is left open."""
         await self._runner.setup()
-        accept = self._runner.server
-        assert accept is not None
+        server = self._runner.server
+        assert server is not None
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                accept,
+                lambda: ProblemHandler(server, API_KEEPALIVE_S),
                 self._host,
                 self._port,
                 ssl=api_context(self._identity),
@@ -126,8 +118,7 @@ class JoinRoutes:
     async def join(self, request: web.Request) -> web.Response:
         clock = asyncio.get_running_loop().time
         source = request.remote or "0.0.0.0"  # the peer's own address: no header changes it
-        async with asyncio.timeout(API_BODY_TIMEOUT_S):
-            body = await request.read()
+        body = await read_body(request, API_BODY_TIMEOUT_S)
         async with self._one_at_a_time:
             wait_s = self._throttle.wait_s(source, clock())
             if wait_s > 0:
@@ -136,39 +127,21 @@ class JoinRoutes:
                 )
             try:
                 answer = await asyncio.to_thread(self._enrol, body)
-            except (DeniedError, RemoteError):
+            except (DeniedError, UsageError):
                 self._throttle.charge(source, clock())
                 raise
+            except LocalError as error:  # nothing that the joining host could do otherwise
+                raise web.HTTPInternalServerError(text=str(error)) from error
         return _record_response(answer)
 
     def _enrol(self, body: bytes) -> bytes:
-        asked = unpack_record(JoinRequest, body)
-        given = self._authority.enrol(asked.token, asked.secret, asked.request, asked.zone, asked.rack)
+        try:
+            asked = unpack_record(JoinRequest, body)
+            given = self._authority.enrol(asked.token, asked.secret, asked.request, asked.zone, asked.rack)
+        except RemoteError as error:
+            raise UsageError(str(error)) from error
         return pack_record(JoinAnswer(given.certificate, given.authority, given.trust, self._bootstrap))
 
 
 def _record_response(record: bytes) -> web.Response:
     return web.Response(body=record, content_type="application/octet-stream")
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        kept = {name: error.headers[name] for name in ("Retry-After", "Allow") if name in error.headers}
-        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=kept)
-    except TimeoutError:
-        return web.json_response({"error": "the request did not come in time"}, status=408)
-    except EnticedError as error:
-        return web.json_response({"error": str(error)}, status=_status(error))
-
-
-def _status(error: EnticedError) -> int:
-    match error:
-        case DeniedError():
-            return 403
-        case RemoteError():
-            return 400
-        case _:
-            return 500

@@ -33,9 +33,9 @@ class Answer:
     body: bytes
 
     def error_text(self) -> str:
-        """What the answer says went wrong, in one line that is safe to print whoever sent it."""
+        """What the answer, a problem document, says went wrong, in one line that is safe to print whoever sent it."""
         try:
-            text = json.loads(self.body)["error"]
+            text = json.loads(self.body)["detail"]
         except (ValueError, TypeError, KeyError, RecursionError):
             text = None
         if not isinstance(text, str) or not text:

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from enticed.control.server import ControlServer, handoff_path
+from enticed.problems import CONTENT_TYPE
 from tests.control.engine import MemoryEngine
 
 MESSAGE_SIZE_BYTES = 4096
@@ -28,9 +29,14 @@ class Running:
     session: aiohttp.ClientSession
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
-        """Status and JSON of one request."""
+        """Status and JSON of one request; whatever is refused is told in a problem document."""
         async with self.session.request(method, f"http://localhost{path}", json=body, **more) as response:
-            return response.status, await response.json()
+            if response.status < 400:
+                return response.status, await response.json()
+            problem = await response.json(content_type=CONTENT_TYPE)
+            assert set(problem) == {"type", "title", "status", "detail", "kind"}
+            assert problem["status"] == response.status
+            return response.status, problem
 
     async def lines(self, path: str, body: Any = None) -> list[dict[str, Any]]:
         """All lines of a stream of JSON lines."""

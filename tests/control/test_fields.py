@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.control.faults import UsageError
 from enticed.control.fields import (
     parse_key,
     parse_object,
@@ -19,6 +18,7 @@ from enticed.control.fields import (
     parse_target,
     parse_token_request,
 )
+from enticed.problems import UsageError
 
 FIELDS = (
     "image", "deadline_s", "priority", "keep_s", "ticket", "name", "source_format", "verbatim", "relatives", "digests",

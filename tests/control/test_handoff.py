@@ -14,7 +14,6 @@ import pytest
 
 from enticed.control import handoff
 from enticed.control.access import Caller
-from enticed.control.faults import UsageError
 from enticed.control.server import handoff_path
 from enticed.control.tickets import Tickets
 from enticed.limits import (
@@ -22,6 +21,7 @@ from enticed.limits import (
     HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT,
     HANDOFF_TICKETS_MAX_COUNT,
 )
+from enticed.problems import UsageError
 from protocol.errors import ExhaustedError
 from tests.control.running import Running, hand_over, serve
 
@@ -52,7 +52,7 @@ def test_a_ticket_is_good_once(tmp_path: Path) -> None:
         lines = await control.lines("/v1/images", {"ticket": ticket, "name": "a"})
         assert "result" in lines[-1]
         status, answer = await control.ask("POST", "/v1/images", {"ticket": ticket, "name": "a"})
-        assert (status, answer["error"]["kind"]) == (400, "usage")
+        assert (status, answer["kind"]) == (400, "usage")
 
     serve(tmp_path, test)
 
@@ -84,7 +84,7 @@ def test_only_what_can_be_an_image_is_taken(tmp_path: Path, what: Any, says: str
         finally:
             os.close(fd)
         assert answer["error"]["kind"] == "usage"
-        assert says in answer["error"]["message"]
+        assert says in answer["error"]["detail"]
         assert open_descriptors() == before
 
     serve(tmp_path, test)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from enticed.control.faults import STATUS
 from enticed.core.orders import Failure
+from enticed.problems import CONTENT_TYPE, STATUS
 from protocol.errors import CorruptError
 from tests.control.engine import Goods
 from tests.control.running import Running, hand_over, serve
@@ -137,7 +140,7 @@ def test_verification_finds_what_is_wrong(tmp_path: Path) -> None:
         *_, last = await control.lines("/v1/images/ubuntu:24.04/verify")
         assert last["result"]["wrong_pieces"] == [0]
         status, error = await control.ask("POST", "/v1/images/absent/verify")
-        assert (status, error["error"]["kind"]) == (404, "not_found")
+        assert (status, error["kind"]) == (404, "not_found")
 
     serve(tmp_path, test)
 
@@ -155,8 +158,8 @@ def test_an_order_is_placed_followed_renewed_and_cancelled(tmp_path: Path) -> No
         assert (ready["state"], Path(ready["path"]).read_bytes()) == ("ready", DATA)
         assert ready["keep_until"] == pytest.approx(ready["ready_at"] + 3600)
         status, refused = await control.ask("DELETE", "/v1/images/web:1")
-        assert (status, refused["error"]["kind"]) == (409, "failed")
-        assert "vm-7" in refused["error"]["message"]
+        assert (status, refused["kind"]) == (409, "failed")
+        assert "vm-7" in refused["detail"]
 
         _, renewed = await control.ask("PUT", "/v1/orders/vm-7", asked | {"keep_s": 7200})
         assert renewed["keep_until"] > ready["keep_until"] + 3000
@@ -204,10 +207,10 @@ def test_plan_peers_status_and_token(tmp_path: Path) -> None:
         assert (token["uses"], token["ttl_s"]) == (3, 60)
         assert (await control.ask("POST", "/v1/tokens"))[1]["uses"] == 1
         status, error = await control.ask("POST", "/v1/tokens", {"uses": 1000})
-        assert (status, error["error"]["kind"]) == (503, "temporary")
+        assert (status, error["kind"]) == (503, "temporary")
         control.engine.founder = False
         status, error = await control.ask("POST", "/v1/tokens", {})
-        assert (status, error["error"]["kind"]) == (403, "denied")
+        assert (status, error["kind"]) == (403, "denied")
 
     serve(tmp_path, test)
 
@@ -245,11 +248,11 @@ def test_bad_requests_get_one_clear_line(tmp_path: Path) -> None:
     async def test(control: Running) -> None:
         for method, path, body, says in BAD_REQUESTS:
             status, answer = await control.ask(method, path, body)
-            assert (status, answer["error"]["kind"]) == (400, "usage"), (path, body, answer)
-            assert says in answer["error"]["message"]
-            assert "\n" not in answer["error"]["message"]
+            assert (status, answer["kind"]) == (400, "usage"), (path, body, answer)
+            assert says in answer["detail"]
+            assert "\n" not in answer["detail"]
         status, answer = await control.ask("GET", "/v1/events", headers={"Last-Event-ID": "x"})
-        assert (status, answer["error"]["kind"]) == (400, "usage")
+        assert (status, answer["kind"]) == (400, "usage")
 
     serve(tmp_path, test)
 
@@ -261,7 +264,7 @@ def test_a_body_that_is_no_proper_json(tmp_path: Path, body: bytes) -> None:
     async def test(control: Running) -> None:
         async with control.session.put("http://localhost/v1/orders/a", data=body) as response:
             assert response.status == 400
-            assert (await response.json())["error"]["kind"] == "usage"
+            assert (await response.json(content_type=CONTENT_TYPE))["kind"] == "usage"
 
     serve(tmp_path, test)
 
@@ -277,7 +280,28 @@ def test_what_is_not_there_and_what_is_too_large(tmp_path: Path) -> None:
             ("PUT", "/v1/orders/a", {"image": "x" * 100_000}, 413, "usage"),
         ):
             answer = await control.ask(method, path, body)
-            assert (answer[0], answer[1]["error"]["kind"]) == (status, kind)
+            assert (answer[0], answer[1]["kind"]) == (status, kind)
+        async with control.session.patch("http://localhost/v1/status") as response:
+            assert response.headers["Allow"] == "GET,HEAD"
+
+    serve(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / FTP\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"a" * 20_000 + b"\r\n\r\n"],
+)
+def test_what_is_no_http_is_a_problem_too(tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(control: Running) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(control.path))
+        writer.write(said)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        assert re.match(rb"HTTP/1\.[01] 400 ", head)
+        assert b"application/problem+json" in head
+        assert json.loads(body)["kind"] == "usage"
+        assert not [record for record in caplog.records if record.levelno >= logging.INFO]
 
     serve(tmp_path, test)
 
@@ -288,13 +312,19 @@ def test_each_kind_of_error_has_its_status(tmp_path: Path, caplog: pytest.LogCap
         status, answer = await control.ask("GET", "/v1/images")
         assert (status, answer) == (
             422,
-            {"error": {"kind": "integrity", "message": "the catalogue is damaged [31m"}},
+            {
+                "type": "urn:enticed:problem:integrity",
+                "title": "Bytes or keys are not what they should be",
+                "status": 422,
+                "detail": "the catalogue is damaged [31m",
+                "kind": "integrity",
+            },
         )
         assert not caplog.records
         control.engine.trouble = ZeroDivisionError("secret detail")
         status, answer = await control.ask("GET", "/v1/images")
-        assert (status, answer["error"]["kind"]) == (500, "failed")
-        assert "secret" not in answer["error"]["message"]
+        assert (status, answer["kind"]) == (500, "failed")
+        assert "secret" not in answer["detail"]
         assert "secret detail" in caplog.text
 
     serve(tmp_path, test)

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from enticed.gateway import server
 from enticed.gateway.server import ApiServer
@@ -23,6 +24,7 @@ from enticed.limits import (
     JOIN_FAILURES_WINDOW_S,
     JOIN_SOURCES_MAX_COUNT,
 )
+from enticed.problems import CONTENT_TYPE
 from protocol.codec import pack_record, unpack_record
 from protocol.credentials import verify_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
@@ -83,10 +85,12 @@ def join_body(authority: Authority, secret: bytes | None = None) -> bytes:
 
 
 async def error_of(response: aiohttp.ClientResponse) -> str:
-    """The one clear line that every refusal has."""
-    answer = json.loads(await response.read())
-    assert set(answer) == {"error"}
-    text = answer["error"]
+    """The one clear line of the problem document that every refusal is."""
+    assert response.content_type == CONTENT_TYPE
+    problem = json.loads(await response.read())
+    assert set(problem) == {"type", "title", "status", "detail", "kind"}
+    assert problem["status"] == response.status
+    text = problem["detail"]
     assert isinstance(text, str)
     assert text
     assert "\n" not in text
@@ -134,6 +138,19 @@ def test_what_makes_no_sense(
         async with session.request(method, base + path, data=body) as response:
             assert response.status == status
             await error_of(response)
+
+    visit(founder, authority, work)
+
+
+def test_what_is_no_http(founder: HostIdentity, authority: Authority) -> None:
+    async def work(session: aiohttp.ClientSession, base: str) -> None:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", URL(base).port, ssl=stranger_tls(founder), server_hostname=""
+        )
+        writer.write(b"GET / FTP\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert b" 400 Bad Request\r\nContent-Type: application/problem+json\r\n" in answer
 
     visit(founder, authority, work)
 

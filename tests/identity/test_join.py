@@ -410,10 +410,10 @@ def test_no_time_at_all(founder: Founder, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "error", "match"),
     [
-        ("403 Forbidden", b'{"error": "no\\u001b[2J\\nway"}', DeniedError, r"^no\?\[2J\?way$"),
-        ("429 Too Many Requests", b'{"error": "slowly"}', ExhaustedError, "slowly"),
+        ("403 Forbidden", b'{"detail": "no\\u001b[2J\\nway"}', DeniedError, r"^no\?\[2J\?way$"),
+        ("429 Too Many Requests", b'{"detail": "slowly"}', ExhaustedError, "slowly"),
         ("503 Service Unavailable", b"[", ExhaustedError, "no reason given"),
-        ("500 Internal Server Error", b'{"error": 5}', RemoteError, "500: no reason given"),
+        ("500 Internal Server Error", b'{"detail": 5}', RemoteError, "500: no reason given"),
     ],
 )
 def test_what_the_founder_says_is_passed_on_safely(

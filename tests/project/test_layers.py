@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.host_address": set(),
     "enticed.identity": LEAVES,
     "enticed.config": LEAVES,
+    "enticed.problems": LEAVES,
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.reflink"},
@@ -39,8 +40,8 @@ LAYERS: dict[str, set[str]] = {
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
     # For people, schedulers and clouds.
-    "enticed.control": PARTS | {"enticed.engine"},
-    "enticed.gateway": PARTS | {"enticed.engine"},
+    "enticed.control": PARTS | {"enticed.engine", "enticed.problems"},
+    "enticed.gateway": PARTS | {"enticed.engine", "enticed.problems"},
     # The composition root, and the two commands. `entice` talks to the daemon through its socket, never by import.
     "enticed.daemon": PARTS
     | {"enticed.engine", "enticed.control", "enticed.gateway", "enticed.notify", "enticed.host_address"},
