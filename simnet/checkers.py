@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from enticed.core import effects as ef
+from enticed.core.bitmaps import pieces_of
 from enticed.core.books import Books, ImageBook, Offer, PieceState, Pull
 from enticed.core.events import Event
 from enticed.core.orders import OrderState
@@ -22,10 +23,20 @@ class BrokenError(AssertionError):
 
 
 class SafetyChecker:
-    """Nothing is offered, sent, made durable or called ready that is not on the host's disk; no book is wrong."""
+    """Nothing is offered, sent, made durable or called ready that is not on the host's disk; no book is wrong.
+
+    The books are looked at after every so many events: it takes longer than the events themselves.
+    """
+
+    def __init__(self, books_every: int = 1) -> None:
+        self._books_every = books_every
+        self._events = 0
 
     def __call__(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
-        faults = [*wrong_effects(host, effects), *wrong_books(host.core.books)]
+        self._events += 1
+        faults = list(wrong_effects(host, effects))
+        if self._events % self._books_every == 0:
+            faults += wrong_books(host.core.books)
         deadline = host.core.next_deadline(host.world.now)
         if deadline is not None and deadline <= host.world.now:
             faults.append("the next deadline is not later than now")
@@ -129,10 +140,13 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
     at_work = np.flatnonzero(books.images[pull.image].state == PieceState.AT_WORK).tolist()
     if sorted([*pull.opening, *pull.outstanding]) != at_work:
         yield "pieces at work are not those that are worked on"
+    wanted = (books.images[pull.image].state == PieceState.WANTED) & (pull.missing_bytes > 0)
+    if pieces_of(pull.wanted).tolist() != np.flatnonzero(wanted).tolist():
+        yield "wanted pieces are not those that are missing"
     has = pull.availability
     counted = np.zeros(len(has.rarity), np.int64)
     for node in has:
-        counted += has.held_by_any([node])
+        counted[pieces_of(has.held_by_any([node]))] += 1
     if (has.rarity != counted).any():
         yield "rarity is not what the have-maps say"
 
@@ -147,6 +161,8 @@ def _wrong_image(books: Books, book: ImageBook) -> Iterator[str]:
         yield "an image is forgotten that has something to sync or to tell"
     if book.gained and book.tell_at is None:
         yield "pieces that nobody will be told of"
+    if book.counts != np.bincount(book.state, minlength=len(PieceState)).tolist():
+        yield "pieces are not counted right"
     if book.sealed and not book.durable.all():
         yield "a sealed image that is not durable"
     if book.offer is not (Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE):

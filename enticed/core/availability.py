@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.bitmaps import bits_of_mask, pieces_of
 from enticed.core.events import Mask
+from enticed.core.peers import Peer
 from protocol.identifiers import NodeId
 
 
 class Availability:
-    """Have-maps by host. Until `settle` says how many pieces the image has, maps of any length are kept."""
+    """Have-maps by host. Until `settle` says how many pieces the image has, maps of any length are kept.
+
+    A seed is a host that has all of the image, a mate one in this host's rack that is no seed. Sets of pieces are
+    integers, as `bitmaps` has it.
+    """
 
     def __init__(self) -> None:
-        self._maps: dict[NodeId, Mask] = {}
-        self._whole: set[NodeId] = set()
+        self._maps: dict[NodeId, int] = {}
+        self._pieces: dict[NodeId, int] = {}
+        """How many pieces each host says that the image has; from `settle` on all say the same."""
+        self._near: set[NodeId] = set()
+        self._settled = False
+        self.seeds: frozenset[NodeId] = frozenset()
+        self.mates: frozenset[NodeId] = frozenset()
         self.rarity: NDArray[np.int32] = np.zeros(0, np.int32)
         """Per piece: how many hosts have it."""
-        self._pieces: int | None = None
         self.gains = 0
         """How often a host that has not all has got a piece."""
 
@@ -31,70 +41,85 @@ class Availability:
 
     def settle(self, pieces: int) -> None:
         """The manifest is known: maps of another length are dropped, the others counted."""
-        self._pieces = pieces
+        for node in [node for node, said in self._pieces.items() if said != pieces]:
+            self.drop(node)
+        self._settled = True
         self.rarity = np.zeros(pieces, np.int32)
-        maps, self._maps = self._maps, {}
-        for node, held in maps.items():
-            if len(held) == pieces:
-                self.put(node, held)
-            else:
-                self._whole.discard(node)
+        for held in self._maps.values():
+            self.rarity[pieces_of(held)] += 1
 
-    def put(self, node: NodeId, held: Mask) -> bool:
-        """Take a host's map in; False for one that is not of this image's length."""
-        if self._pieces is not None and len(held) != self._pieces:
+    def put(self, node: NodeId, held: Mask, *, near: bool = False) -> bool:
+        """Take in the map of a host, near if it is in this host's rack; False for a map not of this image's length."""
+        if self._settled and len(held) != len(self.rarity):
             return False
         self.drop(node)
-        self._maps[node] = held
-        if self._pieces is not None:
+        self._maps[node] = bits_of_mask(held)
+        self._pieces[node] = len(held)
+        if near:
+            self._near.add(node)
+        if self._settled:
             self.rarity += held
-        if held.all():
-            self._whole.add(node)
+        self._sort(node)
         return True
 
-    def change(self, node: NodeId, gained: tuple[int, ...], lost: tuple[int, ...]) -> bool:
+    def change(self, node: NodeId, gained: Iterable[int], lost: Iterable[int]) -> bool:
         """Update a host's map; False for a piece that the image does not have. Hosts without a map are left alone."""
         held = self._maps.get(node)
         if held is None:
             return True
-        if max((*gained, *lost), default=-1) >= len(held):
+        if max((*gained, *lost), default=-1) >= self._pieces[node]:
             return False
-        for pieces, has in ((gained, True), (lost, False)):
-            news = [piece for piece in set(pieces) if held[piece] != has]
-            held[news] = has
-            self.gains += len(news) if has else 0
-            if self._pieces is not None:
-                self.rarity[news] += 1 if has else -1
-        if gained and held.all():
-            self._whole.add(node)
-        if lost:
-            self._whole.discard(node)
+        for pieces, has in ((gained, 1), (lost, 0)):
+            for piece in pieces:
+                if held >> piece & 1 != has:
+                    held ^= 1 << piece
+                    self.gains += has
+                    if self._settled:
+                        self.rarity[piece] += 1 if has else -1
+        self._maps[node] = held
+        self._sort(node)
         return True
 
     def drop(self, node: NodeId) -> bool:
         """Forget a host; whether it was known."""
         held = self._maps.pop(node, None)
-        self._whole.discard(node)
-        if held is not None and self._pieces is not None:
-            self.rarity -= held
-        return held is not None
+        if held is None:
+            return False
+        del self._pieces[node]
+        self._near.discard(node)
+        if node in self.seeds:
+            self.seeds -= {node}
+        if node in self.mates:
+            self.mates -= {node}
+        if self._settled:
+            self.rarity[pieces_of(held)] -= 1
+        return True
 
-    def has(self, node: NodeId, piece: int) -> bool:
-        held = self._maps.get(node)
-        return held is not None and piece < len(held) and bool(held[piece])
-
-    def is_whole(self, node: NodeId) -> bool:
-        """Whether the host is a seed: has all of the image."""
-        return node in self._whole
+    def _sort(self, node: NodeId) -> None:
+        """Count a host whose map has changed among seeds or mates."""
+        is_whole = self._maps[node] == (1 << self._pieces[node]) - 1
+        is_mate = node in self._near and not is_whole
+        if is_whole != (node in self.seeds):
+            self.seeds ^= {node}
+        if is_mate != (node in self.mates):
+            self.mates ^= {node}
 
     @property
-    def wholes(self) -> int:
-        """How many seeds are known."""
-        return len(self._whole)
+    def seeds_abound(self) -> bool:
+        """Most hosts have all of it: no seed need be spared."""
+        return 2 * len(self.seeds) > len(self._maps)
 
-    def held_by_any(self, nodes: list[NodeId]) -> Mask:
-        """bool per piece: whether one of `nodes` has it."""
-        any_held = np.zeros(len(self.rarity), np.bool_)
+    def has(self, node: NodeId, piece: int) -> bool:
+        return bool(self._maps.get(node, 0) >> piece & 1)
+
+    def holders(self, peers: list[Peer], piece: int) -> list[Peer]:
+        """Of `peers`, those that have the piece."""
+        bit, maps = 1 << piece, self._maps
+        return [peer for peer in peers if maps.get(peer.node, 0) & bit]
+
+    def held_by_any(self, nodes: Iterable[NodeId]) -> int:
+        """The pieces that one of `nodes` has."""
+        held, maps = 0, self._maps
         for node in nodes:
-            any_held |= self._maps[node]
-        return any_held
+            held |= maps.get(node, 0)
+        return held

@@ -6,6 +6,7 @@ Only `Host.handle` runs the desks, one event at a time, so every book has one wr
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -58,6 +59,9 @@ class ImageBook:
     state: NDArray[np.uint8]
     sealed: bool = False
     offer: Offer = Offer.NONE
+    counts: list[int] = field(init=False)
+    """How many pieces are in each `PieceState`."""
+    total_bytes: int = field(init=False)
     demands: dict[int, range] = field(default_factory=dict)
     """Pieces that readers wait for."""
     bytes_from: Counter[Supply] = field(default_factory=Counter)
@@ -73,6 +77,28 @@ class ImageBook:
     unsynced_since: float = 0.0
     syncing: set[int] = field(default_factory=set)
     sealing: bool = False
+
+    def __post_init__(self) -> None:
+        self.total_bytes = int(self.data_bytes.sum())
+        self.count()
+
+    def count(self) -> None:
+        self.counts = np.bincount(self.state, minlength=len(PieceState)).tolist()
+
+    def move(self, pieces: Iterable[int], state: PieceState) -> None:
+        """Note how far pieces are now."""
+        for piece in pieces:
+            self.counts[self.state[piece]] -= 1
+            self.counts[state] += 1
+            self.state[piece] = state
+
+    @property
+    def all_written(self) -> bool:
+        return self.counts[PieceState.WRITTEN] + self.counts[PieceState.DURABLE] == len(self.state)
+
+    @property
+    def all_durable(self) -> bool:
+        return self.counts[PieceState.DURABLE] == len(self.state)
 
     @property
     def pieces(self) -> int:
@@ -140,15 +166,18 @@ class Pull:
     # Fetching. Arrays have one entry per piece.
     missing_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     noise: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    owned: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
-    owned_among: frozenset[NodeId] | None = None
+    owned: int = -1
+    """Pieces (bits) of which this host is its rack's owner, among the mates that it knew of then: all, at first."""
+    owned_among: frozenset[NodeId] = frozenset()
+    wanted: int = 0
+    """Pieces (bits) of which fragments are missing and that were not opened yet."""
+    here: deque[int] = field(default_factory=deque)
+    """Pieces that local images can provide and that were not opened yet."""
     opening: set[int] = field(default_factory=set)
     runs: deque[Run] = field(default_factory=deque)
     """Ready to be asked for."""
     outstanding: dict[int, int] = field(default_factory=dict)
     """Per piece at work: its runs that have not come yet."""
-    stock_left: bool = True
-    """Whether there may be pieces left that local images can provide."""
     ahead_bytes: int = 0
     """Missing bytes of the pieces being opened and of `runs`."""
     starved_since: float | None = None

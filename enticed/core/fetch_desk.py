@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from enticed.core.bitmaps import bits_of, bits_of_mask
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import OpenPiece
-from enticed.core.events import Mask, PieceOpened
+from enticed.core.events import PieceOpened
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
 from enticed.core.picker import owned_pieces, pick_pieces
+from enticed.core.reach import Reach
 from enticed.core.requests import cut_runs
 
 
@@ -23,60 +25,65 @@ class FetchDesk:
         self._kin = kin
         self._goods = goods
 
-    def open_pieces(self, pull: Pull, now: float) -> None:
+    def open_pieces(self, pull: Pull, around: Reach, now: float) -> None:
+        """Open what readers wait for, what is here, and what somebody could be asked for."""
         policy, book = self._books.policy, self._books.images[pull.image]
-        room = policy.opening_pieces - len(pull.opening)
-        is_full = pull.ahead_bytes >= policy.ahead_bytes
-        if not book.demands and (room <= 0 or (is_full and not pull.stock_left)):
-            return  # after most events nothing can be opened: that is found out before any array is looked through
-        wanted = book.state == PieceState.WANTED
-        for piece in self._demanded(pull, book, wanted & ((pull.missing_bytes == 0) | (self._kin.rarity(pull) > 0))):
-            self._open(pull, book, piece)
-            wanted[piece] = False
-        room = policy.opening_pieces - len(pull.opening)
-        if room <= 0:
+        if not book.counts[PieceState.WANTED]:
             return
-        in_stock = np.flatnonzero(wanted & (pull.missing_bytes == 0)) if pull.stock_left else np.zeros(0, np.int64)
-        pull.stock_left = len(in_stock) > 0
-        for piece in in_stock[: room // 2 + 1].tolist():
+        for piece in self._demanded(pull, book):
             self._open(pull, book, piece)
-            room -= 1
-        if room <= 0 or pull.ahead_bytes >= policy.ahead_bytes or self._yields(pull):
+        room = policy.opening_pieces - len(pull.opening)
+        for _ in range(min(len(pull.here), room // 2 + 1 if room > 0 else 0)):
+            piece = pull.here.popleft()
+            if book.state[piece] == PieceState.WANTED:
+                self._open(pull, book, piece)
+        room = policy.opening_pieces - len(pull.opening)
+        if room <= 0 or pull.ahead_bytes >= policy.ahead_bytes or not around.able or self._yields(pull):
             return
-        for piece in self._pick(pull, book, wanted & (pull.missing_bytes > 0), room, now):
+        for piece in self._pick(pull, around, room, now):
             if pull.ahead_bytes >= policy.ahead_bytes:
                 break
             self._open(pull, book, piece)
 
-    def _demanded(self, pull: Pull, book: ImageBook, available: Mask) -> list[int]:
+    def waits_for(self, pull: Pull, pieces: tuple[int, ...]) -> bool:
+        """Whether it helps the pull that another host has come to have these pieces."""
+        if pull.runs and any(piece in pull.outstanding for piece in pieces):
+            return True
+        return pull.ahead_bytes < self._books.policy.ahead_bytes and bool(pull.wanted & bits_of(pieces))
+
+    def _demanded(self, pull: Pull, book: ImageBook) -> list[int]:
         """The first pieces that readers wait for, in order, less what is at work: ahead of everything else."""
-        window = self._books.policy.demand_window_pieces
-        pieces: list[int] = []
+        if not book.demands:
+            return []
+        window, rarity = self._books.policy.demand_window_pieces, self._kin.rarity(pull)
+        pieces: dict[int, None] = {}
         for demand in book.demands.values():
             lacking = np.flatnonzero(book.state[demand.start : demand.stop] < PieceState.WRITTEN)[:window]
-            first = (piece + demand.start for piece in lacking.tolist())
-            pieces.extend(piece for piece in first if available[piece] and piece not in pieces)
-        return pieces
+            for piece in (lacking + demand.start).tolist():
+                if book.state[piece] == PieceState.WANTED and (rarity[piece] or not pull.missing_bytes[piece]):
+                    pieces[piece] = None
+        return list(pieces)
 
-    def _pick(self, pull: Pull, book: ImageBook, wanted: Mask, count: int, now: float) -> list[int]:
-        rarity = self._kin.rarity(pull)
-        able = self._able(pull, now)
-        if not able.any():
-            return []
-        picked = pick_pieces(wanted & able & self._open_to_us(pull, book, now), rarity, pull.noise, count).tolist()
-        if picked or pull.runs or pull.opening or not (wanted & (rarity > 0)).any():
+    def _pick(self, pull: Pull, around: Reach, count: int, now: float) -> list[int]:
+        has, rarity = pull.availability, self._kin.rarity(pull)
+        candidates = pull.wanted & self._offered(pull, around) & self._open_to_us(pull, around)
+        if candidates or pull.runs or pull.opening:
             pull.starved_since = None
-            return list(picked)
+            return pick_pieces(candidates, rarity, pull.noise, count)
+        held = pull.wanted & (has.held_by_any(has) | self._kin.covered(pull))
+        if not held:
+            pull.starved_since = None
+            return []
         # Only pieces are left that belong to others of our rack, or that slow hosts have: wait for them, but not long,
         # and not again while none of them gets anything.
-        policy, in_vain = self._books.policy, pull.starved_gains == pull.availability.gains
+        policy, in_vain = self._books.policy, pull.starved_gains == has.gains
         if pull.starved_since is None:
             pull.starved_since = now
         patience_s = policy.stall_s if pull.outstanding else 0.0 if in_vain else policy.owner_patience_s
         if now < pull.starved_since + patience_s:
             return []
-        pull.starved_since, pull.starved_gains = now, pull.availability.gains
-        return list(pick_pieces(wanted, rarity, pull.noise, count if in_vain else max(1, count // 4)).tolist())
+        pull.starved_since, pull.starved_gains = now, has.gains
+        return pick_pieces(held, rarity, pull.noise, count if in_vain else max(1, count // 4))
 
     def _yields(self, pull: Pull) -> bool:
         """Prewarming waits while a host waits for another image."""
@@ -90,37 +97,39 @@ class FetchDesk:
             for other in self._books.pulls.values()
         )
 
-    def _open_to_us(self, pull: Pull, book: ImageBook, now: float) -> Mask:
-        """Pieces that this host owns in its rack, or that a rack-mate who is no seed has."""
-        has = pull.availability
-        policy = self._books.policy
-        near = (peer for peer in self._books.holders(pull) if peer.same_rack and peer.is_reliable(now, policy))
-        mates = [peer.node for peer in near if not has.is_whole(peer.node)]
-        among = frozenset(mates)
-        if among != pull.owned_among:
-            pull.owned_among = among
-            pull.owned = owned_pieces(self._books.me.node, mates, book.pieces)
+    def _open_to_us(self, pull: Pull, around: Reach) -> int:
+        """Pieces that this host owns in its rack, or that a mate has; all of them once seeds abound."""
+        has, mates = pull.availability, around.mates
+        if has.seeds_abound:
+            return -1
+        if mates != pull.owned_among:
+            new = mates - pull.owned_among
+            if not pull.owned_among <= mates:  # one went: what it owned is somebody's again
+                new, pull.owned = mates, -1
+            pull.owned_among = mates
+            pull.owned &= bits_of_mask(owned_pieces(self._books.me.node, new, len(has.rarity)))
         return pull.owned | has.held_by_any(mates)
 
-    def _able(self, pull: Pull, now: float) -> Mask:
-        """Pieces that a peer who can take a request now has, in this image or a relative.
+    def _offered(self, pull: Pull, around: Reach) -> int:
+        """Pieces that somebody has who can be asked now, in this image or a relative.
 
-        A seed counts only for what no other host has.
+        While seeds are few, one counts only for what no other host has.
         """
-        policy, has = self._books.policy, pull.availability
-        holders = self._books.holders(pull)
-        able = [peer for peer in holders if peer.can_take(policy.request_bytes, now, policy)]
-        mask = has.held_by_any([peer.node for peer in able if not has.is_whole(peer.node)])
-        if any(has.is_whole(peer.node) for peer in able):
-            reliable = (peer.node for peer in holders if peer.is_reliable(now, policy))
-            theirs_alone = ~has.held_by_any([node for node in reliable if not has.is_whole(node)])
-            mask |= theirs_alone & ~self._kin.covered(pull) if pull.kin_learned else theirs_alone
-        if pull.kin_learned:
-            mask |= self._kin.able(pull, now)
-        return mask
+        has = pull.availability
+        covered = self._kin.covered(pull)
+        if has.seeds_abound:
+            offered = has.held_by_any([peer.node for peer in around.able])
+        else:
+            offered = has.held_by_any([peer.node for peer in around.able if peer.node not in has.seeds])
+            if any(peer.node in has.seeds for peer in around.able):
+                offered |= ~(around.theirs | covered)
+        if covered and self._kin.has_able(pull, around.able):
+            offered |= covered
+        return offered
 
     def _open(self, pull: Pull, book: ImageBook, piece: int) -> None:
-        book.state[piece] = PieceState.AT_WORK
+        book.move([piece], PieceState.AT_WORK)
+        pull.wanted &= ~(1 << piece)
         pull.opening.add(piece)
         pull.ahead_bytes += int(pull.missing_bytes[piece])
         self._books.do(OpenPiece(pull.image, piece))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books, ImageBook, PieceState, Pull
 from enticed.core.effects import MakeDurable, MeetDemand, Seal
 from enticed.core.events import Mask
@@ -45,7 +46,7 @@ class GoodsDesk:
     def written(self, pull: Pull, piece: int, now: float) -> None:
         """A piece at work is verified and in the file."""
         book = self._books.images[pull.image]
-        book.state[piece] = PieceState.WRITTEN
+        book.move([piece], PieceState.WRITTEN)
         if not book.unsynced:
             book.unsynced_since = now
         book.unsynced.append(piece)
@@ -71,7 +72,7 @@ class GoodsDesk:
         """Sync what was written once it is much, or old, or all there is to come; then seal the image."""
         for book in list(self._books.busy.values()):
             pull = self._books.pulls.get(book.image)
-            all_written = bool(book.held.all())
+            all_written = book.all_written
             if all_written and pull is not None and pull.stage is OrderState.FETCHING:
                 pull.stage = OrderState.VERIFYING
                 self._orders.follow(pull, now)
@@ -80,7 +81,7 @@ class GoodsDesk:
             if book.unsynced:
                 if all_written or pull is None or self._must_sync(book, now):
                     self._sync(book)
-            elif all_written and pull is not None and not book.sealed and book.durable.all():
+            elif all_written and pull is not None and not book.sealed and book.all_durable:
                 book.sealing = True
                 self._books.do(Seal(book.image))
             elif not book.gained and (book.sealed or pull is None or not all_written):
@@ -99,7 +100,7 @@ class GoodsDesk:
         book = self._books.images.get(image)
         if book is not None:
             safe = book.syncing.intersection(pieces)  # less what turned out lost meanwhile
-            book.state[list(safe)] = PieceState.DURABLE
+            book.move(safe, PieceState.DURABLE)
             book.syncing -= safe
             self._sessions.offer(book)
 
@@ -108,7 +109,7 @@ class GoodsDesk:
         if book is None:
             return
         book.sealing = False
-        if book.durable.all():  # else a piece was found lost meanwhile
+        if book.all_durable:  # else a piece was found lost meanwhile
             book.sealed = True
             self._sessions.offer(book)
             self._orders.finish(image, now)
@@ -131,13 +132,14 @@ class GoodsDesk:
         lost = [piece for piece in pieces if piece < book.pieces and book.state[piece] >= PieceState.WRITTEN]
         if not lost:
             return
-        book.state[lost] = PieceState.WANTED
+        book.move(lost, PieceState.WANTED)
         book.syncing -= set(lost)
         book.unsynced = [piece for piece in book.unsynced if piece not in set(lost)]
         book.unsynced_bytes = int(book.data_bytes[book.unsynced].sum())
         self._sessions.lost(book, tuple(lost))
         if pull is not None and len(pull.missing_bytes):
             pull.missing_bytes[lost] = book.data_bytes[lost]
+            pull.wanted |= bits_of(lost)
             if pull.stage is OrderState.VERIFYING:
                 pull.stage = OrderState.FETCHING
                 self._orders.follow(pull, now)

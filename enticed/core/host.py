@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.core.books import Books, ImageBook, Pull, Supply
+from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import Effect
 from enticed.core.fetch_desk import FetchDesk
 from enticed.core.finding_desk import FindingDesk
@@ -20,9 +20,10 @@ from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
-from enticed.core.peers import PeerBook
+from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
 from enticed.core.pull_desk import PullDesk
+from enticed.core.reach import reach
 from enticed.core.request_desk import RequestDesk
 from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
@@ -30,6 +31,7 @@ from enticed.core.upload_desk import UploadDesk
 from enticed.core.uploads import UploadSlots
 from protocol.errors import LocalError
 from protocol.identifiers import ImageId
+from protocol.messages import HaveChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +79,27 @@ class Host:
         self._goods = GoodsDesk(self._books, self._orders, self._sessions)
         self._requests = RequestDesk(self._books, self._orders, self._finding, self._pulls, self._goods, self._kin)
         self._fetch = FetchDesk(self._books, self._goods, self._kin)
+        self._deadline: float | None = None
 
     # --- the interface ---
 
     def handle(self, event: ev.Event, now: float) -> list[Effect]:
         """Take one event in and return what is to be done about it, in order."""
-        self._take(event, now)
-        if not isinstance(event, ev.UploadAsked | ev.UploadEnded):  # the only events that change nothing for a pull
+        if self._take(event, now) or (self._deadline is not None and now >= self._deadline):
             self._go_on(now)
+            self._deadline = self._find_deadline(now)
         effects, self._books.effects = self._books.effects, []
         return effects
 
     def next_deadline(self, now: float) -> float | None:
-        """When to send `Woken`, later than `now`; None when only events can change anything."""
+        """When to send `Woken`, `now` at the earliest; None when only events can change anything."""
+        return None if self._deadline is None else max(self._deadline, now)
+
+    def _find_deadline(self, now: float) -> float | None:
         policy, books = self._books.policy, self._books
         times = [books.requests.next_deadline()]
-        times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
+        if not books.pulls:
+            times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
         for book in books.busy.values():
             times.append(book.tell_at)
             if book.unsynced and not book.syncing and not book.sealing:
@@ -154,10 +161,10 @@ class Host:
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
         if book is None:
             return None
-        total, done = int(book.data_bytes.sum()), int(book.data_bytes[book.held].sum())
+        total, done = book.total_bytes, int(book.data_bytes[book.held].sum())
         rate = pull.bytes_per_s if pull is not None else 0.0
         remaining_s = 0.0 if done == total else (total - done) / rate if rate else None
-        held = int(np.count_nonzero(book.held))
+        held = book.counts[PieceState.WRITTEN] + book.counts[PieceState.DURABLE]
         return Progress(book.pieces, held, total, done, dict(book.bytes_from), rate, remaining_s, _copies(book, pull))
 
     def supplied(self, key: str) -> dict[Supply, int] | None:
@@ -166,7 +173,8 @@ class Host:
 
     # --- events ---
 
-    def _take(self, event: ev.Event, now: float) -> None:
+    def _take(self, event: ev.Event, now: float) -> bool:
+        """Take an event in; whether more may be possible now than before."""
         match event:
             case ev.Fetched(request):
                 self._requests.fetched(request, now)
@@ -174,12 +182,17 @@ class Host:
                 self._requests.failed(event, now)
             case ev.Heard(node, message):
                 peer = self._books.peers.get(node)
-                if peer is not None:
-                    self._sessions.heard(peer, message, now)
+                if peer is None:
+                    return False
+                if isinstance(message, HaveChange):
+                    return self._take_news(peer, message, now)
+                self._sessions.heard(peer, message, now)
             case ev.UploadAsked():
                 self._uploads.asked(event)
+                return False
             case ev.UploadEnded(ticket):
                 self._uploads.ended(ticket)
+                return False
             case ev.PeerUp(contact):
                 self._sessions.up(contact, now)
             case ev.PeerDown(node):
@@ -212,6 +225,31 @@ class Host:
                 pull = self._books.pulls.get(event.image)
                 if pull is not None:
                     self._take_pull(pull, event, now)
+        return True
+
+    def _take_news(self, peer: Peer, change: HaveChange, now: float) -> bool:
+        """A peer has other pieces than before. Nothing is heard more often: as little is done about it as can be.
+
+        Where the peer only has more, all that is newly possible is to ask this peer.
+        """
+        ledgers, policy = self._books.ledgers(change.image), self._books.policy
+        if not ledgers or not self._sessions.have_change(peer, ledgers, change):
+            return False
+        pull = self._books.pulls.get(change.image)
+        if pull is None or len(ledgers) > 1 or change.lost or pull.nobody_since is not None:
+            return True
+        if (
+            pull.stage is OrderState.FETCHING
+            and peer.can_take(now, policy)
+            and self._fetch.waits_for(pull, change.gained)
+        ):
+            around = reach(pull.availability, self._kin.holders(pull), now, policy)
+            around.able = [peer]
+            self._fetch.open_pieces(pull, around, now)
+            self._requests.ask(pull, around, now)
+            soon = now + min(policy.holder_patience_s, policy.owner_patience_s)
+            self._deadline = soon if self._deadline is None else min(self._deadline, soon)
+        return False
 
     def _take_order(self, event: OrderEvent, now: float) -> None:
         match event:
@@ -284,9 +322,10 @@ class Host:
             self._pulls.seek_manifest(pull, now)
         elif pull.stage is OrderState.FETCHING:
             self._kin.go_on(pull, now)
-            self._fetch.open_pieces(pull, now)
-            self._requests.ask(pull, now)
-            self._requests.hedge(pull, now)
+            around = reach(pull.availability, self._kin.holders(pull), now, self._books.policy)
+            self._fetch.open_pieces(pull, around, now)
+            self._requests.ask(pull, around, now)
+            self._requests.hedge(pull, around, now)
             self._pulls.check_supply(pull, now)
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books, Kin, Pull
 from enticed.core.effects import Dial, FindProviders, ForgetRelatives, LearnRelative, LocateRun, Say
 from enticed.core.events import Contact, Mask, RelativeLearned, RelativeUnlearned, RunLocated
@@ -180,28 +181,23 @@ class KinDesk:
     def rarity(self, pull: Pull) -> NDArray[np.int32]:
         """Per piece: how many hosts have it; hosts that have all of a relative that holds it count as one."""
         rarity = pull.availability.rarity
-        return rarity + self.covered(pull) if pull.kin_learned else rarity
+        return rarity + self._covered(pull) if pull.kin_learned else rarity
 
-    def covered(self, pull: Pull) -> Mask:
-        """bool per piece: whether hosts with all of a relative have what is missing of it."""
+    def covered(self, pull: Pull) -> int:
+        """Pieces (bits) of which hosts with all of a relative have what is missing."""
+        return bits_of_mask(self._covered(pull)) if pull.kin_learned else 0
+
+    def has_able(self, pull: Pull, able: list[Peer]) -> bool:
+        """Whether one of the `able` has all of a relative."""
+        wholes = self._wholes(pull)
+        return any(peer.node in wholes for peer in able)
+
+    def _covered(self, pull: Pull) -> Mask:
         if not self._wholes(pull):
             return np.zeros(len(pull.shared_bytes), np.bool_)
         covered: Mask = (pull.shared_bytes > 0) & (pull.shared_bytes >= pull.missing_bytes)
         return covered
 
-    def able(self, pull: Pull, now: float) -> Mask:
-        """bool per piece: whether a host with all of a relative can take a request now for what is missing of it."""
-        policy = self._books.policy
-        able = any(peer.can_take(policy.request_bytes, now, policy) for peer in self._wholes(pull))
-        return self.covered(pull) if able else np.zeros(len(pull.shared_bytes), np.bool_)
-
-    def _wholes(self, pull: Pull) -> list[Peer]:
+    def _wholes(self, pull: Pull) -> set[NodeId]:
         """Partial holders are used, but not counted on: whether they have the right pieces shows run by run."""
-        nodes = {
-            node: None
-            for kin in pull.kin.values()
-            if kin.learned
-            for node in kin.availability
-            if kin.availability.is_whole(node)
-        }
-        return self._books.peers.known(nodes)
+        return {node for kin in pull.kin.values() if kin.learned for node in kin.availability.seeds}

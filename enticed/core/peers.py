@@ -17,6 +17,9 @@ class Peer:
     contact: Contact
     same_rack: bool
     same_zone: bool
+    most_bytes: int
+    """What it may have in flight: as much as it delivers in a moment, so that nothing waits long in its line."""
+    node: NodeId = field(init=False)
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
     in_flight: int = 0
@@ -36,29 +39,24 @@ class Peer:
     idle_since: float | None = None
     """Since when neither side has had a use for the session."""
 
-    @property
-    def node(self) -> NodeId:
-        return self.contact.node
+    def __post_init__(self) -> None:
+        self.node = self.contact.node
 
-    def can_take(self, size_bytes: int, now: float, policy: Policy) -> bool:
-        """Whether to ask it for so much more: what it delivers in a moment, so that nothing waits long in its line.
-
-        After a fault it gets one request at a time until it has delivered again.
-        """
+    def can_take(self, now: float, policy: Policy) -> bool:
+        """Whether to ask it for more. After a fault it gets one request at a time until it has delivered again."""
         if now < self.backoff_until:
             return False
         if self.in_flight == 0:
             return True
         if self.strikes or self.in_flight >= policy.peer_in_flight:
             return False
-        fair_bytes = int(self.bytes_per_s * policy.peer_in_flight_s)
-        most_bytes = min(policy.peer_in_flight_bytes, max(policy.peer_in_flight_least_bytes, fair_bytes))
-        return self.in_flight_bytes + size_bytes <= most_bytes
+        return self.in_flight_bytes + policy.request_bytes // 2 <= self.most_bytes  # runs are of many sizes
 
     def is_reliable(self, now: float, policy: Policy) -> bool:
         """Whether what it says it has is worth waiting for; else it is asked all the same, and nobody waits for it."""
-        stalled = self.waited_for_since is not None and now >= self.waited_for_since + policy.stall_s
-        return not self.strikes and not stalled and self.busies < policy.busies_max
+        if self.strikes or self.busies >= policy.busies_max:
+            return False
+        return self.waited_for_since is None or now < self.waited_for_since + policy.stall_s
 
     def asked(self, size_bytes: int, now: float) -> None:
         if not self.in_flight:
@@ -72,9 +70,11 @@ class Peer:
         self.in_flight_bytes -= size_bytes
         self.waited_for_since = now if self.in_flight else None
 
-    def delivered(self, size_bytes: int, seconds: float) -> None:
+    def delivered(self, size_bytes: int, seconds: float, policy: Policy) -> None:
         rate = size_bytes / max(seconds, 1e-6)
         self.bytes_per_s = rate if self.bytes_per_s == 0 else 0.8 * self.bytes_per_s + 0.2 * rate
+        fair_bytes = int(self.bytes_per_s * policy.peer_in_flight_s)
+        self.most_bytes = min(policy.peer_in_flight_bytes, max(policy.peer_in_flight_least_bytes, fair_bytes))
         self.strikes = self.busies = 0
 
     def failed(self, now: float, policy: Policy) -> None:
@@ -110,7 +110,9 @@ class PeerBook:
     def add(self, contact: Contact) -> Peer:
         """Enter a host that has a session now; for one that is known, what it says of itself is taken anew."""
         same_zone = contact.zone == self._me.zone
-        peer = self._peers.setdefault(contact.node, Peer(contact, False, False))
+        peer = self._peers.setdefault(
+            contact.node, Peer(contact, False, False, self._policy.peer_in_flight_least_bytes)
+        )
         peer.contact, peer.same_zone = contact, same_zone
         peer.same_rack = same_zone and contact.rack == self._me.rack
         return peer

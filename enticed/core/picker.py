@@ -8,13 +8,14 @@ image enters each rack, and about one leaves the seed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.availability import Availability
+from enticed.core.bitmaps import pieces_of
 from enticed.core.events import Mask
 from enticed.core.peers import Peer
-from enticed.core.policy import Policy
 from enticed.core.requests import Run
 from protocol.identifiers import NodeId
 
@@ -23,7 +24,7 @@ _MIX_2 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_3 = np.uint64(0x94D049BB133111EB)
 
 
-def owned_pieces(me: NodeId, rack_mates: list[NodeId], pieces: int) -> Mask:
+def owned_pieces(me: NodeId, rack_mates: Iterable[NodeId], pieces: int) -> Mask:
     """bool per piece: whether this host, of all in its rack that pull the image, is the piece's owner.
 
     Every rack-mate that knows of the same hosts comes to the same answer.
@@ -46,30 +47,29 @@ def _weights(node: NodeId, pieces: int) -> NDArray[np.uint64]:
     return weights
 
 
-def pick_pieces(wanted: Mask, rarity: NDArray[np.int32], noise: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Up to `count` pieces of `wanted` that somebody has, rarest first; ties in the order of `noise` (0 <= n < 1)."""
-    candidates = np.flatnonzero(wanted & (rarity > 0))
-    if len(candidates) > count:
-        keys = rarity[candidates] + noise[candidates]
-        candidates = candidates[np.argpartition(keys, count - 1)[:count]]
-    return candidates[np.argsort(rarity[candidates] + noise[candidates])]
+def pick_pieces(candidates: int, rarity: NDArray[np.int32], noise: NDArray[np.float64], count: int) -> list[int]:
+    """Up to `count` of the candidates (bits), rarest first; ties in the order of `noise` (0 <= n < 1)."""
+    if not candidates:
+        return []
+    pieces = pieces_of(candidates)
+    keys = rarity[pieces] + noise[pieces]
+    if len(pieces) > count:
+        first = np.argpartition(keys, count - 1)[:count]
+        pieces, keys = pieces[first], keys[first]
+    picked: list[int] = pieces[np.argsort(keys)].tolist()
+    return picked
 
 
-def pick_source(holders: list[Peer], has: Availability, run: Run, now: float, policy: Policy) -> Peer | None:
-    """Which of a piece's holders to ask for a run of it: near before far, others before the seeds, idle before busy.
-
-    None while every holder is at its limit. A seed (who has all of the image) is asked for what another host has too
-    only after `holder_patience_s`: its uploads are what the rest of the swarm waits for.
-    """
-    others = [peer for peer in holders if not has.is_whole(peer.node) and peer.is_reliable(now, policy)]
-    if others and now < run.since + policy.holder_patience_s:
-        holders = others
-    able = [peer for peer in holders if peer.can_take(run.size_bytes, now, policy)]
-    if not able:
+def pick_source(holders: list[Peer], seeds: frozenset[NodeId], run: Run, *, spare_seeds: bool) -> Peer | None:
+    """Whom of those who have a run, and can be asked now, to ask for it: near before far, others before seeds, soon
+    before late; None where there is nobody, or only seeds that are to be spared."""
+    if spare_seeds:
+        holders = [peer for peer in holders if peer.node not in seeds]
+    if not holders:
         return None
 
     def distance(peer: Peer) -> tuple[int, bool, float]:
         hops = 0 if peer.same_rack else 1 if peer.same_zone else 2
-        return (hops, has.is_whole(peer.node), peer.in_flight_bytes / (peer.bytes_per_s or 1e9))
+        return (hops, peer.node in seeds, (peer.in_flight_bytes + run.size_bytes) / (peer.bytes_per_s or 1e9))
 
-    return min(able, key=distance)
+    return min(holders, key=distance)

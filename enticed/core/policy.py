@@ -10,7 +10,9 @@ class Policy:
     """Defaults are those of the daemon; each was chosen in simulation or follows from a limit named beside it."""
 
     # Whom to know.
-    degree: int = 16
+    degree: int = 32
+    """Hosts that are after the same image, most of them in the same rack: those of a rack work out among themselves who
+    fetches which piece from outside, and do it twice where they do not know each other."""
     degree_outside_rack: int = 4
     sessions_max: int = 128
     contacts_max: int = 512
@@ -30,9 +32,10 @@ class Policy:
     in_flight_bytes: int = 64 * MIB
     """What all requests of a host may have under way."""
     peer_in_flight_bytes: int = 8 * MIB
-    peer_in_flight_least_bytes: int = 2 * MIB
+    peer_in_flight_least_bytes: int = 1 * MIB
     peer_in_flight_s: float = 0.25
-    """What one peer has under way: as much as it delivers in so long, within the two bounds above."""
+    """What one peer has under way: as much as it delivers in so long, within the two bounds above. Little at first:
+    more would only wait in its line, while others come to have the same."""
     peer_in_flight: int = 16
     """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
     request_bytes: int = 1 * MIB
@@ -82,7 +85,8 @@ class Policy:
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
     upload_retry_s: float = 0.2
-    have_batch_s: float = 0.02
+    have_batch_s: float = 0.04
+    """News of pieces is told together: every host tells every other, so that this is what a large swarm is made of."""
     charges_max: int = 64
     """Times that one peer, in one session, may have us check a piece of ours."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, FetchManifest, Reserve
 from enticed.core.events import Fault, ManifestFailed, SpaceReserved
@@ -102,9 +103,12 @@ class PullDesk:
             state = np.full(pieces, PieceState.WANTED, np.uint8)
             book = self._books.images[pull.image] = ImageBook(pull.image, pull.data_bytes, state)
         book.state[event.durable] = PieceState.DURABLE
+        book.count()
         book.bytes_from.clear()
         book.bytes_from[Supply.ON_HAND] = int(book.data_bytes[book.held].sum())
         pull.missing_bytes = np.where(book.held, 0, event.missing_bytes)
+        pull.here.extend(np.flatnonzero(~book.held & (event.missing_bytes == 0)).tolist())
+        pull.wanted = bits_of_mask(pull.missing_bytes > 0)
         pull.shared_bytes = np.zeros(pieces, np.int64)
         pull.relatives = event.relatives[: self._books.policy.kin_max]
         pull.noise = self._books.dice.random(pieces)
@@ -133,7 +137,8 @@ class PullDesk:
             self._books.do(Abandon(asked.number))
         book = self._books.images.get(pull.image)
         if book is not None:
-            book.state[book.state == PieceState.AT_WORK] = PieceState.WANTED
+            at_work = [*pull.opening, *pull.outstanding]
+            book.move([piece for piece in at_work if book.state[piece] == PieceState.AT_WORK], PieceState.WANTED)
         del self._books.pulls[pull.image]
         self._sessions.end(pull)
         self._kin.end(pull)
@@ -141,7 +146,7 @@ class PullDesk:
     def check_supply(self, pull: Pull, now: float) -> None:
         """Give up when nothing moves for long because nobody has what is missing; say what, and who was asked."""
         lacking = np.zeros(0, np.int64)
-        if pull.stage is OrderState.FETCHING and not pull.opening and not self._books.requests.of_image(pull.image):
+        if pull.stage is OrderState.FETCHING and not pull.opening and not self._books.requests.has_any_of(pull.image):
             lacking = self._held_by_nobody(pull)
         if not len(lacking):
             if pull.nobody_since is not None:

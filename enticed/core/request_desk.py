@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from enticed.core.books import Books, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, Fetch, Say
 from enticed.core.events import Fault, FetchFailed
@@ -13,6 +15,7 @@ from enticed.core.orders import Failure
 from enticed.core.peers import Peer
 from enticed.core.picker import pick_source
 from enticed.core.pull_desk import PullDesk
+from enticed.core.reach import Reach
 from enticed.core.requests import Asked, Run
 from protocol.identifiers import NodeId
 from protocol.messages import Charge, FragmentsRequest
@@ -39,57 +42,61 @@ class RequestDesk:
 
     # --- asking ---
 
-    def ask(self, pull: Pull, now: float) -> None:
-        """Ask for every run that some holder can take now; the rest stays in line."""
-        if not pull.runs:
-            return
-        peers = self._kin.holders(pull)
+    def ask(self, pull: Pull, around: Reach, now: float) -> None:
+        """Ask for every run that somebody has who can be asked now; the rest stays in line."""
         for _ in range(len(pull.runs)):
             run = pull.runs.popleft()
-            if not self._kin.is_to_locate(pull, run) and self._ask_for(pull, run, peers, now):
+            if around.able and not self._kin.is_to_locate(pull, run) and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
             else:
                 pull.runs.append(run)
 
-    def _ask_for(self, pull: Pull, run: Run, peers: list[Peer], now: float, *, hedge: bool = False) -> bool:
+    def _ask_for(self, pull: Pull, run: Run, around: Reach, now: float, *, hedge: bool = False) -> bool:
+        """Ask somebody for a run; who can take no more then is struck off."""
         policy, requests = self._books.policy, self._books.requests
         if requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests):
             return False
-        wanted, source = self._source(pull, run, peers, now)
+        wanted, source = self._source(pull, run, around, now)
         if source is None:
             return False
         asked = requests.ask(source.node, run, wanted, source.in_flight_bytes, now, hedge=hedge)
         source.asked(run.size_bytes, now)
+        if not source.can_take(now, policy):
+            around.able.remove(source)
         self._books.do(Fetch(asked.number, source.node, wanted, run.request))
         return True
 
-    def _source(self, pull: Pull, run: Run, peers: list[Peer], now: float) -> tuple[FragmentsRequest, Peer | None]:
-        """What to ask of whom: a host with the image, else one with a relative; seeds last, as `pick_source` has it."""
-        policy, has = self._books.policy, pull.availability
-        holders = [peer for peer in peers if has.has(peer.node, run.piece)]
-        relative = pull.kin[run.elsewhere.image].availability if run.elsewhere is not None else None
-        if run.elsewhere is None or relative is None:
-            return run.request, pick_source(holders, has, run, now, policy)
-        kin = [peer for peer in peers if relative.has(peer.node, run.elsewhere.piece)]
-        if kin and now < run.since + policy.holder_patience_s:
-            holders = [peer for peer in holders if not has.is_whole(peer.node)]
-        source = pick_source(holders, has, run, now, policy)
-        if source is not None:
-            return run.request, source
-        return run.elsewhere, pick_source(kin, relative, run, now, policy)
+    def _source(self, pull: Pull, run: Run, around: Reach, now: float) -> tuple[FragmentsRequest, Peer | None]:
+        """What to ask of whom: a host with the image, else one with a relative.
 
-    def hedge(self, pull: Pull, now: float) -> None:
+        A seed is asked for what others have too only after `holder_patience_s`, as long as seeds are few: what they
+        send is what the rest of the swarm waits for.
+        """
+        has, elsewhere = pull.availability, run.elsewhere
+        relative = pull.kin[elsewhere.image].availability if elsewhere is not None else None
+        others = bool(around.theirs >> run.piece & 1)
+        if elsewhere is not None and relative is not None:
+            others = others or relative.rarity[elsewhere.piece] > 0
+        in_time = now < run.since + self._books.policy.holder_patience_s
+        spare_seeds = others and in_time and not has.seeds_abound
+        source = pick_source(has.holders(around.able, run.piece), has.seeds, run, spare_seeds=spare_seeds)
+        if source is not None or elsewhere is None or relative is None:
+            return run.request, source
+        holders = relative.holders(around.able, elsewhere.piece)
+        return elsewhere, pick_source(holders, relative.seeds, run, spare_seeds=False)
+
+    def hedge(self, pull: Pull, around: Reach, now: float) -> None:
         """Near the end, ask a second peer for what is slowest, within a small share of the image."""
         book = self._books.images[pull.image]
-        if pull.runs or pull.opening or not pull.outstanding or (book.state == PieceState.WANTED).any():
+        if pull.runs or pull.opening or not pull.outstanding or book.counts[PieceState.WANTED]:
             return
-        most_bytes = self._books.policy.hedge_share * int(book.data_bytes.sum()) + self._books.policy.request_bytes
+        most_bytes = self._books.policy.hedge_share * book.total_bytes + self._books.policy.request_bytes
         for asked in self._unhedged(pull):
             slow = now >= asked.at + self._books.requests.slow_after_s
             if not slow or pull.hedged_bytes + asked.run.size_bytes > most_bytes:
                 continue
-            others = [peer for peer in self._kin.holders(pull) if peer.node != asked.node]
-            if self._ask_for(pull, asked.run, others, now, hedge=True):
+            able = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
+            if self._ask_for(pull, asked.run, replace(around, able=able), now, hedge=True):
                 pull.hedged_bytes += asked.run.size_bytes
 
     def _unhedged(self, pull: Pull) -> list[Asked]:
@@ -113,10 +120,9 @@ class RequestDesk:
         self._books.requests.timed(asked, now)
         peer = self._books.peers.get(asked.node)
         if peer is not None:
-            peer.delivered(run.size_bytes, now - asked.at)
-        for other in self._books.requests.of_image(run.image):
-            if other.run == run:  # a hedge that lost, or was overtaken by the first
-                self._abandon(other, now)
+            peer.delivered(run.size_bytes, now - asked.at, self._books.policy)
+        for other in self._books.requests.of_run(run):  # a hedge that lost, or was overtaken by the first
+            self._abandon(other, now)
         pull = self._books.pulls[run.image]
         self._books.images[run.image].bytes_from[Supply.PEERS] += run.size_bytes
         pull.starved_since = None
@@ -192,8 +198,7 @@ class RequestDesk:
         self._books.do(Abandon(asked.number))
 
     def _ask_again(self, pull: Pull, asked: Asked) -> None:
-        twin_under_way = any(other.run == asked.run for other in self._books.requests.of_image(pull.image))
-        if not twin_under_way:
+        if not self._books.requests.of_run(asked.run):  # else its twin may yet bring it
             pull.runs.appendleft(asked.run)
             pull.ahead_bytes += asked.run.size_bytes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import count
 
 import numpy as np
@@ -79,6 +80,9 @@ class RequestBook:
         self._policy = policy
         self._numbers = count(1)
         self._asked: dict[int, Asked] = {}
+        self._of_image: dict[ImageId, dict[int, Asked]] = {}
+        self._expiries: list[tuple[float, int]] = []
+        """A heap, in which requests that were closed stay until they are on top."""
         self._seconds: deque[float] = deque(maxlen=64)
         self.in_flight_bytes = 0
 
@@ -96,6 +100,8 @@ class RequestBook:
         patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / policy.request_slowest_bytes_per_s
         asked = Asked(next(self._numbers), node, run, wanted, now, now + patience_s, hedge)
         self._asked[asked.number] = asked
+        self._of_image.setdefault(run.image, {})[asked.number] = asked
+        heappush(self._expiries, (asked.expires_at, asked.number))
         self.in_flight_bytes += run.size_bytes
         return asked
 
@@ -103,6 +109,10 @@ class RequestBook:
         """Take a request out, whatever became of it; None where it was taken out before."""
         asked = self._asked.pop(number, None)
         if asked is not None:
+            of_image = self._of_image[asked.run.image]
+            del of_image[number]
+            if not of_image:
+                del self._of_image[asked.run.image]
             self.in_flight_bytes -= asked.run.size_bytes
         return asked
 
@@ -114,9 +124,19 @@ class RequestBook:
         return [asked for asked in self._asked.values() if asked.node == node]
 
     def of_image(self, image: ImageId) -> list[Asked]:
-        return [asked for asked in self._asked.values() if asked.run.image == image]
+        return list(self._of_image.get(image, {}).values())
+
+    def has_any_of(self, image: ImageId) -> bool:
+        return image in self._of_image
+
+    def of_run(self, run: Run) -> list[Asked]:
+        """The requests for this very run: two, where it was hedged."""
+        return [asked for asked in self._of_image.get(run.image, {}).values() if asked.run is run]
 
     def overdue(self, now: float) -> list[Asked]:
+        earliest = self.next_deadline()
+        if earliest is None or now < earliest:
+            return []
         return [asked for asked in self._asked.values() if now >= asked.expires_at]
 
     @property
@@ -126,4 +146,6 @@ class RequestBook:
         return max(self._policy.hedge_after_s, self._policy.hedge_factor * usual_s)
 
     def next_deadline(self) -> float | None:
-        return min((asked.expires_at for asked in self._asked.values()), default=None)
+        while self._expiries and self._expiries[0][1] not in self._asked:
+            heappop(self._expiries)
+        return self._expiries[0][0] if self._expiries else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enticed.core.bitmaps import pack_bitmap, unpack_bitmap
-from enticed.core.books import Books, ImageBook, Offer, PieceState, Pull
+from enticed.core.books import Books, ImageBook, Kin, Offer, PieceState, Pull
 from enticed.core.effects import Announce, HangUp, Recheck, Say, Withdraw
 from enticed.core.events import Contact
 from enticed.core.finding_desk import FindingDesk
@@ -43,6 +43,7 @@ class SessionDesk:
     def start(self, pull: Pull, now: float) -> None:
         """Ask everybody we already know."""
         for peer in self._books.peers:
+            peer.idle_since = None
             self._finding.ask(pull, peer.node, now)
 
     def end(self, pull: Pull) -> None:
@@ -56,8 +57,11 @@ class SessionDesk:
                 self._books.do(Say(peer.node, NotHeld(pull.image)))
 
     def hang_up_idle(self, now: float) -> None:
+        """Sessions are of no use once nothing is pulled and the peer wants no news; these are hung up after a while."""
+        if self._books.pulls:
+            return
         for peer in self._books.peers:
-            if peer.subscriptions or self._books.pulls:
+            if peer.subscriptions:
                 peer.idle_since = None
             elif peer.idle_since is None:
                 peer.idle_since = now
@@ -68,6 +72,7 @@ class SessionDesk:
     # --- what peers say ---
 
     def heard(self, peer: Peer, message: Control, now: float) -> None:
+        """Take in what a peer says, but for changes to its have-map."""
         match message:
             case Subscribe(image):
                 self._subscribed(peer, image, now)
@@ -75,10 +80,6 @@ class SessionDesk:
                 peer.subscriptions.discard(image)
             case HaveMap(image, pieces, bitmap):
                 self._have_map(peer, image, pieces, bitmap)
-            case HaveChange(image, gained, lost):
-                for ledger in self._books.ledgers(image):
-                    if not ledger.availability.change(peer.node, gained, lost):
-                        self._books.do(HangUp(peer.node, "a piece that the image does not have"))
             case NotHeld(image):
                 for ledger in self._books.ledgers(image):
                     ledger.availability.drop(peer.node)
@@ -125,8 +126,16 @@ class SessionDesk:
             self._books.do(HangUp(peer.node, str(error)))
             return
         for ledger in ledgers:
-            if not ledger.availability.put(peer.node, held.copy()):
+            if not ledger.availability.put(peer.node, held, near=peer.same_rack):
                 self._books.do(HangUp(peer.node, "a have-map of another size than the image"))
+
+    def have_change(self, peer: Peer, ledgers: list[Pull | Kin], change: HaveChange) -> bool:
+        """Take in what a peer has come to have, or lost; False where nothing follows from it."""
+        known = [ledger for ledger in ledgers if peer.node in ledger.availability]
+        if not all(ledger.availability.change(peer.node, change.gained, change.lost) for ledger in known):
+            self._books.do(HangUp(peer.node, "a piece that the image does not have"))
+            return False
+        return bool(known)
 
     # --- what peers are told ---
 
@@ -156,7 +165,7 @@ class SessionDesk:
 
     def offer(self, book: ImageBook) -> None:
         """Keep what the DHT says of an image in step with what is durable of it."""
-        offer = Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE
+        offer = Offer.WHOLE if book.sealed else Offer.PART if book.counts[PieceState.DURABLE] else Offer.NONE
         if offer is book.offer:
             return
         book.offer = offer

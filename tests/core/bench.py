@@ -36,7 +36,8 @@ class Bench:
 
     def tell(self, event: ev.Event) -> list[ef.Effect]:
         self.done = self.host.handle(event, self.now)
-        assert list(wrong_books(self.host.books)) == []
+        wrong = list(wrong_books(self.host.books))
+        assert not wrong, wrong
         return self.done
 
     def hear(self, number: int, message: ms.Control) -> list[ef.Effect]:

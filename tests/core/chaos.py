@@ -54,7 +54,8 @@ class Chaos:
 
     def tell(self, event: ev.Event) -> list[ef.Effect]:
         effects = self.host.handle(event, self.now)
-        assert list(wrong_books(self.host.books)) == [], event
+        wrong = list(wrong_books(self.host.books))
+        assert not wrong, (event, wrong)
         deadline = self.host.next_deadline(self.now)
         assert deadline is None or deadline > self.now
         for effect in effects:

@@ -5,11 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from enticed.core.availability import Availability
-from enticed.core.events import Mask
+from enticed.core.bitmaps import pieces_of
+from enticed.core.events import Contact, Mask
+from enticed.core.peers import Peer
 from protocol.identifiers import NodeId
 from tests.core.chaos import node
 
 PIECES = 11
+NEAR = {node(1), node(2), node(3)}
 NODES = st.integers(1, 5).map(node)
 MAPS = st.lists(st.booleans(), min_size=PIECES, max_size=PIECES).map(lambda held: np.array(held, np.bool_))
 SOME = st.lists(st.integers(0, PIECES - 1), max_size=4).map(tuple)
@@ -26,7 +29,7 @@ class Counting(RuleBasedStateMachine):
 
     @rule(who=NODES, held=MAPS)
     def put(self, who: NodeId, held: Mask) -> None:
-        assert self.real.put(who, held.copy())
+        assert self.real.put(who, held.copy(), near=who in NEAR)
         self.plain[who] = set(np.flatnonzero(held).tolist())
 
     @rule(who=NODES, gained=SOME, lost=SOME)
@@ -60,16 +63,20 @@ class Counting(RuleBasedStateMachine):
     @invariant()
     def it_is_what_a_recount_gives(self) -> None:
         assert sorted(self.real) == sorted(self.plain)
-        assert self.real.wholes == sum(len(pieces) == PIECES for pieces in self.plain.values())
+        whole = {who for who, pieces in self.plain.items() if len(pieces) == PIECES}
+        assert self.real.seeds == whole
+        assert self.real.mates == (NEAR & self.plain.keys()) - whole
+        assert self.real.seeds_abound == (len(whole) > len(self.plain) - len(whole))
         for who, pieces in self.plain.items():
             assert [piece for piece in range(PIECES) if self.real.has(who, piece)] == sorted(pieces)
-            assert self.real.is_whole(who) == (len(pieces) == PIECES)
+            peer = Peer(Contact(who, ()), same_rack=False, same_zone=False, most_bytes=0)
+            assert [piece for piece in range(PIECES) if self.real.holders([peer], piece)] == sorted(pieces)
         if self.settled:
             counted = [sum(piece in pieces for pieces in self.plain.values()) for piece in range(PIECES)]
             assert self.real.rarity.tolist() == counted
-            some = sorted(self.plain)[:2]
-            union: set[int] = set().union(*(self.plain[who] for who in some))
-            assert np.flatnonzero(self.real.held_by_any(some)).tolist() == sorted(union)
+        some = sorted(self.plain)[:2]
+        union: set[int] = set().union(*(self.plain[who] for who in some))
+        assert pieces_of(self.real.held_by_any(some)).tolist() == sorted(union)
 
 
 TestCounting = Counting.TestCase

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.bitmaps import pack_bitmap, unpack_bitmap
+from enticed.core.bitmaps import bits_of, bits_of_mask, pack_bitmap, pieces_of, unpack_bitmap
 from protocol.errors import MalformedError
 
 
@@ -14,6 +14,13 @@ def test_what_is_packed_is_unpacked(held: list[bool]) -> None:
     packed = pack_bitmap(np.array(held, np.bool_))
     assert len(packed) == (len(held) + 7) // 8
     assert unpack_bitmap(packed, len(held)).tolist() == held
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_sets_of_pieces_as_integers(pieces: set[int]) -> None:
+    mask = np.isin(np.arange(301), list(pieces))
+    assert bits_of(pieces) == bits_of_mask(mask) == sum(1 << piece for piece in pieces)
+    assert pieces_of(bits_of(pieces)).tolist() == sorted(pieces)
 
 
 @given(st.binary(max_size=20), st.integers(0, 170))

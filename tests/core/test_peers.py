@@ -10,27 +10,29 @@ POLICY = Policy()
 
 
 def peer() -> Peer:
-    return Peer(contact(1), same_rack=False, same_zone=True)
+    return Peer(contact(1), same_rack=False, same_zone=True, most_bytes=POLICY.peer_in_flight_least_bytes)
 
 
 def test_what_it_delivers_in_a_moment_is_what_it_is_asked_for() -> None:
     one = peer()
-    one.in_flight, one.in_flight_bytes = 1, 2 * MIB
-    assert not one.can_take(MIB, 0.0, POLICY)
-    one.delivered(MIB, MIB / (16 * MIB))  # 16 MiB/s: 4 MiB in 0.25 s
-    assert one.can_take(MIB, 0.0, POLICY)
-    one.in_flight_bytes = 4 * MIB
-    assert not one.can_take(MIB, 0.0, POLICY)
-    one.delivered(MIB, 0.0)
+    one.in_flight, one.in_flight_bytes = 1, MIB
+    assert not one.can_take(0.0, POLICY)
+    one.delivered(MIB, MIB / (12 * MIB), POLICY)  # 12 MiB/s: 3 MiB in 0.25 s
+    assert one.can_take(0.0, POLICY)
+    one.in_flight_bytes = 3 * MIB
+    assert not one.can_take(0.0, POLICY)
+    one.delivered(MIB, 0.0, POLICY)
     one.in_flight_bytes = POLICY.peer_in_flight_bytes
-    assert not one.can_take(MIB, 0.0, POLICY)
+    assert not one.can_take(0.0, POLICY)
 
 
 def test_an_idle_peer_takes_anything_and_a_busy_one_only_so_many() -> None:
     one = peer()
-    assert one.can_take(100 * MIB, 0.0, POLICY)
+    assert one.can_take(0.0, POLICY)
+    one.in_flight, one.in_flight_bytes = POLICY.peer_in_flight - 1, 1
+    assert one.can_take(0.0, POLICY)
     one.in_flight = POLICY.peer_in_flight
-    assert not one.can_take(1, 0.0, POLICY)
+    assert not one.can_take(0.0, POLICY)
 
 
 def test_pauses_grow_with_every_fault_and_end_with_a_delivery() -> None:
@@ -40,12 +42,12 @@ def test_pauses_grow_with_every_fault_and_end_with_a_delivery() -> None:
         pauses.append(one.backoff_until)
     assert pauses[:3] == [0.25, 0.5, 1.0]
     assert pauses[-1] == POLICY.backoff_last_s
-    assert not one.can_take(1, 29.9, POLICY)
-    assert one.can_take(1, 30.0, POLICY)
+    assert not one.can_take(29.9, POLICY)
+    assert one.can_take(30.0, POLICY)
     one.in_flight = 1
-    assert not one.can_take(1, 30.0, POLICY)  # one at a time until it has delivered
-    one.delivered(MIB, 1.0)
-    assert one.can_take(1, 30.0, POLICY)
+    assert not one.can_take(30.0, POLICY)  # one at a time until it has delivered
+    one.delivered(MIB, 1.0, POLICY)
+    assert one.can_take(30.0, POLICY)
 
 
 def test_busy_is_no_fault_and_its_pause_has_bounds() -> None:

@@ -51,7 +51,7 @@ class Swarm:
 def swarm(hosts: int, mib: int = 64, *, racks: int = 1, seed: int = 1, policy: Policy | None = None) -> Swarm:
     """Hosts `h0 ...` that order the image at once, in `racks` racks; every checker watches."""
     world = World(seed, policy)
-    world.watchers += [SafetyChecker(), LivenessChecker(PATIENCE_S)]
+    world.watchers += [SafetyChecker(books_every=max(1, hosts // 2)), LivenessChecker(PATIENCE_S)]
     image = world.add_image(SimImage("image", mib * MIB))
     publisher = world.add_host("publisher", zone="zone", rack="rack0")
     publisher.publish(image)

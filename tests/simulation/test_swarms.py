@@ -12,7 +12,7 @@ from simnet.world import World
 from tests.simulation.swarms import Swarm, swarm
 
 
-@pytest.mark.parametrize(("hosts", "mib", "most_of_bound"), [(1, 64, 1.15), (8, 64, 3.0), (32, 32, 4.5)])
+@pytest.mark.parametrize(("hosts", "mib", "most_of_bound"), [(1, 64, 1.15), (8, 128, 1.5), (32, 64, 3.0)])
 def test_all_complete(hosts: int, mib: int, most_of_bound: float) -> None:
     run = swarm(hosts, mib)
     assert run.world.run_until_ready(60)
@@ -30,7 +30,7 @@ def test_about_one_copy_leaves_the_publisher() -> None:
 def test_about_one_copy_enters_each_rack() -> None:
     run = swarm(12, 96, racks=3)
     assert run.world.run_until_ready(60)
-    assert run.copies_published <= 2.0
+    assert run.copies_published <= 1.6
 
 
 def fingerprint(run: Swarm) -> list[tuple[object, ...]]:
