@@ -12,43 +12,62 @@ import click
 import uvloop
 
 from enticed import __version__
-from enticed.config import load_config, with_flags
+from enticed.config import LOG_LEVELS
+from enticed.config_sources import Flag, Sources, set_flag
 from enticed.daemon import run
 from enticed.notify import Manager, Notifier
+from enticed.operating.live_settings import LiveSettings
 from protocol.errors import EnticedError
 
 FAILED = 1
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--state", "state_dir", required=True, type=click.Path(path_type=Path), help="This host's state.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings, as in systemd/enticed.toml.")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Settings; conf.d/*.toml beside it comes after it.",
+)
 @click.option("--listen", metavar="ADDR:PORT", help="Where peers reach this host, TCP and UDP.")
-@click.option("--socket", type=click.Path(path_type=Path), help="Where `entice` reaches the daemon.")
+@click.option("--socket", metavar="PATH", help="Where `entice` reaches the daemon.")
 @click.option("--bootstrap", multiple=True, metavar="ADDR:PORT", help="A host to ask first; repeatable.")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much is logged.  [default: info]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, over all files; repeatable.")
 @click.version_option(__version__)
 def main(
     state_dir: Path,
     file: Path | None,
     listen: str | None,
-    socket: Path | None,
+    socket: str | None,
     bootstrap: tuple[str, ...],
-    log_level: str,
+    log_level: str | None,
+    settings: tuple[str, ...],
 ) -> None:
     """Serve and fetch virtual-machine images on this host.
 
-    The host must be enrolled first: `entice init` founds a cluster, `entice join` joins one.
+    The host must be enrolled first: `entice init` founds a cluster, `entice join` joins one. Every setting has a
+    variable too, like ENTICED_STORE_QUOTA_BYTES for `quota_bytes` in [store]. SIGHUP reads the settings again.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
-        config = with_flags(load_config(state_dir, file), listen, socket, bootstrap)
+        own = [
+            Flag("--listen", "listen", listen),
+            Flag("--socket", "socket", socket),
+            Flag("--bootstrap", "bootstrap", list(bootstrap) or None),
+            Flag("--log-level", "log_level", log_level),
+        ]
+        flags = (*(set_flag(text) for text in settings), *(flag for flag in own if flag.value is not None))
+        sources = Sources(state_dir, file, dict(os.environ), flags)
+        configured = sources.load()
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=configured.config.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
         manager = Manager.from_environment(os.environ, os.getpid())
         with Notifier(manager) as notifier, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(config, notifier))
+            runner.run(run(LiveSettings(configured, sources), notifier))
     except (EnticedError, ValueError) as error:
         click.echo(f"enticed: {error}", err=True)
         sys.exit(FAILED)

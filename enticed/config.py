@@ -1,28 +1,35 @@
-"""What an operator sets: defaults, then STATE/enticed.toml (from init and join), then --config, then the flags."""
+"""What an operator can set: the record that the daemon is built from, and the table of settings that it is read by.
+
+Where values come from, and which of them counts, is `enticed.config_sources`. What each means to an operator is said in
+systemd/enticed.toml and docs/man/enticed.toml.5.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-import tomllib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from protocol.addresses import split_address
-from protocol.errors import LocalError, MalformedError
+from protocol.errors import MalformedError
 from protocol.limits import GIB
 
 DEFAULT_PORT = 7400
 DEFAULT_LISTEN = f"0.0.0.0:{DEFAULT_PORT}"
 DEFAULT_SOCKET = Path("/run/enticed/entice.sock")
-STATE_CONFIG = "enticed.toml"
+DEFAULT_STATE = Path("/var/lib/enticed")
+DEFAULT_FILE = Path("/etc/enticed/enticed.toml")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+VARIABLE_PREFIX = "ENTICED_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Addresses are `host:port` or `[v6]:port`, numeric. What each means is said in systemd/enticed.toml."""
+    """Addresses are `host:port` or `[v6]:port`, numeric."""
 
     state_dir: Path
     socket: Path = DEFAULT_SOCKET
@@ -33,51 +40,39 @@ class Config:
     advertise: tuple[str, ...] = ()
     dial_networks: tuple[Network, ...] = ()
     bootstrap: tuple[str, ...] = ()
+    log_level: str = "info"
     quota_bytes: int | None = None
     reserve_bytes: int = 1 * GIB
 
 
-def load_config(state_dir: Path, file: Path | None) -> Config:
-    """The configuration before flags. `LocalError` with file and key for anything that is not right in it."""
-    config = Config(state_dir)
-    own = state_dir / STATE_CONFIG
-    for path in (own, file):
-        if path is None or (path is own and not own.exists()):
-            continue
-        try:
-            with path.open("rb") as stream:
-                values = tomllib.load(stream)
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise LocalError(f"{path}: {error}") from error
-        try:
-            config = _with_values(config, values)
-        except (ValueError, MalformedError) as error:
-            raise LocalError(f"{path}: {error}") from error
-    return config
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a value is written. read: the value that something in TOML stands for, ValueError saying what belongs there;
+    parse: text, of a variable or flag, as it would stand in TOML; show: the value as it would stand in TOML.
+    """
+
+    read: Callable[[Any], Any]
+    parse: Callable[[str], Any] = str
+    show: Callable[[Any], Any] = lambda value: value
 
 
-def with_flags(config: Config, listen: str | None, socket: Path | None, bootstrap: tuple[str, ...]) -> Config:
-    """The same with what the command line says; `LocalError` for an address that is none."""
-    try:
-        if listen is not None:
-            config = replace(config, listen=(_address("--listen", listen),))
-        if bootstrap:
-            config = replace(config, bootstrap=tuple(_address("--bootstrap", one) for one in bootstrap))
-    except ValueError as error:
-        raise LocalError(str(error)) from error
-    return config if socket is None else replace(config, socket=socket)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """key: in TOML, `table.key` where it is in a table. field: of `Config`."""
 
+    key: str
+    field: str
+    kind: Kind
 
-def remember_listen(state_dir: Path, listen: str | None) -> None:
-    """Write what `init` or `join` was told about this host's addresses where the daemon will find it."""
-    if listen is None:
-        return
-    try:
-        address = _address("--listen", listen)
-    except ValueError as error:
-        raise LocalError(str(error)) from error
-    text = f'# Written when this host was enrolled. A file given by --config comes before it.\nlisten = "{address}"\n'
-    (state_dir / STATE_CONFIG).write_text(text, encoding="utf-8")
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return VARIABLE_PREFIX + self.key.replace(".", "_").upper()
+
+    def shown(self, config: Config) -> Any:
+        """Its value in a configuration, as it would stand in TOML; None where that is no value at all."""
+        value = getattr(config, self.field)
+        return None if value is None else self.kind.show(value)
 
 
 def api_address(config: Config, is_founder: bool) -> tuple[str, int] | None:
@@ -90,65 +85,81 @@ def api_address(config: Config, is_founder: bool) -> tuple[str, int] | None:
     return host, port + 1 if port else 0
 
 
-def _with_values(config: Config, values: dict[str, Any]) -> Config:
-    store = values.pop("store", {})
-    if not isinstance(store, dict):
-        raise ValueError("[store] is a table")
-    changes = {key: _read(_TOP, key, value) for key, value in values.items()}
-    changes |= {key: _read(_STORE, key, value) for key, value in store.items()}
-    return replace(config, **changes)
-
-
-def _read(table: dict[str, Any], key: str, value: Any) -> Any:
-    if key not in table:
-        known = ", ".join(table)
-        raise ValueError(f"no setting is called {key!r} here; there are {known}")
-    return table[key](key, value)
-
-
-def _address(key: str, value: Any) -> str:
+def _address(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{key}: an address is a string like '10.0.0.1:{DEFAULT_PORT}'")
+        raise ValueError(f"an address is a string like '10.0.0.1:{DEFAULT_PORT}'")
     try:
         split_address(value, any_port=True)
     except MalformedError as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise ValueError(str(error)) from error
     return value
 
 
-def _addresses(key: str, value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(_address(key, one) for one in values)
+def _addresses(value: Any) -> tuple[str, ...]:
+    return tuple(_address(one) for one in (value if isinstance(value, list) else [value]))
 
 
-def _networks(key: str, value: Any) -> tuple[Network, ...]:
+def _listens(value: Any) -> tuple[str, ...]:
+    """At least one: a host that listens nowhere is no peer."""
+    addresses = _addresses(value)
+    if not addresses:
+        raise ValueError("one address at least")
+    return addresses
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError(f"{key}: a list of networks like '10.20.0.0/16'")
+        raise ValueError("a list of networks like '10.20.0.0/16'")
     return tuple(ipaddress.ip_network(one) for one in value)
 
 
-def _text(key: str, value: Any) -> str:
+def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{key}: a string")
+        raise ValueError("a string")
     return value
 
 
-def _size(key: str, value: Any) -> int:
+def _size(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{key}: a number of bytes, 0 or more")
+        raise ValueError("a number of bytes, 0 or more")
     return value
 
 
-_TOP: dict[str, Any] = {
-    "listen": _addresses,
-    "api_listen": lambda key, value: value if value == "" else _address(key, value),
-    "advertise": _addresses,
-    "dial_networks": _networks,
-    "bootstrap": _addresses,
-    "socket": lambda key, value: Path(_text(key, value)),
-    "socket_group": _text,
-}
-_STORE: dict[str, Any] = {
-    "quota_bytes": lambda key, value: _size(key, value) or None,
-    "reserve_bytes": _size,
-}
+def _log_level(value: Any) -> str:
+    if value not in LOG_LEVELS:
+        raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
+    return str(value)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _number(text: str) -> Any:
+    """What is no number stays text, for `read` to refuse."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+_LISTENS = Kind(_listens, _words, list)
+_ADDRESSES = Kind(_addresses, _words, list)
+_PLACE = Kind(lambda value: value if value == "" else _address(value))
+"""An address, or "" for nowhere."""
+_NETWORKS = Kind(_networks, _words, lambda networks: [str(one) for one in networks])
+_SIZE = Kind(_size, _number)
+
+SETTINGS = (
+    Setting("listen", "listen", _LISTENS),
+    Setting("api_listen", "api_listen", _PLACE),
+    Setting("advertise", "advertise", _ADDRESSES),
+    Setting("dial_networks", "dial_networks", _NETWORKS),
+    Setting("bootstrap", "bootstrap", _ADDRESSES),
+    Setting("socket", "socket", Kind(lambda value: Path(_text(value)), show=str)),
+    Setting("socket_group", "socket_group", Kind(_text)),
+    Setting("log_level", "log_level", Kind(_log_level)),
+    Setting("store.quota_bytes", "quota_bytes", Kind(lambda value: _size(value) or None, _number)),
+    Setting("store.reserve_bytes", "reserve_bytes", _SIZE),
+)
+"""All there are, in the order in which people are shown them."""

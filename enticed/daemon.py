@@ -43,6 +43,8 @@ from enticed.identity.host import HostIdentity, is_founder, load_identity
 from enticed.identity.publisher import Publisher, load_publisher
 from enticed.limits import STATUS_INTERVAL_S
 from enticed.notify import Notifier
+from enticed.operating.live_settings import LiveSettings
+from enticed.operating.operations import DaemonOperations
 from enticed.overlay.udp import UdpOverlay
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
@@ -60,8 +62,11 @@ class Part(Protocol):
 PartT = TypeVar("PartT", bound=Part)
 
 
-async def run(config: Config, notifier: Notifier) -> None:
-    """Run a daemon until SIGTERM or SIGINT. Raises `EnticedError` where it cannot start."""
+async def run(settings: LiveSettings, notifier: Notifier) -> None:
+    """Run a daemon until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
+
+    Raises `EnticedError` where it cannot start.
+    """
     stop = asyncio.Event()
     broken: list[Exception] = []
 
@@ -69,17 +74,21 @@ async def run(config: Config, notifier: Notifier) -> None:
         broken.append(error)
         stop.set()
 
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be followed
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        engine = await start(config, stack, give_up)
+        engine = await start(settings, stack, give_up)
         status = engine.status()
         log.info("node %s is ready, listening on %s", status.node, ", ".join(status.listen))
         notifier.ready(f"{status.images} images, listening on {', '.join(status.listen)}")
-        feeding = Tasks()
-        feeding.spawn(_feed_watchdog(notifier, engine), "watchdog")
+        tasks = Tasks()
+        tasks.spawn(_feed_watchdog(notifier, engine), "watchdog")
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(_reload(settings), "reload"))
         await stop.wait()
-        await feeding.close()
+        loop.remove_signal_handler(signal.SIGHUP)
+        await tasks.close()
         log.info("stopping")
         notifier.stopping("leaving the swarm")
     if broken:  # the service manager starts it again, from what is durable
@@ -87,10 +96,10 @@ async def run(config: Config, notifier: Notifier) -> None:
 
 
 async def start(
-    config: Config, stack: AsyncExitStack, on_broken: Callable[[Exception], None] | None = None
+    settings: LiveSettings, stack: AsyncExitStack, on_broken: Callable[[Exception], None] | None = None
 ) -> DaemonEngine:
     """Build and start every part; `stack` owns them and takes them down. `on_broken`: as of `Driver`."""
-    clock = SteadyClock()
+    config, clock = settings.config, SteadyClock()
     identity = load_identity(config.state_dir)
     identity.require_valid(clock())
     authority, publisher = _founding_roles(config, clock)
@@ -131,8 +140,9 @@ async def start(
         ledger, naming, publishing, planning, lag, lambda: overlay.contacts,
     )  # fmt: skip
     engine = DaemonEngine(parts)
-    control = owned(ControlServer(engine, config.socket, config.socket_group))
+    control = owned(ControlServer(engine, DaemonOperations(settings), config.socket, config.socket_group))
     await control.start()
+    _follow(settings, store, control)
 
     # Everything stands: let it run.
     stack.callback(driver.close)
@@ -145,6 +155,23 @@ async def start(
     discovery.start()
     naming.start()
     return engine
+
+
+def _follow(settings: LiveSettings, store: Store, control: ControlServer) -> None:
+    """What is taken up without a restart when the configuration changes."""
+    settings.on_change(lambda config: logging.getLogger().setLevel(config.log_level.upper()), "log_level")
+    settings.on_change(lambda config: control.let(config.socket_group), "socket_group")
+    settings.on_change(
+        lambda config: store.limit(config.quota_bytes, config.reserve_bytes), "store.quota_bytes", "store.reserve_bytes"
+    )
+
+
+async def _reload(settings: LiveSettings) -> None:
+    """What SIGHUP asks for; nobody but the log hears what came of it."""
+    try:
+        await settings.reload()
+    except LocalError as error:
+        log.error("%s", error)
 
 
 def _founding_roles(config: Config, clock: SteadyClock) -> tuple[Authority | None, Publisher | None]:

@@ -55,7 +55,7 @@ def init(ctx: click.Context, state_dir: Path, listen: str | None, rack: str, zon
     entice init --state /var/lib/enticed --zone east --rack r12
     """
     _check_host(listen, rack, zone)
-    from enticed.config import remember_listen
+    from enticed.config_sources import remember_listen
     from enticed.identity.host import found_cluster
 
     identity = found_cluster(state_dir, zone, rack, time.time())
@@ -85,7 +85,7 @@ def join(ctx: click.Context, token: str, state_dir: Path, listen: str | None, ra
     entice join ENT1.10.0.0.1:7401.5f3a... --state /var/lib/enticed --rack r13
     """
     _check_host(listen, rack, zone)
-    from enticed.config import remember_listen
+    from enticed.config_sources import remember_listen
     from enticed.identity.enrol import join_cluster
     from protocol.errors import AbsentError, MalformedError
     from protocol.token import parse_token

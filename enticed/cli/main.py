@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "orders": ("enticed.cli.hosts", "orders", "List the orders: pulls, and what schedulers asked for."),
     "peers": ("enticed.cli.hosts", "peers", "List the hosts that this one is connected to."),
     "status": ("enticed.cli.hosts", "status", "Show how the daemon on this host is doing."),
+    "config": ("enticed.cli.config", "config", "Show the daemon's settings and where each comes from."),
+    "reload": ("enticed.cli.config", "reload", "Have the daemon read its settings again."),
     "verify": ("enticed.cli.images", "verify", "Read an image on this host and check every byte."),
     "rm": ("enticed.cli.images", "rm", "Remove an image from this host."),
     "demo": ("enticed.cli.demo", "demo", "Show it all with a throwaway swarm on this machine."),

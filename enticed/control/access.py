@@ -43,7 +43,7 @@ class Access:
     """The rule. group: its members may change things; None, or the name of a group that is not there: nobody does."""
 
     def __init__(self, group: str | None) -> None:
-        self._group = group
+        self.group = group
 
     @staticmethod
     def is_own(caller: Caller) -> bool:
@@ -54,7 +54,7 @@ class Access:
         """Asks the group database anew each time, in a thread: it may be on the network, and people leave groups."""
         if self.is_own(caller):
             return True
-        return self._group is not None and await asyncio.to_thread(_is_member, caller, self._group)
+        return self.group is not None and await asyncio.to_thread(_is_member, caller, self.group)
 
 
 def _is_member(caller: Caller, group: str) -> bool:

@@ -26,6 +26,8 @@ from enticed.limits import (
     CONTROL_SHUTDOWN_TIMEOUT_S,
     CONTROL_SLOW_READER_S,
 )
+from enticed.operating.port import Operations
+from enticed.operating.routes import OperatingRoutes
 from enticed.problems import Handler, ProblemHandler, tell_problems
 from protocol.errors import DeniedError
 
@@ -44,6 +46,7 @@ class ControlServer:
     def __init__(
         self,
         engine: Engine,
+        operations: Operations,
         socket_path: Path,
         group: str | None = None,
         *,
@@ -58,6 +61,7 @@ class ControlServer:
             middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
         app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams).table)
+        app.add_routes(OperatingRoutes(operations).table)
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,  # who goes away in the middle of publishing has changed their mind
@@ -65,6 +69,10 @@ class ControlServer:
         )
         self._listening: ListeningSocket | None = None
         self._server: asyncio.AbstractServer | None = None
+
+    def let(self, group: str | None) -> None:
+        """Let the members of another group change things from now on."""
+        self._access.group = group
 
     async def start(self) -> None:
         """Listen. `LocalError` where another daemon answers there or a socket cannot be had; then nothing is open."""

@@ -40,7 +40,7 @@ class _Claim:
 
 
 class Ledger:
-    """The claims. The store calls it from one thread at a time; only `space` may be called from any."""
+    """The claims. The store calls it from one thread at a time; only `space` and `limit` may be called from any."""
 
     def __init__(self, files: Files, quota_bytes: int | None, reserve_bytes: int) -> None:
         self._files = files
@@ -48,16 +48,21 @@ class Ledger:
         self._reserve_bytes = reserve_bytes
         self._claims: dict[str, _Claim] = {}
 
+    def limit(self, quota_bytes: int | None, reserve_bytes: int) -> None:
+        """Other limits from now on; what has been claimed stays. May be called from any thread."""
+        self._quota_bytes, self._reserve_bytes = quota_bytes, reserve_bytes
+
     def claim(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
         """Add a claim, or change it. `ExhaustedError` where quota or disk have no room; the old claim then stays."""
         claim = _Claim(size_bytes, taken)
         others = {other: one for other, one in self._claims.items() if other != key}
-        if self._quota_bytes is not None:
-            left_bytes = self._quota_bytes - sum(one.size_bytes for one in others.values())
+        quota_bytes = self._quota_bytes
+        if quota_bytes is not None:
+            left_bytes = quota_bytes - sum(one.size_bytes for one in others.values())
             if size_bytes > left_bytes:
                 raise ExhaustedError(
                     f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left "
-                    f"of {size(self._quota_bytes)}"
+                    f"of {size(quota_bytes)}"
                 )
         self._check_disk(claim.outstanding_bytes, sum(one.outstanding_bytes for one in others.values()))
         self._claims[key] = claim

@@ -257,6 +257,10 @@ class Store:
         """At once."""
         return self._ledger.space()
 
+    def limit(self, quota_bytes: int | None, reserve_bytes: int) -> None:
+        """As of `open`, from now on; what has been claimed stays."""
+        self._ledger.limit(quota_bytes, reserve_bytes)
+
     # --- names, orders, addresses ---
 
     def save_name(self, name: str, version: int, image: ImageId, expires_at: int, envelope: bytes) -> None:

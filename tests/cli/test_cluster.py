@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from enticed.config import load_config
+from enticed.config_sources import Sources
 from enticed.gateway.server import ApiServer
 from enticed.identity.authority import Authority
 from enticed.identity.host import is_founder, load_identity
@@ -26,7 +26,7 @@ def test_init_founds_a_cluster_and_says_what_is_next(tmp_path: Path) -> None:
     identity = load_identity(state)
     assert is_founder(state)
     assert (identity.credential.zone, identity.credential.rack) == ("east", "r12")
-    assert load_config(state, None).listen == ("127.0.0.1:7500",)
+    assert Sources(state).load().config.listen == ("127.0.0.1:7500",)
     assert f"enticed --state '{state}'" in ran.stdout
     assert "entice token" in ran.stdout
     assert str(identity.node) in ran.stdout

@@ -17,6 +17,7 @@ import aiohttp
 from enticed.control.server import ControlServer, handoff_path
 from enticed.problems import CONTENT_TYPE
 from tests.control.engine import MemoryEngine
+from tests.control.operations import MemoryOperations
 
 MESSAGE_SIZE_BYTES = 4096
 
@@ -60,7 +61,7 @@ async def running(directory: Path, group: str | None = None, **timing: float) ->
     connector = aiohttp.UnixConnector(str(path))
     try:
         async with (
-            ControlServer(engine, path, group, **timing) as server,
+            ControlServer(engine, MemoryOperations(directory), path, group, **timing) as server,
             aiohttp.ClientSession(connector=connector) as session,
         ):
             yield Running(engine, server, path, session)

@@ -215,6 +215,26 @@ def test_plan_peers_status_and_token(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
+def test_the_configuration_is_shown_and_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "enticed.toml"
+    file.write_text("log_level = 'debug'\n")
+
+    async def test(control: Running) -> None:
+        status, told = await control.ask("GET", "/v1/config")
+        assert (status, told["state"], told["file"]) == (200, str(tmp_path), None)
+        assert {"key": "log_level", "value": "debug", "origin": str(file)} in told["settings"]
+        file.write_text("log_level = 'info'\n")
+        status, reloaded = await control.ask("POST", "/v1/reload")
+        changed = {"key": "log_level", "old": "debug", "new": "info", "origin": str(file)}
+        assert (status, reloaded) == (200, {"applied": [], "restart": [changed]})
+        file.write_text("log_level = 'loud'\n")
+        status, error = await control.ask("POST", "/v1/reload")
+        assert (status, error["kind"]) == (409, "failed")
+        assert "everything stays as it was" in error["detail"]
+
+    serve(tmp_path, test)
+
+
 BAD_REQUESTS: list[tuple[str, str, Any, str]] = [
     ("PUT", "/v1/orders/a", {"image": "web:1", "keep": 1}, "no field is called 'keep'"),
     ("PUT", "/v1/orders/a", {}, "image is missing"),

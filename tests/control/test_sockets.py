@@ -12,6 +12,7 @@ import pytest
 from enticed.control.server import ControlServer, handoff_path
 from protocol.errors import LocalError
 from tests.control.engine import MemoryEngine
+from tests.control.operations import MemoryOperations
 from tests.control.running import Running, serve
 
 
@@ -38,7 +39,7 @@ def test_takes_the_place_of_a_daemon_that_was_killed(tmp_path: Path) -> None:
 def test_a_second_daemon_is_refused_and_the_first_not_disturbed(tmp_path: Path) -> None:
     async def test(control: Running) -> None:
         with pytest.raises(LocalError, match="another daemon answers"):
-            await ControlServer(MemoryEngine(tmp_path), control.path).start()
+            await ControlServer(MemoryEngine(tmp_path), MemoryOperations(tmp_path), control.path).start()
         assert (await control.ask("GET", "/v1/status"))[0] == 200
 
     serve(tmp_path, test)
@@ -49,7 +50,7 @@ def test_leaves_alone_what_is_no_socket(tmp_path: Path) -> None:
     path.write_text("precious")
 
     async def start(where: Path) -> None:
-        await ControlServer(MemoryEngine(tmp_path), where).start()
+        await ControlServer(MemoryEngine(tmp_path), MemoryOperations(tmp_path), where).start()
 
     with pytest.raises(LocalError, match="is no socket"):
         asyncio.run(start(path))
@@ -64,7 +65,7 @@ def test_when_the_second_socket_cannot_be_had_the_first_is_given_back(tmp_path: 
     path = tmp_path / "entice.sock"
     handoff_path(path).write_text("precious")
     with pytest.raises(LocalError, match="is no socket"):
-        asyncio.run(ControlServer(MemoryEngine(tmp_path), path).start())
+        asyncio.run(ControlServer(MemoryEngine(tmp_path), MemoryOperations(tmp_path), path).start())
     assert not path.exists()
 
 

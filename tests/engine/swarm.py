@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from enticed.config import Config
+from enticed.config_sources import Configured, Sources
 from enticed.core.orders import Priority
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms, OrderView, Publication, Published
+from enticed.operating.live_settings import LiveSettings
 from protocol.limits import BLOCK_SIZE_BYTES, MIB
 from tests.clusters import make_cluster
 
@@ -26,8 +28,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, TIMEOUT_S))
 
 
-def config_of(state_dir: Path, bootstrap: tuple[str, ...] = ()) -> Config:
-    return Config(
+def config_of(state_dir: Path, bootstrap: tuple[str, ...] = ()) -> LiveSettings:
+    config = Config(
         state_dir,
         socket=state_dir / "entice.sock",
         listen=("127.0.0.1:0",),
@@ -35,6 +37,7 @@ def config_of(state_dir: Path, bootstrap: tuple[str, ...] = ()) -> Config:
         bootstrap=bootstrap,
         reserve_bytes=0,
     )
+    return LiveSettings(Configured(config, {}), Sources(state_dir))
 
 
 @asynccontextmanager

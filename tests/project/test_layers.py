@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.host_address": set(),
     "enticed.identity": LEAVES,
     "enticed.config": LEAVES,
+    "enticed.config_sources": LEAVES | {"enticed.config"},
     "enticed.problems": LEAVES,
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
@@ -40,13 +41,30 @@ LAYERS: dict[str, set[str]] = {
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
     # For people, schedulers and clouds.
-    "enticed.control": PARTS | {"enticed.engine", "enticed.problems"},
+    "enticed.operating": PARTS | {"enticed.config_sources", "enticed.engine", "enticed.problems"},
+    "enticed.control": PARTS | {"enticed.engine", "enticed.operating", "enticed.problems"},
     "enticed.gateway": PARTS | {"enticed.engine", "enticed.problems"},
     # The composition root, and the two commands. `entice` talks to the daemon through its socket, never by import.
     "enticed.daemon": PARTS
-    | {"enticed.engine", "enticed.control", "enticed.gateway", "enticed.notify", "enticed.host_address"},
-    "enticed.__main__": {"enticed", "enticed.daemon", "enticed.config", "enticed.notify", "protocol"},
-    "enticed.cli": LEAVES | {"enticed.config", "enticed.identity", "enticed.image", "enticed.reflink"},
+    | {
+        "enticed.engine",
+        "enticed.operating",
+        "enticed.control",
+        "enticed.gateway",
+        "enticed.notify",
+        "enticed.host_address",
+    },
+    "enticed.__main__": {
+        "enticed",
+        "enticed.daemon",
+        "enticed.config",
+        "enticed.config_sources",
+        "enticed.notify",
+        "enticed.operating",
+        "protocol",
+    },
+    "enticed.cli": LEAVES
+    | {"enticed.config", "enticed.config_sources", "enticed.identity", "enticed.image", "enticed.reflink"},
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.
     "enticed.cli.demo": LEAVES | {"enticed.cli", "enticed.cli.demo_bars", "enticed.image", "simnet"},
     "enticed.cli.demo_bars": {"enticed.cli", "simnet"},

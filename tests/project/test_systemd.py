@@ -3,7 +3,10 @@
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
+from enticed.config import DEFAULT_SOCKET, SETTINGS
+from enticed.config_sources import Sources
 from tests.programs import need
 from tests.project.imports import ROOT
 
@@ -27,7 +30,7 @@ def test_the_unit_is_hardened() -> None:
 def test_systemd_finds_no_fault_but_the_missing_executable() -> None:
     result = analyze("verify", "--man=no", "--recursive-errors=no", str(UNIT))
     faults = [line for line in result.stderr.splitlines() if "enticed" in line]
-    assert [line for line in faults if not re.search(r"/venv/bin/enticed is not executable", line)] == []
+    assert [line for line in faults if not re.search(r"/venv/bin/enticed? is not executable", line)] == []
 
 
 def test_the_daemon_is_started_as_its_command_line_says() -> None:
@@ -42,6 +45,18 @@ def test_the_example_configuration_is_toml_with_and_without_its_comments() -> No
     text = (ROOT / "systemd" / "enticed.toml").read_text()
     assert tomllib.loads(text) == {"store": {}}
     everything = tomllib.loads(re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
-    assert {"listen", "api_listen", "advertise", "dial_networks", "bootstrap", "socket_group", "store"} == set(
-        everything
-    )
+    tables = {f"{table}.{key}" for table, values in everything.items() if isinstance(values, dict) for key in values}
+    keys = {key for key, value in everything.items() if not isinstance(value, dict)}
+    assert tables | keys == {setting.key for setting in SETTINGS}
+
+
+def test_the_example_configuration_is_taken(tmp_path: Path) -> None:
+    text = (ROOT / "systemd" / "enticed.toml").read_text()
+    file = tmp_path / "enticed.toml"
+    file.write_text(re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
+    assert Sources(tmp_path / "state", file).load().config.socket_group == "enticed"
+
+
+def test_a_reload_is_answered() -> None:
+    (command,) = re.findall(r"^ExecReload=(.+)$", UNIT.read_text(), re.MULTILINE)
+    assert command.split()[1:] == ["--socket", str(DEFAULT_SOCKET), "reload"]
