@@ -31,8 +31,9 @@ from nginx_curl import NginxCurl
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from enticed.identity.host import load_identity
+from enticed.landing import Landing
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, Event, Landing, PeerUp
+from enticed.transfer.ports import Consignment, Event, PeerUp
 from protocol.identifiers import NodeId
 from protocol.limits import REQUEST_MAX_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_pages, encode_manifest

@@ -11,11 +11,10 @@ from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.stockroom import Stockroom
+from enticed.landing import CorruptFragmentError, LandingError
 from enticed.limits import MANIFEST_TIMEOUT_S
 from enticed.transfer.errors import (
     BusyError,
-    CorruptFragmentError,
-    LandingError,
     PeerLostError,
     PeerSilentError,
     RefusedError,

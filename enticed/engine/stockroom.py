@@ -17,12 +17,12 @@ from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.threads import StoreThreads
+from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
 from enticed.store.images import StoredImage
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
 from enticed.store.table import Hold
-from enticed.transfer.ports import Landing
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, MalformedError
 from protocol.identifiers import ImageId, PublisherKey

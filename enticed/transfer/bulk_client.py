@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from enticed.landing import Landing
 from enticed.limits import BULK_DIALLED_PER_PEER_MAX_COUNT, BULK_REQUESTS_AHEAD_COUNT, BULK_SECOND_BELOW_COUNT
 from enticed.transfer.bulk_connection import BulkConnection, Job
 from enticed.transfer.errors import PeerLostError
-from enticed.transfer.ports import Landing, Timing
+from enticed.transfer.ports import Timing
 from enticed.transfer.receiving import FragmentsReceiver, PartReceiver, Receiver, Result
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.tls import Secured

@@ -14,11 +14,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from enticed.landing import CorruptFragmentError, LandingError
 from enticed.limits import BULK_REQUESTS_AHEAD_COUNT
 from enticed.transfer.errors import (
     BusyError,
-    CorruptFragmentError,
-    LandingError,
     PeerLostError,
     PeerSilentError,
     RefusedError,

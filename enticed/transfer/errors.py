@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.errors import AbsentError, CorruptError, ExhaustedError
+from protocol.errors import AbsentError, ExhaustedError
 from protocol.messages import Alternative, Refusal
 
 
@@ -23,22 +23,9 @@ class RefusedError(AbsentError):
         self.why = why
 
 
-class CorruptFragmentError(CorruptError):
-    """A fragment was not what its digest says. Nothing of it was written; what came before it was."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"fragment {index} of its piece is corrupt")
-        self.index = index
-        """In its piece."""
-
-
 class PeerLostError(AbsentError):
     """There is no connection to the peer, or not any more."""
 
 
 class PeerSilentError(ExhaustedError):
     """The peer took too long: the connection is given up."""
-
-
-class LandingError(ExhaustedError):
-    """This host's own file could not be written; the `OSError` is its cause."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from enticed.identity.host import HostIdentity
+from enticed.landing import Landing
 from enticed.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE
 from enticed.transfer.addresses import HostPort, IpNetwork
 from enticed.transfer.bulk_client import BulkClient
@@ -19,7 +20,6 @@ from enticed.transfer.ports import (
     DialFailed,
     Event,
     Heard,
-    Landing,
     PeerDown,
     PeerState,
     PeerUp,

@@ -13,7 +13,6 @@ from enticed import limits
 from protocol.credentials import NodeCredential
 from protocol.errors import EnticedError
 from protocol.identifiers import NodeId
-from protocol.manifest import Fragments
 from protocol.messages import (
     Acquaint,
     Busy,
@@ -29,17 +28,6 @@ from protocol.messages import (
 
 Said = Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint
 """What the core says and hears; hellos, goodbyes and pings are the transfer layer's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Landing:
-    """Where received fragments go. `fragments`: offsets in that file, sizes and digests, in the order of the request.
-
-    The descriptor is duplicated for as long as bytes may still be written to it: the caller may close it at any time.
-    """
-
-    fd: int
-    fragments: Fragments
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,10 +7,8 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import numpy as np
-from blake3 import blake3
 
-from enticed.transfer.errors import CorruptFragmentError, LandingError
-from enticed.transfer.ports import Landing
+from enticed.landing import Landing, land
 from enticed.transfer.stream import Body
 from protocol.errors import LocalError
 from protocol.limits import REQUEST_MAX_SIZE_BYTES
@@ -46,30 +44,14 @@ class FragmentsReceiver(Receiver[None]):
             raise LocalError(f"{len(fragments)} fragments of {size_bytes} bytes for a request of {request.count}")
         self.question = Question(request, size_bytes)
         self._first = request.first
-        self._fragments = fragments
-        self._fd = os.dup(landing.fd)
+        self._landing = Landing(os.dup(landing.fd), fragments)
 
     def receive(self, data: Data, body: Body, buffer: memoryview) -> None:
         """`CorruptFragmentError` or `LandingError`; the fragments before are written then."""
-        offsets, sizes = self._fragments.offsets_bytes.tolist(), self._fragments.sizes_bytes.tolist()
-        digests = self._fragments.digests.tobytes()
-        for index, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
-            fragment = buffer[:size]
-            body.fill(fragment)
-            if blake3(fragment).digest() != digests[32 * index : 32 * index + 32]:
-                raise CorruptFragmentError(self._first + index)
-            self._write(fragment, offset)
+        land(body, self._landing, self._first, buffer)
 
     def close(self) -> None:
-        os.close(self._fd)
-
-    def _write(self, fragment: memoryview, offset: int) -> None:
-        try:
-            while fragment:
-                written = os.pwrite(self._fd, fragment, offset)
-                offset, fragment = offset + written, fragment[written:]
-        except OSError as error:
-            raise LandingError(f"what was received cannot be written: {error.strerror}") from error
+        os.close(self._landing.fd)
 
 
 class PartReceiver(Receiver[tuple[bytes, int]]):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from enticed.core.orders import OrderState
+from enticed.landing import Landing
 from enticed.transfer.errors import RefusedError
-from enticed.transfer.ports import Consignment, Landing
+from enticed.transfer.ports import Consignment
 from protocol.identifiers import NodeId
 from protocol.limits import IMAGE_MAX_PIECES
 from protocol.messages import Busy, Charge, FragmentsRequest, Part, PartRequest, Refused, Request

@@ -16,7 +16,7 @@ LEAVES = {"protocol", "enticed.limits"}
 DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
-    "enticed.overlay",
+    "enticed.overlay", "enticed.landing", "enticed.origin",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.notify": set(),
     "enticed.reflink": set(),
     "enticed.host_address": set(),
+    "enticed.landing": {"protocol"},  # peers and origins: fragments are verified and written in one way
     "enticed.identity": LEAVES,
     "enticed.config": LEAVES,
     "enticed.config_sources": LEAVES | {"enticed.config"},
@@ -36,7 +37,9 @@ LAYERS: dict[str, set[str]] = {
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.reflink"},
-    "enticed.transfer": DECISIONS | {"enticed.identity"},
+    "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing"},
+    # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes there without a daemon.
+    "enticed.origin": LEAVES | {"enticed.landing"},
     "enticed.overlay": DECISIONS | {"enticed.identity"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
@@ -64,7 +67,7 @@ LAYERS: dict[str, set[str]] = {
         "protocol",
     },
     "enticed.cli": LEAVES
-    | {"enticed.config", "enticed.config_sources", "enticed.identity", "enticed.image", "enticed.reflink"},
+    | {"enticed.config", "enticed.config_sources", "enticed.identity", "enticed.image", "enticed.origin", "enticed.reflink"},
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.
     "enticed.cli.demo": LEAVES | {"enticed.cli", "enticed.cli.demo_bars", "enticed.image", "simnet"},
     "enticed.cli.demo_bars": {"enticed.cli", "simnet"},

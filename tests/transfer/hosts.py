@@ -15,8 +15,9 @@ import numpy as np
 import uvloop
 
 from enticed.identity.host import HostIdentity
+from enticed.landing import Landing
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, Event, Landing, PeerUp, Timing
+from enticed.transfer.ports import Consignment, Event, PeerUp, Timing
 from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import BLOCK_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_page, encode_manifest

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from enticed.identity.host import HostIdentity
+from enticed.landing import CorruptFragmentError, Landing, LandingError
 from enticed.transfer import network
-from enticed.transfer.errors import BusyError, CorruptFragmentError, LandingError, PeerLostError, RefusedError
-from enticed.transfer.ports import Consignment, Landing, PeerDown
+from enticed.transfer.errors import BusyError, PeerLostError, RefusedError
+from enticed.transfer.ports import Consignment, PeerDown
 from protocol.errors import ExhaustedError, LocalError
 from protocol.identifiers import Digest, ImageId
 from protocol.limits import FRAGMENT_MAX_BLOCKS, FRAGMENT_MAX_SIZE_BYTES

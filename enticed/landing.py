@@ -1,0 +1,70 @@
+"""Where image bytes land that come from elsewhere: each fragment is verified, then written, whoever sent it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from blake3 import blake3
+
+from protocol.errors import CorruptError, ExhaustedError
+from protocol.manifest import Fragments
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where received fragments go. `fragments`: offsets in that file, sizes and digests, in the order of the request.
+
+    The descriptor is duplicated for as long as bytes may still be written to it: the caller may close it at any time.
+    """
+
+    fd: int
+    fragments: Fragments
+
+
+class Body(Protocol):
+    """Bytes on their way in, the fragments one after another."""
+
+    def fill(self, view: memoryview) -> None:
+        """Fill all of the view with what comes next, or raise."""
+        ...
+
+
+class CorruptFragmentError(CorruptError):
+    """A fragment was not what its digest says. Nothing of it was written; what came before it was."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"fragment {index} of its piece is corrupt")
+        self.index = index
+        """In its piece."""
+
+
+class LandingError(ExhaustedError):
+    """This host's own file could not be written; the `OSError` is its cause."""
+
+
+def land(body: Body, landing: Landing, first: int, buffer: memoryview) -> None:
+    """Take the fragments in, each verified as soon as it is whole, and written; blocks. first: the first one's index.
+
+    `CorruptFragmentError` or `LandingError`, or what the body raises; the fragments before are written then. `buffer`
+    holds FRAGMENT_MAX_SIZE_BYTES.
+    """
+    fragments = landing.fragments
+    offsets, sizes = fragments.offsets_bytes.tolist(), fragments.sizes_bytes.tolist()
+    digests = fragments.digests.tobytes()
+    for index, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
+        fragment = buffer[:size]
+        body.fill(fragment)
+        if blake3(fragment).digest() != digests[32 * index : 32 * index + 32]:
+            raise CorruptFragmentError(first + index)
+        _write(landing.fd, fragment, offset)
+
+
+def _write(fd: int, fragment: memoryview, offset: int) -> None:
+    try:
+        while fragment:
+            written = os.pwrite(fd, fragment, offset)
+            offset, fragment = offset + written, fragment[written:]
+    except OSError as error:
+        raise LandingError(f"what was received cannot be written: {error.strerror}") from error
