@@ -106,6 +106,30 @@ NAMES_MAX_COUNT = 65_536
 ORDERS_MAX_COUNT = 65_536
 ADDRESSES_REMEMBERED_MAX_COUNT = 256
 
+# --- origin ---
+ORIGIN_URL_MAX_CHARS = 1024
+ORIGIN_THREADS_COUNT = 12
+"""Reads from the origin at once, each with a thread; the core wants fewer (`Policy.origin_in_flight_bytes`)."""
+ORIGIN_CONNECT_TIMEOUT_S = 5.0
+ORIGIN_SILENT_S = 10.0
+"""An origin that sends nothing for so long is given up; the core gives up earlier on one that is only slow."""
+ORIGIN_OBJECT_TIMEOUT_S = 60.0
+"""For a small object: a root, statements, pages, a name."""
+ORIGIN_READ_SIZE_BYTES = 1 * MIB
+ORIGIN_READ_GAP_SIZE_BYTES = 64 * KIB
+"""A longer hole between two fragments is not read through: it is two ranges."""
+ORIGIN_ERROR_MAX_SIZE_BYTES = 4 * KIB
+ORIGIN_ADDRESS_LIFETIME_S = 300
+"""Of a signed address in a bucket: for one request, and clocks that differ."""
+ORIGIN_TRIES_COUNT = 3
+ORIGIN_RETRY_S = 0.3
+"""Before the second try; longer by as much before each further one."""
+DEPOT_PART_SIZE_BYTES = 16 * MIB
+DEPOT_PARTS_AT_ONCE_COUNT = 4
+"""With the part's size, the memory that an export to a bucket takes."""
+DEPOT_PARTS_MAX_COUNT = 10_000
+"""Of one object, as S3 has it; for a larger image the parts are larger."""
+
 # --- image ---
 IMAGE_READ_SIZE_BYTES = 4 * MIB
 """What is read, marked and hashed at a time; with the threads, the memory that taking an image apart takes."""

@@ -38,7 +38,7 @@ def copy_out(
     `LocalError` where something else has that name, `DeniedError` or `ExhaustedError` as the file system says,
     `AbandonedError` once `cancel` is set; then nothing has changed.
     """
-    with _replacing(destination) as target, told(f"writing {destination}"):
+    with replacing(destination) as target, told(f"writing {destination}"):
         if clone_file(image.fd, target):
             return Copied.REFLINK
         os.ftruncate(target, image.size_bytes)
@@ -56,7 +56,7 @@ def copy_out(
 
 async def qcow2_out(image: Source, destination: Path, progress: qemu.Progress | None = None) -> None:
     """Write the image to `destination` as qcow2; raises as `copy_out`. Cancelling kills it, nothing stays."""
-    with _replacing(destination) as target:
+    with replacing(destination) as target:
         await qemu.to_qcow2(image.fd, target, image.size_bytes, progress)
 
 
@@ -67,8 +67,9 @@ def _steps(image: Source) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def _replacing(destination: Path) -> Iterator[int]:
-    """A descriptor of a new file beside `destination` that takes its name at the end, or goes away."""
+def replacing(destination: Path) -> Iterator[int]:
+    """A descriptor of a new file beside `destination` that takes its name at the end, or goes away; raises as
+    `copy_out` does."""
     path = Path(os.path.realpath(destination))  # through a symbolic link to what it names, as `cp` does
     if path.exists() and not path.is_file():
         raise LocalError(f"{destination} is there and no regular file")

@@ -38,8 +38,9 @@ LAYERS: dict[str, set[str]] = {
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.reflink"},
     "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing"},
-    # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes there without a daemon.
-    "enticed.origin": LEAVES | {"enticed.landing"},
+    # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
+    # An image is written into a directory as `entice pull --output` writes it.
+    "enticed.origin": LEAVES | {"enticed.landing", "enticed.image"},
     "enticed.overlay": DECISIONS | {"enticed.identity"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
@@ -67,7 +68,14 @@ LAYERS: dict[str, set[str]] = {
         "protocol",
     },
     "enticed.cli": LEAVES
-    | {"enticed.config", "enticed.config_sources", "enticed.identity", "enticed.image", "enticed.origin", "enticed.reflink"},
+    | {
+        "enticed.config",
+        "enticed.config_sources",
+        "enticed.identity",
+        "enticed.image",
+        "enticed.origin",
+        "enticed.reflink",
+    },
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.
     "enticed.cli.demo": LEAVES | {"enticed.cli", "enticed.cli.demo_bars", "enticed.image", "simnet"},
     "enticed.cli.demo_bars": {"enticed.cli", "simnet"},
