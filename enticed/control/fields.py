@@ -147,9 +147,7 @@ def parse_publish(values: dict[str, Any]) -> PublishRequest:
 
 def parse_token_request(values: dict[str, Any]) -> TokenRequest:
     fields = _Fields(values, "uses", "ttl_s")
-    uses = values.get("uses", 1)
-    if type(uses) is not int or not 1 <= uses <= TOKEN_MAX_USES:
-        raise UsageError(f"uses is a number from 1 to {TOKEN_MAX_USES}")
+    uses = fields.count("uses", TOKEN_MAX_USES, default=1)
     ttl_s = fields.seconds("ttl_s")
     ttl_s = 3600 if ttl_s is None else ttl_s
     if not TOKEN_MIN_LIFETIME_S <= ttl_s <= TOKEN_MAX_LIFETIME_S:
@@ -189,6 +187,13 @@ class _Fields:
 
         value = self._read(name, fits, f"seconds, from 0 to {ORDER_TERM_MAX_S}")
         return None if value is None else float(value)
+
+    def count(self, name: str, most: int, default: int) -> int:
+        def fits(value: Any) -> bool:
+            # JSON has one kind of number: 3.0 is 3.
+            return type(value) in (int, float) and 1 <= value <= most and value == int(value)
+
+        return int(self._read(name, fits, f"a number from 1 to {most}", default))
 
     def hexadecimal(self, name: str, size_bytes: int) -> bytes | None:
         def fits(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Self, cast
 
 from aiohttp import web
 
+from enticed.control import openapi
 from enticed.control.access import Access, caller_of
 from enticed.control.events import EventStreams
 from enticed.control.handoff import HandoffServer
@@ -61,7 +62,7 @@ class ControlServer:
             middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
         app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams).table)
-        app.add_routes(OperatingRoutes(operations).table)
+        app.add_routes([*OperatingRoutes(operations).table, web.get(openapi.PATH, openapi.serve)])
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,  # who goes away in the middle of publishing has changed their mind
@@ -69,6 +70,11 @@ class ControlServer:
         )
         self._listening: ListeningSocket | None = None
         self._server: asyncio.AbstractServer | None = None
+
+    @property
+    def router(self) -> web.UrlDispatcher:
+        """All that may be asked here."""
+        return self._runner.app.router
 
     def let(self, group: str | None) -> None:
         """Let the members of another group change things from now on."""

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
+from enticed.control.schemas import RECORDS
 from enticed.core.orders import Failure
 from enticed.problems import CONTENT_TYPE, STATUS
 from protocol.errors import CorruptError
@@ -20,21 +21,11 @@ from tests.control.engine import Goods
 from tests.control.running import Running, hand_over, serve
 
 DATA = os.urandom(3 * 4096) + bytes(5 * 4096)
-IMAGE_FIELDS = {
-    "image_id", "names", "virtual_size_bytes", "data_bytes", "fragments", "pieces", "pieces_held", "ready", "leased",
-    "created_at", "source_format", "relatives", "digests",
-}  # fmt: skip
-ORDER_FIELDS = {
-    "key", "image", "image_id", "state", "failure", "reason", "priority", "created_at", "due_at", "keep_until",
-    "ready_at", "late", "percent", "virtual_size_bytes", "data_bytes", "done_bytes", "fragments", "bytes_from",
-    "bytes_per_s", "estimate_s", "path", "copies",
-}  # fmt: skip
-SOURCES = {"zero", "on_hand", "relatives", "peers", "origin"}
-STATUS_FIELDS = {
-    "version", "node_id", "zone", "rack", "founder", "may_change", "listen", "advertise", "images", "peers",
-    "dht_nodes", "used_bytes", "quota_bytes", "free_bytes", "uploads", "orders", "started_at",
-    "certificate_expires_at", "sent_bytes", "received_bytes", "loop_lag_p99_ms", "memory_bytes",
-}  # fmt: skip
+
+
+def fields(record: str) -> set[str]:
+    """What the API's document says is in a record."""
+    return set(RECORDS[record]["properties"])
 
 
 def image_file(directory: Path, data: bytes = DATA) -> int:
@@ -67,7 +58,7 @@ def test_publishes_lists_shows_and_removes(tmp_path: Path) -> None:
 
         status, listed = await control.ask("GET", "/v1/images")
         assert status == 200
-        assert set(listed["images"][0]) == IMAGE_FIELDS
+        assert set(listed["images"][0]) == fields("Image")
         for target in ("ubuntu%3A24.04", result["image_id"], result["image_id"].upper()):
             assert await control.ask("GET", f"/v1/images/{target}") == (200, listed["images"][0])
 
@@ -150,7 +141,7 @@ def test_an_order_is_placed_followed_renewed_and_cancelled(tmp_path: Path) -> No
         control.engine.shelf["web:1"] = Goods(DATA)
         asked = {"image": "web:1", "deadline_s": 60, "priority": "boot", "keep_s": 3600}
         status, order = await control.ask("PUT", "/v1/orders/vm-7", asked)
-        assert (status, set(order), set(order["bytes_from"])) == (200, ORDER_FIELDS, SOURCES)
+        assert (status, set(order), set(order["bytes_from"])) == (200, fields("Order"), fields("BytesFrom"))
         assert (order["key"], order["image"], order["priority"]) == ("vm-7", "web:1", "boot")
         await control.engine.ended("vm-7")
 
@@ -192,16 +183,11 @@ def test_plan_peers_status_and_token(tmp_path: Path) -> None:
         control.engine.shelf["web:1"] = Goods(DATA)
         status, plan = await control.ask("GET", "/v1/plan?target=web:1")
         assert status == 200
-        assert set(plan) == {
-            "image", "image_id", "virtual_size_bytes", "data_bytes", "bytes_from", "peers", "missing_bytes",
-            "missing_pieces", "estimate_s", "providers",
-        }  # fmt: skip
+        assert set(plan) == fields("Plan")
         _, peers = await control.ask("GET", "/v1/peers")
-        assert set(peers["peers"][0]) == {
-            "node_id", "addresses", "zone", "rack", "in_flight_bytes", "bytes_per_s", "strikes", "images",
-        }  # fmt: skip
+        assert set(peers["peers"][0]) == fields("Peer")
         _, state = await control.ask("GET", "/v1/status")
-        assert (set(state), state["may_change"]) == (STATUS_FIELDS, True)
+        assert (set(state), state["may_change"]) == (fields("Status"), True)
         _, token = await control.ask("POST", "/v1/tokens", {"uses": 3, "ttl_s": 60})
         assert token["token"].startswith("ENT1.")
         assert (token["uses"], token["ttl_s"]) == (3, 60)

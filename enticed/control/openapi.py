@@ -1,0 +1,190 @@
+"""The control API as an OpenAPI document, served as `/v1/openapi.json`: one row of `OPERATIONS` for each route.
+
+Whoever adds a route to `routes.py` (or to `operating/routes.py`) adds its row here, and its records to `schemas.py`; a
+test compares the router with this table, both ways, and another sends generated requests to a real daemon and holds
+what comes back against it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+import enticed
+from enticed.control.schemas import IMAGE_ID, KEY, RECORDS, TARGET, TEXT, Schema, answer, array, enum, ref
+from enticed.core.orders import OrderState
+from enticed.limits import CONTROL_PROGRESS_MIN_S
+from enticed.problems import CONTENT_TYPE
+
+PATH = "/v1/openapi.json"
+JSON, LINES, EVENTS, PLAIN = "application/json", "application/x-ndjson", "text/event-stream", "text/plain"
+
+REFUSED = (400, 404, 405, 413)
+"""What any request can meet: itself, its path, its method, its size."""
+CHANGING = (403, 408)
+"""What requests that change something can meet besides: the caller's rights, and a body that does not come."""
+
+PATH_PARAMETERS: dict[str, Schema] = {"target": TARGET, "key": KEY}
+"""By their names in a path, which mean the same in every path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one method of one path does. gives: the schema of a JSON answer, or of one line of a stream of them.
+
+    query, headers: what may stand there, by name; needed: which of them must. takes: the record that the body is.
+    problems: what it can meet besides REFUSED and, where it changes something, CHANGING.
+    """
+
+    summary: str
+    gives: Schema | None = None
+    media: str = JSON
+    query: Mapping[str, Schema] = field(default_factory=dict)
+    headers: Mapping[str, Schema] = field(default_factory=dict)
+    needed: tuple[str, ...] = ()
+    takes: str | None = None
+    problems: tuple[int, ...] = ()
+
+
+def _listed(name: str, record: str) -> Schema:
+    return answer(**{name: array(ref(record))})
+
+
+def _lines(result: Schema) -> Schema:
+    """A line of `work_stream`."""
+    progress = answer(done_bytes={"type": "integer"}, total_bytes={"type": "integer"})
+    return {"oneOf": [answer(progress=progress), answer(result=result), answer(error=ref("Problem"))]}
+
+
+_VERIFICATION = answer(image_id=IMAGE_ID, pieces={"type": "integer"}, wrong_pieces=array({"type": "integer"}))
+_PUBLISHED = answer(image_id=IMAGE_ID, name=TARGET, new_bytes={"type": "integer"}, seconds={"type": "number"})
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/v1/status"): Operation("How this host is doing", ref("Status")),
+    ("GET", "/v1/images"): Operation("The images on this host, whole or in the making", _listed("images", "Image")),
+    ("POST", "/v1/images"): Operation(
+        "Publish the file that was handed over, with progress", _lines(_PUBLISHED), LINES, takes="Publication"
+    ),
+    ("GET", "/v1/images/{target}"): Operation("One image on this host", ref("Image")),
+    ("DELETE", "/v1/images/{target}"): Operation(
+        "Remove an image from this host; 409 while it is leased or open", ref("Image"), problems=(409,)
+    ),
+    ("POST", "/v1/images/{target}/verify"): Operation(
+        "Read an image back and check every byte, with progress", _lines(_VERIFICATION), LINES
+    ),
+    ("GET", "/v1/plan"): Operation(
+        "What a pull would do, without doing it",
+        ref("Plan"),
+        query={"target": TARGET},
+        needed=("target",),
+        problems=(403, 409, 422, 503),
+    ),
+    ("GET", "/v1/orders"): Operation("All orders", _listed("orders", "Order"), query={"state": enum(OrderState)}),
+    ("PUT", "/v1/orders/{key}"): Operation(
+        "Order an image onto this host, or renew an order: the same key again is the same order",
+        ref("Order"),
+        takes="OrderTerms",
+        problems=(409, 503),
+    ),
+    ("GET", "/v1/orders/{key}"): Operation("One order", ref("Order")),
+    ("DELETE", "/v1/orders/{key}"): Operation("Cancel an order, and end its lease", ref("Order"), problems=(409,)),
+    ("GET", "/v1/events"): Operation(
+        "Changes of orders as they happen, server-sent; resumable by Last-Event-ID",
+        ref("Order"),
+        EVENTS,
+        query={"key": KEY, "progress_s": {"type": "number", "minimum": CONTROL_PROGRESS_MIN_S, "maximum": 9999}},
+        headers={"Last-Event-ID": {"type": "string", "pattern": "^[0-9]{1,18}$"}},
+        problems=(503,),
+    ),
+    ("GET", "/v1/peers"): Operation("The hosts that this one is connected to", _listed("peers", "Peer")),
+    ("POST", "/v1/tokens"): Operation(
+        "A token with which other hosts join the cluster",
+        ref("Token"),
+        takes="TokenRequest",
+        problems=(409, 503),
+    ),
+    ("GET", "/v1/config"): Operation("Every setting, its value and where that comes from", ref("Configuration")),
+    ("POST", "/v1/reload"): Operation(
+        "Read the settings again; 409 if they are wrong, and nothing changes", ref("Reloaded"), problems=(409,)
+    ),
+    ("GET", PATH): Operation("This document", {"type": "object"}),
+}
+
+
+async def serve(request: web.Request) -> web.Response:
+    return web.Response(body=_encoded(), content_type=JSON)
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for (method, path), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "enticed",
+            "version": enticed.__version__,
+            "description": "Spoken over the daemon's unix socket. Whoever can connect may read; root, the daemon's own "
+            "user and members of `socket_group` may change things.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {"schemas": RECORDS},
+    }
+
+
+@cache
+def _encoded() -> bytes:
+    return json.dumps(document()).encode()
+
+
+def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
+    schema = TEXT if operation.gives is None else operation.gives
+    refused = (*REFUSED, *(() if method == "GET" else CHANGING), *operation.problems)
+    return {
+        "operationId": _identifier(method, path),
+        "summary": operation.summary,
+        "parameters": _parameters(path, operation),
+        **_body(operation.takes),
+        "responses": {
+            "200": {"description": "done", "content": {operation.media: {"schema": schema}}},
+            **{str(status): _problem(status) for status in sorted(set(refused))},
+        },
+    }
+
+
+def _body(record: str | None) -> dict[str, Any]:
+    """None may stay away where every field may."""
+    if record is None:
+        return {}
+    return {"requestBody": {"required": bool(RECORDS[record]["required"]), "content": {JSON: {"schema": ref(record)}}}}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    content = {CONTENT_TYPE: {"schema": ref("Problem")}}
+    return {"description": HTTPStatus(status).phrase, "content": content}
+
+
+def _parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
+    named = [
+        *(("path", name, PATH_PARAMETERS[name]) for name in re.findall(r"{(\w+)}", path)),
+        *(("query", name, schema) for name, schema in operation.query.items()),
+        *(("header", name, schema) for name, schema in operation.headers.items()),
+    ]
+    return [
+        {"in": place, "name": name, "required": place == "path" or name in operation.needed, "schema": schema}
+        for place, name, schema in named
+    ]
+
+
+def _identifier(method: str, path: str) -> str:
+    words = re.findall(r"\w+", path.removeprefix("/v1"))
+    return "_".join([method.lower(), *words])

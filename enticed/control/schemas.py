@@ -1,0 +1,207 @@
+"""What the records of the control API look like, as JSON Schema: beside `views.py`, which writes them, and `fields.py`,
+which reads them. A test holds real answers against these.
+
+In answers nothing is optional: what is not known is null. Fields may be added; so programs pass over those they do not
+know, and requests with them are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from enticed.core.orders import Failure, OrderState, Priority
+from enticed.limits import (
+    CONTROL_RELATIVES_MAX_COUNT,
+    ORDER_KEY_MAX_CHARS,
+    ORDER_TERM_MAX_S,
+    TOKEN_MAX_LIFETIME_S,
+    TOKEN_MAX_USES,
+    TOKEN_MIN_LIFETIME_S,
+)
+from enticed.problems import STATUS, TYPE_PREFIX, Kind
+from protocol.limits import NAME_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+BYTES: Schema = {"type": "integer", "minimum": 0, "description": "bytes"}
+NUMBER: Schema = {"type": "number", "minimum": 0}
+TIME: Schema = {"type": "number", "description": "unix seconds"}
+IMAGE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+NODE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{40}$"}
+ANYTHING: Schema = {}
+
+_NAME = r"(?!sha256:|sha512:)[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9._-]+)?"
+TARGET: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": NAME_MAX_CHARS,
+    "description": "a name like 'ubuntu:24.04', or an image id",
+    "pattern": rf"^(sha256:[0-9a-f]{{64}}|sha512:[0-9a-f]{{128}}|{_NAME})$",
+}
+KEY: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}$"}
+TERM: Schema = {"type": "number", "minimum": 0, "maximum": ORDER_TERM_MAX_S, "description": "seconds from now"}
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def enum(values: Any) -> Schema:
+    return {"type": "string", "enum": [str(value) for value in values]}
+
+
+def array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def counts_by(what: str) -> Schema:
+    return {"type": "object", "additionalProperties": COUNT, "description": f"by {what}"}
+
+
+def answer(**properties: Schema) -> Schema:
+    """A record that we write: everything in it is there."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def request(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+    """A record that we read: null is the same as left out, and nothing else may be in it."""
+    optional = {name: or_null(schema) for name, schema in properties.items() if name not in required}
+    kept = {name: schema for name, schema in properties.items() if name in required}
+    return {
+        "type": "object",
+        "properties": kept | optional,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+RECORDS: dict[str, Schema] = {
+    "Problem": answer(
+        type=enum(TYPE_PREFIX + kind for kind in Kind),
+        title=TEXT,
+        status={"type": "integer", "description": f"mostly one of {sorted(STATUS.values())}"},
+        detail={"type": "string", "description": "one line for people"},
+        kind=enum(Kind) | {"description": "for programs: never changes its meaning"},
+    ),
+    "Image": answer(
+        image_id=IMAGE_ID,
+        names=array(TEXT),
+        virtual_size_bytes=BYTES,
+        data_bytes=BYTES,
+        fragments=COUNT,
+        pieces=COUNT,
+        pieces_held=COUNT,
+        ready=FLAG,
+        leased=FLAG,
+        created_at=TIME,
+        source_format=TEXT,
+        relatives=array(answer(image_id=IMAGE_ID, shared_bytes=BYTES)),
+        digests={"type": "object", "additionalProperties": TEXT},
+    ),
+    "BytesFrom": answer(zero=BYTES, on_hand=BYTES, relatives=BYTES, peers=BYTES, origin=BYTES),
+    "OrderTerms": request(
+        ("image",),
+        image=TARGET,
+        deadline_s=TERM,
+        priority=enum(Priority),
+        keep_s=TERM | {"description": "how long the image is kept once it is ready; null: until cancelled"},
+    ),
+    "Order": answer(
+        key=KEY,
+        image=TEXT | {"description": "as it was asked for"},
+        image_id=or_null(IMAGE_ID),
+        state=enum(OrderState),
+        failure=or_null(enum(Failure)),
+        reason=TEXT,
+        priority=enum(Priority),
+        created_at=TIME,
+        due_at=or_null(TIME),
+        keep_until=or_null(TIME),
+        ready_at=or_null(TIME),
+        late=FLAG,
+        percent=NUMBER | {"maximum": 100},
+        virtual_size_bytes=BYTES,
+        data_bytes=BYTES,
+        done_bytes=BYTES,
+        fragments=COUNT,
+        bytes_from=ref("BytesFrom"),
+        bytes_per_s=NUMBER,
+        estimate_s=or_null(NUMBER),
+        path=or_null(TEXT),
+        copies=or_null(COUNT),
+    ),
+    "Publication": request(
+        ("ticket", "name"),
+        ticket=TEXT | {"description": "for the descriptor that was handed over on the second socket"},
+        name=TARGET,
+        source_format={"type": "string", "pattern": f"^[a-z0-9]{{1,{SOURCE_FORMAT_MAX_CHARS}}}$"},
+        verbatim=FLAG,
+        relatives=array(TARGET) | {"maxItems": CONTROL_RELATIVES_MAX_COUNT},
+        digests=FLAG,
+        source_sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        source_sha512={"type": "string", "pattern": "^[0-9a-f]{128}$"},
+    ),
+    "Plan": answer(
+        image=TEXT,
+        image_id=IMAGE_ID,
+        virtual_size_bytes=BYTES,
+        data_bytes=BYTES,
+        bytes_from=ref("BytesFrom"),
+        peers=counts_by("the distance of the nearest holder"),
+        missing_bytes=BYTES,
+        missing_pieces=COUNT,
+        estimate_s=or_null(NUMBER),
+        providers=COUNT,
+    ),
+    "Peer": answer(
+        node_id=NODE_ID,
+        addresses=array(TEXT),
+        zone=TEXT,
+        rack=TEXT,
+        in_flight_bytes=BYTES,
+        bytes_per_s=NUMBER,
+        strikes=COUNT,
+        images=COUNT,
+    ),
+    "Status": answer(
+        version=TEXT,
+        node_id=NODE_ID,
+        zone=TEXT,
+        rack=TEXT,
+        founder=FLAG,
+        may_change=FLAG,
+        listen=array(TEXT),
+        advertise=array(TEXT),
+        images=COUNT,
+        peers=COUNT,
+        dht_nodes=COUNT,
+        used_bytes=BYTES,
+        quota_bytes=or_null(BYTES),
+        free_bytes=BYTES,
+        uploads=COUNT,
+        orders=counts_by("state"),
+        started_at=TIME,
+        certificate_expires_at=TIME,
+        sent_bytes=BYTES,
+        received_bytes=BYTES,
+        loop_lag_p99_ms=NUMBER,
+        memory_bytes=BYTES,
+    ),
+    "TokenRequest": request(
+        uses={"type": "integer", "minimum": 1, "maximum": TOKEN_MAX_USES},
+        ttl_s={"type": "number", "minimum": TOKEN_MIN_LIFETIME_S, "maximum": TOKEN_MAX_LIFETIME_S},
+    ),
+    "Token": answer(token=TEXT, uses=COUNT, ttl_s=NUMBER),
+    "Configuration": answer(
+        state=TEXT, file=or_null(TEXT), settings=array(answer(key=TEXT, value=ANYTHING, origin=TEXT))
+    ),
+    "SettingChange": answer(key=TEXT, old=ANYTHING, new=ANYTHING, origin=TEXT),
+    "Reloaded": answer(applied=array(ref("SettingChange")), restart=array(ref("SettingChange"))),
+}

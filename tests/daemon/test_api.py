@@ -1,0 +1,114 @@
+"""A real daemon's API against its own document: generated requests, good and bad, by schemathesis."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from requests.adapters import HTTPAdapter
+from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from simnet.testbed import Testbed
+from tests.daemon.pulls import new_disk
+
+pytestmark = pytest.mark.slow
+
+BASE = "http://localhost"
+ENDLESS = {"/v1/events"}
+"""Streams that do not end by themselves; tests/control/test_events.py."""
+NEED_MORE = {"POST /v1/images"}
+"""What a schema cannot say: a ticket is for a file that was handed over."""
+LENIENT: list[Any] = [positive_data_acceptance]
+PROFILE = settings(
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+"""So many requests of each kind, good and bad, for each operation, and the same every time."""
+WHAT_TO_DO = (
+    "the daemon answered what its document does not say. Correct the row in OPERATIONS (enticed/control/openapi.py), "
+    "the record in enticed/control/schemas.py, or the route; see 'Where to add what' in docs/architecture.md."
+)
+
+
+class UnixAdapter(HTTPAdapter):
+    """Has requests talk to a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        super().__init__()
+
+    def get_connection_with_tls_context(self, *arguments: Any, **more: Any) -> Any:
+        return _Pool(self._path)
+
+
+class _Pool(HTTPConnectionPool):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def _new_conn(self) -> Any:
+        return _Connection(self._path)
+
+
+class _Connection(HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(self._path)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    with Testbed() as testbed, requests.Session() as session:
+        founder = testbed.found()
+        founder.json("publish", new_disk(testbed, "a.raw", 4, seed=41), "a")
+        session.mount(BASE, UnixAdapter(founder.socket))
+        yield session
+
+
+@pytest.mark.timeout(300)
+def test_the_daemon_answers_as_its_document_says(session: requests.Session) -> None:
+    api = schemathesis.openapi.from_dict(session.get(f"{BASE}/v1/openapi.json").json())
+    operations = [found.ok() for found in api.get_all_operations() if isinstance(found, Ok)]
+    assert {operation.path for operation in operations} > ENDLESS
+    for operation in operations:
+        if operation.path not in ENDLESS:
+            for mode in GenerationMode:
+                hold(session, operation, mode)
+
+
+def hold(session: requests.Session, operation: Any, mode: GenerationMode) -> None:
+    """Requests of one kind for one operation; what comes back is as the document says."""
+
+    @PROFILE
+    @given(operation.as_strategy(mode))
+    def ask(case: Any) -> None:
+        response = case.call(base_url=BASE, session=session)
+        case.validate_response(response, excluded_checks=LENIENT if operation.label in NEED_MORE else [])
+
+    try:
+        ask()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE  # what takes nothing cannot be asked wrongly
+    except FailureGroup as error:
+        pytest.fail(f"{operation.label}: {WHAT_TO_DO}\n{error}\n" + "\n".join(map(str, error.exceptions)))
