@@ -134,15 +134,13 @@ async def start(
 
     # People and clouds.
     lag = LagMeter()
-    joining_at = await _start_api(config, identity, authority, network, stack)
+    served_at: list[str] = []
     parts = Parts(
-        identity, authority, joining_at, clock, driver, store, threads, stockroom, network, purchasing, warehouse,
-        ledger, naming, publishing, planning, lag, lambda: overlay.contacts,
+        identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
+        warehouse, ledger, naming, publishing, planning, lag, lambda: overlay.contacts,
     )  # fmt: skip
     engine = DaemonEngine(parts)
-    control = owned(ControlServer(engine, DaemonOperations(settings), config.socket, config.socket_group))
-    await control.start()
-    _follow(settings, store, control)
+    served_at += await _serve(settings, engine, stack)
 
     # Everything stands: let it run.
     stack.callback(driver.close)
@@ -155,6 +153,17 @@ async def start(
     discovery.start()
     naming.start()
     return engine
+
+
+async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitStack) -> tuple[str, ...]:
+    """Serve those on this host, and those far away where that is wanted; the addresses at which they reach it."""
+    config, parts = settings.config, engine.parts
+    served_at = await _start_api(config, engine, stack)
+    control = ControlServer(engine, DaemonOperations(settings), config.socket, config.socket_group)
+    stack.push_async_callback(control.close)
+    await control.start()
+    _follow(settings, parts.store, control)
+    return served_at
 
 
 def _follow(settings: LiveSettings, store: Store, control: ControlServer) -> None:
@@ -234,19 +243,14 @@ def _take_up(driver: Driver, store: Store) -> None:
             driver.tell(ev.OrderPlaced(order))
 
 
-async def _start_api(
-    config: Config,
-    identity: HostIdentity,
-    authority: Authority | None,
-    network: PeerNetwork,
-    stack: AsyncExitStack,
-) -> tuple[str, ...]:
-    """Serve the HTTPS API where the configuration wants it; the addresses at which a joining host reaches it."""
-    address = api_address(config, authority is not None)
+async def _start_api(config: Config, engine: DaemonEngine, stack: AsyncExitStack) -> tuple[str, ...]:
+    """Serve the HTTPS API where the configuration wants it; the addresses at which others reach it."""
+    parts, network = engine.parts, engine.parts.network
+    address = api_address(config, parts.authority is not None)
     if address is None:
         return ()
     host, port = address
-    api = ApiServer(identity, host, port, authority, network.advertised)
+    api = ApiServer(parts.identity, host, port, parts.authority, network.advertised, engine, parts.clock)
     try:
         await api.start()
     except OSError as error:

@@ -56,6 +56,10 @@ ACCEPT_PAUSE_S = 0.5
 AUTHORITY_LIFETIME_S = 20 * 365 * 86400
 CERTIFICATE_LIFETIME_S = 365 * 86400
 """Of a node certificate. Long, because it does not renew itself: a host whose certificate has expired joins again."""
+SCHEDULER_LIFETIME_S = 90 * 86400
+"""Of a scheduler's certificate, where nobody says otherwise."""
+SCHEDULER_MIN_LIFETIME_S = 60
+SCHEDULER_MAX_LIFETIME_S = 2 * 365 * 86400
 NAME_LIFETIME_S = 30 * 86400
 """Of a signed name; its publisher's daemon signs it anew from half of it."""
 KEY_FILE_MAX_SIZE_BYTES = 4096
@@ -82,6 +86,7 @@ API_SHUTDOWN_TIMEOUT_S = 5.0
 API_BODY_TIMEOUT_S = 10.0
 API_BODY_MAX_SIZE_BYTES = 4 * KIB
 API_BACKLOG_COUNT = 256
+API_CONNECTIONS_MAX_COUNT = 512
 JOIN_FAILURES_MAX_COUNT = 10
 """Of one source within JOIN_FAILURES_WINDOW_S; beyond them it is told to wait."""
 JOIN_FAILURES_WINDOW_S = 60.0
@@ -211,6 +216,10 @@ NAMES_RENEWAL_CHECK_S = 3600.0
 ORDER_EVENTS_KEPT_COUNT = 4096
 """Order changes that a watcher who comes back can still be told."""
 ORDER_WATCHERS_MAX_COUNT = 64
+ORDERS_PER_OWNER_MAX_COUNT = 1024
+"""Of one scheduler, or of one host that may order on others: orders that go on or keep an image."""
+PROMISE_TIMEOUT_S = 2.0
+"""How long the answer to a new order waits for its promise: for the name and the manifest, mostly."""
 PROGRESS_INTERVAL_S = 0.2
 PLAN_TIMEOUT_S = 10.0
 PLAN_PROVIDERS_MAX_COUNT = 8

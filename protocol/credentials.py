@@ -22,10 +22,13 @@ from cryptography.x509.oid import NameOID
 from protocol.codec import Between, unpack_record
 from protocol.errors import DeniedError, MalformedError
 from protocol.identifiers import NodeId, NodeKey, Nonce, SealingKey
+from protocol.labels import RACK, ZONE, HostLabel, HostLabels, parse_labels
 from protocol.limits import AUTHORITY_MAX_SIZE_BYTES, CERTIFICATE_MAX_SIZE_BYTES, LABEL_MAX_CHARS
 
 NODE_RECORD_OID = x509.ObjectIdentifier("2.25.325614313188146340721412042628293761309")
 """Of the extension that holds a `NodeRecord`. An arc below 2.25 is a UUID: it needs no registration."""
+ATTRIBUTES_OID = x509.ObjectIdentifier("2.25.119268170853386532176243086121205487223")
+"""Of the extension that holds `Attributes`; a certificate that has none of them lacks it."""
 
 Label = Annotated[str, Between(0, LABEL_MAX_CHARS)]
 _LABEL = re.compile(r"[A-Za-z0-9._-]*")
@@ -83,8 +86,23 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Attributes:
+    """What else a certificate may say. name: of a scheduler. may_dispatch: see `NodeCredential`."""
+
+    name: Label
+    labels: HostLabels
+    may_dispatch: bool
+
+
+NO_ATTRIBUTES = Attributes("", (), False)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeCredential:
-    """What a certificate says of its host. Times in unix seconds; an empty zone or rack is an unknown one."""
+    """What a certificate says of its holder. Times in unix seconds; an empty zone or rack is an unknown one.
+
+    labels: sorted by key. may_dispatch: whether other hosts take orders from this one; the CA decides, not the host.
+    """
 
     node: NodeId
     node_key: NodeKey
@@ -95,6 +113,19 @@ class NodeCredential:
     rack: str
     not_before: int
     not_after: int
+    name: str = ""
+    labels: tuple[HostLabel, ...] = ()
+    may_dispatch: bool = False
+
+    @property
+    def attributes(self) -> Attributes:
+        return Attributes(self.name, self.labels, self.may_dispatch)
+
+    @property
+    def every_label(self) -> frozenset[HostLabel]:
+        """Labels, and zone and rack as labels: what a host can be chosen by."""
+        places = (HostLabel(ZONE, self.zone), HostLabel(RACK, self.rack))
+        return frozenset((*self.labels, *(place for place in places if place.value)))
 
 
 def parse_label(text: str) -> str:
@@ -181,6 +212,7 @@ def _credential(certificate: x509.Certificate) -> NodeCredential:
     if not isinstance(key, Ed25519PublicKey) or not isinstance(extension, x509.UnrecognizedExtension):
         raise MalformedError("a certificate without an Ed25519 key or a node record")
     record = unpack_record(NodeRecord, extension.value)
+    attributes = _attributes(certificate)
     node_key = NodeKey(key.public_bytes_raw())
     node = NodeId.of(node_key, record.sealing_key, record.nonce)
     if len(names) != 1 or len(subject.rdns) != 1 or names[0].value != node.hex():
@@ -195,4 +227,19 @@ def _credential(certificate: x509.Certificate) -> NodeCredential:
         parse_label(record.rack),
         not_before,
         not_after,
+        parse_label(attributes.name),
+        attributes.labels,
+        attributes.may_dispatch,
     )
+
+
+def _attributes(certificate: x509.Certificate) -> Attributes:
+    try:
+        extension = certificate.extensions.get_extension_for_oid(ATTRIBUTES_OID).value
+    except x509.ExtensionNotFound:
+        return NO_ATTRIBUTES
+    assert isinstance(extension, x509.UnrecognizedExtension)
+    attributes = unpack_record(Attributes, extension.value)
+    if attributes == NO_ATTRIBUTES or parse_labels(attributes.labels) != attributes.labels:
+        raise MalformedError("a certificate with labels out of order, or without any where they belong")
+    return attributes

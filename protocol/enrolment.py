@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from blake3 import blake3
@@ -19,6 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocol.codec import Between, pack_record
 from protocol.credentials import (
+    ATTRIBUTES_OID,
+    NO_ATTRIBUTES,
     NODE_RECORD_OID,
     X509_ERRORS,
     Label,
@@ -30,6 +33,7 @@ from protocol.credentials import (
 )
 from protocol.errors import DeniedError, MalformedError
 from protocol.identifiers import NodeId, NodeKey, Nonce, SealingKey
+from protocol.labels import HostLabel, HostLabels, parse_labels
 from protocol.limits import (
     AUTHORITY_MAX_SIZE_BYTES,
     CERTIFICATE_MAX_SIZE_BYTES,
@@ -53,6 +57,7 @@ class JoinRequest:
     request: Annotated[bytes, Between(1, REQUEST_FOR_CERTIFICATE_MAX_SIZE_BYTES)]
     zone: Label
     rack: Label
+    labels: HostLabels = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +121,17 @@ def sign_authority(private: Ed25519PrivateKey, serial: int, not_before: int, not
 
 
 def sign_certificate(
-    authority_private: Ed25519PrivateKey, authority: bytes, credential: NodeCredential, serial: int
+    authority_private: Ed25519PrivateKey,
+    authority: bytes,
+    credential: NodeCredential,
+    serial: int,
+    serves_at: IPv4Address | IPv6Address | None = None,
 ) -> bytes:
-    """The certificate (DER) that says what `credential` says. `MalformedError` for a zone or rack that may not be."""
+    """The certificate (DER) that says what `credential` says. `MalformedError` for a zone, rack or label that may not
+    be.
+
+    serves_at: where the CA has seen the host; clients of its HTTPS API then find that, and its id, as its names.
+    """
     record = NodeRecord(
         credential.role,
         credential.nonce,
@@ -133,6 +146,15 @@ def sign_certificate(
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
     )
     builder = builder.add_extension(x509.UnrecognizedExtension(NODE_RECORD_OID, pack_record(record)), critical=False)
+    if credential.attributes != NO_ATTRIBUTES:
+        parse_label(credential.name)
+        if parse_labels(credential.labels) != credential.labels:
+            raise MalformedError("labels are certified in their order")
+        extension = x509.UnrecognizedExtension(ATTRIBUTES_OID, pack_record(credential.attributes))
+        builder = builder.add_extension(extension, critical=False)
+    if serves_at is not None:
+        names = x509.SubjectAlternativeName([x509.DNSName(credential.node.hex()), x509.IPAddress(serves_at)])
+        builder = builder.add_extension(names, critical=False)
     return builder.sign(authority_private, None).public_bytes(Encoding.DER)
 
 
@@ -145,10 +167,22 @@ def node_credential(
     rack: str,
     not_before: int,
     not_after: int,
+    labels: tuple[HostLabel, ...] = (),
+    may_dispatch: bool = False,
 ) -> NodeCredential:
     """The credential of a node with these keys; its id follows from them."""
     node = NodeId.of(node_key, sealing_key, nonce)
-    return NodeCredential(node, node_key, sealing_key, nonce, Role.NODE, zone, rack, not_before, not_after)
+    return NodeCredential(
+        node, node_key, sealing_key, nonce, Role.NODE, zone, rack, not_before, not_after, "", labels, may_dispatch
+    )
+
+
+def scheduler_credential(
+    key: NodeKey, sealing_key: SealingKey, nonce: Nonce, *, name: str, not_before: int, not_after: int
+) -> NodeCredential:
+    """The credential of a scheduler: no peer, but a client of the HTTPS API. Nothing is ever sealed to it."""
+    node = NodeId.of(key, sealing_key, nonce)
+    return NodeCredential(node, key, sealing_key, nonce, Role.SCHEDULER, "", "", not_before, not_after, name)
 
 
 _KEYS_THAT_SIGN = x509.KeyUsage(

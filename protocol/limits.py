@@ -43,6 +43,10 @@ REASON_MAX_CHARS = 256
 # --- names, statements, records ---
 NAME_MAX_CHARS = 200
 LABEL_MAX_CHARS = 64
+LABEL_KEY_MAX_CHARS = 32
+LABELS_MAX_COUNT = 8
+LABELS_MAX_CHARS = 256
+"""Of all labels of a host, written `key=value`: they travel in every first contact, with its certificate."""
 STATEMENT_MAX_SIZE_BYTES = 16 * KIB
 STATEMENT_MAX_RELATIVES = 8
 STATEMENT_MAX_SIGNATURES = 4

@@ -85,6 +85,11 @@ class Daemon:
         self.directory.mkdir()
 
     @property
+    def label(self) -> str:
+        """What it is called in its cluster: on one machine all have the same host name."""
+        return f"host=h{self.number}"
+
+    @property
     def directory(self) -> Path:
         return self.group.directory / f"host{self.number}"
 
@@ -246,7 +251,7 @@ class Testbed:
     def found(self, settings: str = DEFAULT_SETTINGS, labels: Sequence[str] = ()) -> Daemon:
         """Found a cluster and start its first host. labels: `--rack R` and `--zone Z`, as `entice` takes them."""
         host = self.new_host(settings)
-        host.must("init", "--state", host.state, "--listen", host.address, *labels)
+        host.must("init", "--state", host.state, "--listen", host.address, "--label", host.label, *labels)
         host.start()
         return host
 
@@ -254,7 +259,10 @@ class Testbed:
         """Enrol so many more hosts and start them."""
         token = self.token(count)
         hosts = [self.new_host(settings) for _ in range(count)]
-        joining = [host.call("join", token, "--state", host.state, "--listen", host.address, *labels) for host in hosts]
+        joining = [
+            host.call("join", token, "--state", host.state, "--listen", host.address, "--label", host.label, *labels)
+            for host in hosts
+        ]
         for host, call in zip(hosts, joining, strict=True):
             done = call.wait()
             if done.exit_code:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,10 @@ from enticed.limits import TOKEN_MAX_LIFETIME_S, TOKEN_MAX_USES, TOKEN_MIN_LIFET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ipaddress import IPv4Address, IPv6Address
 
     from enticed.identity.host import HostIdentity
+    from protocol.labels import HostLabel
 
 
 def _host_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,6 +30,13 @@ def _host_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--zone", default="", metavar="Z", help="Where this host is: its zone."),
         click.option(
             "--rack", default="", metavar="R", help="Where in the zone: hosts of one rack are near each other."
+        ),
+        click.option(
+            "--label",
+            "labels",
+            metavar="K=V",
+            multiple=True,
+            help="What schedulers choose hosts by; several.  [default: host=HOSTNAME]",
         ),
         click.option(
             "--listen", metavar="ADDR:PORT", help="Where other hosts reach this one.  [default: 0.0.0.0:7400]"
@@ -46,7 +57,9 @@ def _host_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(cls=Command)
 @_host_options
 @click.pass_context
-def init(ctx: click.Context, state_dir: Path, listen: str | None, rack: str, zone: str) -> None:
+def init(
+    ctx: click.Context, state_dir: Path, listen: str | None, rack: str, zone: str, labels: tuple[str, ...]
+) -> None:
     """Found a cluster on this host: its CA, and this host's node and publisher keys.
 
     One host does this, once; it enrols the others and publishes. Needs no daemon.
@@ -54,11 +67,11 @@ def init(ctx: click.Context, state_dir: Path, listen: str | None, rack: str, zon
     \b
     entice init --state /var/lib/enticed --zone east --rack r12
     """
-    _check_host(listen, rack, zone)
+    said = _check_host(listen, rack, zone, labels)
     from enticed.config_sources import remember_listen
     from enticed.identity.host import found_cluster
 
-    identity = found_cluster(state_dir, zone, rack, time.time())
+    identity = found_cluster(state_dir, zone, rack, time.time(), said, _serves_at(listen))
     remember_listen(state_dir, listen)
     start = _start_line(state_dir)
 
@@ -76,7 +89,9 @@ def init(ctx: click.Context, state_dir: Path, listen: str | None, rack: str, zon
 @click.argument("token")
 @_host_options
 @click.pass_context
-def join(ctx: click.Context, token: str, state_dir: Path, listen: str | None, rack: str, zone: str) -> None:
+def join(
+    ctx: click.Context, token: str, state_dir: Path, listen: str | None, rack: str, zone: str, labels: tuple[str, ...]
+) -> None:
     """Enrol this host in the cluster that TOKEN is from.
 
     `entice token` on the founding host prints the token; that host's daemon has to run. Needs no daemon here.
@@ -84,7 +99,7 @@ def join(ctx: click.Context, token: str, state_dir: Path, listen: str | None, ra
     \b
     entice join ENT1.10.0.0.1:7401.5f3a... --state /var/lib/enticed --rack r13
     """
-    _check_host(listen, rack, zone)
+    said = _check_host(listen, rack, zone, labels)
     from enticed.config_sources import remember_listen
     from enticed.identity.enrol import join_cluster
     from protocol.errors import AbsentError, MalformedError
@@ -95,7 +110,7 @@ def join(ctx: click.Context, token: str, state_dir: Path, listen: str | None, ra
     except MalformedError as error:
         raise Failed(Exit.USAGE, str(error)) from error
     try:
-        identity = join_cluster(state_dir, token, zone, rack)
+        identity = join_cluster(state_dir, token, zone, rack, labels=said)
     except AbsentError as error:
         if not isinstance(error.__cause__, OSError):
             raise
@@ -124,8 +139,9 @@ def join(ctx: click.Context, token: str, state_dir: Path, listen: str | None, ra
     type=click.FloatRange(TOKEN_MIN_LIFETIME_S, TOKEN_MAX_LIFETIME_S),
     help="Good for so many seconds.  [default: 3600]",
 )
+@click.option("--campaigns", is_flag=True, help="Hosts that join with it may place orders on others.")
 @click.pass_context
-def token(ctx: click.Context, uses: int, ttl_s: float) -> None:
+def token(ctx: click.Context, uses: int, ttl_s: float, campaigns: bool) -> None:
     """Print a token with which other hosts join the cluster.
 
     Works on the founding host, through its daemon. A token is a secret: who has it can join.
@@ -133,15 +149,16 @@ def token(ctx: click.Context, uses: int, ttl_s: float) -> None:
     \b
     entice token --uses 40 --ttl 86400
     """
-    answer = daemon_of(ctx).ask("POST", "/v1/tokens", {"uses": uses, "ttl_s": ttl_s})
+    answer = daemon_of(ctx).ask("POST", "/v1/tokens", {"uses": uses, "ttl_s": ttl_s, "campaigns": campaigns})
     setup_of(ctx).show(answer, lambda: [answer["token"]])
 
 
-def _check_host(listen: str | None, rack: str, zone: str) -> None:
-    """Refuse what is wrong before anything is made."""
+def _check_host(listen: str | None, rack: str, zone: str, labels: tuple[str, ...]) -> tuple[HostLabel, ...]:
+    """Refuse what is wrong before anything is made; the host's labels, its name among them."""
     from enticed.identity.host import check_labels
     from protocol.addresses import split_address
     from protocol.errors import LocalError, MalformedError
+    from protocol.labels import HOST, HostLabel, check_label, parse_label_text
 
     try:
         if listen is not None:
@@ -149,9 +166,30 @@ def _check_host(listen: str | None, rack: str, zone: str) -> None:
     except MalformedError as error:
         raise Failed(Exit.USAGE, f"--listen {listen}: {error}") from error
     try:
-        check_labels(zone, rack)
-    except LocalError as error:
-        raise Failed(Exit.USAGE, f"--zone or --rack: {error}") from error
+        said = [parse_label_text(text) for text in labels]
+        if not any(label.key == HOST for label in said):
+            called = HostLabel(HOST, socket.gethostname().partition(".")[0])
+            with suppress(MalformedError):  # a name that no label can hold: then the host has none
+                check_label(called)
+                said.append(called)
+        return check_labels(zone, rack, tuple(said))
+    except (LocalError, MalformedError) as error:
+        raise Failed(Exit.USAGE, f"--zone, --rack or --label: {error}") from error
+
+
+def _serves_at(listen: str | None) -> IPv4Address | IPv6Address:
+    """The address that this host's certificate names for clients of its HTTPS API."""
+    from ipaddress import ip_address
+
+    from enticed.config import DEFAULT_LISTEN
+    from enticed.host_address import own_address
+    from protocol.addresses import split_address
+
+    named = ip_address(split_address(listen or DEFAULT_LISTEN, any_port=True)[0])
+    if not named.is_unspecified:
+        return named
+    own = own_address(socket.AF_INET6 if named.version == 6 else socket.AF_INET)
+    return ip_address(own) if own is not None else ip_address("127.0.0.1")
 
 
 def _start_line(state_dir: Path) -> str:
@@ -167,6 +205,7 @@ def _enrolled(title: str, identity: HostIdentity) -> Iterable[str]:
             ("host", str(identity.node)),
             ("zone", credential.zone),
             ("rack", credential.rack),
+            ("labels", ", ".join(map(str, credential.labels))),
             ("certificate", f"good for {duration(left_s)}"),
             ("kept in", str(identity.directory)),
         ],
@@ -178,6 +217,7 @@ def _identity_json(identity: HostIdentity, state_dir: Path, *, founder: bool, st
         "node_id": str(identity.node),
         "zone": identity.credential.zone,
         "rack": identity.credential.rack,
+        "labels": {label.key: label.value for label in identity.credential.labels},
         "founder": founder,
         "state": str(state_dir),
         "certificate_expires_at": float(identity.credential.not_after),

@@ -20,15 +20,17 @@ def orders(ctx: click.Context) -> None:
     entice orders
     """
     answer = daemon_of(ctx).ask("GET", "/v1/orders")
-    columns = ("IMAGE", "STATE", "DONE", "PRIORITY", "DUE", "KEPT", "KEY", "WHY")
+    columns = ("IMAGE", "STATE", "DONE", "PRIORITY", "DUE", "PROMISE", "KEPT", "OWNER", "KEY", "WHY")
     rows = [
         (
             order["image"],
-            "late" if order["late"] and order["state"] not in ("ready", "failed", "cancelled") else order["state"],
+            order["state"],
             f"{order['percent']:.0f} %",
             order["priority"],
             ago(order["due_at"]),
+            (order["promise"] or "").replace("_", " "),
             _kept(order),
+            order["owner"],
             order["key"],
             order["reason"],
         )

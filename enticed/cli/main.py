@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("enticed.cli.cluster", "init", "Found a cluster on this host."),
     "token": ("enticed.cli.cluster", "token", "Print a token with which other hosts join."),
     "join": ("enticed.cli.cluster", "join", "Enrol this host in a cluster."),
+    "grant": ("enticed.cli.grant", "grant", "Give a scheduler the right to order images."),
     "publish": ("enticed.cli.publish", "publish", "Publish a disk image under a name."),
     "pull": ("enticed.cli.pull", "pull", "Bring an image onto this host."),
     "plan": ("enticed.cli.images", "plan", "Say what a pull would do, without doing it."),

@@ -6,19 +6,20 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from enticed.control.access import Access, caller_of
 from enticed.control.views import order_json
 from enticed.engine.port import OrderView
 from enticed.limits import CONTROL_HEARTBEAT_S, CONTROL_SLOW_READER_S, CONTROL_STREAMS_PER_READER_MAX_COUNT
 from protocol.errors import ExhaustedError
 
 Numbered = tuple[int, OrderView]
+ReaderOf = Callable[[web.Request], Awaitable[Hashable]]
+"""Who reads a stream, where it counts how many they read; None for those who may have as many as they like."""
 _log = logging.getLogger(__name__)
 
 
@@ -38,10 +39,13 @@ class EventStreams:
     """The streams that are open."""
 
     def __init__(
-        self, access: Access, heartbeat_s: float = CONTROL_HEARTBEAT_S, slow_reader_s: float = CONTROL_SLOW_READER_S
+        self,
+        reader_of: ReaderOf,
+        heartbeat_s: float = CONTROL_HEARTBEAT_S,
+        slow_reader_s: float = CONTROL_SLOW_READER_S,
     ) -> None:
-        self._access = access
-        self._readers: Counter[int] = Counter()
+        self._reader_of = reader_of
+        self._readers: Counter[Hashable] = Counter()
         self._heartbeat_s = heartbeat_s
         self._slow_reader_s = slow_reader_s
         self._closing = asyncio.Event()
@@ -55,24 +59,24 @@ class EventStreams:
     ) -> web.StreamResponse:
         """Send the events of all orders, or of the one that is followed, until either side closes.
 
-        Raises what `events` raises at its start, and `ExhaustedError` where a user who may only read has many. A reader
+        Raises what `events` raises at its start, and `ExhaustedError` where one reader has many. A reader
         that takes nothing for `slow_reader_s` is cut off; it asks again with the last number that it has.
         """
-        caller = caller_of(request.get_extra_info("socket"))
+        reader = await self._reader_of(request)
         with ExitStack() as stack:
-            if not await self._access.may_change(caller):
-                stack.enter_context(self._counted(caller.uid))
+            if reader is not None:
+                stack.enter_context(self._counted(reader))
             return await self._serve(request, events, followed)
 
     @contextmanager
-    def _counted(self, uid: int) -> Iterator[None]:
-        if self._readers[uid] >= CONTROL_STREAMS_PER_READER_MAX_COUNT:
+    def _counted(self, reader: Hashable) -> Iterator[None]:
+        if self._readers[reader] >= CONTROL_STREAMS_PER_READER_MAX_COUNT:
             raise ExhaustedError("you listen to enough streams of events already")
-        self._readers[uid] += 1
+        self._readers[reader] += 1
         try:
             yield
         finally:
-            self._readers[uid] -= 1
+            self._readers[reader] -= 1
             self._readers += Counter()  # forgets those who have none
 
     async def _serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -15,11 +16,15 @@ from enticed.limits import (
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
+    SCHEDULER_LIFETIME_S,
+    SCHEDULER_MAX_LIFETIME_S,
+    SCHEDULER_MIN_LIFETIME_S,
     TOKEN_MAX_LIFETIME_S,
     TOKEN_MAX_USES,
     TOKEN_MIN_LIFETIME_S,
 )
 from enticed.problems import UsageError
+from protocol.credentials import Role, parse_label
 from protocol.errors import MalformedError
 from protocol.limits import SOURCE_FORMAT_MAX_CHARS
 from protocol.names import is_digest_name, is_image_id, parse_name
@@ -46,6 +51,16 @@ class PublishRequest:
 class TokenRequest:
     uses: int
     ttl_s: float
+    may_dispatch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRequest:
+    """request: of a certificate, DER."""
+
+    name: str
+    request: bytes
+    lifetime_s: float
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -113,7 +128,7 @@ def parse_order(values: dict[str, Any]) -> OrderTerms:
         raise UsageError(f"priority is one of {', '.join(Priority)}")
     return OrderTerms(
         target=parse_target(fields.text("image")),
-        deadline_s=fields.seconds("deadline_s"),
+        deadline_s=fields.deadline(),
         priority=Priority(priority),
         keep_s=fields.seconds("keep_s"),
     )
@@ -146,13 +161,33 @@ def parse_publish(values: dict[str, Any]) -> PublishRequest:
 
 
 def parse_token_request(values: dict[str, Any]) -> TokenRequest:
-    fields = _Fields(values, "uses", "ttl_s")
+    fields = _Fields(values, "uses", "ttl_s", "campaigns")
     uses = fields.count("uses", TOKEN_MAX_USES, default=1)
     ttl_s = fields.seconds("ttl_s")
     ttl_s = 3600 if ttl_s is None else ttl_s
     if not TOKEN_MIN_LIFETIME_S <= ttl_s <= TOKEN_MAX_LIFETIME_S:
         raise UsageError(f"ttl_s is {TOKEN_MIN_LIFETIME_S} to {TOKEN_MAX_LIFETIME_S} seconds")
-    return TokenRequest(uses, ttl_s)
+    return TokenRequest(uses, ttl_s, fields.flag("campaigns"))
+
+
+def parse_grant(values: dict[str, Any]) -> GrantRequest:
+    fields = _Fields(values, "role", "name", "request", "lifetime_s")
+    if fields.text("role") != Role.SCHEDULER.name.lower():
+        raise UsageError("role is scheduler: no other is granted here")
+    name = fields.text("name")
+    try:
+        if not parse_label(name):
+            raise UsageError("a scheduler has a name")
+        request = base64.b64decode(fields.text("request"), validate=True)
+    except MalformedError as error:
+        raise UsageError(f"name: {error}") from error
+    except ValueError as error:
+        raise UsageError("request is a certificate request, DER in base64") from error
+    lifetime_s = fields.seconds("lifetime_s")
+    lifetime_s = SCHEDULER_LIFETIME_S if lifetime_s is None else lifetime_s
+    if not SCHEDULER_MIN_LIFETIME_S <= lifetime_s <= SCHEDULER_MAX_LIFETIME_S:
+        raise UsageError(f"lifetime_s is {SCHEDULER_MIN_LIFETIME_S} to {SCHEDULER_MAX_LIFETIME_S} seconds")
+    return GrantRequest(name, request, lifetime_s)
 
 
 class _Fields:
@@ -194,6 +229,13 @@ class _Fields:
             return type(value) in (int, float) and 1 <= value <= most and value == int(value)
 
         return int(self._read(name, fits, f"a number from 1 to {most}", default))
+
+    def deadline(self) -> float | None:
+        """Seconds from now until something is due."""
+        value = self._values.get("deadline_s")
+        if isinstance(value, int | float) and value <= 0 and value is not False:
+            raise UsageError("deadline_s is seconds from now, more than 0: a date in the past cannot be met")
+        return self.seconds("deadline_s")
 
     def hexadecimal(self, name: str, size_bytes: int) -> bytes | None:
         def fits(value: Any) -> bool:

@@ -110,6 +110,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         takes="TokenRequest",
         problems=(409, 503),
     ),
+    ("POST", "/v1/grants"): Operation(
+        "A certificate for a scheduler, which orders over HTTPS with it; 409 for keys or terms that none is made for",
+        ref("Grant"),
+        takes="GrantRequest",
+        problems=(409,),
+    ),
     ("GET", "/v1/config"): Operation("Every setting, its value and where that comes from", ref("Configuration")),
     ("POST", "/v1/reload"): Operation(
         "Read the settings again; 409 if they are wrong, and nothing changes", ref("Reloaded"), problems=(409,)

@@ -8,36 +8,33 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
-from enticed.control.events import EventStreams, Followed
+from enticed.control.events import EventStreams
 from enticed.control.fields import (
     PublishRequest,
-    parse_event_number,
-    parse_key,
+    parse_grant,
     parse_object,
-    parse_order,
-    parse_progress_interval,
     parse_publish,
     parse_query,
-    parse_state,
     parse_target,
     parse_token_request,
 )
+from enticed.control.order_routes import OrderRoutes
 from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets
 from enticed.control.views import (
+    grant_json,
     image_json,
-    order_json,
     peer_json,
     plan_json,
     published_json,
     status_json,
     verification_json,
 )
-from enticed.engine.port import Engine, OrderView, Progressed, Publication
+from enticed.engine.port import Engine, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import Kind, UsageError, read_body
-from protocol.errors import AbsentError
+from protocol.errors import MalformedError
 
 
 class Routes:
@@ -45,35 +42,27 @@ class Routes:
         self._engine = engine
         self._access = access
         self._tickets = tickets
-        self._streams = streams
+        self._orders = OrderRoutes(engine, streams, owner_of=lambda request: "")
 
     @property
     def table(self) -> list[web.RouteDef]:
         return [
+            *self._orders.table,
             web.get("/v1/status", self.status),
-            web.get("/v1/images", self.images),
             web.post("/v1/images", self.publish),
             web.get("/v1/images/{target}", self.image),
             web.delete("/v1/images/{target}", self.remove),
             web.post("/v1/images/{target}/verify", self.verify),
             web.get("/v1/plan", self.plan),
-            web.get("/v1/orders", self.orders),
-            web.put("/v1/orders/{key}", self.place_order),
-            web.get("/v1/orders/{key}", self.order),
-            web.delete("/v1/orders/{key}", self.cancel_order),
-            web.get("/v1/events", self.events),
             web.get("/v1/peers", self.peers),
             web.post("/v1/tokens", self.token),
+            web.post("/v1/grants", self.grant),
         ]
 
     async def status(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         caller = caller_of(request.get_extra_info("socket"))
         return web.json_response(status_json(self._engine.status(), await self._access.may_change(caller)))
-
-    async def images(self, request: web.Request) -> web.Response:
-        parse_query(request.query)
-        return web.json_response({"images": [image_json(image) for image in await self._engine.images()]})
 
     async def image(self, request: web.Request) -> web.Response:
         return web.json_response(image_json(await self._engine.image(_target(request))))
@@ -123,61 +112,28 @@ class Routes:
             raise UsageError("target is missing")
         return web.json_response(plan_json(await self._engine.plan(parse_target(query["target"]))))
 
-    async def orders(self, request: web.Request) -> web.Response:
-        query = parse_query(request.query, "state")
-        state = parse_state(query["state"]) if "state" in query else None
-        return web.json_response({"orders": [order_json(order) for order in self._engine.orders(state)]})
-
-    async def place_order(self, request: web.Request) -> web.Response:
-        key, terms = _key(request), parse_order(await _body(request))
-        return web.json_response(order_json(await self._engine.place_order(key, terms)))
-
-    async def order(self, request: web.Request) -> web.Response:
-        return web.json_response(order_json(self._engine.order(_key(request))))
-
-    async def cancel_order(self, request: web.Request) -> web.Response:
-        return web.json_response(order_json(await self._engine.cancel_order(_key(request))))
-
-    async def events(self, request: web.Request) -> web.StreamResponse:
-        query = parse_query(request.query, "key", "progress_s")
-        last = request.headers.get("Last-Event-ID")
-        after = None if last is None else parse_event_number(last)
-        return await self._streams.serve(request, self._engine.events(after), self._followed(query))
-
-    def _followed(self, query: dict[str, str]) -> Followed | None:
-        every_s = parse_progress_interval(query["progress_s"]) if "progress_s" in query else None
-        if "key" not in query:
-            if every_s is not None:
-                raise UsageError("progress_s goes with key: of one order")
-            return None
-        key = parse_key(query["key"])
-
-        def look() -> OrderView | None:
-            try:
-                return self._engine.order(key)
-            except AbsentError:
-                return None
-
-        return Followed(key, every_s, look)
-
     async def peers(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         return web.json_response({"peers": [peer_json(peer) for peer in self._engine.peers()]})
 
     async def token(self, request: web.Request) -> web.Response:
         asked = parse_token_request(await _body(request))
-        token = await self._engine.token(asked.uses, asked.ttl_s)
-        return web.json_response({"token": token, "uses": asked.uses, "ttl_s": asked.ttl_s})
+        token = await self._engine.token(asked.uses, asked.ttl_s, may_dispatch=asked.may_dispatch)
+        answer = {"token": token, "uses": asked.uses, "ttl_s": asked.ttl_s, "campaigns": asked.may_dispatch}
+        return web.json_response(answer)
+
+    async def grant(self, request: web.Request) -> web.Response:
+        asked = parse_grant(await _body(request))
+        try:
+            granted = await self._engine.grant_scheduler(asked.name, asked.request, asked.lifetime_s)
+        except MalformedError as error:
+            raise UsageError(str(error)) from error
+        return web.json_response(grant_json(granted))
 
 
 def _target(request: web.Request) -> str:
     parse_query(request.query)
     return parse_target(request.match_info["target"])
-
-
-def _key(request: web.Request) -> str:
-    parse_query(request.query)
-    return parse_key(request.match_info["key"])
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from enticed.core.orders import Failure, OrderState, Priority
+from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.limits import (
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
+    SCHEDULER_MAX_LIFETIME_S,
+    SCHEDULER_MIN_LIFETIME_S,
     TOKEN_MAX_LIFETIME_S,
     TOKEN_MAX_USES,
     TOKEN_MIN_LIFETIME_S,
 )
 from enticed.problems import STATUS, TYPE_PREFIX, Kind
-from protocol.limits import NAME_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
+from protocol.limits import LABEL_MAX_CHARS, NAME_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
 
 Schema = dict[str, Any]
 
@@ -41,8 +43,10 @@ TARGET: Schema = {
     "description": "a name like 'ubuntu:24.04', or an image id",
     "pattern": rf"^(sha256:[0-9a-f]{{64}}|sha512:[0-9a-f]{{128}}|{_NAME})$",
 }
+LABEL: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9._-]{{1,{LABEL_MAX_CHARS}}}$"}
 KEY: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}$"}
 TERM: Schema = {"type": "number", "minimum": 0, "maximum": ORDER_TERM_MAX_S, "description": "seconds from now"}
+DEADLINE: Schema = TERM | {"exclusiveMinimum": 0}
 
 
 def ref(name: str) -> Schema:
@@ -109,7 +113,7 @@ RECORDS: dict[str, Schema] = {
     "OrderTerms": request(
         ("image",),
         image=TARGET,
-        deadline_s=TERM,
+        deadline_s=DEADLINE,
         priority=enum(Priority),
         keep_s=TERM | {"description": "how long the image is kept once it is ready; null: until cancelled"},
     ),
@@ -136,6 +140,8 @@ RECORDS: dict[str, Schema] = {
         estimate_s=or_null(NUMBER),
         path=or_null(TEXT),
         copies=or_null(COUNT),
+        promise=or_null(enum(Promise)),
+        owner=TEXT | {"description": "who placed it; empty for a user of this host"},
     ),
     "Publication": request(
         ("ticket", "name"),
@@ -197,8 +203,17 @@ RECORDS: dict[str, Schema] = {
     "TokenRequest": request(
         uses={"type": "integer", "minimum": 1, "maximum": TOKEN_MAX_USES},
         ttl_s={"type": "number", "minimum": TOKEN_MIN_LIFETIME_S, "maximum": TOKEN_MAX_LIFETIME_S},
+        campaigns=FLAG | {"description": "hosts that join with it may place orders on others"},
     ),
-    "Token": answer(token=TEXT, uses=COUNT, ttl_s=NUMBER),
+    "Token": answer(token=TEXT, uses=COUNT, ttl_s=NUMBER, campaigns=FLAG),
+    "GrantRequest": request(
+        ("role", "name", "request"),
+        role={"type": "string", "const": "scheduler"},
+        name=LABEL,
+        request=TEXT | {"description": "a certificate request, PKCS #10 in DER, base64: SPEC.md, Joining"},
+        lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
+    ),
+    "Grant": answer(certificate=TEXT, authority=TEXT, id=NODE_ID, expires_at=TIME, api=array(TEXT)),
     "Configuration": answer(
         state=TEXT, file=or_null(TEXT), settings=array(answer(key=TEXT, value=ANYTHING, origin=TEXT))
     ),

@@ -57,7 +57,7 @@ class ControlServer:
         self._path = socket_path
         self._access = Access(group)
         self._handoff = HandoffServer(engine, self._access, handoff_path(socket_path))
-        self._streams = EventStreams(self._access, heartbeat_s, slow_reader_s)
+        self._streams = EventStreams(self._reader_of, heartbeat_s, slow_reader_s)
         app = web.Application(
             middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
@@ -109,6 +109,10 @@ class ControlServer:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+    async def _reader_of(self, request: web.Request) -> int | None:
+        caller = caller_of(request.get_extra_info("socket"))
+        return None if await self._access.may_change(caller) else caller.uid
 
     @web.middleware
     async def _check_rights(self, request: web.Request, handler: Handler) -> web.StreamResponse:

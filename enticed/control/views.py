@@ -5,10 +5,12 @@ Identifiers are lower-case hex, times unix seconds, sizes bytes; null is "none" 
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from enticed.engine.port import (
     BytesFrom,
+    Grant,
     ImageView,
     OrderView,
     PeerView,
@@ -71,6 +73,8 @@ def order_json(order: OrderView) -> dict[str, Any]:
         "estimate_s": order.estimate_s,
         "path": order.path,
         "copies": order.copies,
+        "promise": None if order.promise is None else order.promise.value,
+        "owner": order.owner,
     }
 
 
@@ -120,6 +124,16 @@ def peer_json(peer: PeerView) -> dict[str, Any]:
         "bytes_per_s": peer.bytes_per_s,
         "strikes": peer.strikes,
         "images": peer.images,
+    }
+
+
+def grant_json(grant: Grant) -> dict[str, Any]:
+    return {
+        "certificate": base64.b64encode(grant.certificate).decode(),
+        "authority": base64.b64encode(grant.authority).decode(),
+        "id": str(grant.node),
+        "expires_at": grant.expires_at,
+        "api": list(grant.api),
     }
 
 

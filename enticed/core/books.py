@@ -222,6 +222,8 @@ class Books:
     """Of `images`, those with something to tell or to make durable."""
     pulls: dict[ImageId, Pull] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
+    promise_at: float | None = None
+    """When promises are to be made anew; None while there is no order with a due date to be met."""
 
     def do(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -234,6 +236,9 @@ class Books:
             if not self.wanted[before.image]:
                 del self.wanted[before.image]
         self.orders[order.key] = order
+        is_dated = order.due_at is not None and not order.ended
+        if (is_dated or self.promise_at is not None) and not _same_prospects(before, order):
+            self.promise_at = 0.0
         if order.image is not None and not order.ended:
             self.wanted.setdefault(order.image, {})[order.key] = order
         self.do(SaveOrder(order))
@@ -270,3 +275,8 @@ class Books:
             return (book is None or not book.demands, *rank)
 
         return sorted(self.pulls.values(), key=key)
+
+
+def _same_prospects(before: Order | None, order: Order) -> bool:
+    """Whether nothing has happened to an order that its own promise, or that of others, depends on."""
+    return before is not None and (before.state, before.due_at) == (order.state, order.due_at)

@@ -22,6 +22,7 @@ from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
+from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
 from enticed.core.reach import reach
 from enticed.core.request_desk import RequestDesk
@@ -79,6 +80,7 @@ class Host:
         self._goods = GoodsDesk(self._books, self._orders, self._sessions)
         self._requests = RequestDesk(self._books, self._orders, self._finding, self._pulls, self._goods, self._kin)
         self._fetch = FetchDesk(self._books, self._goods, self._kin)
+        self._promises = PromiseDesk(self._books)
         self._deadline: float | None = None
 
     # --- the interface ---
@@ -97,7 +99,7 @@ class Host:
 
     def _find_deadline(self, now: float) -> float | None:
         policy, books = self._books.policy, self._books
-        times = [books.requests.next_deadline()]
+        times = [books.requests.next_deadline(), books.promise_at]
         if not books.pulls:
             times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
         for book in books.busy.values():
@@ -166,6 +168,10 @@ class Host:
         remaining_s = 0.0 if done == total else (total - done) / rate if rate else None
         held = book.counts[PieceState.WRITTEN] + book.counts[PieceState.DURABLE]
         return Progress(book.pieces, held, total, done, dict(book.bytes_from), rate, remaining_s, _copies(book, pull))
+
+    def forecasts(self) -> dict[ImageId, Forecast]:
+        """When every image that is pulled, and whose size is known, will be here."""
+        return self._promises.forecasts()
 
     def supplied(self, key: str) -> dict[Supply, int] | None:
         """Where the pull that made an order ready had its bytes from; None where none was needed (or remembered)."""
@@ -311,6 +317,7 @@ class Host:
         self._goods.keep(now)
         self._pulls.drop_unwanted(now)
         self._sessions.hang_up_idle(now)
+        self._promises.review(now)
 
     def _advance(self, pull: Pull, now: float) -> None:
         """Do whatever is possible now for a pull."""

@@ -34,6 +34,18 @@ class Failure(StrEnum):
     DISK = "disk"
     UNAVAILABLE = "unavailable"
     """Known, but for the moment nobody reachable holds all of it."""
+    BUSY = "busy"
+    """Another host has so many orders from here that it takes no more for now."""
+
+
+class Promise(StrEnum):
+    """Whether an order's due date will be met, by what is known now."""
+
+    ON_TIME = "on_time"
+    LATE = "late"
+    """As things go it will not, or was not; ahead of others it could be met."""
+    INFEASIBLE = "infeasible"
+    """Not even with this host to itself, or the order has failed."""
 
 
 class Priority(StrEnum):
@@ -76,10 +88,18 @@ class Order:
     """One line for people: why it failed, or what it waits for."""
     ready_at: float | None = None
     keep_until: float | None = None
+    promise: Promise | None = None
+    """None without a due date, and before the image's size is known."""
+    owner: str = ""
+    """Who placed it, and alone may change it: empty for this host's own users, `scheduler:NAME`, or `node:ID`."""
 
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    def holds_place(self, now: float) -> bool:
+        """Whether it counts among those that its owner has: it goes on, or keeps an image."""
+        return not self.ended or (self.image is not None and self.leases(self.image, now))
 
     def leases(self, image: ImageId, now: float) -> bool:
         """Whether this order keeps `image` from being removed."""
@@ -94,12 +114,30 @@ class Order:
         if state is S.READY:
             keep_until = None if self.keep_s is None else now + self.keep_s
             changes = {"ready_at": now, "keep_until": keep_until, "reason": "", "failure": None, **changes}
+        if self.due_at is not None and state in (S.READY, S.FAILED):
+            met = Promise.ON_TIME if now <= self.due_at else Promise.LATE
+            changes["promise"] = met if state is S.READY else Promise.INFEASIBLE
         return replace(self, state=state, **changes)  # type: ignore[arg-type]
 
     def renewed(self, now: float, due_at: float | None, priority: Priority, keep_s: float | None) -> Order:
         """The same order asked for again: its terms are the new ones, its progress stays."""
         keep_until = None if keep_s is None else now + keep_s
-        return replace(self, due_at=due_at, priority=priority, keep_s=keep_s, keep_until=keep_until)
+        promise = self.promise if self.ended or due_at == self.due_at else None
+        return replace(self, due_at=due_at, priority=priority, keep_s=keep_s, keep_until=keep_until, promise=promise)
+
+    def conflict(self, wanted: Order, now: float) -> str | None:
+        """Why `wanted`, of the same key, must not take the place of this one; None where it may."""
+        if self.owner != wanted.owner:
+            return f"the key {self.key} is in use by {owner_text(self.owner)}"
+        if self.holds_place(now) and self.target != wanted.target:
+            return f"the key {self.key} is in use for {self.target}: cancel that first, or take another key"
+        return None
+
+
+def owner_text(owner: str) -> str:
+    """An order's owner for people."""
+    kind, _, name = owner.partition(":")
+    return f"{kind} {name}" if name else "this host's users"
 
 
 def urgency(order: Order) -> tuple[bool, float, float]:

@@ -80,6 +80,14 @@ class Policy:
     kin_degree: int = 8
     """Hosts to know that have a relative."""
 
+    # What is promised.
+    presumed_bytes_per_s: float = 100 * MIB
+    """What a host is taken to receive until it has measured it: a gigabit link."""
+    rate_memory_s: float = 5.0
+    """What was measured longer ago counts little."""
+    promise_every_s: float = 0.5
+    """Promises are made anew so often while there are orders with a due date, and at once when one is placed."""
+
     # What is given.
     uploads_transmitting: int = 8
     uploads_queued: int = 48

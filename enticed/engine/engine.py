@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 import enticed
 from enticed.core import events as ev
-from enticed.core.orders import Order, OrderState
+from enticed.core.orders import Order, OrderState, owner_text
 from enticed.engine.driver import Driver
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
 from enticed.engine.planning import Planning
 from enticed.engine.port import (
+    Grant,
     ImageView,
     OrderTerms,
     OrderView,
@@ -37,12 +42,15 @@ from enticed.engine.views import Views
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
-from enticed.limits import VERIFY_BATCH_PIECES
+from enticed.limits import ORDERS_PER_OWNER_MAX_COUNT, PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
-from protocol.errors import AbsentError, DeniedError, LocalError
+from protocol.credentials import read_certificate
+from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class Parts:
 
     identity: HostIdentity
     authority: Authority | None
-    joining_at: tuple[str, ...]
-    """Where a joining host reaches this host's HTTPS API."""
+    api_addresses: Callable[[], tuple[str, ...]]
+    """Where others reach this host's HTTPS API."""
     clock: Callable[[], float]
     driver: Driver
     store: Store
@@ -85,16 +93,40 @@ class DaemonEngine:
 
     # --- orders ---
 
-    async def place_order(self, key: str, terms: OrderTerms) -> OrderView:
+    async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:
         self._check_target(terms.target)
         now = self.parts.clock()
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
-        order = Order(key, terms.target, now, due_at=due_at, priority=terms.priority, keep_s=terms.keep_s)
+        order = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner)
+        self._check_place(order, now)
+        if owner and self._host.order(key) is None:
+            await self.parts.naming.resolve(terms.target)  # who types names wrong is told so, and leaves no order
         self.parts.driver.tell(ev.OrderPlaced(order))
         await self.parts.ledger.saved()
+        if due_at is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROMISE_TIMEOUT_S):
+                    await self.parts.ledger.until(lambda: self._is_promised(key))
         return self.order(key)
 
-    async def cancel_order(self, key: str) -> OrderView:
+    def _check_place(self, order: Order, now: float) -> None:
+        known = self._host.order(order.key)
+        if known is not None:
+            if (conflict := known.conflict(order, now)) is not None:
+                raise LocalError(conflict)
+        elif order.owner:
+            theirs = sum(1 for one in self._host.orders() if one.owner == order.owner and one.holds_place(now))
+            if theirs >= ORDERS_PER_OWNER_MAX_COUNT:
+                raise ExhaustedError(f"{owner_text(order.owner)} has {theirs} orders here: cancel some, or wait")
+
+    def _is_promised(self, key: str) -> bool:
+        order = self._host.order(key)
+        return order is None or order.ended or order.promise is not None
+
+    async def cancel_order(self, key: str, owner: str = "") -> OrderView:
+        order = self._host.order(key)
+        if order is not None and owner not in ("", order.owner):
+            raise DeniedError(f"the order {key} is of {owner_text(order.owner)}, not yours to cancel")
         self.order(key)
         self.parts.driver.tell(ev.OrderCancelled(key))
         await self.parts.ledger.saved()
@@ -108,15 +140,16 @@ class DaemonEngine:
 
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:
         chosen = (order for order in self._host.orders() if state is None or order.state is state)
-        return tuple(self._views.order(order, self.parts.clock()) for order in chosen)
+        now, forecasts = self.parts.clock(), self._host.forecasts()
+        return tuple(self._views.order(order, now, forecasts) for order in chosen)
 
     async def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
         async for number, order in self.parts.ledger.watch(after):
             yield number, self._views.order(order, self.parts.clock())
 
-    def journal(self, after: int) -> AsyncIterator[tuple[int, Order]]:
+    def journal(self, *, from_start: bool) -> AsyncIterator[tuple[int, Order]]:
         """As `events`, but each order as it was at that moment and not as it is now."""
-        return self.parts.ledger.watch(after)
+        return self.parts.ledger.watch(self.parts.ledger.first_number if from_start else None)
 
     # --- images ---
 
@@ -200,13 +233,25 @@ class DaemonEngine:
             memory_bytes=_resident_bytes(),
         )
 
-    async def token(self, uses: int, ttl_s: float) -> str:
+    async def token(self, uses: int, ttl_s: float, *, may_dispatch: bool = False) -> str:
         if self.parts.authority is None:
             raise DeniedError("only the founding host lets others join, and this is not it")
-        addresses = self.parts.joining_at
+        addresses = self.parts.api_addresses()
         if not addresses:
             raise LocalError("this host has no address that others can join at: set `advertise` and `api_listen`")
-        return await self.parts.threads.run(self.parts.authority.issue_token, addresses[0], uses, int(ttl_s))
+        issue = partial(self.parts.authority.issue_token, addresses[0], uses, int(ttl_s), may_dispatch=may_dispatch)
+        return await self.parts.threads.run(issue)
+
+    async def grant_scheduler(self, name: str, request: bytes, lifetime_s: float) -> Grant:
+        authority = self.parts.authority
+        if authority is None:
+            raise DeniedError("only the founding host grants rights, and this is not it")
+        certificate = await self.parts.threads.run(authority.grant_scheduler, name, request, int(lifetime_s))
+        credential = read_certificate(certificate)
+        log.info("granted scheduler %s the certificate of %s", name, credential.node)
+        return Grant(
+            certificate, authority.certificate, credential.node, credential.not_after, self.parts.api_addresses()
+        )
 
     # --- inside ---
 

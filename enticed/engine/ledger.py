@@ -23,6 +23,7 @@ class OrderLedger:
     def __init__(
         self, driver: Driver, store: Store, threads: StoreThreads, on_failure: Callable[[EnticedError], None]
     ) -> None:
+        self._driver = driver
         self._store = store
         self._threads = threads
         self._on_failure = on_failure
@@ -33,7 +34,8 @@ class OrderLedger:
         self._trouble: EnticedError | None = None
         """Why the last changes could not be saved."""
         self._tasks = Tasks()
-        self._number = 0
+        # Above every number of an earlier life: that had fewer than a thousand changes in each of its seconds.
+        self.first_number = self._number = int(1000 * driver.clock())
         self._recent: deque[tuple[int, Order]] = deque(maxlen=ORDER_EVENTS_KEPT_COUNT)
         self._changed = asyncio.Event()
         self._watchers = 0
@@ -57,17 +59,25 @@ class OrderLedger:
                 raise self._trouble
 
     async def watch(self, after: int | None) -> AsyncIterator[tuple[int, Order]]:
-        """Changes as they happen, each with its number: those after `after` that are still kept, else from now on.
+        """Changes as they happen, each with its number: those after `after`, which was the last that was heard.
 
-        `ExhaustedError` beyond ORDER_WATCHERS_MAX_COUNT. A watcher that is slower than ORDER_EVENTS_KEPT_COUNT changes
-        misses the oldest ones; the numbers show it.
+        None: from now on. Where what followed `after` is not kept any more, all orders come first as they are now, and
+        so nothing is missed but what has been overtaken; that is also what a watcher gets who is slower than
+        ORDER_EVENTS_KEPT_COUNT changes. `ExhaustedError` beyond ORDER_WATCHERS_MAX_COUNT.
         """
         if self._watchers >= ORDER_WATCHERS_MAX_COUNT:
             raise ExhaustedError("too many clients watch the orders")
         self._watchers += 1
-        seen = self._number if after is None or after > self._number else after
+        seen = self._number if after is None else after
         try:
             while True:
+                if not self._remembers(seen):
+                    present, number = self._driver.host.orders(), self._number
+                    for order in present[:-1]:
+                        yield seen, order  # whoever leaves in the middle has to begin again
+                    seen = number
+                    if present:
+                        yield seen, present[-1]
                 news = [one for one in self._recent if one[0] > seen]
                 for number, order in news:
                     seen = number
@@ -76,6 +86,16 @@ class OrderLedger:
                     await self._changed.wait()
         finally:
             self._watchers -= 1
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something is so; it is looked at whenever an order changes."""
+        while not holds():
+            await self._changed.wait()
+
+    def _remembers(self, number: int) -> bool:
+        """Whether every change after this one is still kept."""
+        oldest = self._recent[0][0] if self._recent else self._number + 1
+        return oldest - 1 <= number <= self._number
 
     def _take(self, effect: ef.SaveOrder) -> None:
         order = effect.order

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from enticed.core.orders import Failure, OrderState, Priority
+from enticed.core.orders import Failure, OrderState, Priority, Promise
 from protocol.identifiers import ImageId, NodeId
 
 Progressed = Callable[[int, int], None]
@@ -103,6 +103,9 @@ class OrderView:
     copies: int | None = None
     """While it is pulled: of the rarest piece, on this host and on those that it talks to. From 1 on, nothing is lost
     if all others go."""
+    promise: Promise | None = None
+    owner: str = ""
+    """Who placed it, for people: empty for a user of this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +179,30 @@ class OrderTerms:
     keep_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A scheduler's certificate, and the CA's that its clients trust (DER). api: where this host serves it."""
+
+    certificate: bytes
+    authority: bytes
+    node: NodeId
+    expires_at: float
+    api: tuple[str, ...]
+
+
 class Engine(Protocol):
     async def publish(self, what: Publication, progressed: Progressed) -> Published: ...
 
-    async def place_order(self, key: str, terms: OrderTerms) -> OrderView: ...
+    async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:
+        """Place it, or ask for it again. Answers once its promise can be made, or it is clear that this takes long.
 
-    async def cancel_order(self, key: str) -> OrderView:
-        """AbsentError for an unknown key."""
+        LocalError for a key in use for something else, ExhaustedError for an owner with too many orders, AbsentError
+        where a scheduler names what nobody knows.
+        """
+        ...
+
+    async def cancel_order(self, key: str, owner: str = "") -> OrderView:
+        """AbsentError for an unknown key, DeniedError for the order of another owner; users of this host own all."""
         ...
 
     def order(self, key: str) -> OrderView: ...
@@ -215,6 +235,10 @@ class Engine(Protocol):
 
     def status(self) -> StatusView: ...
 
-    async def token(self, uses: int, ttl_s: float) -> str:
-        """DeniedError unless this is the founding host."""
+    async def token(self, uses: int, ttl_s: float, *, may_dispatch: bool = False) -> str:
+        """may_dispatch: for hosts that may place orders on others. DeniedError unless this is the founding host."""
+        ...
+
+    async def grant_scheduler(self, name: str, request: bytes, lifetime_s: float) -> Grant:
+        """request: as of `protocol.enrolment.request_certificate`. DeniedError unless this is the founding host."""
         ...

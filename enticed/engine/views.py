@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from enticed.core.books import Supply
 from enticed.core.host import Host, Progress
-from enticed.core.orders import Order, OrderState
+from enticed.core.orders import Order, OrderState, Promise, owner_text
+from enticed.core.promise_desk import Forecast
 from enticed.engine.naming import Naming
 from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView
 from enticed.engine.stockroom import Stockroom
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
 from protocol.errors import AbsentError
+from protocol.identifiers import ImageId
 from protocol.statement import Statement
 
 
@@ -21,21 +25,25 @@ class Views:
         self._stockroom = stockroom
         self._naming = naming
 
-    def order(self, order: Order, now: float) -> OrderView:
+    def order(self, order: Order, now: float, forecasts: Mapping[ImageId, Forecast] | None = None) -> OrderView:
+        """forecasts: those of now, where they have been made already."""
+        if forecasts is None:
+            forecasts = {} if order.ended else self._host.forecasts()
+        forecast = forecasts.get(order.image) if order.image is not None else None
         stored = self._stored(order)
         progress = self._host.progress(order.image) if order.image is not None else None
         virtual_size = stored.root.virtual_size_bytes if stored is not None else 0
         data_bytes = stored.root.total_data_bytes if stored is not None else 0
         is_ready = order.state is OrderState.READY
         done = data_bytes if is_ready else progress.done_bytes if progress is not None else 0
-        remaining_s = 0.0 if is_ready else progress.remaining_s if progress is not None else None
+        remaining_s = 0.0 if is_ready else _remaining_s(order, progress, forecast)
         return OrderView(
             key=order.key,
             target=order.target,
             image=order.image,
             state=order.state,
             failure=order.failure,
-            reason=order.reason,
+            reason=order.reason or _why(order, forecast, now),
             priority=order.priority,
             created_at=order.created_at,
             due_at=order.due_at,
@@ -52,6 +60,8 @@ class Views:
             estimate_s=remaining_s,
             path=str(stored.path) if stored is not None and is_ready else None,
             copies=progress.copies if progress is not None else None,
+            promise=order.promise,
+            owner=owner_text(order.owner) if order.owner else "",
         )
 
     def image(self, stored: StoredImage, now: float) -> ImageView:
@@ -110,6 +120,25 @@ class Views:
             return self._store.image(order.image) if order.image is not None else None
         except AbsentError:
             return None
+
+
+def _remaining_s(order: Order, progress: Progress | None, forecast: Forecast | None) -> float | None:
+    """By the promise's arithmetic where there is a promise, else by the pull's own rate."""
+    if order.due_at is not None and forecast is not None and not order.ended:
+        return forecast.remaining_s
+    return progress.remaining_s if progress is not None else None
+
+
+def _why(order: Order, forecast: Forecast | None, now: float) -> str:
+    """Why a due date will not be met, where nothing has gone wrong: there is too much to do."""
+    if forecast is None or order.due_at is None or order.ended or now >= order.due_at:
+        return ""
+    left_s = order.due_at - now
+    if order.promise is Promise.INFEASIBLE:
+        return f"it takes {forecast.alone_s:.0f} s at the best rate seen here, and is due in {left_s:.0f} s"
+    if order.promise is Promise.LATE:
+        return f"with what goes before it, it takes {forecast.remaining_s:.0f} s, and is due in {left_s:.0f} s"
+    return ""
 
 
 def _is_late(order: Order, remaining_s: float | None, now: float) -> bool:

@@ -1,17 +1,24 @@
-"""The HTTPS server on `api_listen`: on the founding host, where others join.
+"""The HTTPS server on `api_listen`: where schedulers order, and on the founding host, where others join.
 
-TLS 1.3 with this host's certificate. Clients may show one of the cluster's certificates; to join none is needed, but a
-join token. Bodies are `codec` records; what went wrong is a problem document (`enticed.problems`).
+TLS 1.3 with this host's certificate. Who the client is, says its certificate of this cluster, and its role says what it
+may do; to join none is needed, but a join token. What went wrong is a problem document (`enticed.problems`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import Self
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Self, cast
 
 from aiohttp import web
 
+from enticed.control.events import EventStreams
+from enticed.control.order_routes import OrderRoutes
+from enticed.engine.port import Engine
+from enticed.gateway.roles import Roles
 from enticed.gateway.throttle import FailureThrottle
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
@@ -20,6 +27,7 @@ from enticed.limits import (
     API_BACKLOG_COUNT,
     API_BODY_MAX_SIZE_BYTES,
     API_BODY_TIMEOUT_S,
+    API_CONNECTIONS_MAX_COUNT,
     API_HANDSHAKE_TIMEOUT_S,
     API_KEEPALIVE_S,
     API_SHUTDOWN_TIMEOUT_S,
@@ -35,7 +43,7 @@ class ApiServer:
     """The server as a resource: `async with ApiServer(...) as server`, or `start` and `close`.
 
     authority: on the founding host its CA; without one, nobody joins here. bootstrap: `host:port` of members that a
-    new host asks first, this host's `listen` above all.
+    new host asks first, this host's `listen` above all. engine: what schedulers order from; None: nobody orders here.
     """
 
     def __init__(
@@ -45,12 +53,18 @@ class ApiServer:
         port: int,
         authority: Authority | None = None,
         bootstrap: tuple[str, ...] = (),
+        engine: Engine | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._identity = identity
         self._host, self._port = host, port
-        app = web.Application(middlewares=[tell_problems], client_max_size=API_BODY_MAX_SIZE_BYTES)
+        self._roles = Roles(identity, clock)
+        self._streams = EventStreams(self._roles.reader_of)
+        app = web.Application(middlewares=[tell_problems, self._roles.check], client_max_size=API_BODY_MAX_SIZE_BYTES)
         if authority is not None:
-            app.add_routes(JoinRoutes(authority, bootstrap).routes)
+            self._roles.open_to_all(app.add_routes(JoinRoutes(authority, bootstrap).routes))
+        if engine is not None:
+            app.add_routes(OrderRoutes(engine, self._streams, self._roles.owner_of).table)
         self._runner = web.AppRunner(app, shutdown_timeout=API_SHUTDOWN_TIMEOUT_S)
         self._server: asyncio.Server | None = None
 
@@ -61,7 +75,7 @@ class ApiServer:
         assert server is not None
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: ProblemHandler(server, API_KEEPALIVE_S),
+                lambda: _handler(server),
                 self._host,
                 self._port,
                 ssl=api_context(self._identity),
@@ -84,6 +98,7 @@ class ApiServer:
         """Stop listening, let requests under way finish (for API_SHUTDOWN_TIMEOUT_S), close every connection."""
         if self._server is not None:
             self._server.close()
+        self._streams.close()
         await self._runner.cleanup()
 
     async def __aenter__(self) -> Self:
@@ -126,7 +141,7 @@ class JoinRoutes:
                     text="too many failed attempts to join", headers={"Retry-After": str(math.ceil(wait_s))}
                 )
             try:
-                answer = await asyncio.to_thread(self._enrol, body)
+                answer = await asyncio.to_thread(self._enrol, body, source)
             except (DeniedError, UsageError):
                 self._throttle.charge(source, clock())
                 raise
@@ -134,13 +149,33 @@ class JoinRoutes:
                 raise web.HTTPInternalServerError(text=str(error)) from error
         return _record_response(answer)
 
-    def _enrol(self, body: bytes) -> bytes:
+    def _enrol(self, body: bytes, source: str) -> bytes:
         try:
             asked = unpack_record(JoinRequest, body)
-            given = self._authority.enrol(asked.token, asked.secret, asked.request, asked.zone, asked.rack)
+            given = self._authority.enrol(
+                asked.token, asked.secret, asked.request, asked.zone, asked.rack, asked.labels, _address(source)
+            )
         except RemoteError as error:
             raise UsageError(str(error)) from error
         return pack_record(JoinAnswer(given.certificate, given.authority, given.trust, self._bootstrap))
+
+
+def _address(source: str) -> IPv4Address | IPv6Address:
+    """A peer's address as certificates name it."""
+    address = ip_address(source.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _handler(server: web.Server) -> asyncio.Protocol:
+    """Serves a connection; closes it at once where there are too many."""
+    if len(server.connections) >= API_CONNECTIONS_MAX_COUNT:
+        return _Closed()
+    return ProblemHandler(server, API_KEEPALIVE_S)
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
 
 
 def _record_response(record: bytes) -> web.Response:

@@ -22,6 +22,7 @@ from protocol.credentials import Role, load_authority, verify_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError, MalformedError, RemoteError
 from protocol.identifiers import NodeId
+from protocol.labels import HostLabel
 from protocol.limits import CLOCK_SKEW_MAX_S
 from protocol.token import JoinToken, authority_hash, parse_token
 from protocol.trust import TrustBundle, open_trust
@@ -34,6 +35,7 @@ def join_cluster(
     rack: str,
     timeout_s: float = JOIN_TIMEOUT_S,
     clock: Callable[[], float] = time.time,
+    labels: tuple[HostLabel, ...] = (),
 ) -> HostIdentity:
     """Enrol this host; blocks for at most about `timeout_s`. Whatever fails, the state is left as it was.
 
@@ -42,14 +44,15 @@ def join_cluster(
     host that is not who the token says, `ExhaustedError` if it takes too long, `RemoteError` if it makes no sense.
     """
     token = parse_token(token_text)
-    check_labels(zone, rack)
+    labels = check_labels(zone, rack, labels)
     with new_identity(state_dir) as draft:
         exchange = Exchange(token.address, token.endpoint, timeout_s)
         authority = _pinned_authority(exchange, token)
         context = _verifying_context(authority)
         trust = _trust(exchange, context, authority, clock())
         keys = HostKeys.generate()
-        request = JoinRequest(token.token, token.secret, request_certificate(keys.node, keys.sealing_key), zone, rack)
+        certificate = request_certificate(keys.node, keys.sealing_key)
+        request = JoinRequest(token.token, token.secret, certificate, zone, rack, labels)
         answer = _submit(exchange, context, authority, trust, request, clock())
         _check_answer(answer, authority, keys, request, clock())
         draft.publish(identity_files(keys, answer.certificate, authority, answer.trust, answer.bootstrap))
@@ -137,8 +140,9 @@ def _compare_clocks(answer: Answer, now: float) -> None:
 def _check_answer(answer: JoinAnswer, authority: bytes, keys: HostKeys, request: JoinRequest, now: float) -> None:
     """Nothing is kept that a daemon could not start with, or that was not asked for."""
     credential = verify_certificate(answer.certificate, (authority,), now)
-    asked = (keys.node_key, keys.sealing_key, Role.NODE, request.zone, request.rack)
-    given = (credential.node_key, credential.sealing_key, credential.role, credential.zone, credential.rack)
+    asked = (keys.node_key, keys.sealing_key, Role.NODE, request.zone, request.rack, request.labels)
+    place = (credential.zone, credential.rack, credential.labels)
+    given = (credential.node_key, credential.sealing_key, credential.role, *place)
     if answer.authority != authority or given != asked:
         raise RemoteError("the founding host has certified something else than was asked for")
     if authority not in open_trust(answer.trust, (authority,)).authorities:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from cryptography import x509
@@ -32,9 +33,10 @@ from enticed.limits import (
 )
 from protocol.addresses import split_address
 from protocol.credentials import NodeCredential, parse_label, read_certificate, verify_certificate
-from protocol.enrolment import node_credential, sign_authority, sign_certificate
+from protocol.enrolment import node_credential, scheduler_credential, sign_authority, sign_certificate
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError, MalformedError
 from protocol.identifiers import NodeId, NodeKey, Nonce, PublisherKey, SealingKey
+from protocol.labels import HostLabel, parse_labels
 from protocol.limits import CLOCK_SKEW_MAX_S, TRUST_MAX_SIZE_BYTES
 from protocol.trust import TrustBundle, open_trust, seal_trust
 
@@ -100,24 +102,35 @@ def is_founder(state_dir: Path) -> bool:
     return is_there(identity_directory(state_dir) / "ca.key")
 
 
-def found_cluster(state_dir: Path, zone: str, rack: str, now: float) -> HostIdentity:
+def found_cluster(
+    state_dir: Path,
+    zone: str,
+    rack: str,
+    now: float,
+    labels: tuple[HostLabel, ...] = (),
+    serves_at: IPv4Address | IPv6Address | None = None,
+) -> HostIdentity:
     """Found a cluster on this host: CA, node keys, publisher key, and a first trust bundle.
 
-    `LocalError` if the state already has an identity, for a bad zone or rack, or where nothing can be written; in
-    each case nothing is left behind.
+    serves_at: this host's address, which its certificate is to name.
+
+    `LocalError` if the state already has an identity, for a bad zone, rack or label, or where nothing can be written;
+    in each case nothing is left behind.
     """
-    check_labels(zone, rack)
+    labels = check_labels(zone, rack, labels)
     with new_identity(state_dir) as draft:
-        draft.publish(_founding_files(zone, rack, now))
+        draft.publish(_founding_files(zone, rack, now, labels, serves_at))
     return load_identity(state_dir)
 
 
-def _founding_files(zone: str, rack: str, now: float) -> dict[str, bytes]:
+def _founding_files(
+    zone: str, rack: str, now: float, labels: tuple[HostLabel, ...], serves_at: IPv4Address | IPv6Address | None
+) -> dict[str, bytes]:
     keys, ca_private, publisher = HostKeys.generate(), Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     since = int(now) - CLOCK_SKEW_MAX_S
     authority = sign_authority(ca_private, serial_number(), since, int(now) + AUTHORITY_LIFETIME_S)
-    credential = new_credential(keys.node_key, keys.sealing_key, zone, rack, now)
-    certificate = sign_certificate(ca_private, authority, credential, serial_number())
+    credential = new_credential(keys.node_key, keys.sealing_key, zone, rack, now, labels=labels, may_dispatch=True)
+    certificate = sign_certificate(ca_private, authority, credential, serial_number(), serves_at)
     publisher_key = PublisherKey(publisher.public_key().public_bytes_raw())
     bundle = TrustBundle(1, (authority,), (publisher_key,), (credential.node,))
     trust = seal_trust(bundle, ca_private)
@@ -186,18 +199,47 @@ def _load(directory: Path) -> HostIdentity:
     return HostIdentity(directory, credential, certificate, authority, trust, tuple(bootstrap), node, sealing)
 
 
-def new_credential(node_key: NodeKey, sealing_key: SealingKey, zone: str, rack: str, now: float) -> NodeCredential:
+def new_credential(
+    node_key: NodeKey,
+    sealing_key: SealingKey,
+    zone: str,
+    rack: str,
+    now: float,
+    *,
+    labels: tuple[HostLabel, ...] = (),
+    may_dispatch: bool = False,
+) -> NodeCredential:
     """What the CA is about to certify: a nonce of its choice, valid from a little before `now`."""
-    nonce = Nonce(secrets.token_bytes(Nonce.size_bytes))
     since, until = int(now) - CLOCK_SKEW_MAX_S, int(now) + CERTIFICATE_LIFETIME_S
-    return node_credential(node_key, sealing_key, nonce, zone=zone, rack=rack, not_before=since, not_after=until)
+    return node_credential(
+        node_key,
+        sealing_key,
+        _nonce(),
+        zone=zone,
+        rack=rack,
+        not_before=since,
+        not_after=until,
+        labels=labels,
+        may_dispatch=may_dispatch,
+    )
 
 
-def check_labels(zone: str, rack: str) -> None:
-    """`LocalError` for a zone or a rack that a certificate cannot hold."""
+def new_scheduler(key: NodeKey, sealing_key: SealingKey, name: str, now: float, lifetime_s: float) -> NodeCredential:
+    """As `new_credential`, of a scheduler."""
+    since, until = int(now) - CLOCK_SKEW_MAX_S, int(now + lifetime_s)
+    return scheduler_credential(key, sealing_key, _nonce(), name=name, not_before=since, not_after=until)
+
+
+def _nonce() -> Nonce:
+    return Nonce(secrets.token_bytes(Nonce.size_bytes))
+
+
+def check_labels(zone: str, rack: str, labels: tuple[HostLabel, ...] = ()) -> tuple[HostLabel, ...]:
+    """The labels in their order. `LocalError` for a zone, rack or label that a certificate cannot hold."""
     try:
         parse_label(zone)
         parse_label(rack)
+        return parse_labels(labels)
     except MalformedError as error:
         raise LocalError(str(error)) from error
 

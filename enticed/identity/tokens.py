@@ -30,6 +30,8 @@ class TokenRecord:
     uses: int
     used: int
     expires_at: int
+    may_dispatch: bool = False
+    """Whether hosts that join with it may place orders on others."""
 
     def is_spent(self, now: float) -> bool:
         return self.used >= self.uses or now >= self.expires_at
@@ -43,9 +45,11 @@ class TokenBook:
         self._lock = threading.Lock()
         self._records = _read(path)
 
-    def add(self, token: bytes, secret: bytes, uses: int, expires_at: int, now: float) -> None:
+    def add(
+        self, token: bytes, secret: bytes, uses: int, expires_at: int, now: float, *, may_dispatch: bool = False
+    ) -> None:
         """Enter a token, durably. `ExhaustedError` if TOKENS_MAX_COUNT are still good, `LocalError` if disk fails."""
-        record = TokenRecord(token.hex(), sha256(secret).hexdigest(), uses, 0, expires_at)
+        record = TokenRecord(token.hex(), sha256(secret).hexdigest(), uses, 0, expires_at, may_dispatch)
         with self._lock:
             records = dict(self._records)
             if len(records) >= TOKENS_MAX_COUNT:
@@ -53,7 +57,7 @@ class TokenBook:
             records[record.token] = record
             self._write(records)
 
-    def redeem(self, token: bytes, secret: bytes, now: float) -> None:
+    def redeem(self, token: bytes, secret: bytes, now: float) -> TokenRecord:
         """Count one use, durably, before whatever it is used for. `DeniedError` if it is wrong, expired or used up.
 
         What is wrong with a token is told only to who knows its secret.
@@ -69,6 +73,7 @@ class TokenBook:
             if now >= record.expires_at:
                 raise DeniedError("the join token has expired: ask for another")
             self._write(self._records | {record.token: replace(record, used=record.used + 1)})
+            return record
 
     def _write(self, records: dict[str, TokenRecord]) -> None:
         book = {"version": _VERSION, "tokens": [asdict(record) for record in records.values()]}
@@ -103,7 +108,7 @@ def _read(path: Path) -> dict[str, TokenRecord]:
 
 def _record(entry: dict[str, Any]) -> TokenRecord:
     record = TokenRecord(**entry)
-    kinds: dict[str, Callable[..., object]] = {"token": str, "secret_sha256": str}
+    kinds: dict[str, Callable[..., object]] = {"token": str, "secret_sha256": str, "may_dispatch": bool}
     for name, value in asdict(record).items():
         if type(value) is not kinds.get(name, int):
             raise ValueError(name)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import DiskError, typed
 from protocol.errors import CorruptError, EnticedError, ExhaustedError, LocalError
@@ -189,6 +189,7 @@ def _order_from(row: Any) -> Order:
         "state": OrderState(terms["state"]),
         "image": None if terms["image"] is None else ImageId.from_hex(terms["image"]),
         "failure": None if terms["failure"] is None else Failure(terms["failure"]),
+        "promise": None if terms.get("promise") is None else Promise(terms["promise"]),
     }
     return Order(**{**terms, **made})
 

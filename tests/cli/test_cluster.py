@@ -40,7 +40,7 @@ def test_init_founds_a_cluster_and_says_what_is_next(tmp_path: Path) -> None:
 def test_init_as_json(tmp_path: Path) -> None:
     ran = run(NOWHERE, "init", "--json", "--state", tmp_path / "state")
     assert set(json.loads(ran.stdout)) == {
-        "node_id", "zone", "rack", "founder", "state", "certificate_expires_at", "start",
+        "node_id", "zone", "rack", "labels", "founder", "state", "certificate_expires_at", "start",
     }  # fmt: skip
 
 

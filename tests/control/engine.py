@@ -17,6 +17,7 @@ from blake3 import blake3
 from enticed.core.orders import ENDED, Failure, Order, OrderState
 from enticed.engine.port import (
     BytesFrom,
+    Grant,
     ImageView,
     OrderTerms,
     OrderView,
@@ -28,6 +29,7 @@ from enticed.engine.port import (
     StatusView,
     Verification,
 )
+from protocol.enrolment import read_request
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
@@ -190,10 +192,13 @@ class MemoryEngine:
 
     # --- orders
 
-    async def place_order(self, key: str, terms: OrderTerms) -> OrderView:
+    async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:
         now = time.time()
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
         known = self._orders.get(key)
+        wanted = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner)
+        if known is not None and (conflict := known.conflict(wanted, now)) is not None:
+            raise LocalError(conflict)
         if (
             known is not None
             and known.target == terms.target
@@ -205,7 +210,7 @@ class MemoryEngine:
         ):
             await self._save(known.renewed(now, due_at, terms.priority, terms.keep_s))
             return self.order(key)
-        await self._save(Order(key, terms.target, now, due_at, terms.priority, terms.keep_s))
+        await self._save(wanted)
         self._pulls[key] = asyncio.create_task(self._pull(key))
         return self.order(key)
 
@@ -248,8 +253,10 @@ class MemoryEngine:
         async with self._happened:
             self._happened.notify_all()
 
-    async def cancel_order(self, key: str) -> OrderView:
+    async def cancel_order(self, key: str, owner: str = "") -> OrderView:
         view = self.order(key)
+        if owner not in ("", self._orders[key].owner):
+            raise DeniedError(f"the order {key} is not yours")
         if view.state is OrderState.CANCELLED:
             return view
         if task := self._pulls.pop(key, None):
@@ -287,6 +294,7 @@ class MemoryEngine:
             bytes_per_s=0.0,
             estimate_s=None,
             path=str(stored.path) if ready and stored else None,
+            owner=order.owner,
         )
 
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:
@@ -371,12 +379,18 @@ class MemoryEngine:
             memory_bytes=50 * MIB,
         )
 
-    async def token(self, uses: int, ttl_s: float) -> str:
+    async def token(self, uses: int, ttl_s: float, *, may_dispatch: bool = False) -> str:
         if not self.founder:
             raise DeniedError("only the founding host enrols others")
         if uses == 1000:
             raise ExhaustedError("1024 join tokens are still good: wait for some to expire")
         return f"ENT1.127.0.0.1:7401.{'0' * 64}.{'0' * 16}.{'A' * 32}"
+
+    async def grant_scheduler(self, name: str, request: bytes, lifetime_s: float) -> Grant:
+        if not self.founder:
+            raise DeniedError("only the founding host grants rights")
+        read_request(request)
+        return Grant(b"certificate", b"authority", ME, time.time() + lifetime_s, ("127.0.0.1:7401",))
 
     def damage(self, target: str, offset_bytes: int) -> None:
         """For tests: flip a byte of an image's file, behind everybody's back."""

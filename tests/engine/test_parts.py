@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,5 +139,41 @@ def test_work_on_the_store_always_ends_in_an_error_of_ours() -> None:
         with pytest.raises(LocalError, match="MemoryError"):
             await threads.run(fail)
         await threads.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_watcher_who_comes_back_has_missed(tmp_path: Path) -> None:
+    """The changes since its last one where they are kept; else every order as it is now, and then the changes."""
+
+    async def scenario() -> None:
+        with Store.open(tmp_path / "state", None, 0, lambda: 1.0) as store:
+            driver, threads = Driver(host(), lambda: 1.0), StoreThreads()
+            driver.carry(ef.ResolveTarget, lambda effect: None)
+            ledger = OrderLedger(driver, store, threads, lambda error: None)
+
+            async def heard(after: int, count: int) -> list[tuple[int, str, str]]:
+                async with aclosing(ledger.watch(after)) as changes:  # type: ignore[type-var]
+                    return [
+                        (number, order.key, str(order.state))
+                        for number, order in [await anext(changes) for _ in range(count)]
+                    ]
+
+            for key in ("a", "b"):
+                driver.tell(ev.OrderPlaced(replace(ORDER, key=key)))
+            first = ledger.first_number
+            assert await heard(first, 4) == [
+                (first + 1, "a", "queued"), (first + 2, "a", "resolving"),
+                (first + 3, "b", "queued"), (first + 4, "b", "resolving"),
+            ]  # fmt: skip
+            assert await heard(first + 3, 1) == [(first + 4, "b", "resolving")]
+            for of_another_life in (0, first - 1, first + 5):
+                assert await heard(of_another_life, 2) == [
+                    (of_another_life, "a", "resolving"), (first + 4, "b", "resolving"),
+                ]  # fmt: skip
+            ledger.start()
+            await ledger.close()
+            await threads.close()
+            driver.close()
 
     asyncio.run(scenario())

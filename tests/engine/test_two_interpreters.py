@@ -88,7 +88,7 @@ def real(script: Script, directory: Path) -> list[Outcome]:
 async def journal_of(host: DaemonEngine, key: str) -> tuple[OrderState, ...]:
     """The states as the ledger told them, up to the one that ended the order."""
     states: list[OrderState] = []
-    async for _, order in host.journal(0):
+    async for _, order in host.journal(from_start=True):
         if order.key == key and (not states or states[-1] is not order.state):
             states.append(order.state)
         if order.key == key and order.state in ENDED:

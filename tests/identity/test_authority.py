@@ -3,9 +3,12 @@
 import json
 import threading
 import time
+from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +21,7 @@ from protocol.credentials import Role, verify_certificate
 from protocol.enrolment import request_certificate
 from protocol.errors import CorruptError, DeniedError, ExhaustedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, SealingKey
+from protocol.labels import HostLabel
 from protocol.names import NameRecord, open_name
 from protocol.statement import Statement, open_statement
 from protocol.token import JoinToken, authority_hash, parse_token
@@ -277,3 +281,24 @@ def test_versions_of_a_name_rise() -> None:
     ahead = NameRecord("web:1", first.version + 10**9, image, 1, 2)
     assert next_name_record("web:1", image, ahead, now).version == ahead.version + 1
     assert next_name_record("web:1", image, None, now + 1).version > first.version
+
+
+def test_whether_a_host_may_order_on_others_is_the_tokens_to_say(authority: Authority) -> None:
+    for may_dispatch in (True, False):
+        token = parse_token(authority.issue_token(ADDRESS, may_dispatch=may_dispatch))
+        labels = (HostLabel("host", "h7"),)
+        given = authority.enrol(token.token, token.secret, REQUEST, "z", "r", labels, ip_address("10.0.0.7"))
+        credential = verify_certificate(given.certificate, (authority.certificate,), time.time())
+        assert (credential.may_dispatch, credential.labels) == (may_dispatch, labels)
+        names = x509.load_der_x509_certificate(given.certificate).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        assert names.value.get_values_for_type(x509.IPAddress) == [ip_address("10.0.0.7")]
+        assert names.value.get_values_for_type(x509.DNSName) == [credential.node.hex()]
+
+
+def test_tokens_of_before_there_was_dispatching(tmp_path: Path) -> None:
+    secret_sha256 = sha256(bytes(24)).hexdigest()
+    old = {"token": "00" * 8, "secret_sha256": secret_sha256, "uses": 1, "used": 0, "expires_at": 2}
+    (tmp_path / "tokens").write_text(json.dumps({"version": 1, "tokens": [old]}))
+    assert not TokenBook(tmp_path / "tokens").redeem(bytes(8), bytes(24), now=1).may_dispatch

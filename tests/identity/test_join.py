@@ -28,6 +28,7 @@ from protocol.errors import (
     MalformedError,
     RemoteError,
 )
+from protocol.labels import HostLabel
 from protocol.token import JoinToken, format_token, parse_token
 from protocol.trust import seal_trust
 from tests.clusters import enrol, make_cluster, state_dir
@@ -84,7 +85,9 @@ def refused(error: type[EnticedError], match: str, state: Path, token: str, time
 
 
 def test_a_host_joins(founder: Founder, tmp_path: Path) -> None:
-    joined = join_cluster(tmp_path / "a" / "state", founder.token(), "z1", "r7")
+    labels = (HostLabel("host", "h1"),)
+    joined = join_cluster(tmp_path / "a" / "state", founder.token(), "z1", "r7", labels=labels)
+    assert (joined.credential.labels, joined.credential.may_dispatch) == (labels, False)
     assert joined.trust == founder.identity.trust
     assert joined.bootstrap == BOOTSTRAP
     assert (joined.credential.zone, joined.credential.rack) == ("z1", "r7")

@@ -47,7 +47,8 @@ LAYERS: dict[str, set[str]] = {
     # For people, schedulers and clouds.
     "enticed.operating": PARTS | {"enticed.config_sources", "enticed.engine", "enticed.problems"},
     "enticed.control": PARTS | {"enticed.engine", "enticed.operating", "enticed.problems"},
-    "enticed.gateway": PARTS | {"enticed.engine", "enticed.problems"},
+    # The same order calls for those far away as for those on the host.
+    "enticed.gateway": PARTS | {"enticed.engine", "enticed.control", "enticed.problems"},
     # The composition root, and the two commands. `entice` talks to the daemon through its socket, never by import.
     "enticed.daemon": PARTS
     | {
@@ -71,6 +72,7 @@ LAYERS: dict[str, set[str]] = {
     | {
         "enticed.config",
         "enticed.config_sources",
+        "enticed.host_address",
         "enticed.identity",
         "enticed.image",
         "enticed.origin",

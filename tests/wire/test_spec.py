@@ -89,6 +89,7 @@ ROOTS = (
     names.NameRecord,
     trust.TrustBundle,
     credentials.NodeRecord,
+    credentials.Attributes,
     enrolment.JoinRequest,
     enrolment.JoinAnswer,
 )

@@ -1,5 +1,6 @@
 """The golden vectors of SPEC.md, "Trust": what every implementation has to make of the same keys and words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import protocol
 from protocol.dsse import authentication_encoding
 from protocol.enrolment import request_certificate
 from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.labels import HostLabel
 from protocol.names import NameRecord, seal_name
 from protocol.statement import Digests, Relative, Sha256, Sha512, Statement, seal_statement
 from protocol.token import JoinToken, authority_hash, format_token
@@ -19,6 +21,7 @@ SPEC = (Path(protocol.__file__).parent / "SPEC.md").read_text()
 
 CA = TestCa.named("golden ca")
 HOST = credential_of("golden")
+LABELLED = replace(HOST, labels=(HostLabel("gpu", "a100"), HostLabel("host", "h1")), may_dispatch=True)
 PUBLISHER = signing_key("golden publisher")
 IMAGE = ImageId(bytes(range(32)))
 STATEMENT = Statement(
@@ -42,6 +45,7 @@ VECTORS = {
     "NodeId": f"`{HOST.node}`",
     "CA certificate": hashed(CA.der),
     "certificate": hashed(CA.certify(HOST)),
+    "certificate with labels": hashed(CA.certify(LABELLED)),
     "certificate request": hashed(request_certificate(signing_key("golden node"), HOST.sealing_key)),
     "statement": hashed(seal_statement(STATEMENT, PUBLISHER)),
     "name record": hashed(seal_name(NameRecord("web:1", 7, IMAGE, NOW, NOW + 1000), PUBLISHER)),

@@ -1,0 +1,95 @@
+"""What schedulers, and people, may ask about orders: the same on the unix socket and over HTTPS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from enticed.control.events import EventStreams, Followed
+from enticed.control.fields import (
+    parse_event_number,
+    parse_key,
+    parse_object,
+    parse_order,
+    parse_progress_interval,
+    parse_query,
+    parse_state,
+)
+from enticed.control.views import image_json, order_json
+from enticed.engine.port import Engine, OrderView
+from enticed.limits import CONTROL_BODY_TIMEOUT_S
+from enticed.problems import UsageError, read_body
+from protocol.errors import AbsentError
+
+
+class OrderRoutes:
+    """owner_of: whose the orders are that a request places or cancels, as of `enticed.core.orders.Order`."""
+
+    def __init__(self, engine: Engine, streams: EventStreams, owner_of: Callable[[web.Request], str]) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._owner_of = owner_of
+
+    @property
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/images", self.images),
+            web.get("/v1/orders", self.orders),
+            web.put("/v1/orders/{key}", self.place_order),
+            web.get("/v1/orders/{key}", self.order),
+            web.delete("/v1/orders/{key}", self.cancel_order),
+            web.get("/v1/events", self.events),
+        ]
+
+    async def images(self, request: web.Request) -> web.Response:
+        parse_query(request.query)
+        return web.json_response({"images": [image_json(image) for image in await self._engine.images()]})
+
+    async def orders(self, request: web.Request) -> web.Response:
+        query = parse_query(request.query, "state")
+        state = parse_state(query["state"]) if "state" in query else None
+        return web.json_response({"orders": [order_json(order) for order in self._engine.orders(state)]})
+
+    async def place_order(self, request: web.Request) -> web.Response:
+        key, terms = _key(request), parse_order(await _body(request))
+        return web.json_response(order_json(await self._engine.place_order(key, terms, self._owner_of(request))))
+
+    async def order(self, request: web.Request) -> web.Response:
+        return web.json_response(order_json(self._engine.order(_key(request))))
+
+    async def cancel_order(self, request: web.Request) -> web.Response:
+        return web.json_response(order_json(await self._engine.cancel_order(_key(request), self._owner_of(request))))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        query = parse_query(request.query, "key", "progress_s")
+        last = request.headers.get("Last-Event-ID")
+        after = None if last is None else parse_event_number(last)
+        return await self._streams.serve(request, self._engine.events(after), self._followed(query))
+
+    def _followed(self, query: dict[str, str]) -> Followed | None:
+        every_s = parse_progress_interval(query["progress_s"]) if "progress_s" in query else None
+        if "key" not in query:
+            if every_s is not None:
+                raise UsageError("progress_s goes with key: of one order")
+            return None
+        key = parse_key(query["key"])
+
+        def look() -> OrderView | None:
+            try:
+                return self._engine.order(key)
+            except AbsentError:
+                return None
+
+        return Followed(key, every_s, look)
+
+
+def _key(request: web.Request) -> str:
+    parse_query(request.query)
+    return parse_key(request.match_info["key"])
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    parse_query(request.query)
+    return parse_object(await read_body(request, CONTROL_BODY_TIMEOUT_S))

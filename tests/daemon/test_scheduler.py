@@ -1,0 +1,116 @@
+"""A scheduler with nothing but curl and its certificate, against a real daemon."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simnet.testbed import Daemon, Testbed
+from tests.daemon.pulls import WAIT_S, cluster, new_disk
+from tests.programs import need
+
+pytestmark = pytest.mark.slow
+API_PORT = 7401
+
+
+@dataclass(frozen=True)
+class Curl:
+    """Calls of one scheduler to the API of one host, whose name in its certificate is checked."""
+
+    host: Daemon
+    certificates: Path
+    name: str
+
+    def __call__(self, method: str, path: str, body: object = None, *options: str) -> tuple[int, Any]:
+        where = f"https://{self.host.address.rpartition(':')[0]}:{API_PORT}{path}"
+        files = [
+            "--cacert", self.certificates / "ca.crt", "--cert", self.certificates / f"{self.name}.crt",
+            "--key", self.certificates / f"{self.name}.key",
+        ]  # fmt: skip
+        command = ["curl", "-sS", "-X", method, *map(str, files), "-w", "\n%{http_code}", *options, where]
+        if body is not None:
+            command += ["--data", json.dumps(body)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
+        assert done.returncode == 0, done.stderr
+        text, _, status = done.stdout.rpartition("\n")
+        return int(status), json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Testbed]:
+    need("curl")
+    with cluster(hosts=1) as testbed:
+        testbed.founder.json("publish", new_disk(testbed, "good.raw", 32, seed=30), "good:1")
+        yield testbed
+
+
+@pytest.fixture(scope="module")
+def nova(swarm: Testbed) -> Curl:
+    directory = swarm.directory / "nova"
+    directory.mkdir()
+    swarm.founder.must("grant", "scheduler", "nova", "--output", directory)
+    assert (directory / "nova.key").stat().st_mode & 0o777 == 0o600
+    return Curl(swarm.founder, directory, "nova")
+
+
+def test_an_order_from_promise_to_ready(swarm: Testbed, nova: Curl) -> None:
+    terms = {"image": "good:1", "deadline_s": 60, "keep_s": 600}
+    status, order = nova("PUT", "/v1/orders/vm-1", terms)
+    assert (status, order["promise"], order["owner"]) == (200, "on_time", "scheduler nova")
+    assert swarm.founder.control.wait_for_order("vm-1")["state"] == "ready"
+    status, listed = nova("GET", "/v1/orders?state=ready")
+    assert [(one["key"], one["percent"]) for one in listed["orders"]] == [("vm-1", 100.0)]
+    assert nova("PUT", "/v1/orders/vm-1", {**terms, "image": "other:1"})[0] == 409
+    refused = swarm.founder.entice("rm", "good:1")
+    assert "leased by order vm-1" in refused.stderr
+    assert nova("DELETE", "/v1/orders/vm-1")[1]["state"] == "cancelled"
+
+
+def test_an_image_that_nobody_knows(swarm: Testbed, nova: Curl) -> None:
+    status, problem = nova("PUT", "/v1/orders/vm-2", {"image": "nowhere:1", "deadline_s": 60})
+    assert (status, problem["kind"]) == (404, "not_found")
+    assert "nowhere:1" in problem["detail"]
+    assert nova("GET", "/v1/orders/vm-2")[0] == 404
+    nobody_has_it = "ab" * 32
+    status, order = nova("PUT", "/v1/orders/vm-2", {"image": nobody_has_it, "deadline_s": 4})
+    assert (status, order["state"], order["promise"]) == (200, "resolving", None)
+    order = swarm.founder.control.wait_for_order("vm-2")
+    assert (order["state"], order["failure"], order["promise"]) == ("failed", "unavailable", "infeasible")
+    assert "no host that could be reached" in order["reason"]
+
+
+def test_events_go_on_after_a_restart(swarm: Testbed, nova: Curl) -> None:
+    nova("PUT", "/v1/orders/vm-3", {"image": "good:1", "keep_s": 600})
+    swarm.founder.control.wait_for_order("vm-3")
+    swarm.founder.stop()
+    swarm.founder.start()
+    files = [nova.certificates / "ca.crt", nova.certificates / "nova.crt", nova.certificates / "nova.key"]
+    options = [text for pair in zip(("--cacert", "--cert", "--key"), map(str, files), strict=True) for text in pair]
+    where = f"https://{swarm.founder.address.rpartition(':')[0]}:{API_PORT}/v1/events"
+    command = ["curl", "-sSN", *options, "-H", "Last-Event-ID: 17", where]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listening:
+        assert listening.stdout is not None
+        for line in listening.stdout:
+            if line.startswith("data:") and '"key":"vm-3"' in line:
+                break
+        listening.kill()
+    assert nova("GET", "/v1/orders/vm-3")[1]["state"] == "ready"
+
+
+def test_a_grant_is_refused_before_anything_is_written(swarm: Testbed, nova: Curl) -> None:
+    host = swarm.daemons[1]
+    directory = swarm.directory / "other"
+    directory.mkdir()
+    for daemon, name, code in ((host, "heat", 6), (swarm.founder, "no name", 2), (swarm.founder, "../x", 2)):
+        done = daemon.entice("grant", "scheduler", name, "--output", directory)
+        assert (done.exit_code, done.stdout) == (code, ""), done
+        assert list(directory.iterdir()) == []
+    again = swarm.founder.entice("grant", "scheduler", "nova", "--output", nova.certificates)
+    assert again.exit_code == 1
+    assert "is there already" in again.stderr
