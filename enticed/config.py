@@ -40,6 +40,8 @@ class Config:
     advertise: tuple[str, ...] = ()
     dial_networks: tuple[Network, ...] = ()
     bootstrap: tuple[str, ...] = ()
+    metrics_listen: str | None = None
+    """None or "": on the unix socket only."""
     log_level: str = "info"
     quota_bytes: int | None = None
     reserve_bytes: int = 1 * GIB
@@ -158,6 +160,7 @@ SETTINGS = (
     Setting("bootstrap", "bootstrap", _ADDRESSES),
     Setting("socket", "socket", Kind(lambda value: Path(_text(value)), show=str)),
     Setting("socket_group", "socket_group", Kind(_text)),
+    Setting("metrics_listen", "metrics_listen", _PLACE),
     Setting("log_level", "log_level", Kind(_log_level)),
     Setting("store.quota_bytes", "quota_bytes", Kind(lambda value: _size(value) or None, _number)),
     Setting("store.reserve_bytes", "reserve_bytes", _SIZE),

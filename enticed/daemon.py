@@ -45,6 +45,7 @@ from enticed.limits import STATUS_INTERVAL_S
 from enticed.notify import Notifier
 from enticed.operating.live_settings import LiveSettings
 from enticed.operating.operations import DaemonOperations
+from enticed.operating.watching import WatchingServer
 from enticed.overlay.udp import UdpOverlay
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
@@ -137,7 +138,7 @@ async def start(
     served_at: list[str] = []
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, naming, publishing, planning, lag, lambda: overlay.contacts,
+        warehouse, ledger, naming, publishing, planning, lag, overlay,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -159,9 +160,14 @@ async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitS
     """Serve those on this host, and those far away where that is wanted; the addresses at which they reach it."""
     config, parts = settings.config, engine.parts
     served_at = await _start_api(config, engine, stack)
-    control = ControlServer(engine, DaemonOperations(settings), config.socket, config.socket_group)
+    operations = DaemonOperations(engine, settings)
+    control = ControlServer(engine, operations, config.socket, config.socket_group)
     stack.push_async_callback(control.close)
     await control.start()
+    if config.metrics_listen:
+        watching = WatchingServer(operations, *split_address(config.metrics_listen, any_port=True))
+        stack.push_async_callback(watching.close)
+        await watching.start()
     _follow(settings, parts.store, control)
     return served_at
 

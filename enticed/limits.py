@@ -78,6 +78,15 @@ JOIN_ANSWER_MAX_SIZE_BYTES = 32 * KIB
 PROBLEM_DETAIL_MAX_CHARS = 1000
 """Of the one line that says what went wrong."""
 
+# --- livez, readyz, metrics ---
+WATCHING_CONNECTIONS_MAX_COUNT = 64
+"""On the address for metrics, where nobody has to say who they are."""
+WATCHING_CONNECTION_LIFETIME_S = 60.0
+WATCHING_BACKLOG_COUNT = 64
+WATCHING_SHUTDOWN_TIMEOUT_S = 1.0
+READY_LOOP_LAG_MAX_S = 1.0
+"""An event loop that is later than this for one sample in a hundred is not ready for more."""
+
 # --- gateway ---
 API_HANDSHAKE_TIMEOUT_S = 10.0
 API_KEEPALIVE_S = 15.0

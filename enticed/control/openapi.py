@@ -40,7 +40,8 @@ class Operation:
     """What one method of one path does. gives: the schema of a JSON answer, or of one line of a stream of them.
 
     query, headers: what may stand there, by name; needed: which of them must. takes: the record that the body is.
-    problems: what it can meet besides REFUSED and, where it changes something, CHANGING.
+    problems: what it can meet besides REFUSED and, where it changes something, CHANGING;
+    told_plainly: those that may come as plain text, too.
     """
 
     summary: str
@@ -51,6 +52,7 @@ class Operation:
     needed: tuple[str, ...] = ()
     takes: str | None = None
     problems: tuple[int, ...] = ()
+    told_plainly: tuple[int, ...] = ()
 
 
 def _listed(name: str, record: str) -> Schema:
@@ -120,6 +122,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/reload"): Operation(
         "Read the settings again; 409 if they are wrong, and nothing changes", ref("Reloaded"), problems=(409,)
     ),
+    ("GET", "/livez"): Operation("Whether the daemon lives", media=PLAIN),
+    ("GET", "/readyz"): Operation(
+        "Whether this host can do what it is there for; verbose: check by check",
+        media=PLAIN,
+        query={"verbose": TEXT},
+        told_plainly=(503,),
+    ),
+    ("GET", "/metrics"): Operation("Numbers in Prometheus' text format", media=PLAIN),
     ("GET", PATH): Operation("This document", {"type": "object"}),
 }
 
@@ -154,7 +164,7 @@ def _encoded() -> bytes:
 
 def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     schema = TEXT if operation.gives is None else operation.gives
-    refused = (*REFUSED, *(() if method == "GET" else CHANGING), *operation.problems)
+    refused = {*REFUSED, *(() if method == "GET" else CHANGING), *operation.problems, *operation.told_plainly}
     return {
         "operationId": _identifier(method, path),
         "summary": operation.summary,
@@ -162,7 +172,7 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
         **_body(operation.takes),
         "responses": {
             "200": {"description": "done", "content": {operation.media: {"schema": schema}}},
-            **{str(status): _problem(status) for status in sorted(set(refused))},
+            **{str(status): _problem(status, status in operation.told_plainly) for status in sorted(refused)},
         },
     }
 
@@ -174,8 +184,8 @@ def _body(record: str | None) -> dict[str, Any]:
     return {"requestBody": {"required": bool(RECORDS[record]["required"]), "content": {JSON: {"schema": ref(record)}}}}
 
 
-def _problem(status: int) -> dict[str, Any]:
-    content = {CONTENT_TYPE: {"schema": ref("Problem")}}
+def _problem(status: int, plainly: bool) -> dict[str, Any]:
+    content = {CONTENT_TYPE: {"schema": ref("Problem")}} | ({PLAIN: {"schema": TEXT}} if plainly else {})
     return {"description": HTTPStatus(status).phrase, "content": content}
 
 

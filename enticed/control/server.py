@@ -29,6 +29,7 @@ from enticed.limits import (
 )
 from enticed.operating.port import Operations
 from enticed.operating.routes import OperatingRoutes
+from enticed.operating.watching import WatchingRoutes
 from enticed.problems import Handler, ProblemHandler, tell_problems
 from protocol.errors import DeniedError
 
@@ -62,7 +63,13 @@ class ControlServer:
             middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
         app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams).table)
-        app.add_routes([*OperatingRoutes(operations).table, web.get(openapi.PATH, openapi.serve)])
+        app.add_routes(
+            [
+                *OperatingRoutes(operations).table,
+                *WatchingRoutes(operations).table,
+                web.get(openapi.PATH, openapi.serve),
+            ]
+        )
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,  # who goes away in the middle of publishing has changed their mind

@@ -43,6 +43,7 @@ from enticed.engine.warehouse import PeerWarehouse
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.limits import ORDERS_PER_OWNER_MAX_COUNT, PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
+from enticed.overlay.udp import UdpOverlay
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
@@ -74,7 +75,7 @@ class Parts:
     publishing: Publishing
     planning: Planning
     lag: LagMeter
-    dht_nodes: Callable[[], int]
+    overlay: UdpOverlay
 
 
 class DaemonEngine:
@@ -84,7 +85,7 @@ class DaemonEngine:
         self.parts = parts
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
-        self._started_at = parts.clock()
+        self.started_at = parts.clock()
 
     # --- publish ---
 
@@ -219,13 +220,13 @@ class DaemonEngine:
             advertise=parts.network.advertised,
             images=len(parts.store.images()),
             peers=len(self._host.peers()),
-            dht_nodes=parts.dht_nodes(),
+            dht_nodes=parts.overlay.contacts,
             used_bytes=space.used_bytes,
             quota_bytes=space.quota_bytes,
             free_bytes=space.free_bytes,
             uploads=self._host.uploads().sending,
             orders=dict(Counter(str(order.state) for order in self._host.orders())),
-            started_at=self._started_at,
+            started_at=self.started_at,
             certificate_expires_at=credential.not_after,
             sent_bytes=parts.warehouse.sent_bytes,
             received_bytes=parts.purchasing.received_bytes,

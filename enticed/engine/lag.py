@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from enticed.histogram import Histogram
 from enticed.limits import LAG_SAMPLE_INTERVAL_S, LAG_SAMPLES_KEPT_COUNT
 
 
@@ -12,6 +13,8 @@ class LagMeter:
     """Asks to be called at fixed times and notes how much later it was."""
 
     def __init__(self) -> None:
+        self.seconds = Histogram()
+        """Of all samples since the start."""
         self._samples_s: deque[float] = deque(maxlen=LAG_SAMPLES_KEPT_COUNT)
 
     @property
@@ -26,4 +29,6 @@ class LagMeter:
         while True:
             due = loop.time() + LAG_SAMPLE_INTERVAL_S
             await asyncio.sleep(LAG_SAMPLE_INTERVAL_S)
-            self._samples_s.append(max(0.0, loop.time() - due))
+            late_s = max(0.0, loop.time() - due)
+            self._samples_s.append(late_s)
+            self.seconds.observe(late_s)

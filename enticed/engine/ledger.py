@@ -42,6 +42,11 @@ class OrderLedger:
         driver.carry(ef.SaveOrder, self._take)
         driver.carry(ef.ForgetOrder, self._forget)
 
+    @property
+    def trouble(self) -> EnticedError | None:
+        """Why the last changes could not be saved; None where they could."""
+        return self._trouble
+
     def start(self) -> None:
         self._tasks.spawn(self._save_all(), "order ledger")
 

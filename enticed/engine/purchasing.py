@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from enticed.core import effects as ef
@@ -27,7 +28,7 @@ from protocol.errors import CorruptError, DeniedError, EnticedError, ExhaustedEr
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import REQUEST_MAX_SIZE_BYTES, ROOT_MAX_SIZE_BYTES
 from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Fragments, Root, decode_pages
-from protocol.messages import Part, PartRequest
+from protocol.messages import Charge, Part, PartRequest
 from protocol.statement import STATEMENT_SET_MAX_SIZE_BYTES, Statement, StatementSet, open_statement
 
 log = logging.getLogger(__name__)
@@ -59,9 +60,12 @@ class Purchasing:
         self._tasks = Tasks()
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self.received_bytes = 0
+        self.faults: Counter[ev.Fault] = Counter()
+        """Of requests for fragments that brought nothing."""
+        self.charges_sent = self.charges_received = 0
         driver.carry(ef.Dial, lambda dial: network.dial(dial.contact.node, dial.contact.addresses))
         driver.carry(ef.HangUp, lambda call: network.hang_up(call.node, call.reason))
-        driver.carry(ef.Say, lambda say: network.send(say.node, say.message))  # type: ignore[arg-type]
+        driver.carry(ef.Say, self._say)
         driver.carry(ef.FetchManifest, self._start_manifest)
         driver.carry(ef.Fetch, self._start_fetch)
         driver.carry(ef.Abandon, self._abandon)
@@ -81,7 +85,12 @@ class Purchasing:
             case DialFailed(node, why):
                 self._driver.tell(ev.DialFailed(node, str(why)))
             case Heard(node, message):
+                self.charges_received += isinstance(message, Charge)
                 self._driver.tell(ev.Heard(node, message))
+
+    def _say(self, effect: ef.Say) -> None:
+        self.charges_sent += isinstance(effect.message, Charge)
+        self._network.send(effect.node, effect.message)  # type: ignore[arg-type]
 
     # --- manifests ---
 
@@ -183,20 +192,23 @@ class Purchasing:
             await self._network.fetch(effect.node, effect.wanted, landing)
         except BusyError as busy:
             others = tuple(ev.Contact(one.node, one.addresses) for one in busy.alternatives)
-            failed = ev.FetchFailed(effect.request, ev.Fault.BUSY, str(busy), busy.retry_after_s, others)
-            self._driver.tell(failed)
+            self._failed(ev.FetchFailed(effect.request, ev.Fault.BUSY, str(busy), busy.retry_after_s, others))
         except CorruptFragmentError as error:
-            self._driver.tell(ev.FetchFailed(effect.request, ev.Fault.CORRUPT, str(error), fragment=error.index))
+            self._failed(ev.FetchFailed(effect.request, ev.Fault.CORRUPT, str(error), fragment=error.index))
         except EnticedError as error:
             fault = fault_of(error)
             failure = failure_of(error) if fault is ev.Fault.LOCAL else None
-            self._driver.tell(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
+            self._failed(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
         except Exception as error:
             log.exception("fetching from %s", effect.node.short)
-            self._driver.tell(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
+            self._failed(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
         else:
             self.received_bytes += int(landing.fragments.sizes_bytes.sum())
             self._driver.tell(ev.Fetched(effect.request))
+
+    def _failed(self, event: ev.FetchFailed) -> None:
+        self.faults[event.fault] += 1
+        self._driver.tell(event)
 
 
 def fault_of(error: EnticedError) -> ev.Fault:

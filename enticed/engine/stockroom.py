@@ -61,6 +61,9 @@ class Stockroom:
         self._doubted: dict[tuple[ImageId, int], None] = {}
         """Pieces to be read back, in this order."""
         self._rechecking = False
+        self.cloned_bytes = 0
+        """Verified, and taken from other images here."""
+        self.rotten_pieces = 0
         driver.carry(ef.Recheck, lambda effect: self.recheck(effect.image, effect.piece))
 
     async def close(self) -> None:
@@ -177,6 +180,7 @@ class Stockroom:
         except EnticedError as error:
             self._driver.tell(ev.PieceUnopened(effect.image, effect.piece, failure_of(error), str(error)))
         else:
+            self.cloned_bytes += int(fragments.sizes_bytes[right].sum())
             self._driver.tell(ev.PieceOpened(effect.image, effect.piece, fragments.sizes_bytes, ~right))
 
     def _clone_piece(self, image: ImageId, piece: int) -> tuple[Fragments, ev.Mask]:
@@ -238,4 +242,5 @@ class Stockroom:
         wrong = pieces[~self._store.audit(image, pieces)]
         if len(wrong):
             self._store.retract(image, wrong)
+            self.rotten_pieces += len(wrong)
         return tuple(wrong.tolist())

@@ -32,6 +32,8 @@ class PeerWarehouse:
         self._tickets = count(1)
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
         self.sent_bytes = 0
+        self.deferred = self.refused = 0
+        """Uploads that did not come about: for want of a slot, and for any other reason."""
         driver.carry(ef.GrantUpload, lambda effect: self._decide(effect.ticket, None))
         driver.carry(ef.DeferUpload, self._defer)
         driver.carry(ef.RefuseUpload, lambda effect: self._decide(effect.ticket, Refused(Refusal.NOT_HELD)))
@@ -49,6 +51,7 @@ class PeerWarehouse:
             return answer
         finally:
             del self._waiting[ticket]
+            self.refused += isinstance(answer, Refused)
             if not isinstance(answer, Consignment):
                 # A wait that was cancelled, too, holds its place in the queue, or its slot, until it is given back.
                 self._end(ticket, 0)
@@ -59,6 +62,7 @@ class PeerWarehouse:
             waiting.set_result(verdict)
 
     def _defer(self, effect: ef.DeferUpload) -> None:
+        self.deferred += 1
         self._decide(effect.ticket, Busy(int(effect.retry_after_s * 1000), effect.alternatives))
 
     def _end(self, ticket: int, sent_bytes: int) -> None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from enticed.engine.engine import DaemonEngine
+from enticed.operating import health, metrics
+from enticed.operating.exposition import Family
+from enticed.operating.health import Check
 from enticed.operating.live_settings import LiveSettings
 
 
 class DaemonOperations:
-    def __init__(self, settings: LiveSettings) -> None:
+    def __init__(self, engine: DaemonEngine, settings: LiveSettings) -> None:
+        self._engine = engine
         self.settings = settings
+
+    def checks(self) -> Iterable[Check]:
+        return health.checks(self._engine)
+
+    def metrics(self) -> Iterable[Family]:
+        return metrics.families(self._engine)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
+from enticed.operating.exposition import Family
+from enticed.operating.health import Check
 from enticed.operating.live_settings import LiveSettings
 
 
@@ -12,3 +15,7 @@ class Operations(Protocol):
     def settings(self) -> LiveSettings:
         """What it runs with."""
         ...
+
+    def checks(self) -> Iterable[Check]: ...
+
+    def metrics(self) -> Iterable[Family]: ...

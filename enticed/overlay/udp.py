@@ -17,6 +17,7 @@ from typing import Self
 from enticed.core.dht import events as ev
 from enticed.core.dht.node import DhtNode
 from enticed.core.dht.policy import DhtPolicy
+from enticed.histogram import Histogram
 from enticed.identity.host import HostIdentity
 from enticed.overlay.notary import HostNotary
 from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
@@ -79,6 +80,7 @@ class UdpOverlay:
         self._withdrawn: _Waiting = {}
         self._trust_serial = identity.trust.serial
         self._running = False
+        self.lookup_seconds = Histogram()
 
     # --- life ---
 
@@ -91,6 +93,11 @@ class UdpOverlay:
     def contacts(self) -> int:
         """How many other hosts this one can ask; the network may be far larger."""
         return len(self._node.table) if self._running else 0
+
+    @property
+    def records(self) -> int:
+        """How many records and names this host keeps for all."""
+        return len(self._node.shelves) + len(self._node.shelves.names) if self._running else 0
 
     @property
     def trust_serial(self) -> int:
@@ -158,8 +165,9 @@ class UdpOverlay:
         future: asyncio.Future[Found] = self._loop.create_future()
         self._searches[ticket] = future
         try:
-            self._tell(ev.Find(ticket, key))
-            return await future
+            with self.lookup_seconds.timed():
+                self._tell(ev.Find(ticket, key))
+                return await future
         finally:
             del self._searches[ticket]
             if future.cancelled() and self._running:

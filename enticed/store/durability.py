@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.histogram import Histogram
 from enticed.store.catalogue import Catalogue, Pieces, bitmap_of
 from enticed.store.files import DiskError, Files
 from enticed.store.images import StoredImage
@@ -34,6 +35,7 @@ class Durability:
         self._ledger = ledger
         self._writing = writing
         self._pool = pool
+        self.sync_seconds = Histogram()
 
     def mark(self, stored: StoredImage, pieces: PieceIndices) -> None:
         self._sync(stored)
@@ -86,7 +88,8 @@ class Durability:
     def _sync(self, stored: StoredImage) -> None:
         with stored.syncing:
             try:
-                self._files.datasync(stored.raw_fd)
+                with self.sync_seconds.timed():
+                    self._files.datasync(stored.raw_fd)
             except EnticedError:
                 stored.suspect = True
                 raise

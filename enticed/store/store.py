@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 
 from enticed.core.orders import Order
+from enticed.histogram import Histogram
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, STORE_HASH_THREADS_MAX_COUNT
 from enticed.store.catalogue import Catalogue, Pieces
 from enticed.store.durability import Durability, PieceIndices
@@ -256,6 +257,11 @@ class Store:
     def space(self) -> Space:
         """At once."""
         return self._ledger.space()
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        """How long syncs of image files took."""
+        return self._durability.sync_seconds
 
     def limit(self, quota_bytes: int | None, reserve_bytes: int) -> None:
         """As of `open`, from now on; what has been claimed stays."""

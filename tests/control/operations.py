@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from enticed.config_sources import Sources
+from enticed.operating.exposition import Family, gauge
+from enticed.operating.health import Check
 from enticed.operating.live_settings import LiveSettings
 
 
@@ -14,3 +17,10 @@ class MemoryOperations:
     def __init__(self, state_dir: Path) -> None:
         sources = Sources(state_dir)
         self.settings = LiveSettings(sources.load(), sources)
+        self.failing: tuple[Check, ...] = ()
+
+    def checks(self) -> Iterable[Check]:
+        return (Check("disk", True, "1.0 GiB free"), *self.failing)
+
+    def metrics(self) -> Iterable[Family]:
+        return (gauge("enticed_peers", "Hosts with which there is a session.", 3),)

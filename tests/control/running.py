@@ -25,6 +25,7 @@ MESSAGE_SIZE_BYTES = 4096
 @dataclass
 class Running:
     engine: MemoryEngine
+    operations: MemoryOperations
     server: ControlServer
     path: Path
     session: aiohttp.ClientSession
@@ -57,14 +58,15 @@ async def running(directory: Path, group: str | None = None, **timing: float) ->
     store = directory / "store"
     store.mkdir(exist_ok=True)
     engine = MemoryEngine(store)
+    operations = MemoryOperations(directory)
     path = directory / "entice.sock"
     connector = aiohttp.UnixConnector(str(path))
     try:
         async with (
-            ControlServer(engine, MemoryOperations(directory), path, group, **timing) as server,
+            ControlServer(engine, operations, path, group, **timing) as server,
             aiohttp.ClientSession(connector=connector) as session,
         ):
-            yield Running(engine, server, path, session)
+            yield Running(engine, operations, server, path, session)
     finally:
         await engine.close()
 

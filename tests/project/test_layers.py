@@ -16,7 +16,7 @@ LEAVES = {"protocol", "enticed.limits"}
 DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
-    "enticed.overlay", "enticed.landing", "enticed.origin",
+    "enticed.overlay", "enticed.landing", "enticed.origin", "enticed.histogram",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -27,6 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.core": {"protocol"},
     # Leaves that several parts stand on.
     "enticed.notify": set(),
+    "enticed.histogram": set(),
     "enticed.reflink": set(),
     "enticed.host_address": set(),
     "enticed.landing": {"protocol"},  # peers and origins: fragments are verified and written in one way
@@ -36,12 +37,12 @@ LAYERS: dict[str, set[str]] = {
     "enticed.problems": LEAVES,
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
-    "enticed.store": DECISIONS | {"enticed.reflink"},
+    "enticed.store": DECISIONS | {"enticed.histogram", "enticed.reflink"},
     "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
     "enticed.origin": LEAVES | {"enticed.landing", "enticed.image"},
-    "enticed.overlay": DECISIONS | {"enticed.identity"},
+    "enticed.overlay": DECISIONS | {"enticed.histogram", "enticed.identity"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
     # For people, schedulers and clouds.

@@ -1,0 +1,78 @@
+"""Whether this host can do what it is there for, check by check: what `/readyz` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from enticed.engine.engine import DaemonEngine
+from enticed.limits import READY_LOOP_LAG_MAX_S
+from enticed.store.space import size
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """said: how things are. to_do: what helps where it is not ok."""
+
+    name: str
+    is_ok: bool
+    said: str
+    to_do: str = ""
+
+
+def checks(engine: DaemonEngine) -> Iterator[Check]:
+    """All checks, as things are now."""
+    yield _certificate(engine)
+    yield _orders(engine)
+    yield _disk(engine)
+    yield _quota(engine)
+    yield _peers(engine)
+    yield _event_loop(engine)
+
+
+def _certificate(engine: DaemonEngine) -> Check:
+    credential, now = engine.parts.identity.credential, engine.parts.clock()
+    left_days = (credential.not_after - now) / 86400
+    if left_days > 0:
+        return Check("certificate", True, f"good for {left_days:.0f} days")
+    return Check("certificate", False, "this host's certificate has expired", "let the host join again: entice join")
+
+
+def _orders(engine: DaemonEngine) -> Check:
+    trouble = engine.parts.ledger.trouble
+    if trouble is None:
+        return Check("orders", True, "saved")
+    to_do = "orders are lost with a restart: see to the disk under the state directory"
+    return Check("orders", False, f"orders cannot be saved: {trouble}", to_do)
+
+
+def _disk(engine: DaemonEngine) -> Check:
+    space = engine.parts.store.space()
+    room_bytes = space.free_bytes - space.reserved_bytes - space.promised_bytes
+    said = f"{size(space.free_bytes)} free, of these {size(space.reserved_bytes)} reserved"
+    return Check("disk", room_bytes > 0, said, "remove images (entice rm), or give the store a larger file system")
+
+
+def _quota(engine: DaemonEngine) -> Check:
+    space = engine.parts.store.space()
+    if space.quota_bytes is None:
+        return Check("quota", True, "none is set")
+    claimed_bytes = space.used_bytes + space.promised_bytes
+    said = f"{size(claimed_bytes)} of {size(space.quota_bytes)} claimed"
+    to_do = "remove images (entice rm), or raise quota_bytes in [store] and entice reload"
+    return Check("quota", claimed_bytes < space.quota_bytes, said, to_do)
+
+
+def _peers(engine: DaemonEngine) -> Check:
+    contacts = engine.parts.overlay.contacts
+    # The founding host may be the first of all.
+    if contacts or engine.parts.authority is not None:
+        return Check("peers", True, f"{contacts} other hosts known")
+    to_do = "is UDP of `listen` open both ways, is any host of `bootstrap` up, do the clocks agree?"
+    return Check("peers", False, "no other host answers", to_do)
+
+
+def _event_loop(engine: DaemonEngine) -> Check:
+    lag_s = engine.parts.lag.p99_ms / 1000
+    to_do = "the host has no processor time to spare, or the disk under the state directory hangs"
+    return Check("event_loop", lag_s <= READY_LOOP_LAG_MAX_S, f"{lag_s:.3f} s late (p99 of the last minute)", to_do)

@@ -1,0 +1,151 @@
+"""What `/metrics` says of a running daemon. Nothing is counted here: each number is kept where the thing happens.
+
+No label has a value per image, order or peer: 2,000 hosts with a few hundred numbers each are what a monitoring system
+takes easily.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import enticed
+from enticed.core.events import Fault
+from enticed.core.orders import ENDED, Failure, OrderState
+from enticed.engine.engine import DaemonEngine
+from enticed.operating.exposition import Family, by, counter, gauge, histogram
+
+_PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def families(engine: DaemonEngine) -> Iterator[Family]:
+    """All metrics, as they are now."""
+    yield gauge(
+        "enticed_build_info",
+        "Always 1; what runs here.",
+        1,
+        version=enticed.__version__,
+        python=platform.python_version(),
+    )
+    yield from _orders(engine)
+    yield from _bytes(engine)
+    yield from _peers(engine)
+    yield from _store(engine)
+    yield from _dht(engine)
+    yield from _daemon(engine)
+    yield from _process()
+
+
+def _orders(engine: DaemonEngine) -> Iterable[Family]:
+    host = engine.parts.driver.host
+    orders = host.orders()
+    states = Counter(order.state for order in orders)
+    failures = Counter(order.failure for order in orders if order.state is OrderState.FAILED)
+    late = sum(engine.order(order.key).late for order in orders if order.state not in ENDED)
+    yield by(
+        gauge("enticed_orders", "Orders that this host knows of, by state.", 0),
+        "state",
+        {state.value: states[state] for state in OrderState},
+    )
+    yield by(
+        gauge("enticed_orders_failed", "Orders that have failed, by why.", 0),
+        "failure",
+        {failure.value: failures[failure] for failure in Failure},
+    )
+    yield gauge("enticed_orders_late", "Orders under way that are past their due date, or going to be.", late)
+
+
+def _bytes(engine: DaemonEngine) -> Iterable[Family]:
+    parts = engine.parts
+    yield by(
+        counter("enticed_received_bytes_total", "Image bytes that came in and were verified, by where from.", 0),
+        "source",
+        {"peers": parts.purchasing.received_bytes, "relatives": parts.stockroom.cloned_bytes},
+    )
+    yield counter("enticed_sent_bytes_total", "Image bytes that other hosts were sent.", parts.warehouse.sent_bytes)
+
+
+def _peers(engine: DaemonEngine) -> Iterable[Family]:
+    parts, uploads = engine.parts, engine.parts.driver.host.uploads()
+    yield gauge("enticed_peers", "Hosts with which there is a session.", len(parts.driver.host.peers()))
+    yield by(
+        gauge("enticed_uploads", "Uploads that have a slot, and that wait for one.", 0),
+        "state",
+        {"sending": uploads.sending, "waiting": uploads.queued},
+    )
+    yield by(
+        counter("enticed_uploads_refused_total", "Uploads that got no slot: busy here, or not held here.", 0),
+        "reason",
+        {"busy": parts.warehouse.deferred, "refused": parts.warehouse.refused},
+    )
+    yield by(
+        counter("enticed_fetches_failed_total", "Requests to peers that brought nothing, by whose fault it was.", 0),
+        "fault",
+        {fault.value: parts.purchasing.faults[fault] for fault in Fault},
+    )
+    yield by(
+        counter("enticed_charges_total", "Fragments that were corrupt: told to peers, and told by peers.", 0),
+        "direction",
+        {"sent": parts.purchasing.charges_sent, "received": parts.purchasing.charges_received},
+    )
+
+
+def _store(engine: DaemonEngine) -> Iterable[Family]:
+    parts = engine.parts
+    space, images = parts.store.space(), parts.store.images()
+    whole = sum(image.ready for image in images)
+    yield by(
+        gauge("enticed_images", "Images on this host, whole and in the making.", 0),
+        "state",
+        {"whole": whole, "partial": len(images) - whole},
+    )
+    yield gauge("enticed_store_used_bytes", "What images take on the disk.", space.used_bytes)
+    yield gauge("enticed_store_promised_bytes", "What images under way will take yet.", space.promised_bytes)
+    yield gauge("enticed_store_free_bytes", "Free on the store's file system.", space.free_bytes)
+    yield gauge("enticed_store_reserved_bytes", "Of these, left for others whatever happens.", space.reserved_bytes)
+    yield gauge("enticed_store_quota_bytes", "The most that images may take; 0 for no limit.", space.quota_bytes or 0)
+    yield histogram("enticed_store_sync_seconds", "Syncs of image files to the disk.", parts.store.sync_seconds.look())
+    yield counter(
+        "enticed_store_rotten_pieces_total",
+        "Pieces that were found wrong on this host's disk, and taken back.",
+        parts.stockroom.rotten_pieces,
+    )
+    yield gauge("enticed_store_doubted_pieces", "Pieces that wait to be read back.", parts.stockroom.doubted)
+
+
+def _dht(engine: DaemonEngine) -> Iterable[Family]:
+    overlay = engine.parts.overlay
+    yield gauge("enticed_dht_contacts", "Hosts that this one can ask.", overlay.contacts)
+    yield gauge("enticed_dht_records", "Records and names that this host keeps for all.", overlay.records)
+    yield histogram("enticed_dht_lookup_seconds", "Lookups that this host has made.", overlay.lookup_seconds.look())
+
+
+def _daemon(engine: DaemonEngine) -> Iterable[Family]:
+    parts = engine.parts
+    yield histogram(
+        "enticed_event_loop_lag_seconds",
+        "How much later than asked for the event loop came round.",
+        parts.lag.seconds.look(),
+    )
+    yield gauge(
+        "enticed_certificate_expiry_timestamp_seconds",
+        "When this host's certificate expires.",
+        parts.identity.credential.not_after,
+    )
+    yield gauge("enticed_trust_serial", "The serial of the trust bundle in use.", parts.identity.trust.serial)
+    yield gauge("enticed_start_time_seconds", "When the daemon was started.", engine.started_at)
+
+
+def _process() -> Iterable[Family]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    yield counter(
+        "enticed_process_cpu_seconds_total", "User and system time.", round(usage.ru_utime + usage.ru_stime, 3)
+    )
+    yield gauge("enticed_process_resident_memory_bytes", "Resident memory.", resident_pages * _PAGE_SIZE_BYTES)
+    yield gauge("enticed_process_open_fds", "Open descriptors.", len(os.listdir("/proc/self/fd")))
+    yield gauge("enticed_process_max_fds", "The most there can be.", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
