@@ -101,14 +101,14 @@ def _wrong_requests(books: Books) -> Iterator[str]:
     for asked in requests:
         asked_of[asked.node].append(asked)
         asked_for[asked.run].append(asked)
-    for peer in books.peers:
+    for peer in [*books.peers, *([books.origin] if books.origin is not None else [])]:
         sizes = [asked.run.size_bytes for asked in asked_of[peer.node]]
         if (peer.in_flight, peer.in_flight_bytes) != (len(sizes), sum(sizes)):
             yield f"what {peer.node.short} has in flight is not counted right"
     for asked in requests:
         if asked.wanted not in (asked.run.request, asked.run.elsewhere):
             yield "something else was asked for than the run"
-        if asked.run.image not in books.pulls or asked.node not in books.peers:
+        if asked.run.image not in books.pulls or books.source(asked.node) is None:
             yield "a request of no pull or no peer"
     for twins in asked_for.values():
         hosts = {asked.node for asked in twins}
@@ -165,7 +165,10 @@ def _wrong_image(books: Books, book: ImageBook) -> Iterator[str]:
         yield "pieces are not counted right"
     if book.sealed and not book.durable.all():
         yield "a sealed image that is not durable"
-    if book.offer is not (Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE):
+    offers = {Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE}
+    if books.origin is not None and book.image in books.pulls:
+        offers.add(Offer.PART)  # before it has anything, so that others who would ask the origin find it
+    if book.offer not in offers:
         yield "the DHT was told something else"
     if book.image not in books.pulls and (book.state == PieceState.AT_WORK).any():
         yield "pieces at work without a pull"

@@ -20,7 +20,8 @@ from simnet.disk import SimDisk
 
 if TYPE_CHECKING:
     from simnet.images import SimImage
-    from simnet.world import Link, World
+    from simnet.origin import Link
+    from simnet.world import World
 
 PAGE_READ_S = 0.0005
 SYNC_S = 0.02
@@ -80,7 +81,8 @@ class SimHost:
     def start(self) -> None:
         """Start, for the first time or after `stop`: what is durable is there, and so are the orders."""
         (seed,) = self._seeds.spawn(1)
-        self.core = Host(self.contact, np.random.default_rng(seed), self.world.policy)
+        has_origin = self.world.origin is not None
+        self.core = Host(self.contact, np.random.default_rng(seed), self.world.policy, has_origin=has_origin)
         self.is_up = True
         self._life += 1
         self._sessions: dict[NodeId, None] = {}
@@ -110,8 +112,17 @@ class SimHost:
         self.disk.fill(image)
         self.tell(ev.ImageOnHand(image.image, image.data_bytes, np.ones(image.pieces, np.bool_), True))
 
-    def order(self, key: str, image: SimImage, due_at: float | None = None, priority: Priority = Priority.BOOT) -> None:
-        self.tell(ev.OrderPlaced(Order(key, image.name, self.world.now, due_at=due_at, priority=priority)))
+    def order(
+        self,
+        key: str,
+        image: SimImage,
+        due_at: float | None = None,
+        priority: Priority = Priority.BOOT,
+        *,
+        origin: bool = True,
+    ) -> None:
+        order = Order(key, image.name, self.world.now, due_at=due_at, priority=priority, origin=origin)
+        self.tell(ev.OrderPlaced(order))
 
     # --- the interpreter ---
 
@@ -152,6 +163,8 @@ class SimHost:
         match effect:
             case ef.Say(node, message):
                 self._send(node, lambda other: other.tell(ev.Heard(self.contact.node, message)))
+            case ef.Fetch(node=ev.ORIGIN):
+                self._fetch_from_origin(effect)
             case ef.Fetch():
                 self._fetch(effect)
             case ef.Abandon(request):
@@ -163,6 +176,9 @@ class SimHost:
                 self._answer(ticket, ev.Fault.BUSY, retry_after_s, others)
             case ef.RefuseUpload(ticket):
                 self._answer(ticket, ev.Fault.REFUSED)
+            case ef.FetchManifest(image, ev.ORIGIN):
+                origin = self.world.the_origin
+                self._later(6 * origin.link.latency_s, origin.manifest(self.world.images[image]))
             case ef.FetchManifest(image, node):
                 self._fetch_manifest(image, node)
             case ef.LearnRelative(image, relative, node):
@@ -302,6 +318,26 @@ class SimHost:
             return
         upload = Upload(self, self._life, request, wanted, effect.landing, size_bytes)
         self._send(node, lambda other: other.asked(upload))
+
+    def _fetch_from_origin(self, effect: ef.Fetch) -> None:
+        """The origin's link and this host's both take transfers one after another."""
+        self._requests.add(effect.request)
+        origin = self.world.the_origin
+        size_bytes, now = effect.wanted.count * self.world.images[effect.wanted.image].fragment_bytes, self.world.now
+        self._receives_until = max(now, self._receives_until) + size_bytes / self.link.bytes_per_s
+        came_at = max(origin.send(now, size_bytes), self._receives_until)
+
+        def came() -> None:
+            answer = origin.answer(effect)
+            if effect.request not in self._requests:
+                return
+            self._requests.discard(effect.request)
+            if isinstance(answer, ev.Fetched):
+                self.received_bytes += size_bytes
+                self.disk.land(effect.landing)
+            self.tell(answer)
+
+        self._after(came_at - now, came)
 
     def asked(self, upload: Upload) -> None:
         if self.faults.is_silent:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -19,20 +18,12 @@ from enticed.core.events import Contact, Event
 from enticed.core.orders import Order, OrderState
 from enticed.core.policy import Policy
 from protocol.identifiers import Digest, ImageId, NodeId
-from protocol.limits import MIB
 from simnet.host import SimHost
 from simnet.images import SimImage
+from simnet.origin import Link, SimOrigin
 
 Watch = Callable[[SimHost, Event, list[Effect]], None]
 """Sees every event of every host with the effects that it led to, before they are carried out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A host's network interface: the same capacity both ways, and what a message takes to anywhere."""
-
-    bytes_per_s: float = 100 * MIB
-    latency_s: float = 0.0005
 
 
 class World:
@@ -46,8 +37,15 @@ class World:
         self.hosts: dict[NodeId, SimHost] = {}
         self.announced: dict[ImageId, dict[NodeId, Contact]] = defaultdict(dict)
         self.watchers: list[Watch] = []
+        self.origin: SimOrigin | None = None
+        """Known to hosts that are added after it."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._turns = count()
+
+    @property
+    def the_origin(self) -> SimOrigin:
+        assert self.origin is not None, "there is no origin"
+        return self.origin
 
     def add_image(self, image: SimImage) -> SimImage:
         self.images[image.image] = image

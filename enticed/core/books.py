@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from enticed.core.availability import Availability
 from enticed.core.effects import Effect, SaveOrder
-from enticed.core.events import Contact, Mask
+from enticed.core.events import ORIGIN, Contact, Mask
 from enticed.core.orders import Order, OrderState, urgency
 from enticed.core.peers import Peer, PeerBook
+from enticed.core.picker import Ownership
 from enticed.core.policy import Policy
 from enticed.core.requests import Asked, RequestBook, Run
 from enticed.core.uploads import UploadSlots
@@ -48,6 +49,7 @@ class Supply(StrEnum):
     ON_HAND = "on_hand"
     RELATIVES = "relatives"
     PEERS = "peers"
+    ORIGIN = "origin"
 
 
 @dataclass
@@ -132,6 +134,32 @@ class Kin:
     find_pause_s: float = 0.0
 
 
+class Circle(IntEnum):
+    """Among whom it is agreed who fetches a piece from the origin."""
+
+    SWARM = 0
+    """All hosts that are known to pull the image."""
+    RACK = 1
+    ALONE = 2
+
+
+@dataclass
+class OriginUse:
+    """What a pull has of the origin."""
+
+    needed_since: float | None = None
+    """Since when something is missing that nobody else has."""
+    shut_until: float = 0.0
+    """It has not got the image; it is asked again after this."""
+    circle: Circle = Circle.SWARM
+    owned: Ownership = field(default_factory=Ownership)
+    """Of the circle, which pieces this host fetches."""
+    waits_since: float | None = None
+    """Since when there is nothing to do but wait for what others fetch, and they have got nothing."""
+    gains: int = 0
+    """What others had gained in all then."""
+
+
 @dataclass
 class Pull:
     """The work of getting one image, for all orders that want it; it lives while one does."""
@@ -166,9 +194,8 @@ class Pull:
     # Fetching. Arrays have one entry per piece.
     missing_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     noise: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    owned: int = -1
-    """Pieces (bits) of which this host is its rack's owner, among the mates that it knew of then: all, at first."""
-    owned_among: frozenset[NodeId] = frozenset()
+    owned: Ownership = field(default_factory=Ownership)
+    """Of the mates in its rack, which pieces this host fetches."""
     wanted: int = 0
     """Pieces (bits) of which fragments are missing and that were not opened yet."""
     here: deque[int] = field(default_factory=deque)
@@ -185,6 +212,9 @@ class Pull:
     """What others had gained in all when this host last waited for them in vain."""
     hearsay: set[NodeId] = field(default_factory=set)
     """Of `contacts`, those of whom only another peer has told."""
+    named: set[NodeId] = field(default_factory=set)
+    """Of `contacts`, those of whom somebody says that they have the image, or pull it."""
+    origin: OriginUse = field(default_factory=OriginUse)
     hedged_bytes: int = 0
 
     # Hosts with a relative.
@@ -211,6 +241,8 @@ class Books:
     peers: PeerBook
     requests: RequestBook
     uploads: UploadSlots
+    origin: Peer | None = None
+    """The origin's account, where there is one: kept like a peer's, though it is none and has no session."""
     dialling: set[NodeId] = field(default_factory=set)
     orders: dict[str, Order] = field(default_factory=dict)
     wanted: dict[ImageId, dict[str, Order]] = field(default_factory=dict)
@@ -256,10 +288,18 @@ class Books:
         """Peers that said what they have of the pull's image."""
         return self.peers.known(pull.availability)
 
+    def source(self, node: NodeId) -> Peer | None:
+        """Whoever was asked: a host that has a session, or the origin."""
+        return self.origin if node == ORIGIN else self.peers.get(node)
+
+    def may_use_origin(self, image: ImageId) -> bool:
+        """Whether there is an origin, and an order for the image that lets it be asked."""
+        return self.origin is not None and any(order.origin for order in self.wanted.get(image, {}).values())
+
     def close(self, number: int, now: float) -> Asked | None:
         """Take a request out, whatever became of it: its peer has room again. None where it was taken out before."""
         asked = self.requests.close(number)
-        peer = self.peers.get(asked.node) if asked is not None else None
+        peer = self.source(asked.node) if asked is not None else None
         if asked is not None and peer is not None:
             peer.answered(asked.run.size_bytes, now)
         return asked

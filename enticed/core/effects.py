@@ -26,10 +26,11 @@ class ForgetOrder:
 
 @dataclass(frozen=True, slots=True)
 class ResolveTarget:
-    """-> TargetResolved | TargetUnresolved"""
+    """-> TargetResolved | TargetUnresolved. origin: whether the origin may be asked too."""
 
     key: str
     target: str
+    origin: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class FetchManifest:
-    """Root, statements and pages, verified. -> ManifestFetched | ManifestFailed"""
+    """Root, statements and pages, verified; `node` may be ORIGIN. -> ManifestFetched | ManifestFailed"""
 
     image: ImageId
     node: NodeId
@@ -86,7 +87,7 @@ class OpenPiece:
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """Ask for `wanted`; verify it as, and write it where, `landing` says: the same fragments, of the image that is
-    pulled. The two differ where a relative's holder is asked. -> Fetched | FetchFailed"""
+    pulled. The two differ where a relative's holder is asked. `node` may be ORIGIN. -> Fetched | FetchFailed"""
 
     request: int
     node: NodeId

@@ -15,6 +15,9 @@ from protocol.messages import Control, FragmentsRequest, Request
 Mask = NDArray[np.bool_]
 """One bool per piece of an image, or per fragment of a piece."""
 
+ORIGIN = NodeId(bytes(NodeId.size_bytes))
+"""Stands where a host's id would, in whatever concerns the origin. No host has it: an id is a hash."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contact:
@@ -219,8 +222,11 @@ class RunLocated:
 
 @dataclass(frozen=True, slots=True)
 class ProvidersFound:
+    """`providers` say that they have the image, or are about to; `mates` are of this host's rack, and may have it."""
+
     image: ImageId
     providers: tuple[Contact, ...]
+    mates: tuple[Contact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from enticed.core.bitmaps import bits_of, bits_of_mask
+from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import OpenPiece
 from enticed.core.events import PieceOpened
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
-from enticed.core.picker import owned_pieces, pick_pieces
+from enticed.core.picker import pick_pieces
 from enticed.core.reach import Reach
 from enticed.core.requests import cut_runs
 
@@ -30,7 +30,7 @@ class FetchDesk:
         policy, book = self._books.policy, self._books.images[pull.image]
         if not book.counts[PieceState.WANTED]:
             return
-        for piece in self._demanded(pull, book):
+        for piece in self._demanded(pull, around, book):
             self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
         for _ in range(min(len(pull.here), room // 2 + 1 if room > 0 else 0)):
@@ -38,9 +38,12 @@ class FetchDesk:
             if book.state[piece] == PieceState.WANTED:
                 self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
-        if room <= 0 or pull.ahead_bytes >= policy.ahead_bytes or not around.able or self._yields(pull):
+        if room <= 0 or pull.ahead_bytes >= policy.ahead_bytes or self._yields(pull):
             return
-        for piece in self._pick(pull, around, room, now):
+        picked = pick_pieces(around.from_origin & pull.wanted, self._kin.rarity(pull), pull.noise, room)
+        if around.able:
+            picked += self._pick(pull, around, room, now)
+        for piece in list(dict.fromkeys(picked))[:room]:
             if pull.ahead_bytes >= policy.ahead_bytes:
                 break
             self._open(pull, book, piece)
@@ -51,7 +54,7 @@ class FetchDesk:
             return True
         return pull.ahead_bytes < self._books.policy.ahead_bytes and bool(pull.wanted & bits_of(pieces))
 
-    def _demanded(self, pull: Pull, book: ImageBook) -> list[int]:
+    def _demanded(self, pull: Pull, around: Reach, book: ImageBook) -> list[int]:
         """The first pieces that readers wait for, in order, less what is at work: ahead of everything else."""
         if not book.demands:
             return []
@@ -60,7 +63,8 @@ class FetchDesk:
         for demand in book.demands.values():
             lacking = np.flatnonzero(book.state[demand.start : demand.stop] < PieceState.WRITTEN)[:window]
             for piece in (lacking + demand.start).tolist():
-                if book.state[piece] == PieceState.WANTED and (rarity[piece] or not pull.missing_bytes[piece]):
+                is_somewhere = rarity[piece] or not pull.missing_bytes[piece] or around.from_origin >> piece & 1
+                if is_somewhere and book.state[piece] == PieceState.WANTED:
                     pieces[piece] = None
         return list(pieces)
 
@@ -102,13 +106,7 @@ class FetchDesk:
         has, mates = pull.availability, around.mates
         if has.seeds_abound:
             return -1
-        if mates != pull.owned_among:
-            new = mates - pull.owned_among
-            if not pull.owned_among <= mates:  # one went: what it owned is somebody's again
-                new, pull.owned = mates, -1
-            pull.owned_among = mates
-            pull.owned &= bits_of_mask(owned_pieces(self._books.me.node, new, len(has.rarity)))
-        return pull.owned | has.held_by_any(mates)
+        return pull.owned.within(self._books.me.node, mates, len(has.rarity)) | has.held_by_any(mates)
 
     def _offered(self, pull: Pull, around: Reach) -> int:
         """Pieces that somebody has who can be asked now, in this image or a relative.

@@ -32,15 +32,17 @@ class FindingDesk:
         pull.find_pause_s = min(pull.find_pause_s, self._books.policy.find_first_s)
         pull.find_at = min(pull.find_at, now + pull.find_pause_s)
 
-    def found(self, pull: Pull, contacts: Iterable[Contact], now: float) -> None:
+    def found(self, pull: Pull, providers: Iterable[Contact], mates: Iterable[Contact], now: float) -> None:
         """Hosts that may have the image: dial as many as are worth knowing, ask those that are known already."""
-        for contact in contacts:
+        providers = tuple(providers)
+        for contact in (*providers, *mates):
             known = pull.contacts.get(contact.node)
             if contact.node == self._books.me.node or (known is not None and known.rack and not contact.rack):
                 continue
             if known is not None or len(pull.contacts) < self._books.policy.contacts_max:
                 pull.contacts[contact.node] = contact
                 pull.hearsay.discard(contact.node)
+        pull.named.update(contact.node for contact in providers if contact.node in pull.contacts)
         self._meet(pull, now)
 
     def heard_of(self, pull: Pull, contacts: Iterable[Contact], now: float) -> None:
@@ -50,6 +52,7 @@ class FindingDesk:
             if room and contact.node != self._books.me.node and contact.node not in pull.contacts:
                 pull.contacts[contact.node] = contact
                 pull.hearsay.add(contact.node)
+                pull.named.add(contact.node)
         self._meet(pull, now)
 
     def _meet(self, pull: Pull, now: float) -> None:
@@ -74,6 +77,7 @@ class FindingDesk:
         for pull in self._books.pulls.values():
             if pull.contacts.pop(node, None) is not None:
                 pull.hearsay.discard(node)
+                pull.named.discard(node)
                 self._dial_more(pull, now)
 
     def _dial_more(self, pull: Pull, now: float) -> None:

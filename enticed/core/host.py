@@ -20,6 +20,7 @@ from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
+from enticed.core.origin_desk import OriginDesk
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
 from enticed.core.promise_desk import Forecast, PromiseDesk
@@ -68,17 +69,27 @@ PullEvent = (
 
 
 class Host:
-    def __init__(self, me: ev.Contact, dice: np.random.Generator, policy: Policy | None = None) -> None:
+    """has_origin: whether there is one to be asked, as ORIGIN, for what no host has."""
+
+    def __init__(
+        self, me: ev.Contact, dice: np.random.Generator, policy: Policy | None = None, *, has_origin: bool = False
+    ) -> None:
         policy = policy or Policy()
         self._books = Books(me, policy, dice, PeerBook(me, policy), RequestBook(policy), UploadSlots(policy))
+        if has_origin:
+            account = Peer(ev.Contact(ev.ORIGIN, ()), False, False, policy.peer_in_flight_least_bytes)
+            self._books.origin = account
         self._uploads = UploadDesk(self._books)
         self._finding = FindingDesk(self._books)
         self._sessions = SessionDesk(self._books, self._finding, self._uploads)
         self._orders = OrderDesk(self._books)
         self._kin = KinDesk(self._books)
-        self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions, self._kin)
+        self._origin = OriginDesk(self._books, self._kin)
+        self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions, self._kin, self._origin)
         self._goods = GoodsDesk(self._books, self._orders, self._sessions)
-        self._requests = RequestDesk(self._books, self._orders, self._finding, self._pulls, self._goods, self._kin)
+        self._requests = RequestDesk(
+            self._books, self._orders, self._finding, self._pulls, self._goods, self._kin, self._origin
+        )
         self._fetch = FetchDesk(self._books, self._goods, self._kin)
         self._promises = PromiseDesk(self._books)
         self._deadline: float | None = None
@@ -128,6 +139,7 @@ class Host:
         elif pull.outstanding:
             times.append(self._requests.next_hedge(pull, now))
         times += self._kin.moments(pull)
+        times += self._origin.moments(pull)
         return times
 
     # --- looking ---
@@ -221,12 +233,12 @@ class Host:
                 self._take_stock(event, now)
             case ev.Woken():
                 pass
-            case ev.ProvidersFound(image, providers):
-                self._kin.found(image, providers)
+            case ev.ProvidersFound(image, providers, mates):
+                self._kin.found(image, (*providers, *mates))
                 pull = self._books.pulls.get(image)
                 if pull is not None:
                     pull.finding = False
-                    self._finding.found(pull, providers, now)
+                    self._finding.found(pull, providers, mates, now)
             case _:
                 pull = self._books.pulls.get(event.image)
                 if pull is not None:
@@ -328,8 +340,10 @@ class Host:
         if pull.stage is OrderState.RESOLVING:
             self._pulls.seek_manifest(pull, now)
         elif pull.stage is OrderState.FETCHING:
+            self._sessions.offer(self._books.images[pull.image])
             self._kin.go_on(pull, now)
             around = reach(pull.availability, self._kin.holders(pull), now, self._books.policy)
+            around.from_origin = self._origin.share(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)
             self._requests.hedge(pull, around, now)

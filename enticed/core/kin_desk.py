@@ -63,8 +63,7 @@ class KinDesk:
     def _starved_since(self, pull: Pull) -> float | None:
         """Since when there has been something that could be asked of nobody."""
         times = [run.since for run in pull.runs]
-        if pull.nobody_since is not None:
-            times.append(pull.nobody_since)
+        times += [since for since in (pull.nobody_since, pull.origin.needed_since) if since is not None]
         return min(times, default=None)
 
     def end(self, pull: Pull) -> None:

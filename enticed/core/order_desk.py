@@ -29,7 +29,7 @@ class OrderDesk:
         if known is None:
             self._take_up(wanted, now)
         elif known.target == wanted.target and known.state not in (OrderState.FAILED, OrderState.CANCELLED):
-            known = known.renewed(now, wanted.due_at, wanted.priority, wanted.keep_s)
+            known = known.renewed(now, wanted)
             self._books.put_order(known)
             if known.ended and not self._is_whole(known.image):
                 self._resolve(replace(known, image=None), now)
@@ -68,7 +68,7 @@ class OrderDesk:
         image, order = order.image, order.step(OrderState.RESOLVING, now, image=None, ready_at=None)
         self._books.put_order(order)
         if image is None:
-            self._books.do(ResolveTarget(order.key, order.target))
+            self._books.do(ResolveTarget(order.key, order.target, order.origin))
         else:
             self.resolved(order.key, image, now)
 

@@ -92,6 +92,8 @@ class Order:
     """None without a due date, and before the image's size is known."""
     owner: str = ""
     """Who placed it, and alone may change it: empty for this host's own users, `scheduler:NAME`, or `node:ID`."""
+    origin: bool = True
+    """Whether the origin may be asked for the sake of this order."""
 
     @property
     def ended(self) -> bool:
@@ -119,11 +121,12 @@ class Order:
             changes["promise"] = met if state is S.READY else Promise.INFEASIBLE
         return replace(self, state=state, **changes)  # type: ignore[arg-type]
 
-    def renewed(self, now: float, due_at: float | None, priority: Priority, keep_s: float | None) -> Order:
-        """The same order asked for again: its terms are the new ones, its progress stays."""
-        keep_until = None if keep_s is None else now + keep_s
-        promise = self.promise if self.ended or due_at == self.due_at else None
-        return replace(self, due_at=due_at, priority=priority, keep_s=keep_s, keep_until=keep_until, promise=promise)
+    def renewed(self, now: float, wanted: Order) -> Order:
+        """The same order asked for again as `wanted` has it: its terms are the new ones, its progress stays."""
+        keep_until = None if wanted.keep_s is None else now + wanted.keep_s
+        promise = self.promise if self.ended or wanted.due_at == self.due_at else None
+        terms = {"due_at": wanted.due_at, "priority": wanted.priority, "keep_s": wanted.keep_s, "origin": wanted.origin}
+        return replace(self, keep_until=keep_until, promise=promise, **terms)  # type: ignore[arg-type]
 
     def conflict(self, wanted: Order, now: float) -> str | None:
         """Why `wanted`, of the same key, must not take the place of this one; None where it may."""

@@ -9,11 +9,12 @@ image enters each rack, and about one leaves the seed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.bitmaps import pieces_of
+from enticed.core.bitmaps import bits_of_mask, pieces_of
 from enticed.core.events import Mask
 from enticed.core.peers import Peer
 from enticed.core.requests import Run
@@ -24,17 +25,35 @@ _MIX_2 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_3 = np.uint64(0x94D049BB133111EB)
 
 
-def owned_pieces(me: NodeId, rack_mates: Iterable[NodeId], pieces: int) -> Mask:
-    """bool per piece: whether this host, of all in its rack that pull the image, is the piece's owner.
+def owned_pieces(me: NodeId, others: Iterable[NodeId], pieces: int) -> Mask:
+    """bool per piece: whether this host, of it and `others` (who pull the image in its rack, say), is its owner.
 
-    Every rack-mate that knows of the same hosts comes to the same answer.
+    Every host that knows of the same hosts comes to the same answer.
     """
     mine = _weights(me, pieces)
     owned = np.ones(pieces, np.bool_)
-    for node in rack_mates:
+    for node in others:
         theirs = _weights(node, pieces)
         owned &= (mine > theirs) | ((mine == theirs) & (me > node))
     return owned
+
+
+@dataclass
+class Ownership:
+    """The pieces (bits) that this host owns among some hosts; worked out only for hosts that were not there before."""
+
+    pieces: int = -1
+    among: frozenset[NodeId] = frozenset()
+
+    def within(self, me: NodeId, nodes: frozenset[NodeId], pieces: int) -> int:
+        """The pieces that `me` owns among itself and `nodes`: all, where there is nobody else."""
+        if nodes != self.among:
+            new = nodes - self.among
+            if not self.among <= nodes:  # one went: what it owned is somebody's again
+                new, self.pieces = nodes, -1
+            self.among = nodes
+            self.pieces &= bits_of_mask(owned_pieces(me, new, pieces))
+        return self.pieces
 
 
 def _weights(node: NodeId, pieces: int) -> NDArray[np.uint64]:

@@ -70,6 +70,19 @@ class Policy:
     nobody_holds_s: float = 5.0
     """An order fails when for so long no host that could be reached holds what is missing."""
 
+    # What nobody else has.
+    origin_after_s: float = 1.5
+    """The origin is asked once something is missing for so long that nobody has: time to meet others who miss it."""
+    origin_patience_s: float = 3.0
+    """How long others who are to fetch a piece from the origin may get nothing before fewer are counted on: only those
+    in this rack, then nobody. Longer, up to four times, where requests take long."""
+    origin_slowest_bytes_per_s: int = 16 * KIB
+    """As `request_slowest_bytes_per_s`; lower, since all hosts share what the origin sends, and nobody else has it."""
+    origin_strikes_max: int = 4
+    """From so many faults in a row on nobody waits for the origin, though it is asked again."""
+    origin_shut_s: float = 30.0
+    """An origin that has not got an image is asked for it again after so long."""
+
     # Hosts that have a relative of the image.
     kin_max: int = 2
     """Relatives of an image that are used; 0 for none."""

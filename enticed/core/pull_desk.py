@@ -11,21 +11,29 @@ from numpy.typing import NDArray
 from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, FetchManifest, Reserve
-from enticed.core.events import Fault, ManifestFailed, SpaceReserved
+from enticed.core.events import ORIGIN, Fault, ManifestFailed, SpaceReserved
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.core.origin_desk import OriginDesk
 from enticed.core.session_desk import SessionDesk
 from protocol.identifiers import NodeId
 
 
 class PullDesk:
     def __init__(
-        self, books: Books, orders: OrderDesk, finding: FindingDesk, sessions: SessionDesk, kin: KinDesk
+        self,
+        books: Books,
+        orders: OrderDesk,
+        finding: FindingDesk,
+        sessions: SessionDesk,
+        kin: KinDesk,
+        origin: OriginDesk,
     ) -> None:
         self._books = books
         self._kin = kin
+        self._origin = origin
         self._orders = orders
         self._finding = finding
         self._sessions = sessions
@@ -54,6 +62,10 @@ class PullDesk:
             pull.manifest_from, pull.manifest_asked_at = nearest.node, now
             pull.nobody_since = None
             self._books.do(FetchManifest(pull.image, nearest.node))
+        elif self._origin.may_have_manifest(pull, now):
+            pull.manifest_from, pull.manifest_asked_at = ORIGIN, now
+            pull.asked.add(ORIGIN)
+            self._books.do(FetchManifest(pull.image, ORIGIN))
         elif pull.denied and not holders and not pull.finding and not self._books.dialling:
             self._orders.fail_all(pull.image, Failure.DENIED, pull.denied, now)
         else:
@@ -75,14 +87,16 @@ class PullDesk:
             pull.denied = event.reason
         if event.denied or event.fault in (Fault.CORRUPT, Fault.MALFORMED):
             pull.manifest_refused_by.add(event.node)
+        if event.node == ORIGIN and event.fault is Fault.REFUSED:
+            pull.origin.shut_until = now + self._books.policy.origin_shut_s
         self.note_trouble(pull, event.node, event.reason)
-        peer = self._books.peers.get(event.node)
+        peer = self._books.source(event.node)
         if peer is not None:
             peer.failed(now, self._books.policy)
 
     def note_trouble(self, pull: Pull, node: NodeId, reason: str) -> None:
         """A host did not deliver: that is what orders wait for, and what is told if they fail."""
-        pull.trouble = f"{node.short}: {reason}"
+        pull.trouble = f"{name_of(node)}: {reason}"
         self._orders.say_why(pull.image, pull.trouble)
 
     def manifest_fetched(self, pull: Pull, data_bytes: NDArray[np.int64], now: float) -> None:
@@ -117,7 +131,8 @@ class PullDesk:
         self._enter(pull, OrderState.FETCHING, now)
         self._books.busy[pull.image] = book
         self._sessions.opened(book)
-        self._sessions.offer(book)
+        if self._books.may_use_origin(pull.image):  # others who want the image are to be met before it is asked
+            self._finding.hurry(pull, now)
 
     def _enter(self, pull: Pull, stage: OrderState, now: float) -> None:
         pull.stage = stage
@@ -142,12 +157,14 @@ class PullDesk:
         del self._books.pulls[pull.image]
         self._sessions.end(pull)
         self._kin.end(pull)
+        if book is not None:
+            self._sessions.offer(book)
 
     def check_supply(self, pull: Pull, now: float) -> None:
         """Give up when nothing moves for long because nobody has what is missing; say what, and who was asked."""
         lacking = np.zeros(0, np.int64)
         if pull.stage is OrderState.FETCHING and not pull.opening and not self._books.requests.has_any_of(pull.image):
-            lacking = self._held_by_nobody(pull)
+            lacking = self._held_by_nobody(pull, now)
         if not len(lacking):
             if pull.nobody_since is not None:
                 pull.nobody_since = None
@@ -162,8 +179,11 @@ class PullDesk:
         self._orders.say_why(pull.image, reason)
         self._wait_in_vain(pull, Failure.INTEGRITY if pull.charged else Failure.UNAVAILABLE, reason, now)
 
-    def _held_by_nobody(self, pull: Pull) -> NDArray[np.int64]:
-        """Pieces that this pull still needs from others and that no peer with a session has, here or in a relative."""
+    def _held_by_nobody(self, pull: Pull, now: float) -> NDArray[np.int64]:
+        """Pieces that this pull still needs and that neither a peer with a session has, here or in a relative, nor the
+        origin."""
+        if self._origin.can_be_counted_on(pull, now):
+            return np.zeros(0, np.int64)
         book = self._books.images[pull.image]
         needed = (book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0)
         if any(kin.learning_from is not None for kin in pull.kin.values()):
@@ -195,9 +215,13 @@ class PullDesk:
         return max(soon, order.due_at)
 
 
+def name_of(node: NodeId) -> str:
+    return "the origin" if node == ORIGIN else node.short
+
+
 def names_of(nodes: set[NodeId]) -> str:
     """Nodes for people, a few of them."""
-    listed = sorted(node.short for node in nodes)
+    listed = sorted(map(name_of, nodes))
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") or "nobody"
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from enticed.core.books import Books, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, Fetch, Say
-from enticed.core.events import Fault, FetchFailed
+from enticed.core.events import ORIGIN, Fault, FetchFailed
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure
+from enticed.core.origin_desk import OriginDesk
 from enticed.core.peers import Peer
 from enticed.core.picker import pick_source
 from enticed.core.pull_desk import PullDesk
@@ -32,9 +33,11 @@ class RequestDesk:
         pulls: PullDesk,
         goods: GoodsDesk,
         kin: KinDesk,
+        origin: OriginDesk,
     ) -> None:
         self._books = books
         self._kin = kin
+        self._origin = origin
         self._orders = orders
         self._finding = finding
         self._pulls = pulls
@@ -44,9 +47,11 @@ class RequestDesk:
 
     def ask(self, pull: Pull, around: Reach, now: float) -> None:
         """Ask for every run that somebody has who can be asked now; the rest stays in line."""
+        if not around.able and not around.from_origin:
+            return
         for _ in range(len(pull.runs)):
             run = pull.runs.popleft()
-            if around.able and not self._kin.is_to_locate(pull, run) and self._ask_for(pull, run, around, now):
+            if not self._kin.is_to_locate(pull, run) and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
             else:
                 pull.runs.append(run)
@@ -57,11 +62,13 @@ class RequestDesk:
         if requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests):
             return False
         wanted, source = self._source(pull, run, around, now)
+        if source is None and not hedge and not self._is_in_relative(pull, run):
+            wanted, source = run.request, self._origin.source(run, around, now)
         if source is None:
             return False
         asked = requests.ask(source.node, run, wanted, source.in_flight_bytes, now, hedge=hedge)
         source.asked(run.size_bytes, now)
-        if not source.can_take(now, policy):
+        if source in around.able and not source.can_take(now, policy):
             around.able.remove(source)
         self._books.do(Fetch(asked.number, source.node, wanted, run.request))
         return True
@@ -84,6 +91,11 @@ class RequestDesk:
             return run.request, source
         holders = relative.holders(around.able, elsewhere.piece)
         return elsewhere, pick_source(holders, relative.seeds, run, spare_seeds=False)
+
+    def _is_in_relative(self, pull: Pull, run: Run) -> bool:
+        """Whether a host has the run in a relative, though it may be busy."""
+        where = run.elsewhere
+        return where is not None and bool(pull.kin[where.image].availability.rarity[where.piece] > 0)
 
     def hedge(self, pull: Pull, around: Reach, now: float) -> None:
         """Near the end, ask a second peer for what is slowest, within a small share of the image."""
@@ -118,13 +130,14 @@ class RequestDesk:
             return
         run = asked.run
         self._books.requests.timed(asked, now)
-        peer = self._books.peers.get(asked.node)
+        peer = self._books.source(asked.node)
         if peer is not None:
             peer.delivered(run.size_bytes, now - asked.at, self._books.policy)
         for other in self._books.requests.of_run(run):  # a hedge that lost, or was overtaken by the first
             self._abandon(other, now)
         pull = self._books.pulls[run.image]
-        self._books.images[run.image].bytes_from[Supply.PEERS] += run.size_bytes
+        supply = Supply.ORIGIN if asked.node == ORIGIN else Supply.PEERS
+        self._books.images[run.image].bytes_from[supply] += run.size_bytes
         pull.starved_since = None
         self._measure(pull, run.size_bytes, now)
         pull.outstanding[run.piece] -= 1
@@ -140,7 +153,7 @@ class RequestDesk:
         if event.fault is Fault.LOCAL:
             self._orders.fail_all(pull.image, event.failure or Failure.DISK, event.reason, now)
             return
-        peer = self._books.peers.get(asked.node)
+        peer = self._books.source(asked.node)
         if peer is not None:
             self._blame(peer, asked, event, pull, now)
         self._ask_again(pull, asked)
@@ -148,7 +161,7 @@ class RequestDesk:
             self._finding.heard_of(pull, event.alternatives, now)
         else:
             self._kin.meet(pull.kin[asked.wanted.image], event.alternatives)
-        if event.fault not in (Fault.BUSY, Fault.REFUSED):
+        if event.fault not in (Fault.BUSY, Fault.REFUSED) or asked.node == ORIGIN:
             self._pulls.note_trouble(pull, asked.node, event.reason)
 
     def _blame(self, peer: Peer, asked: Asked, event: FetchFailed, pull: Pull, now: float) -> None:
@@ -160,15 +173,20 @@ class RequestDesk:
             case Fault.REFUSED:
                 ledger.availability.change(peer.node, (), (wanted.piece,))
                 peer.failed(now, self._books.policy)
+                if peer.node == ORIGIN:
+                    pull.origin.shut_until = now + self._books.policy.origin_shut_s
             case Fault.CORRUPT:
                 ledger.charged.add(peer.node)
                 ledger.availability.drop(peer.node)
-                self._books.do(Say(peer.node, Charge(wanted.image, wanted.piece, event.fragment or 0)))
+                if peer.node != ORIGIN:  # which cannot be told
+                    self._books.do(Say(peer.node, Charge(wanted.image, wanted.piece, event.fragment or 0)))
                 for other in self._books.requests.of_node(peer.node):
                     # What else it was asked for may be no better.
                     if other.run.image == pull.image and other.wanted.image == wanted.image:
                         self._abandon(other, now)
                         self._ask_again(pull, other)
+            case _ if peer.node == ORIGIN and now < peer.backoff_until:
+                pass  # of the same moment as the fault before: all that it was asked fails at once
             case _:
                 peer.failed(now, self._books.policy)
 

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.events import Mask
+from enticed.core.events import ORIGIN, Mask
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import REQUEST_MAX_FRAGMENTS
@@ -97,7 +97,8 @@ class RequestBook:
     ) -> Asked:
         """Enter a request; `ahead_bytes` is what the peer has yet to send before it, which gives it more time."""
         policy = self._policy
-        patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / policy.request_slowest_bytes_per_s
+        slowest = policy.origin_slowest_bytes_per_s if node == ORIGIN else policy.request_slowest_bytes_per_s
+        patience_s = policy.request_timeout_s + (ahead_bytes + run.size_bytes) / slowest
         asked = Asked(next(self._numbers), node, run, wanted, now, now + patience_s, hedge)
         self._asked[asked.number] = asked
         self._of_image.setdefault(run.image, {})[asked.number] = asked

@@ -165,7 +165,10 @@ class SessionDesk:
 
     def offer(self, book: ImageBook) -> None:
         """Keep what the DHT says of an image in step with what is durable of it."""
-        offer = Offer.WHOLE if book.sealed else Offer.PART if book.counts[PieceState.DURABLE] else Offer.NONE
+        # Who asks the origin is to be found by others who would, before it has anything.
+        asks_origin = book.image in self._books.pulls and self._books.may_use_origin(book.image)
+        has_some = book.counts[PieceState.DURABLE] or asks_origin
+        offer = Offer.WHOLE if book.sealed else Offer.PART if has_some else Offer.NONE
         if offer is book.offer:
             return
         book.offer = offer

@@ -11,7 +11,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.limits import ANNOUNCED_TIMEOUT_S
-from enticed.overlay.port import Found, Overlay, ProviderOffer
+from enticed.overlay.port import Overlay, ProviderOffer
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
 from protocol.identifiers import DiscoveryKey, ImageId
@@ -53,27 +53,27 @@ class Discovery:
     async def close(self) -> None:
         await self._tasks.close()
 
-    async def providers(self, effect: ef.FindProviders) -> tuple[ev.Contact, ...]:
-        """Hosts that say they have the image, and hosts of this rack, who may pull it too."""
+    async def providers(self, image: ImageId) -> ev.ProvidersFound:
+        """Hosts that say they have the image, and hosts of this rack, who may pull it too. Raises as `find` does."""
         await self._overlay.ready()
-        found = await self._overlay.find(DiscoveryKey.of_image(effect.image))
-        contacts = {one.node: ev.Contact(one.node, one.addresses) for one in found.providers}
+        found = await self._overlay.find(DiscoveryKey.of_image(image))
+        providers = tuple(ev.Contact(one.node, one.addresses) for one in found.providers)
+        mates: tuple[ev.Contact, ...] = ()
         if self._rack_key is not None:
-            mates: Found = await self._overlay.find(self._rack_key)
-            for one in mates.providers:
-                contacts[one.node] = ev.Contact(one.node, one.addresses, self._zone, self._rack)
-        return tuple(contacts.values())
+            there = (await self._overlay.find(self._rack_key)).providers
+            mates = tuple(ev.Contact(one.node, one.addresses, self._zone, self._rack) for one in there)
+        return ev.ProvidersFound(image, providers, mates)
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.spawn(coroutine, name)
 
     async def _find(self, effect: ef.FindProviders) -> None:
         try:
-            providers = await self.providers(effect)
+            found = await self.providers(effect.image)
         except EnticedError as error:
             log.warning("nobody can be found: %s", error)
-            providers = ()  # an answer there must be, or nobody is looked for again
-        self._driver.tell(ev.ProvidersFound(effect.image, providers))
+            found = ev.ProvidersFound(effect.image, ())  # an answer there must be, or nobody is looked for again
+        self._driver.tell(found)
 
     def _announce(self, effect: ef.Announce) -> None:
         state = ProviderState.WHOLE if effect.whole else ProviderState.PARTIAL

@@ -98,7 +98,7 @@ class DaemonEngine:
         self._check_target(terms.target)
         now = self.parts.clock()
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
-        order = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner)
+        order = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner, origin=terms.origin)
         self._check_place(order, now)
         if owner and self._host.order(key) is None:
             await self.parts.naming.resolve(terms.target)  # who types names wrong is told so, and leaves no order

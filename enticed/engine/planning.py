@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.bitmaps import unpack_bitmap
 from enticed.engine.discovery import Discovery
@@ -128,8 +127,9 @@ class Planning:
 
     async def _survey(self, image: ImageId) -> _Survey:
         """Ask some providers what they have; whoever does not answer in time has nothing."""
-        found = await self._discovery.providers(ef.FindProviders(image))
-        chosen = [contact for contact in found if contact.node != self._me.node][:PLAN_PROVIDERS_MAX_COUNT]
+        found = await self._discovery.providers(image)
+        contacts = {contact.node: contact for contact in (*found.providers, *found.mates)}
+        chosen = [contact for node, contact in contacts.items() if node != self._me.node][:PLAN_PROVIDERS_MAX_COUNT]
         survey = _Survey(image, {contact.node for contact in chosen})
         if not chosen:
             return survey

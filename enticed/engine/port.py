@@ -177,6 +177,8 @@ class OrderTerms:
     deadline_s: float | None = None
     priority: Priority = Priority.PREWARM
     keep_s: float | None = None
+    origin: bool = True
+    """Whether the origin may be asked for its sake."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ class Views:
             on_hand=supply.get(Supply.ON_HAND, 0),
             relatives=supply.get(Supply.RELATIVES, 0),
             peers=supply.get(Supply.PEERS, 0),
+            origin=supply.get(Supply.ORIGIN, 0),
         )
 
     def _stored(self, order: Order) -> StoredImage | None:

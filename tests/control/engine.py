@@ -195,8 +195,8 @@ class MemoryEngine:
     async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:
         now = time.time()
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
+        wanted = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner, origin=terms.origin)
         known = self._orders.get(key)
-        wanted = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner)
         if known is not None and (conflict := known.conflict(wanted, now)) is not None:
             raise LocalError(conflict)
         if (
@@ -208,7 +208,7 @@ class MemoryEngine:
                 OrderState.CANCELLED,
             )
         ):
-            await self._save(known.renewed(now, due_at, terms.priority, terms.keep_s))
+            await self._save(known.renewed(now, wanted))
             return self.order(key)
         await self._save(wanted)
         self._pulls[key] = asyncio.create_task(self._pull(key))

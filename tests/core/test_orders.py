@@ -49,9 +49,10 @@ def test_an_order_under_way_leases_and_a_failed_one_does_not() -> None:
 
 
 def test_asked_for_again_its_terms_are_the_new_ones() -> None:
-    renewed = replace(ORDER, state=S.READY).renewed(300.0, 400.0, Priority.PREWARM, 10.0)
-    terms = {"due_at": 400.0, "priority": Priority.PREWARM, "keep_s": 10.0, "keep_until": 310.0}
-    assert renewed == replace(ORDER, state=S.READY, **terms)  # type: ignore[arg-type]
+    terms = {"due_at": 400.0, "priority": Priority.PREWARM, "keep_s": 10.0, "origin": False}
+    wanted = replace(ORDER, **terms)  # type: ignore[arg-type]
+    renewed = replace(ORDER, state=S.READY).renewed(300.0, wanted)
+    assert renewed == replace(wanted, state=S.READY, keep_until=310.0)
 
 
 def test_who_waits_comes_first_then_the_earliest_due_then_the_oldest() -> None:

@@ -12,7 +12,8 @@ from protocol.limits import MIB
 from simnet.checkers import SafetyChecker
 from simnet.host import SimHost
 from simnet.images import SimImage
-from simnet.world import Link, World
+from simnet.origin import Link
+from simnet.world import World
 
 MIB_OF_IMAGE = 64
 SHARED_PIECES = 52

@@ -1,0 +1,131 @@
+"""The origin desk: what nobody has is fetched from the origin, near once for a whole swarm.
+
+For each piece one host is its owner, by rendezvous among all that are known to pull the image; the others wait until it
+has the piece, and get it from there. While nobody gets anything, fewer are counted on: an owner may be gone, or may not
+reach the origin. (Cooperative caching with a designated fetcher; as `picker` has it for racks.)
+"""
+
+from __future__ import annotations
+
+from enticed.core.bitmaps import bits_of
+from enticed.core.books import Books, Circle, Pull
+from enticed.core.events import ORIGIN
+from enticed.core.kin_desk import KinDesk
+from enticed.core.peers import Peer
+from enticed.core.reach import Reach
+from enticed.core.requests import Run
+from protocol.identifiers import NodeId
+
+
+class OriginDesk:
+    def __init__(self, books: Books, kin: KinDesk) -> None:
+        self._books = books
+        self._kin = kin
+
+    # --- what to fetch from it ---
+
+    def may_have_manifest(self, pull: Pull, now: float) -> bool:
+        """Whether it is to be asked for the manifest, which no host has that was found and reached."""
+        if not self.can_be_counted_on(pull, now) or ORIGIN in pull.manifest_refused_by or pull.manifest_from:
+            return False
+        assert self._books.origin is not None
+        looked = not pull.finding and not self._books.dialling
+        return (looked or now >= pull.started_at + self._books.policy.origin_after_s) and (
+            now >= self._books.origin.backoff_until
+        )
+
+    def share(self, pull: Pull, around: Reach, now: float) -> int:
+        """The pieces (bits) that nobody has, and that this host is to fetch from the origin now.
+
+        Those at work here are among them, whoever owns them: they were opened for somebody who is gone.
+        """
+        if not self._books.may_use_origin(pull.image):
+            return 0
+        at_work, use = bits_of({run.piece for run in pull.runs}), pull.origin
+        lacking = (pull.wanted | at_work) & self._held_by_nobody(pull, around)
+        if not lacking:
+            use.needed_since = use.waits_since = None
+            return 0
+        if use.needed_since is None:
+            use.needed_since = now
+        if now < max(self._opens_at(pull, use.needed_since), use.shut_until) or ORIGIN in pull.charged:
+            return 0
+        mine = lacking & (at_work | self._owned(pull, around))
+        if mine or pull.opening or self._books.requests.has_any_of(pull.image):
+            use.waits_since = None
+            return mine
+        return self._wait(pull, around, lacking, now)
+
+    def source(self, run: Run, around: Reach, now: float) -> Peer | None:
+        """The origin, where it is to be asked for this run and can be asked for more."""
+        origin = self._books.origin
+        is_due = around.from_origin >> run.piece & 1
+        return origin if origin is not None and is_due and origin.can_take(now, self._books.policy) else None
+
+    def can_be_counted_on(self, pull: Pull, now: float) -> bool:
+        """Whether an order waits for what the origin may yet bring."""
+        origin, use = self._books.origin, pull.origin
+        if origin is None or not self._books.may_use_origin(pull.image) or ORIGIN in pull.charged:
+            return False
+        return now >= use.shut_until and origin.strikes < self._books.policy.origin_strikes_max
+
+    def moments(self, pull: Pull) -> list[float]:
+        """Times at which something about it may change by itself."""
+        origin, use, policy = self._books.origin, pull.origin, self._books.policy
+        if origin is None or ORIGIN in pull.charged:
+            return []
+        times = [origin.backoff_until, use.shut_until]
+        if use.needed_since is not None:
+            times.append(self._opens_at(pull, use.needed_since))
+        if use.waits_since is not None:
+            times.append(use.waits_since + self._patience_s)
+        if origin.waited_for_since is not None:
+            times.append(origin.waited_for_since + policy.stall_s)
+        return times
+
+    def _opens_at(self, pull: Pull, needed_since: float) -> float:
+        """Hosts with a relative come first: they are given the time that it takes to find them."""
+        policy = self._books.policy
+        return needed_since + policy.origin_after_s + (policy.kin_after_s if pull.relatives else 0.0)
+
+    def _held_by_nobody(self, pull: Pull, around: Reach) -> int:
+        """The pieces that no host has, here or in a relative, who delivers when it is asked."""
+        has = pull.availability
+        return ~(has.held_by_any(node for node in has if node not in around.failing) | self._kin.covered(pull))
+
+    # --- who fetches what ---
+
+    def _owned(self, pull: Pull, around: Reach) -> int:
+        """What this host owns in its circle, and what a reader here waits for."""
+        use, book = pull.origin, self._books.images[pull.image]
+        nodes = self._circle(pull, around)
+        owned = use.owned.within(self._books.me.node, nodes, book.pieces)
+        for demand in book.demands.values():
+            owned |= (1 << demand.stop) - (1 << demand.start)
+        return owned
+
+    def _circle(self, pull: Pull, around: Reach) -> frozenset[NodeId]:
+        match pull.origin.circle:
+            case Circle.SWARM:
+                heard_of = {node for node in pull.named if node not in self._books.peers}
+                return frozenset(heard_of.union(pull.availability) - around.failing - {self._books.me.node})
+            case Circle.RACK:
+                return around.mates
+            case Circle.ALONE:
+                return frozenset()
+
+    def _wait(self, pull: Pull, around: Reach, lacking: int, now: float) -> int:
+        """All that is left is others' to fetch: wait while they get anything, then count on fewer of them."""
+        use, has = pull.origin, pull.availability
+        if use.waits_since is None or use.gains != has.gains:
+            use.waits_since, use.gains = now, has.gains
+        if now < use.waits_since + self._patience_s or use.circle is Circle.ALONE:
+            return 0
+        use.circle, use.waits_since = Circle(use.circle + 1), now
+        return lacking & self._owned(pull, around)
+
+    @property
+    def _patience_s(self) -> float:
+        """A slow origin keeps its owners waiting, too: no request is overtaken that is not slow for what is usual."""
+        patience_s = self._books.policy.origin_patience_s
+        return max(patience_s, min(self._books.requests.slow_after_s, 4 * patience_s))
