@@ -35,6 +35,8 @@ BULK_SERVED_MAX_COUNT = 64
 BULK_SERVED_PER_PEER_MAX_COUNT = 4
 BULK_REQUESTS_AHEAD_COUNT = 4
 """Requests that are written ahead on a connection; the rest waits here, where it can still be withdrawn."""
+BULK_INQUIRIES_AHEAD_COUNT = 2
+"""Requests of one served connection before the warehouse: what is being sent, and what is next."""
 BULK_REQUESTS_READ_SIZE_BYTES = 4 * KIB
 CONNECT_TIMEOUT_S = 3.0
 HANDSHAKE_TIMEOUT_S = 5.0

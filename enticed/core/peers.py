@@ -50,7 +50,7 @@ class Peer:
             return True
         if self.strikes or self.in_flight >= policy.peer_in_flight:
             return False
-        return self.in_flight_bytes + policy.request_bytes // 2 <= self.most_bytes  # runs are of many sizes
+        return self.in_flight_bytes + policy.request_bytes // 4 <= self.most_bytes  # runs are of many sizes
 
     def is_reliable(self, now: float, policy: Policy) -> bool:
         """Whether what it says it has is worth waiting for; else it is asked all the same, and nobody waits for it."""

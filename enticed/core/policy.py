@@ -38,7 +38,7 @@ class Policy:
     more would only wait in its line, while others come to have the same."""
     peer_in_flight: int = 16
     """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
-    request_bytes: int = 1 * MIB
+    request_bytes: int = 2 * MIB
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""
     demand_window_pieces: int = 8
@@ -102,7 +102,8 @@ class Policy:
     """Promises are made anew so often while there are orders with a due date, and at once when one is placed."""
 
     # What is given.
-    uploads_transmitting: int = 8
+    uploads_transmitting: int = 16
+    """Half of them transmit: each connection has one request being sent and the next one ready."""
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
     upload_retry_s: float = 0.2

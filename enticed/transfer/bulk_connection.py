@@ -80,7 +80,9 @@ class BulkConnection:
             if self._ended:
                 return False
             self._waiting.append(job)
-        self._stream.wake()
+            may_ask = len(self._asked) < BULK_REQUESTS_AHEAD_COUNT
+        if may_ask:  # else the thread looks after its next reply by itself
+            self._stream.wake()
         return True
 
     def abandon(self, job: Job) -> None:

@@ -14,15 +14,16 @@ import select
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 
 from enticed.limits import (
+    BULK_INQUIRIES_AHEAD_COUNT,
     BULK_REQUESTS_READ_SIZE_BYTES,
     BULK_SERVED_MAX_COUNT,
     BULK_SERVED_PER_PEER_MAX_COUNT,
 )
 from enticed.transfer.errors import PeerLostError
+from enticed.transfer.inquiry import Inquiry
 from enticed.transfer.ports import Consignment, Timing, Warehouse
 from enticed.transfer.stream import BulkStream, Woken
 from enticed.transfer.tasks import Tasks
@@ -35,7 +36,6 @@ from protocol.messages import Busy, Data, Refusal, Refused, Request
 from protocol.session import BulkServerSession
 
 log = logging.getLogger(__name__)
-Answer = Consignment | Busy | Refused
 _HEADROOM_SIZE_BYTES = 64
 """In front of the bytes in the buffer: header and bytes leave in one write."""
 
@@ -118,9 +118,9 @@ class ServedConnection:
         self._warehouse = warehouse
         self._timing = timing
         self._requests: deque[Request] = deque()
+        self._inquiries: deque[Inquiry] = deque()
         self._buffers = buffers
         self._tasks = Tasks()
-        self._question: asyncio.Task[Answer] | None = None
 
     def interrupt(self) -> None:
         self._stream.interrupt()
@@ -129,39 +129,53 @@ class ServedConnection:
         """The connection's thread."""
         try:
             while True:
-                self._answer(self._next_request())
+                self._inquire()
+                self._reply()
         except LocalError:
             log.exception("bulk connection of %s", self.node.short)
         except EnticedError as error:
             log.debug("bulk connection of %s: %s", self.node.short, error)
         finally:
+            for inquiry in self._inquiries:
+                self._loop.call_soon_threadsafe(inquiry.withdraw)
             self._stream.close()
 
-    def _next_request(self) -> Request:
+    def _inquire(self) -> None:
+        """Have the next request, and the one after it if it has come, before the warehouse: while the bytes of one are
+        sent, the loop can say where those of the other are."""
+        while len(self._inquiries) < BULK_INQUIRIES_AHEAD_COUNT:
+            if not self._requests and not self._read_requests():
+                return
+            inquiry = Inquiry(self._warehouse, self.node, self._requests.popleft(), self._stream.wake)
+            self._inquiries.append(inquiry)
+            self._loop.call_soon_threadsafe(inquiry.open, self._tasks)
+
+    def _read_requests(self) -> bool:
+        """Wait for a request if there is nothing else to do, else take what is there; whether one has come."""
         deadline_s = time.monotonic() + self._timing.served_idle_s
         while not self._requests:
-            data = self._stream.receive_some(BULK_REQUESTS_READ_SIZE_BYTES, deadline_s)
+            if self._inquiries:
+                data = self._stream.receive_now(BULK_REQUESTS_READ_SIZE_BYTES)
+                if not data:
+                    return False
+            else:
+                data = self._stream.receive_some(BULK_REQUESTS_READ_SIZE_BYTES, deadline_s)
             self._requests.extend(self._session.receive(data))
-        return self._requests.popleft()
+        return True
 
-    def _answer(self, request: Request) -> None:
-        answer = self._ask(request)
+    def _reply(self) -> None:
+        inquiry = self._inquiries[0]
+        # The warehouse may take its time, but is told when nobody waits any more.
+        while not inquiry.is_answered:
+            woken = self._stream.wait(select.POLLRDHUP, time.monotonic() + self._timing.served_idle_s)
+            if woken is Woken.CONNECTION:
+                raise PeerLostError("the peer has hung up")
+        answer = inquiry.answer
+        self._inquiries.popleft()
         if isinstance(answer, Consignment):
             self._deliver(answer)
         else:
             self._say(answer)
-
-    def _ask(self, request: Request) -> Answer:
-        """What the warehouse answers. It may take its time, but is told when nobody waits any more."""
-        box: Future[Answer] = Future()
-        self._loop.call_soon_threadsafe(self._open, request, box)
-        while not box.done():
-            woken = self._stream.wait(select.POLLRDHUP, time.monotonic() + self._timing.served_idle_s)
-            if woken is Woken.CONNECTION:
-                self._loop.call_soon_threadsafe(self._withdraw)
-                break
-        # A consignment that was opened in the very moment in which the peer left is still closed, by `_answer`.
-        return box.result()
 
     def _deliver(self, consignment: Consignment) -> None:
         """Send what was asked for; refuse it where it cannot be read. The consignment is closed in any case."""
@@ -186,25 +200,6 @@ class ServedConnection:
 
     def _say(self, reply: Busy | Refused) -> None:
         self._stream.send(self._session.reply(reply), time.monotonic() + self._timing.send_s)
-
-    # --- on the loop ---
-
-    def _open(self, request: Request, box: Future[Answer]) -> None:
-        self._question = self._tasks.spawn(self._warehouse.open(self.node, request), "warehouse")
-        self._question.add_done_callback(lambda question: self._opened(question, box))
-
-    def _opened(self, question: asyncio.Task[Answer], box: Future[Answer]) -> None:
-        if question.cancelled():
-            box.set_exception(PeerLostError("the peer has hung up"))
-        elif question.exception() is not None:
-            box.set_result(Refused(Refusal.BROKEN_HERE))  # the exception itself is reported by the task's owner
-        else:
-            box.set_result(question.result())
-        self._stream.wake()
-
-    def _withdraw(self) -> None:
-        if self._question is not None:
-            self._question.cancel()
 
 
 def _load(consignment: Consignment, buffer: memoryview) -> int:

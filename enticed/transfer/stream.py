@@ -96,6 +96,19 @@ class BulkStream:
             raise PeerLostError("the peer has closed the connection")
         return data
 
+    def receive_now(self, size_bytes: int) -> bytes:
+        """What has come and can be read without waiting, at most so many bytes; empty if that is nothing."""
+        self._sock.settimeout(0.0)
+        try:
+            data = self._sock.recv(size_bytes)
+        except ssl.SSLWantReadError:
+            return b""
+        except OSError as error:
+            raise fault_of(error) from error
+        if not data:
+            raise PeerLostError("the peer has closed the connection")
+        return data
+
     def fill(self, view: memoryview, deadline_s: float) -> None:
         """Fill the whole view."""
         self._limit(deadline_s)

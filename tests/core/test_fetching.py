@@ -310,7 +310,7 @@ def test_a_hedge_that_fails_leaves_the_first_request_alone() -> None:
 
 
 def test_little_is_asked_for_twice() -> None:
-    bench = Bench(hedge_share=0.0)
+    bench = Bench(hedge_share=0.0, request_bytes=MIB)
     fetches = asked(bench, 4)
     bench.now += 0.01
     bench.deliver(fetches[:1])

@@ -18,7 +18,7 @@ from enticed.transfer.errors import BusyError, PeerLostError, RefusedError
 from enticed.transfer.ports import Consignment, PeerDown
 from protocol.errors import ExhaustedError, LocalError
 from protocol.identifiers import Digest, ImageId
-from protocol.limits import FRAGMENT_MAX_BLOCKS, FRAGMENT_MAX_SIZE_BYTES
+from protocol.limits import FRAGMENT_MAX_BLOCKS, FRAGMENT_MAX_SIZE_BYTES, REQUEST_MAX_SIZE_BYTES
 from protocol.messages import Alternative, Busy, FragmentsRequest, Part, PartRequest, Refusal, Refused, Request
 from tests.transfer.hosts import Disk, Target, host, make_disk, make_target, pull, run
 
@@ -244,7 +244,9 @@ def test_a_warehouse_that_fails_is_reported_and_refuses(cluster: Cluster, disk: 
     run(scenario(), faults=(ZeroDivisionError,))
 
 
-@pytest.mark.parametrize(("offset", "size"), [(0, 2**20 + 1), (5, 10)], ids=["too large", "beyond its end"])
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, REQUEST_MAX_SIZE_BYTES + 1), (5, 10)], ids=["too large", "beyond its end"]
+)
 def test_a_wrong_consignment_costs_the_connection_and_is_logged(
     cluster: Cluster, disk: Disk, caplog: pytest.LogCaptureFixture, offset: int, size: int
 ) -> None:
@@ -278,7 +280,7 @@ def test_a_wrong_request_fails_alone(cluster: Cluster, disk: Disk, target: Targe
                 (replace(request, count=5), fragments),
                 (replace(request, count=3), fragments),
                 (replace(request, first=-1), fragments),
-                (FragmentsRequest(disk.image, 0, 0, 17), disk.fragments[:17]),
+                (FragmentsRequest(disk.image, 0, 0, 33), disk.fragments[:33]),
                 (FragmentsRequest(disk.image, 0, 0, 0), fragments[:0]),
             ]
             for wanted, where in wrong:
