@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from enticed import __version__
+from enticed import __version__, logs
 from enticed.config import LOG_LEVELS
 from enticed.config_sources import Flag, Sources, set_flag
 from enticed.daemon import run
@@ -60,16 +59,13 @@ def main(
         flags = (*(set_flag(text) for text in settings), *(flag for flag in own if flag.value is not None))
         sources = Sources(state_dir, file, dict(os.environ), flags)
         configured = sources.load()
-        logging.basicConfig(
-            stream=sys.stderr,
-            level=configured.config.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.set_up(configured.config.log_level, os.environ)
         manager = Manager.from_environment(os.environ, os.getpid())
         with Notifier(manager) as notifier, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(LiveSettings(configured, sources), notifier))
     except (EnticedError, ValueError) as error:
-        click.echo(f"enticed: {error}", err=True)
+        priority = "<3>" if logs.writes_to_journal(os.environ, sys.stderr.fileno()) else ""
+        click.echo(f"{priority}enticed: {error}", err=True)
         sys.exit(FAILED)
 
 

@@ -80,6 +80,10 @@ JOIN_ANSWER_MAX_SIZE_BYTES = 32 * KIB
 PROBLEM_DETAIL_MAX_CHARS = 1000
 """Of the one line that says what went wrong."""
 
+# --- log ---
+LOG_MESSAGE_MAX_SIZE_BYTES = 32 * KIB
+"""Of one field of a record; a datagram takes no more than about 200 KiB."""
+
 # --- livez, readyz, metrics ---
 WATCHING_CONNECTIONS_MAX_COUNT = 64
 """On the address for metrics, where nobody has to say who they are."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from enticed.core import effects as ef
-from enticed.core.orders import Order, OrderState
+from enticed.core.orders import ENDED, Order, OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.threads import StoreThreads
 from enticed.limits import ORDER_EVENTS_KEPT_COUNT, ORDER_WATCHERS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError, ExhaustedError
+
+log = logging.getLogger(__name__)
 
 
 class OrderLedger:
@@ -39,6 +42,10 @@ class OrderLedger:
         self._recent: deque[tuple[int, Order]] = deque(maxlen=ORDER_EVENTS_KEPT_COUNT)
         self._changed = asyncio.Event()
         self._watchers = 0
+        self._states: dict[str, OrderState] = {}
+        """Of each order, as last logged."""
+        self.ended: Counter[OrderState] = Counter()
+        """How many orders have come to each end since the start."""
         driver.carry(ef.SaveOrder, self._take)
         driver.carry(ef.ForgetOrder, self._forget)
 
@@ -105,6 +112,9 @@ class OrderLedger:
     def _take(self, effect: ef.SaveOrder) -> None:
         order = effect.order
         self._unsaved[order.key] = order
+        if self._states.get(order.key) is not order.state:
+            self._states[order.key] = order.state
+            self._note(order)
         self._work.set()
         self._number += 1
         self._recent.append((self._number, order))
@@ -113,7 +123,18 @@ class OrderLedger:
 
     def _forget(self, effect: ef.ForgetOrder) -> None:
         self._unsaved[effect.key] = None
+        self._states.pop(effect.key, None)
         self._work.set()
+
+    def _note(self, order: Order) -> None:
+        """An order is in another state than before."""
+        about = {"order": order.key, "image": order.image}
+        if order.state is OrderState.FAILED:
+            log.warning("order %s for %s has failed: %s", order.key, order.target, order.reason, extra=about)
+        else:
+            level = logging.INFO if order.state in ENDED else logging.DEBUG
+            log.log(level, "order %s for %s is %s", order.key, order.target, order.state, extra=about)
+        self.ended[order.state] += order.state in ENDED
 
     async def _save_all(self) -> None:
         while True:

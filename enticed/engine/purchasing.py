@@ -108,7 +108,7 @@ class Purchasing:
             self._driver.tell(ev.ManifestFailed(image, node, fault_of(error), str(error), denied))
         except Exception as error:
             # Whatever a peer's bytes have broken in here: others may send better ones.
-            log.exception("the manifest of %s from %s", image.short, node.short)
+            log.exception("the manifest of %s from %s", image.short, node.short, extra={"image": image, "peer": node})
             self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.MALFORMED, repr(error)))
         else:
             self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
@@ -200,7 +200,7 @@ class Purchasing:
             failure = failure_of(error) if fault is ev.Fault.LOCAL else None
             self._failed(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
         except Exception as error:
-            log.exception("fetching from %s", effect.node.short)
+            log.exception("fetching from %s", effect.node.short, extra={"peer": effect.node})
             self._failed(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
         else:
             self.received_bytes += int(landing.fragments.sizes_bytes.sum())

@@ -140,7 +140,7 @@ class Stockroom:
             try:
                 await self._threads.run(self._store.vouch, stored.image)
             except EnticedError as error:
-                log.warning("image %s cannot be checked: %s", stored.image.short, error)
+                log.warning("image %s cannot be checked: %s", stored.image.short, error, extra={"image": stored.image})
                 continue
             data_bytes = stored.root.data_bytes.astype(np.int64)
             self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready))
@@ -226,15 +226,16 @@ class Stockroom:
             self._rechecking = False
 
     async def _recheck(self, image: ImageId, piece: int) -> None:
+        about = {"image": image}
         try:
             wrong = await self._threads.run(self.audit, image, np.array([piece], np.int64))
         except AbsentError:
             return  # it went away meanwhile: nothing to take back
         except EnticedError as error:
-            log.warning("piece %d of image %s cannot be checked: %s", piece, image.short, error)
+            log.warning("piece %d of image %s cannot be checked: %s", piece, image.short, error, extra=about)
             return
         for rotten in wrong:
-            log.warning("piece %d of image %s has rotted on this host's disk", rotten, image.short)
+            log.warning("piece %d of image %s has rotted on this host's disk", rotten, image.short, extra=about)
             self._driver.tell(ev.PieceRotten(image, rotten))
 
     def audit(self, image: ImageId, pieces: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, ...]:

@@ -52,6 +52,11 @@ def _orders(engine: DaemonEngine) -> Iterable[Family]:
         {state.value: states[state] for state in OrderState},
     )
     yield by(
+        counter("enticed_orders_ended_total", "Orders that came to an end, by which.", 0),
+        "state",
+        {state.value: engine.parts.ledger.ended[state] for state in sorted(ENDED)},
+    )
+    yield by(
         gauge("enticed_orders_failed", "Orders that have failed, by why.", 0),
         "failure",
         {failure.value: failures[failure] for failure in Failure},

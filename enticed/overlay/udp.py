@@ -249,7 +249,8 @@ class UdpOverlay:
         try:
             return ev.Heard(opened.node, opened.endpoint, DHT.decode(opened.payload))
         except MalformedError as error:
-            log.info("%s at %s: %s", opened.node.short, endpoint_text(opened.endpoint), error)
+            where = endpoint_text(opened.endpoint)
+            log.info("%s at %s: %s", opened.node.short, where, error, extra={"peer": opened.node})
             return ev.HeardNonsense(opened.node)
 
     def _receive(self, endpoint: bytes, data: bytes) -> bool:

@@ -56,7 +56,7 @@ class BulkServer:
         """Serve this connection until it ends; one too many is closed at once."""
         node = secured.node
         if not self._workers.free_count or self._per_peer[node] >= BULK_SERVED_PER_PEER_MAX_COUNT:
-            log.info("too many bulk connections: closed another one of %s", node.short)
+            log.info("too many bulk connections: closed another one of %s", node.short, extra={"peer": node})
             secured.sock.close()
             return
         connection = ServedConnection(secured, self._warehouse, self._capabilities, self._timing, self._buffers)
@@ -132,7 +132,7 @@ class ServedConnection:
                 self._inquire()
                 self._reply()
         except LocalError:
-            log.exception("bulk connection of %s", self.node.short)
+            log.exception("bulk connection of %s", self.node.short, extra={"peer": self.node})
         except EnticedError as error:
             log.debug("bulk connection of %s: %s", self.node.short, error)
         finally:

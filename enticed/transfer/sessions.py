@@ -137,7 +137,7 @@ class Sessions:
             try:
                 await connection.introduced()
             except EnticedError as error:
-                log.info("no session with %s: %s", connection.node.short, error)
+                log.info("no session with %s: %s", connection.node.short, error, extra={"peer": connection.node})
 
     def _adopt(self, secured: Secured, dialler: NodeId) -> ControlConnection:
         owner = Owner(self._opened, self._heard, self._lost)

@@ -28,6 +28,7 @@ LAYERS: dict[str, set[str]] = {
     # Leaves that several parts stand on.
     "enticed.notify": set(),
     "enticed.histogram": set(),
+    "enticed.logs": {"enticed.limits"},
     "enticed.reflink": set(),
     "enticed.host_address": set(),
     "enticed.landing": {"protocol"},  # peers and origins: fragments are verified and written in one way
@@ -65,6 +66,7 @@ LAYERS: dict[str, set[str]] = {
         "enticed.daemon",
         "enticed.config",
         "enticed.config_sources",
+        "enticed.logs",
         "enticed.notify",
         "enticed.operating",
         "protocol",
