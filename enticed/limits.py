@@ -209,6 +209,8 @@ HANDOFF_TICKET_LIFETIME_S = 30.0
 # --- command line ---
 DAEMON_CONNECT_TIMEOUT_S = 5
 DAEMON_ANSWER_TIMEOUT_S = 60.0
+COMPLETION_TIMEOUT_S = 1.0
+"""For names of images, when somebody has pressed Tab."""
 DAEMON_SILENT_S = 3 * CONTROL_HEARTBEAT_S
 """A daemon that is silent for so long on a stream of events hangs."""
 DAEMON_LINE_MAX_SIZE_BYTES = 1 * MIB

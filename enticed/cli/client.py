@@ -34,9 +34,11 @@ class Daemon:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def ask(self, method: str, path: str, body: Object | None = None) -> Object:
+    def ask(
+        self, method: str, path: str, body: Object | None = None, *, timeout_s: float = DAEMON_ANSWER_TIMEOUT_S
+    ) -> Object:
         """One request, one JSON object."""
-        with self._request(method, path, body, DAEMON_ANSWER_TIMEOUT_S) as (_, response):
+        with self._request(method, path, body, timeout_s) as (_, response):
             answer: Object = json.loads(response.read())
             return answer
 

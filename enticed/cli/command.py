@@ -9,6 +9,7 @@ import click
 from enticed.cli.client import Daemon
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import Setup
+from enticed.limits import COMPLETION_TIMEOUT_S
 
 
 class Command(click.Command):
@@ -41,6 +42,22 @@ def target(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     if not value.strip("./ "):
         raise Failed(Exit.USAGE, "an image is given by its name, like 'ubuntu:24.04', or by its id")
     return value
+
+
+def _known_images(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """For completion: images on this host whose name or id begins so; none where no daemon answers at once."""
+    daemon = Daemon(str(ctx.find_root().params["socket"]))
+    try:
+        images = daemon.ask("GET", "/v1/images", timeout_s=COMPLETION_TIMEOUT_S)["images"]
+    except Failed:
+        return []  # whoever presses Tab wants no error message
+    names = {name for image in images for name in image["names"] if not name.startswith(("sha256:", "sha512:"))}
+    ids = {image["image_id"] for image in images} if incomplete else set()
+    return sorted(name for name in names | ids if name.startswith(incomplete))
+
+
+image_argument = click.argument("image", metavar="NAME|IMAGE_ID", callback=target, shell_complete=_known_images)
+"""The argument of every command that is about one image."""
 
 
 def _set_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

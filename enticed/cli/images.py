@@ -9,11 +9,9 @@ import click
 
 from enticed.cli.bars import bar
 from enticed.cli.client import part
-from enticed.cli.command import Command, daemon_of, setup_of, target
+from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import ago, duration, pairs, people_names, short, size, table
-
-_target = click.argument("image", metavar="NAME|IMAGE_ID", callback=target)
 
 
 @click.command(cls=Command)
@@ -41,7 +39,7 @@ def images(ctx: click.Context) -> None:
 
 
 @click.command(cls=Command)
-@_target
+@image_argument
 @click.pass_context
 def show(ctx: click.Context, image: str) -> None:
     """Show one image on this host: its names, size, digests and relatives.
@@ -71,7 +69,7 @@ def show(ctx: click.Context, image: str) -> None:
 
 
 @click.command(cls=Command)
-@_target
+@image_argument
 @click.pass_context
 def rm(ctx: click.Context, image: str) -> None:
     """Remove an image from this host; other hosts keep theirs.
@@ -86,7 +84,7 @@ def rm(ctx: click.Context, image: str) -> None:
 
 
 @click.command(cls=Command)
-@_target
+@image_argument
 @click.pass_context
 def verify(ctx: click.Context, image: str) -> None:
     """Read an image on this host and check every byte of it.
@@ -107,7 +105,7 @@ def verify(ctx: click.Context, image: str) -> None:
 
 
 @click.command(cls=Command)
-@_target
+@image_argument
 @click.pass_context
 def plan(ctx: click.Context, image: str) -> None:
     """Say what a pull would do, without doing it: how many bytes from where, what is missing, how long.

@@ -19,7 +19,7 @@ import click
 
 from enticed.cli.bars import Bar, bar, shows_bars
 from enticed.cli.client import Daemon, Events, part
-from enticed.cli.command import Command, daemon_of, setup_of, target
+from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
 from enticed.cli.output import duration, short, size
@@ -44,7 +44,7 @@ class Wanted:
 
 
 @click.command(cls=Command)
-@click.argument("image", metavar="NAME|IMAGE_ID", callback=target)
+@image_argument
 @click.option("--output", metavar="PATH", type=click.Path(path_type=Path), help="Write the image to this file.")
 @click.option("--format", "form", type=click.Choice(["raw", "qcow2"]), help="What to write to PATH.  [default: raw]")
 @click.option(
