@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from enticed.identity.host import HostIdentity
     from protocol.labels import HostLabel
+
+
+TOKEN_LINE_MAX_CHARS = 1024
 
 
 def _host_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,7 +98,8 @@ def join(
 ) -> None:
     """Enrol this host in the cluster that TOKEN is from.
 
-    `entice token` on the founding host prints the token; that host's daemon has to run. Needs no daemon here.
+    `entice token` on the founding host prints the token; that host's daemon has to run. Needs no daemon here. With `-`
+    the token is read from standard input: an argument can be seen by everybody on this host.
 
     \b
     entice join ENT1.10.0.0.1:7401.5f3a... --state /var/lib/enticed --rack r13
@@ -105,6 +110,8 @@ def join(
     from protocol.errors import AbsentError, MalformedError
     from protocol.token import parse_token
 
+    if token == "-":
+        token = sys.stdin.readline(TOKEN_LINE_MAX_CHARS).strip()
     try:
         parse_token(token)
     except MalformedError as error:
