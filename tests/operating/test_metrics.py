@@ -80,7 +80,7 @@ def test_every_metric_is_explained_to_operators() -> None:
 
 def test_the_example_alerts_are_about_metrics_that_there_are() -> None:
     document = (ROOT / "docs" / "operating.md").read_text()
-    rules = document.split("```yaml\n")[1].split("```")[0]
+    (rules,) = (block for block in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL) if block.startswith("groups:"))
     assert rules.count("- alert: ") == rules.count(" expr: ") == rules.count(" annotations: ") > 5
     used = set(re.findall(r"enticed_[a-z_]+", rules))
     assert {name.removesuffix("_bucket") for name in used} <= set(re.findall(r"`(enticed_[a-z_]+)`", document))
