@@ -32,6 +32,7 @@ from enticed.engine.naming import Naming
 from enticed.engine.planning import Planning
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
+from enticed.engine.reading import Reading
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.switchboard import Switchboard
 from enticed.engine.threads import StoreThreads
@@ -132,13 +133,14 @@ async def start(
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
     me = ev.Contact(identity.node, network.advertised, zone, rack)
     planning = Planning(driver, store, threads, purchasing, discovery, network, me)
+    reading = owned(Reading(driver, stockroom, naming, clock))
 
     # People and clouds.
     lag = LagMeter()
     served_at: list[str] = []
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, naming, publishing, planning, lag, overlay,
+        warehouse, ledger, naming, publishing, planning, reading, lag, overlay,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -150,9 +152,8 @@ async def start(
     _take_up(driver, store)
     # Only now, so that those who came early do not hear that nothing is here.
     switchboard.connect(purchasing.network_event, planning.network_event)
-    stockroom.start()
-    discovery.start()
-    naming.start()
+    for part in (stockroom, discovery, naming, reading):
+        part.start()
     return engine
 
 

@@ -206,6 +206,19 @@ HANDOFF_TICKETS_MAX_COUNT = 64
 HANDOFF_TICKET_LIFETIME_S = 30.0
 """From handing a descriptor over to the request that names it."""
 
+CONTENT_CHUNK_SIZE_BYTES = 1 * MIB
+"""What is read and sent at a time."""
+CONTENT_READERS_MAX_COUNT = 64
+CONTENT_READERS_PER_USER_MAX_COUNT = 48
+"""So that one user, or whoever comes over the loopback address, does not have all the places."""
+CONTENT_CHUNKS_AHEAD_COUNT = 3
+"""So many more are under way while one is sent, for a reader of much."""
+CONTENT_DEADLINE_S = 30.0
+"""How long a reader waits for what is not here, unless it says so itself."""
+CONTENT_DEADLINE_MAX_S = 3600.0
+CONTENT_STALLED_S = 30.0
+"""A reader that takes nothing for so long is cut off."""
+
 # --- command line ---
 DAEMON_CONNECT_TIMEOUT_S = 5
 DAEMON_ANSWER_TIMEOUT_S = 60.0
@@ -217,10 +230,25 @@ DAEMON_LINE_MAX_SIZE_BYTES = 1 * MIB
 BAR_INTERVAL_S = 0.25
 """Between two looks of a live bar at the order that it shows."""
 
+NBD_BACKLOG_COUNT = 16
+NBD_RETRIES_COUNT = 60
+NBD_RETRY_DELAY_S = 2
+"""nbdkit asks again so often before a VM sees an error: two minutes without a daemon, longer where only bytes lack."""
+NBD_READ_TIMEOUT_S = int(CONTENT_DEADLINE_S) + 30
+NBD_RECONNECT_DELAY_S = 300
+"""For how long QEMU lets a VM wait for a lost NBD connection."""
+NBDKIT_RESTART_PAUSE_S = 2.0
+"""At least so long from one start of nbdkit to the next."""
+UNIX_PATH_MAX_SIZE_BYTES = 107
+
 # --- engine ---
 MANIFEST_TIMEOUT_S = 60.0
 """For root, statements and pages from one peer; then another is asked."""
 STORE_THREADS_COUNT = 6
+READER_THREADS_COUNT = 4
+"""Threads that read for readers alone: they do not wait behind what fills the disk."""
+READ_IDLE_S = 600.0
+"""An order that a read has raised ends when nobody has read for so long; and so long it keeps the image then."""
 STATEMENTS_OPENED_MAX_COUNT = 1024
 """Statements of images here whose signatures need not be checked again."""
 RECHECKS_MAX_COUNT = 1024

@@ -88,6 +88,7 @@ def wrong_books(books: Books) -> Iterator[str]:
         yield from _wrong_pull(books, pull)
     for book in books.images.values():
         yield from _wrong_image(books, book)
+    yield from _wrong_demands(books)
     for effect in books.effects:
         yield f"{effect} was left undone"
 
@@ -129,10 +130,12 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
     if pull.stage not in (OrderState.FETCHING, OrderState.VERIFYING):
         return
     asked = {one.run for one in books.requests if one.run.image == pull.image}
-    runs = [*pull.runs, *asked]
+    runs = [*pull.runs, *pull.urgent, *pull.foreseen, *asked]
     if len(set(runs)) != len(runs):
         yield "a run is in line twice"
-    if Counter(run.piece for run in runs) != Counter(pull.outstanding):
+    if any(not run.for_reader for run in pull.foreseen) or any(run.for_reader for run in pull.runs):
+        yield "a run is in the wrong line"
+    if Counter(run.piece for run in runs if not run.for_reader) != Counter(pull.outstanding):
         yield "outstanding runs are not counted right"
     opening_bytes = sum(int(pull.missing_bytes[piece]) for piece in pull.opening)
     if pull.ahead_bytes != sum(run.size_bytes for run in pull.runs) + opening_bytes:
@@ -149,6 +152,23 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
         counted[pieces_of(has.held_by_any([node]))] += 1
     if (has.rarity != counted).any():
         yield "rarity is not what the have-maps say"
+
+
+def _wrong_demands(books: Books) -> Iterator[str]:
+    for image, demands in books.demands.items():
+        pull, book = books.pulls.get(image), books.images.get(image)
+        if pull is None or not demands:
+            yield "a reader waits for what nobody gets"
+            continue
+        asked = [one.run for one in books.requests if one.run.image == image]
+        coming = {(run.piece, index) for run in (*pull.urgent, *pull.runs, *asked) for index in run.indices}
+        for demand in demands.values():
+            if not demand.lacking <= coming:
+                yield "a reader waits for what nobody is asked for"
+            if book is not None and (
+                not demand.lacking or any(book.state[one[0]] >= PieceState.WRITTEN for one in demand.lacking)
+            ):
+                yield "a reader waits for what is here"
 
 
 def _wrong_image(books: Books, book: ImageBook) -> Iterator[str]:

@@ -68,6 +68,7 @@ class SimHost:
         """Every state of every order, in the order in which they were saved."""
         self.ready_at: dict[str, float] = {}
         self.demands_met: dict[int, float] = {}
+        self.demands_failed: dict[int, str] = {}
         self.sent_bytes = self.received_bytes = 0
         self.effects_seen: Counter[str] = Counter()
         self._seeds = np.random.SeedSequence(seed)
@@ -199,6 +200,8 @@ class SimHost:
                 self.orders.pop(key, None)
             case ef.MeetDemand(demand):
                 self.demands_met[demand] = self.world.now
+            case ef.FailDemand(demand, _, reason):
+                self.demands_failed[demand] = reason
             case _:
                 self._discover(effect)
 
@@ -267,9 +270,11 @@ class SimHost:
                 reserved = ev.SpaceReserved(image.image, file.durable.copy(), missing_bytes, relatives)
                 self._later(PAGE_READ_S, reserved)
             case ef.OpenPiece(_, piece):
+                sizes_bytes, before = image.fragment_sizes_bytes, file.landed[piece].copy()
+                in_place_bytes = int(sizes_bytes[before].sum())
                 file.landed[piece] |= on_hand[piece]
-                missing = np.full(len(image.fragment_sizes_bytes), not on_hand[piece])
-                self._later(PAGE_READ_S, ev.PieceOpened(image.image, piece, image.fragment_sizes_bytes, missing))
+                opened = ev.PieceOpened(image.image, piece, sizes_bytes, ~file.landed[piece], in_place_bytes)
+                self._later(PAGE_READ_S, opened)
             case ef.MakeDurable(_, pieces):
                 self._after(SYNC_S, lambda: self._sync(image, pieces))
             case ef.Seal():

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -186,6 +186,19 @@ class Daemon:
 
     def call_json(self, *arguments: str | Path) -> Call:
         return self.call("--json", *arguments)
+
+    @contextmanager
+    def attached(self, image: str, nbd: Path, *options: str) -> Iterator[Call]:
+        """`entice attach` of an image, at this NBD socket, while the context lasts."""
+        call = self.call_json("attach", image, "--nbd", nbd, *options)
+        assert call.process.stdout is not None
+        try:
+            if not call.process.stdout.readline():
+                raise TestbedError(f"host {self.number}: entice attach {image}: {call.wait().stderr.strip()}")
+            yield call
+        finally:
+            call.process.send_signal(signal.SIGINT)
+            call.wait()
 
     def entice(self, *arguments: str | Path, timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
         """Run `entice ARGUMENTS`, whatever it comes to."""

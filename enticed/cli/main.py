@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "grant": ("enticed.cli.grant", "grant", "Give a scheduler the right to order images."),
     "publish": ("enticed.cli.publish", "publish", "Publish a disk image under a name."),
     "pull": ("enticed.cli.pull", "pull", "Bring an image onto this host."),
+    "attach": ("enticed.cli.attach", "attach", "Make an image a VM's disk before it is whole."),
     "plan": ("enticed.cli.images", "plan", "Say what a pull would do, without doing it."),
     "images": ("enticed.cli.images", "images", "List the images on this host."),
     "show": ("enticed.cli.images", "show", "Show one image on this host."),

@@ -80,7 +80,7 @@ def pull(
         order = daemon.ask("PUT", _order_path(key), wanted.terms(keep_s=0))
         setup_of(ctx).show(order, lambda: [key])
         return
-    result = _pull(daemon, key, wanted)
+    result = bring(daemon, key, wanted)
     setup_of(ctx).show(result, lambda: _lines(result))
 
 
@@ -97,7 +97,8 @@ def _check_output(output: Path) -> None:
         raise Failed(Exit.DENIED, f"you may not write in {parent}")
 
 
-def _pull(daemon: Daemon, key: str, wanted: Wanted) -> dict[str, Any]:
+def bring(daemon: Daemon, key: str, wanted: Wanted) -> dict[str, Any]:
+    """Pull to the end, with a bar; what `pull` prints. Interrupted, it cancels the order."""
     since = time.monotonic()
     try:
         with bar(f"pulling {wanted.target}") as shown:

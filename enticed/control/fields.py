@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from enticed.core.orders import OrderState, Priority
 from enticed.engine.port import OrderTerms
 from enticed.limits import (
+    CONTENT_DEADLINE_MAX_S,
     CONTROL_PROGRESS_MIN_S,
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
@@ -110,6 +111,13 @@ def parse_progress_interval(text: str) -> float:
     """How often progress is to be told, in seconds."""
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or float(text) < CONTROL_PROGRESS_MIN_S:
         raise UsageError(f"progress_s is a number of seconds, at least {CONTROL_PROGRESS_MIN_S}")
+    return float(text)
+
+
+def parse_deadline(text: str) -> float:
+    """How long a reader is ready to wait, in seconds."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not 0 < float(text) <= CONTENT_DEADLINE_MAX_S:
+        raise UsageError(f"deadline_s is a number of seconds, up to {CONTENT_DEADLINE_MAX_S:.0f}")
     return float(text)
 
 

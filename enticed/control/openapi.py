@@ -20,11 +20,12 @@ from aiohttp import web
 import enticed
 from enticed.control.schemas import IMAGE_ID, KEY, RECORDS, TARGET, TEXT, Schema, answer, array, enum, ref
 from enticed.core.orders import OrderState
-from enticed.limits import CONTROL_PROGRESS_MIN_S
+from enticed.limits import CONTENT_DEADLINE_MAX_S, CONTROL_PROGRESS_MIN_S
 from enticed.problems import CONTENT_TYPE
 
 PATH = "/v1/openapi.json"
 JSON, LINES, EVENTS, PLAIN = "application/json", "application/x-ndjson", "text/event-stream", "text/plain"
+BYTES = "application/octet-stream"
 
 REFUSED = (400, 404, 405, 413)
 """What any request can meet: itself, its path, its method, its size."""
@@ -51,6 +52,8 @@ class Operation:
     headers: Mapping[str, Schema] = field(default_factory=dict)
     needed: tuple[str, ...] = ()
     takes: str | None = None
+    also: tuple[int, ...] = ()
+    """Other statuses of an answer that is no problem."""
     problems: tuple[int, ...] = ()
     told_plainly: tuple[int, ...] = ()
 
@@ -80,6 +83,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/images/{target}/verify"): Operation(
         "Read an image back and check every byte, with progress", _lines(_VERIFICATION), LINES
+    ),
+    ("GET", "/v1/images/{target}/content"): Operation(
+        "An image's bytes, all or one range of them, whole on this host or not; what is not here is fetched first",
+        TEXT | {"format": "binary"},
+        BYTES,
+        query={"deadline_s": {"type": "number", "exclusiveMinimum": 0, "maximum": CONTENT_DEADLINE_MAX_S}},
+        headers={"Range": TEXT, "If-Range": TEXT, "If-None-Match": TEXT},
+        also=(206, 304),
+        problems=(403, 409, 416, 422, 503, 507),
     ),
     ("GET", "/v1/plan"): Operation(
         "What a pull would do, without doing it",
@@ -172,6 +184,7 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
         **_body(operation.takes),
         "responses": {
             "200": {"description": "done", "content": {operation.media: {"schema": schema}}},
+            **{str(status): {"description": HTTPStatus(status).phrase} for status in operation.also},
             **{str(status): _problem(status, status in operation.told_plainly) for status in sorted(refused)},
         },
     }

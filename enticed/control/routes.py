@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
+from enticed.control.content import ContentService
 from enticed.control.events import EventStreams
 from enticed.control.fields import (
     PublishRequest,
@@ -34,15 +35,18 @@ from enticed.engine.port import Engine, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import Kind, UsageError, read_body
-from protocol.errors import MalformedError
+from protocol.errors import DeniedError, MalformedError
 
 
 class Routes:
-    def __init__(self, engine: Engine, access: Access, tickets: Tickets, streams: EventStreams) -> None:
+    def __init__(
+        self, engine: Engine, access: Access, tickets: Tickets, streams: EventStreams, contents: ContentService
+    ) -> None:
         self._engine = engine
         self._access = access
         self._tickets = tickets
         self._orders = OrderRoutes(engine, streams, owner_of=lambda request: "")
+        self._contents = contents
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -53,6 +57,7 @@ class Routes:
             web.get("/v1/images/{target}", self.image),
             web.delete("/v1/images/{target}", self.remove),
             web.post("/v1/images/{target}/verify", self.verify),
+            web.get("/v1/images/{target}/content", self.content),
             web.get("/v1/plan", self.plan),
             web.get("/v1/peers", self.peers),
             web.post("/v1/tokens", self.token),
@@ -105,6 +110,13 @@ class Routes:
             return verification_json(await self._engine.verify(target, progressed))
 
         return await work_stream(request, work, exhausted=Kind.TEMPORARY)
+
+    async def content(self, request: web.Request) -> web.StreamResponse:
+        """Reading what is in an image is for those who may have it here at all: no GET like the others."""
+        caller = caller_of(request.get_extra_info("socket"))
+        if not await self._access.may_change(caller):
+            raise DeniedError("only root, the daemon's user and members of its group may read what is in an image")
+        return await self._contents.serve(request, caller.uid, may_order=True)
 
     async def plan(self, request: web.Request) -> web.Response:
         query = parse_query(request.query, "target")

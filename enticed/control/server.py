@@ -12,12 +12,14 @@ from aiohttp import web
 
 from enticed.control import openapi
 from enticed.control.access import Access, caller_of
+from enticed.control.content import ContentService
 from enticed.control.events import EventStreams
 from enticed.control.handoff import HandoffServer
 from enticed.control.routes import Routes
 from enticed.control.sockets import ListeningSocket
 from enticed.engine.port import Engine
 from enticed.limits import (
+    CONTENT_STALLED_S,
     CONTROL_BACKLOG_COUNT,
     CONTROL_BODY_MAX_SIZE_BYTES,
     CONTROL_CONNECTIONS_MAX_COUNT,
@@ -54,6 +56,7 @@ class ControlServer:
         *,
         heartbeat_s: float = CONTROL_HEARTBEAT_S,
         slow_reader_s: float = CONTROL_SLOW_READER_S,
+        stalled_reader_s: float = CONTENT_STALLED_S,
     ) -> None:
         self._path = socket_path
         self._access = Access(group)
@@ -62,7 +65,8 @@ class ControlServer:
         app = web.Application(
             middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
         )
-        app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams).table)
+        self._contents = ContentService(engine, stalled_s=stalled_reader_s)
+        app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams, self._contents).table)
         app.add_routes(
             [
                 *OperatingRoutes(operations).table,
@@ -105,6 +109,7 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
         self._streams.close()
+        self._contents.close()
         await self._handoff.close()
         await self._runner.cleanup()
         if self._listening is not None:

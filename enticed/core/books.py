@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from enticed.core.availability import Availability
 from enticed.core.effects import Effect, SaveOrder
 from enticed.core.events import ORIGIN, Contact, Mask
-from enticed.core.orders import Order, OrderState, urgency
+from enticed.core.orders import Order, OrderState, Priority, urgency
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.picker import Ownership
 from enticed.core.policy import Policy
@@ -64,8 +64,6 @@ class ImageBook:
     counts: list[int] = field(init=False)
     """How many pieces are in each `PieceState`."""
     total_bytes: int = field(init=False)
-    demands: dict[int, range] = field(default_factory=dict)
-    """Pieces that readers wait for."""
     bytes_from: Counter[Supply] = field(default_factory=Counter)
     """Of the pull under way, or the last one that ended."""
 
@@ -115,6 +113,15 @@ class ImageBook:
     def durable(self) -> Mask:
         durable: Mask = self.state == PieceState.DURABLE
         return durable
+
+
+@dataclass
+class Demand:
+    """What one reader waits for. lacking: piece and index of each fragment that is not here."""
+
+    number: int
+    lacking: set[tuple[int, int]]
+    deadline: float
 
 
 @dataclass
@@ -217,6 +224,16 @@ class Pull:
     origin: OriginUse = field(default_factory=OriginUse)
     hedged_bytes: int = 0
 
+    # For readers.
+    urgent: deque[Run] = field(default_factory=deque)
+    """What readers wait for, ready to be asked for."""
+    foreseen: deque[Run] = field(default_factory=deque)
+    """What readers will want, by a boot profile."""
+    read_bytes: Counter[int] = field(default_factory=Counter)
+    """Per piece that is not at work: what was fetched of it for readers."""
+    quiet_at: float | None = None
+    """From when on readers will have waited for nothing for a while; None until one has waited."""
+
     # Hosts with a relative.
     relatives: tuple[ImageId, ...] = ()
     kin: dict[ImageId, Kin] = field(default_factory=dict)
@@ -253,6 +270,8 @@ class Books:
     busy: dict[ImageId, ImageBook] = field(default_factory=dict)
     """Of `images`, those with something to tell or to make durable."""
     pulls: dict[ImageId, Pull] = field(default_factory=dict)
+    demands: dict[ImageId, dict[int, Demand]] = field(default_factory=dict)
+    """What readers wait for, by image and number."""
     effects: list[Effect] = field(default_factory=list)
     promise_at: float | None = None
     """When promises are to be made anew; None while there is no order with a due date to be met."""
@@ -309,10 +328,10 @@ class Books:
         if len(self.pulls) < 2:
             return list(self.pulls.values())
 
-        def key(pull: Pull) -> tuple[bool, bool, float, float]:
-            book, orders = self.images.get(pull.image), self.orders_of(pull.image)
-            rank = urgency(orders[0]) if orders else (True, float("inf"), pull.started_at)
-            return (book is None or not book.demands, *rank)
+        def key(pull: Pull) -> tuple[bool, int, float, float]:
+            orders = self.orders_of(pull.image)
+            rank = urgency(orders[0]) if orders else (len(Priority), float("inf"), pull.started_at)
+            return (pull.image not in self.demands, *rank)
 
         return sorted(self.pulls.values(), key=key)
 

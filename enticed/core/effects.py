@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enticed.core.events import Contact
-from enticed.core.orders import Order
+from enticed.core.orders import Failure, Order
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Alternative, Control, FragmentsRequest
 
@@ -183,9 +183,18 @@ class RefuseUpload:
 
 @dataclass(frozen=True, slots=True)
 class MeetDemand:
-    """The pieces that a reader waited for are here."""
+    """What a reader waited for is here: verified and written."""
 
     demand: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailDemand:
+    """It has not come in time, or nobody is to get it any more."""
+
+    demand: int
+    failure: Failure
+    reason: str
 
 
 Effect = (
@@ -213,4 +222,5 @@ Effect = (
     | DeferUpload
     | RefuseUpload
     | MeetDemand
+    | FailDemand
 )

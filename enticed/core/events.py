@@ -130,12 +130,14 @@ class SpaceRefused:
 
 @dataclass(frozen=True, slots=True)
 class PieceOpened:
-    """What could be cloned is cloned and hashed. `sizes_bytes`: int32 per fragment; `missing`: per fragment."""
+    """What could be cloned is cloned and hashed. `sizes_bytes`: int32 per fragment; `missing`: per fragment.
+    `in_place_bytes`: what was there before, because a reader had wanted it."""
 
     image: ImageId
     piece: int
     sizes_bytes: NDArray[np.int32]
     missing: Mask
+    in_place_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,18 +296,40 @@ class UploadEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Adjacent fragments of a piece, no more than one request may name; `sizes_bytes` has one entry for each."""
+
+    piece: int
+    first: int
+    sizes_bytes: tuple[int, ...]
+
+    @property
+    def indices(self) -> range:
+        return range(self.first, self.first + len(self.sizes_bytes))
+
+
+@dataclass(frozen=True, slots=True)
 class DemandRaised:
-    """A reader waits for pieces `first_piece .. last_piece` of an image that is not whole yet."""
+    """A reader waits for these fragments of an image, which are not here, until `deadline`; for none: for the image's
+    manifest and files."""
 
     demand: int
     image: ImageId
-    first_piece: int
-    last_piece: int
+    wanted: tuple[Stretch, ...]
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
 class DemandDropped:
     demand: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingForeseen:
+    """What readers of the image will want next, in this order, by a boot profile; what they wait for is ahead of it."""
+
+    image: ImageId
+    wanted: tuple[Stretch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,5 +368,6 @@ Event = (
     | UploadEnded
     | DemandRaised
     | DemandDropped
+    | ReadingForeseen
     | Woken
 )

@@ -5,8 +5,6 @@ Stock on hand is used first: pieces that local images can provide are only opene
 
 from __future__ import annotations
 
-import numpy as np
-
 from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import OpenPiece
@@ -16,22 +14,22 @@ from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
 from enticed.core.picker import pick_pieces
 from enticed.core.reach import Reach
+from enticed.core.reader_desk import ReaderDesk
 from enticed.core.requests import cut_runs
 
 
 class FetchDesk:
-    def __init__(self, books: Books, goods: GoodsDesk, kin: KinDesk) -> None:
+    def __init__(self, books: Books, goods: GoodsDesk, kin: KinDesk, readers: ReaderDesk) -> None:
         self._books = books
         self._kin = kin
         self._goods = goods
+        self._readers = readers
 
     def open_pieces(self, pull: Pull, around: Reach, now: float) -> None:
-        """Open what readers wait for, what is here, and what somebody could be asked for."""
+        """Open what is here, and what somebody could be asked for."""
         policy, book = self._books.policy, self._books.images[pull.image]
-        if not book.counts[PieceState.WANTED]:
+        if not book.counts[PieceState.WANTED] or self._readers.hold_back(pull, now):
             return
-        for piece in self._demanded(pull, around, book):
-            self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
         for _ in range(min(len(pull.here), room // 2 + 1 if room > 0 else 0)):
             piece = pull.here.popleft()
@@ -53,20 +51,6 @@ class FetchDesk:
         if pull.runs and any(piece in pull.outstanding for piece in pieces):
             return True
         return pull.ahead_bytes < self._books.policy.ahead_bytes and bool(pull.wanted & bits_of(pieces))
-
-    def _demanded(self, pull: Pull, around: Reach, book: ImageBook) -> list[int]:
-        """The first pieces that readers wait for, in order, less what is at work: ahead of everything else."""
-        if not book.demands:
-            return []
-        window, rarity = self._books.policy.demand_window_pieces, self._kin.rarity(pull)
-        pieces: dict[int, None] = {}
-        for demand in book.demands.values():
-            lacking = np.flatnonzero(book.state[demand.start : demand.stop] < PieceState.WRITTEN)[:window]
-            for piece in (lacking + demand.start).tolist():
-                is_somewhere = rarity[piece] or not pull.missing_bytes[piece] or around.from_origin >> piece & 1
-                if is_somewhere and book.state[piece] == PieceState.WANTED:
-                    pieces[piece] = None
-        return list(pieces)
 
     def _pick(self, pull: Pull, around: Reach, count: int, now: float) -> list[int]:
         has, rarity = pull.availability, self._kin.rarity(pull)
@@ -90,14 +74,17 @@ class FetchDesk:
         return pick_pieces(held, rarity, pull.noise, count if in_vain else max(1, count // 4))
 
     def _yields(self, pull: Pull) -> bool:
-        """Prewarming waits while a host waits for another image."""
+        """Prewarming, and the rest of what is read, wait while a host or a reader waits for another image."""
         mine = self._books.orders_of(pull.image)
-        if len(self._books.pulls) < 2 or not mine or mine[0].priority is not Priority.PREWARM:
+        if len(self._books.pulls) < 2 or not mine or mine[0].priority is Priority.BOOT:
             return False
         return any(
             other.image != pull.image
             and other.stage is OrderState.FETCHING
-            and any(order.priority is Priority.BOOT for order in self._books.orders_of(other.image)[:1])
+            and (
+                other.image in self._books.demands
+                or any(order.priority is Priority.BOOT for order in self._books.orders_of(other.image)[:1])
+            )
             for other in self._books.pulls.values()
         )
 
@@ -138,16 +125,14 @@ class FetchDesk:
         book, policy = self._books.images[pull.image], self._books.policy
         pull.opening.discard(event.piece)
         pull.ahead_bytes -= int(pull.missing_bytes[event.piece])
+        book.bytes_from[Supply.ON_HAND] += max(0, event.in_place_bytes - pull.read_bytes.pop(event.piece, 0))
         runs = cut_runs(pull.image, event.piece, event.sizes_bytes, event.missing, policy.request_bytes, now)
         missing_bytes = sum(run.size_bytes for run in runs)
         pull.missing_bytes[event.piece] = missing_bytes
         pull.ahead_bytes += missing_bytes
-        book.bytes_from[Supply.RELATIVES] += int(event.sizes_bytes.sum()) - missing_bytes
+        book.bytes_from[Supply.RELATIVES] += int(event.sizes_bytes.sum()) - missing_bytes - event.in_place_bytes
         if not runs:
             self._goods.written(pull, event.piece, now)
             return
         pull.outstanding[event.piece] = len(runs)
-        if any(event.piece in demand for demand in book.demands.values()):
-            pull.runs.extendleft(reversed(runs))
-        else:
-            pull.runs.extend(runs)
+        pull.runs.extend(runs)

@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books, ImageBook, PieceState, Pull
-from enticed.core.effects import MakeDurable, MeetDemand, Seal
+from enticed.core.effects import MakeDurable, Seal
 from enticed.core.events import Mask
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, OrderState
+from enticed.core.reader_desk import ReaderDesk
 from enticed.core.session_desk import SessionDesk
 from protocol.identifiers import ImageId
 
 
 class GoodsDesk:
-    def __init__(self, books: Books, orders: OrderDesk, sessions: SessionDesk) -> None:
+    def __init__(self, books: Books, orders: OrderDesk, sessions: SessionDesk, readers: ReaderDesk) -> None:
         self._books = books
+        self._readers = readers
         self._orders = orders
         self._sessions = sessions
 
@@ -35,11 +37,11 @@ class GoodsDesk:
             return  # what is being done with it here is known better here
         book = self._books.images[image] = ImageBook(image, data_bytes, state, sealed)
         if before is not None:
-            book.offer, book.demands = before.offer, before.demands
+            book.offer = before.offer
             self._books.busy.pop(image, None)
         self._sessions.opened(book)
         self._sessions.offer(book)
-        self._meet_demands(book)
+        self._readers.settled(image)
         if sealed:
             self._orders.finish(image, now)
 
@@ -53,18 +55,7 @@ class GoodsDesk:
         book.unsynced_bytes += int(book.data_bytes[piece])
         self._books.busy[book.image] = book
         self._sessions.gained(book, piece, now)
-        self._meet_demands(book)
-
-    def raise_demand(self, book: ImageBook, demand: int, pieces: range) -> None:
-        """A reader waits for `pieces`; it is told when all of them are verified and written."""
-        book.demands[demand] = pieces
-        self._meet_demands(book)
-
-    def _meet_demands(self, book: ImageBook) -> None:
-        for demand, pieces in list(book.demands.items()):
-            if (book.state[pieces.start : pieces.stop] >= PieceState.WRITTEN).all():
-                del book.demands[demand]
-                self._books.do(MeetDemand(demand))
+        self._readers.arrived(book.image, piece)
 
     # --- to last ---
 

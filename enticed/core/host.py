@@ -26,12 +26,12 @@ from enticed.core.policy import Policy
 from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
 from enticed.core.reach import reach
+from enticed.core.reader_desk import ReaderDesk
 from enticed.core.request_desk import RequestDesk
 from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
 from enticed.core.upload_desk import UploadDesk
 from enticed.core.uploads import UploadSlots
-from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 from protocol.messages import HaveChange
 
@@ -65,6 +65,7 @@ PullEvent = (
     | ev.RelativeLearned
     | ev.RelativeUnlearned
     | ev.RunLocated
+    | ev.ReadingForeseen
 )
 
 
@@ -86,11 +87,19 @@ class Host:
         self._kin = KinDesk(self._books)
         self._origin = OriginDesk(self._books, self._kin)
         self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions, self._kin, self._origin)
-        self._goods = GoodsDesk(self._books, self._orders, self._sessions)
+        self._readers = ReaderDesk(self._books)
+        self._goods = GoodsDesk(self._books, self._orders, self._sessions, self._readers)
         self._requests = RequestDesk(
-            self._books, self._orders, self._finding, self._pulls, self._goods, self._kin, self._origin
+            self._books,
+            self._orders,
+            self._finding,
+            self._pulls,
+            self._goods,
+            self._kin,
+            self._origin,
+            self._readers,
         )
-        self._fetch = FetchDesk(self._books, self._goods, self._kin)
+        self._fetch = FetchDesk(self._books, self._goods, self._kin, self._readers)
         self._promises = PromiseDesk(self._books)
         self._deadline: float | None = None
 
@@ -110,7 +119,7 @@ class Host:
 
     def _find_deadline(self, now: float) -> float | None:
         policy, books = self._books.policy, self._books
-        times = [books.requests.next_deadline(), books.promise_at]
+        times = [books.requests.next_deadline(), self._readers.next_deadline(), books.promise_at]
         if not books.pulls:
             times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
         for book in books.busy.values():
@@ -138,8 +147,9 @@ class Host:
             times.append(min((time for time in patient if time > now), default=None))
         elif pull.outstanding:
             times.append(self._requests.next_hedge(pull, now))
-        times += self._kin.moments(pull)
-        times += self._origin.moments(pull)
+        if pull.quiet_at is not None:
+            times.append(self._requests.next_hedge_for_reader(pull, now))
+        times += [*self._kin.moments(pull), *self._origin.moments(pull), *self._readers.moments(pull)]
         return times
 
     # --- looking ---
@@ -169,6 +179,10 @@ class Host:
 
     def is_leased(self, image: ImageId, now: float) -> bool:
         return any(order.leases(image, now) for order in self._books.orders.values())
+
+    def is_wanted(self, image: ImageId) -> bool:
+        """Whether an order that is not ended wants the image."""
+        return image in self._books.wanted
 
     def progress(self, image: ImageId) -> Progress | None:
         """How far an image is, pulled or not; None for one whose manifest is not known here."""
@@ -217,14 +231,10 @@ class Host:
                 self._requests.peer_lost(node, now)
             case ev.DialFailed(node):
                 self._finding.unreachable(node, now)
-            case ev.DemandRaised(demand, image, first_piece, last_piece):
-                book = self._books.images.get(image)
-                if book is None or not 0 <= first_piece <= last_piece < book.pieces:
-                    raise LocalError("a demand for pieces that this host does not know of")
-                self._goods.raise_demand(book, demand, range(first_piece, last_piece + 1))
+            case ev.DemandRaised():
+                self._readers.raise_demand(event, now)
             case ev.DemandDropped(demand):
-                for book in self._books.images.values():
-                    book.demands.pop(demand, None)
+                self._readers.drop(demand)
             case ev.OrderPlaced() | ev.OrderCancelled() | ev.TargetResolved() | ev.TargetUnresolved():
                 self._take_order(event, now)
             case (
@@ -304,6 +314,7 @@ class Host:
                 self._pulls.manifest_failed(pull, event, now)
             case ev.SpaceReserved():
                 self._pulls.reserved(pull, event, now)
+                self._readers.settled(event.image)
             case ev.SpaceRefused(image, failure, reason):
                 self._orders.fail_all(image, failure, reason, now)
             case ev.PieceOpened():
@@ -317,6 +328,8 @@ class Host:
                 self._kin.unlearned(pull, event)
             case ev.RunLocated():
                 self._kin.located(pull, event, now)
+            case ev.ReadingForeseen(_, wanted):
+                self._readers.foresee(pull, wanted, now)
 
     # --- what follows from any event ---
 
@@ -328,6 +341,7 @@ class Host:
         self._sessions.tell_gained(now)
         self._goods.keep(now)
         self._pulls.drop_unwanted(now)
+        self._readers.go_on(now)
         self._sessions.hang_up_idle(now)
         self._promises.review(now)
 

@@ -49,10 +49,15 @@ class Promise(StrEnum):
 
 
 class Priority(StrEnum):
-    """`BOOT` is a host that waits; `PREWARM` yields to it."""
+    """The most urgent first. `BOOT` is a host that waits; `PREWARM` yields to it; `READ` gets what readers wait for,
+    which is ahead of everything, and the rest when they are quiet."""
 
     BOOT = "boot"
     PREWARM = "prewarm"
+    READ = "read"
+
+
+RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 S = OrderState
@@ -143,7 +148,7 @@ def owner_text(owner: str) -> str:
     return f"{kind} {name}" if name else "this host's users"
 
 
-def urgency(order: Order) -> tuple[bool, float, float]:
-    """Sorts orders by what to do first: hosts that wait before prewarming, then earliest due date, then age."""
+def urgency(order: Order) -> tuple[int, float, float]:
+    """Sorts orders by what to do first: by priority, then earliest due date, then age."""
     due_at = float("inf") if order.due_at is None else order.due_at
-    return (order.priority is Priority.PREWARM, due_at, order.created_at)
+    return (RANKS[order.priority], due_at, order.created_at)

@@ -98,11 +98,10 @@ class OriginDesk:
     def _owned(self, pull: Pull, around: Reach) -> int:
         """What this host owns in its circle, and what a reader here waits for."""
         use, book = pull.origin, self._books.images[pull.image]
+        demands = self._books.demands.get(pull.image, {}).values()
         nodes = self._circle(pull, around)
         owned = use.owned.within(self._books.me.node, nodes, book.pieces)
-        for demand in book.demands.values():
-            owned |= (1 << demand.stop) - (1 << demand.start)
-        return owned
+        return owned | bits_of({piece for demand in demands for piece, _ in demand.lacking})
 
     def _circle(self, pull: Pull, around: Reach) -> frozenset[NodeId]:
         match pull.origin.circle:

@@ -41,8 +41,18 @@ class Policy:
     request_bytes: int = 2 * MIB
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""
-    demand_window_pieces: int = 8
-    """A blocked reader's range is asked for in order, so many pieces ahead; the rest stays rarest first."""
+
+    # For readers of an image that is not whole; what they wait for is ahead of everything.
+    readers_quiet_s: float = 60.0
+    """Readers that have waited for nothing for so long are served: then the rest of the image follows."""
+    readers_alone_s: float = 300.0
+    """It follows after so long in any case, beside them."""
+    beside_readers_bytes: int = 2 * MIB
+    """What may be under way of the rest while readers are about: they wait behind that."""
+    foreseen_bytes: int = 4 * MIB
+    """What may be under way of what a boot profile foresees."""
+    reader_hedge_s: float = 0.5
+    """A request for a reader that takes so long is made of a second peer too."""
 
     # When something takes too long.
     manifest_patience_s: float = 3.0

@@ -5,6 +5,8 @@ A pull lives while a live order wants its image; whoever fails or finishes the l
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -205,11 +207,14 @@ class PullDesk:
         if pull.nobody_since is None:
             return None
         orders = self._books.orders_of(pull.image)
-        return min((self._waits_until(pull.nobody_since, order) for order in orders), default=None)
+        times = (self._waits_until(pull.nobody_since, order) for order in orders)
+        return min((time for time in times if time < math.inf), default=None)
 
     def _waits_until(self, nobody_since: float, order: Order) -> float:
         """An order waits a little for a host with the image; prewarming, until its due date."""
         soon = nobody_since + self._books.policy.nobody_holds_s
+        if order.priority is Priority.READ:
+            return math.inf  # readers have deadlines of their own
         if order.priority is Priority.BOOT or order.due_at is None:
             return soon
         return max(soon, order.due_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from enticed.core.books import Books, PieceState, Pull, Supply
@@ -17,6 +18,7 @@ from enticed.core.peers import Peer
 from enticed.core.picker import pick_source
 from enticed.core.pull_desk import PullDesk
 from enticed.core.reach import Reach
+from enticed.core.reader_desk import ReaderDesk
 from enticed.core.requests import Asked, Run
 from protocol.identifiers import NodeId
 from protocol.messages import Charge, FragmentsRequest
@@ -34,6 +36,7 @@ class RequestDesk:
         goods: GoodsDesk,
         kin: KinDesk,
         origin: OriginDesk,
+        readers: ReaderDesk,
     ) -> None:
         self._books = books
         self._kin = kin
@@ -42,26 +45,68 @@ class RequestDesk:
         self._finding = finding
         self._pulls = pulls
         self._goods = goods
+        self._readers = readers
 
     # --- asking ---
 
     def ask(self, pull: Pull, around: Reach, now: float) -> None:
-        """Ask for every run that somebody has who can be asked now; the rest stays in line."""
+        """Ask for every run that somebody has who can be asked now; the rest stays in line. Readers come first."""
+        if pull.urgent or pull.foreseen:
+            self._ask_for_readers(pull, around, now)
         if not around.able and not around.from_origin:
             return
+        room_bytes = self._room_beside_readers(pull, now)
         for _ in range(len(pull.runs)):
             run = pull.runs.popleft()
-            if not self._kin.is_to_locate(pull, run) and self._ask_for(pull, run, around, now):
+            may_ask = run.size_bytes <= room_bytes and not self._kin.is_to_locate(pull, run)
+            if may_ask and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
+                room_bytes -= run.size_bytes
             else:
                 pull.runs.append(run)
 
-    def _ask_for(self, pull: Pull, run: Run, around: Reach, now: float, *, hedge: bool = False) -> bool:
+    def _ask_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
+        """What readers wait for is asked of somebody even where all are at their limits; what they will want, within
+        a small one."""
+        for _ in range(len(pull.urgent)):
+            run = pull.urgent.popleft()
+            if not self._ask_for(pull, run, self._widened(pull, run, around, now), now, urgent=True):
+                pull.urgent.append(run)
+        under_way_bytes = self._under_way_bytes(pull)
+        for _ in range(len(pull.foreseen)):
+            if under_way_bytes >= self._books.policy.foreseen_bytes:
+                return
+            run = pull.foreseen.popleft()
+            if self._ask_for(pull, run, around, now):
+                under_way_bytes += run.size_bytes
+            else:
+                pull.foreseen.append(run)
+
+    def _widened(self, pull: Pull, run: Run, around: Reach, now: float) -> Reach:
+        if pull.availability.holders(around.able, run.piece):
+            return around
+        holders = pull.availability.holders(self._books.holders(pull), run.piece)
+        return replace(around, able=[peer for peer in holders if now >= peer.backoff_until])
+
+    def _room_beside_readers(self, pull: Pull, now: float) -> float:
+        """While readers are about, little of the rest is under way: what they want waits behind it."""
+        if not self._readers.are_about(pull, now):
+            return math.inf
+        under_way_bytes = self._under_way_bytes(pull)
+        return self._books.policy.beside_readers_bytes - under_way_bytes if under_way_bytes else math.inf
+
+    def _under_way_bytes(self, pull: Pull) -> int:
+        return sum(one.run.size_bytes for one in self._books.requests.of_image(pull.image))
+
+    def _ask_for(
+        self, pull: Pull, run: Run, around: Reach, now: float, *, hedge: bool = False, urgent: bool = False
+    ) -> bool:
         """Ask somebody for a run; who can take no more then is struck off."""
         policy, requests = self._books.policy, self._books.requests
-        if requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests):
+        is_full = requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests) > 0
+        if is_full and not urgent:
             return False
-        wanted, source = self._source(pull, run, around, now)
+        wanted, source = self._source(pull, run, around, now, urgent=urgent)
         if source is None and not hedge and not self._is_in_relative(pull, run):
             wanted, source = run.request, self._origin.source(run, around, now)
         if source is None:
@@ -73,7 +118,9 @@ class RequestDesk:
         self._books.do(Fetch(asked.number, source.node, wanted, run.request))
         return True
 
-    def _source(self, pull: Pull, run: Run, around: Reach, now: float) -> tuple[FragmentsRequest, Peer | None]:
+    def _source(
+        self, pull: Pull, run: Run, around: Reach, now: float, *, urgent: bool
+    ) -> tuple[FragmentsRequest, Peer | None]:
         """What to ask of whom: a host with the image, else one with a relative.
 
         A seed is asked for what others have too only after `holder_patience_s`, as long as seeds are few: what they
@@ -85,7 +132,7 @@ class RequestDesk:
         if elsewhere is not None and relative is not None:
             others = others or relative.rarity[elsewhere.piece] > 0
         in_time = now < run.since + self._books.policy.holder_patience_s
-        spare_seeds = others and in_time and not has.seeds_abound
+        spare_seeds = others and in_time and not has.seeds_abound and not urgent
         source = pick_source(has.holders(around.able, run.piece), has.seeds, run, spare_seeds=spare_seeds)
         if source is not None or elsewhere is None or relative is None:
             return run.request, source
@@ -99,6 +146,7 @@ class RequestDesk:
 
     def hedge(self, pull: Pull, around: Reach, now: float) -> None:
         """Near the end, ask a second peer for what is slowest, within a small share of the image."""
+        self._hedge_for_readers(pull, around, now)
         book = self._books.images[pull.image]
         if pull.runs or pull.opening or not pull.outstanding or book.counts[PieceState.WANTED]:
             return
@@ -110,6 +158,18 @@ class RequestDesk:
             able = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
             if self._ask_for(pull, asked.run, replace(around, able=able), now, hedge=True):
                 pull.hedged_bytes += asked.run.size_bytes
+
+    def _hedge_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
+        for asked in self._unhedged(pull):
+            if asked.run.for_reader and now >= asked.at + self._books.policy.reader_hedge_s:
+                able = [peer for peer in around.able if peer.node != asked.node]
+                self._ask_for(pull, asked.run, replace(around, able=able), now, hedge=True, urgent=True)
+
+    def next_hedge_for_reader(self, pull: Pull, now: float) -> float | None:
+        """When the next request for a reader becomes slow."""
+        slow_after_s = self._books.policy.reader_hedge_s
+        times = (asked.at + slow_after_s for asked in self._unhedged(pull) if asked.run.for_reader)
+        return min((time for time in times if time > now), default=None)
 
     def _unhedged(self, pull: Pull) -> list[Asked]:
         asked_of = self._books.requests.of_image(pull.image)
@@ -140,6 +200,10 @@ class RequestDesk:
         self._books.images[run.image].bytes_from[supply] += run.size_bytes
         pull.starved_since = None
         self._measure(pull, run.size_bytes, now)
+        self._readers.arrived(run.image, run.piece, run.indices)
+        if run.for_reader:
+            pull.read_bytes[run.piece] += run.size_bytes
+            return
         pull.outstanding[run.piece] -= 1
         if pull.outstanding[run.piece] == 0:
             del pull.outstanding[run.piece]
@@ -216,7 +280,12 @@ class RequestDesk:
         self._books.do(Abandon(asked.number))
 
     def _ask_again(self, pull: Pull, asked: Asked) -> None:
-        if not self._books.requests.of_run(asked.run):  # else its twin may yet bring it
+        if self._books.requests.of_run(asked.run):
+            return  # its twin may yet bring it
+        if asked.run.for_reader:
+            if self._readers.is_waited_for(asked.run):
+                pull.urgent.appendleft(asked.run)
+        else:
             pull.runs.appendleft(asked.run)
             pull.ahead_bytes += asked.run.size_bytes
 

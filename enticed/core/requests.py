@@ -33,10 +33,16 @@ class Run:
     """How many relatives of the image were known when it was last looked for in them."""
     elsewhere: FragmentsRequest | None = None
     """The same fragments in a relative: what to ask of a host that has that."""
+    for_reader: bool = False
+    """Fetched for a reader alone: its piece is not at work for that."""
 
     @property
     def request(self) -> FragmentsRequest:
         return FragmentsRequest(self.image, self.piece, self.first, self.count)
+
+    @property
+    def indices(self) -> range:
+        return range(self.first, self.first + self.count)
 
 
 def cut_runs(

@@ -36,6 +36,7 @@ from enticed.engine.port import (
 )
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
+from enticed.engine.reading import Reader, Reading
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.engine.views import Views
@@ -74,6 +75,7 @@ class Parts:
     naming: Naming
     publishing: Publishing
     planning: Planning
+    reading: Reading
     lag: LagMeter
     overlay: UdpOverlay
 
@@ -168,6 +170,9 @@ class DaemonEngine:
         with self.parts.store.hold(stored.image):
             # A description of its own: the reader's position is not shared with ours.
             return await self.parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Reader:
+        return await self.parts.reading.open(target, deadline_s, may_order=may_order)
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)

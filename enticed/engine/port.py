@@ -192,6 +192,22 @@ class Grant:
     api: tuple[str, ...]
 
 
+class Content(Protocol):
+    """An image that is read, whole or not; it stays until it is closed."""
+
+    @property
+    def image(self) -> ImageId: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    async def read(self, offset_bytes: int, size_bytes: int) -> bytes | bytearray:
+        """A range within the image, verified, once it is here. Raises, within the deadline, what it fails with."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Engine(Protocol):
     async def publish(self, what: Publication, progressed: Progressed) -> Published: ...
 
@@ -223,6 +239,13 @@ class Engine(Protocol):
 
     async def open_image(self, target: str) -> int:
         """A new read-only descriptor of a ready image's raw file; the caller closes it."""
+        ...
+
+    async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Content:
+        """By name or id. may_order: order it onto this host, as far as it is read, where nobody has; else AbsentError.
+
+        deadline_s: for each read, and for what is to be known before the first; then ExhaustedError.
+        """
         ...
 
     async def remove(self, target: str) -> ImageView:

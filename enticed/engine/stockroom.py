@@ -20,6 +20,7 @@ from enticed.engine.threads import StoreThreads
 from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
 from enticed.store.images import StoredImage
+from enticed.store.reading import Excerpt
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
 from enticed.store.table import Hold
@@ -111,6 +112,15 @@ class Stockroom:
         fragments, on_hand = stored.all_fragments(), self._on_hand.get(image)
         return stored.root, fragments, np.ones(len(fragments), np.bool_) if on_hand is None else ~on_hand.found
 
+    def excerpt(self, image: ImageId, offset_bytes: int, size_bytes: int) -> Excerpt:
+        """A range of an image, as far as it can be had without a peer; blocks."""
+        excerpt = self._store.read(image, offset_bytes, size_bytes)
+        cloned = False
+        for gap in excerpt.lacking:
+            fragments = self._store.image(image).fragments(gap.piece)[gap.first : gap.first + len(gap.sizes_bytes)]
+            cloned |= bool(self._clone(image, gap.piece, gap.first, fragments).any())
+        return self._store.read(image, offset_bytes, size_bytes) if cloned else excerpt
+
     async def landing(self, wanted: FragmentsRequest) -> Landing:
         """Where the fragments of a request go."""
         page = await self.page(wanted.image, wanted.piece)
@@ -176,24 +186,31 @@ class Stockroom:
 
     async def _open_piece(self, effect: ef.OpenPiece) -> None:
         try:
-            fragments, right = await self._threads.run(self._clone_piece, effect.image, effect.piece)
+            opened = await self._threads.run(self._opened_piece, effect.image, effect.piece)
         except EnticedError as error:
             self._driver.tell(ev.PieceUnopened(effect.image, effect.piece, failure_of(error), str(error)))
         else:
-            self.cloned_bytes += int(fragments.sizes_bytes[right].sum())
-            self._driver.tell(ev.PieceOpened(effect.image, effect.piece, fragments.sizes_bytes, ~right))
+            self.cloned_bytes += int(opened.sizes_bytes[~opened.missing].sum()) - opened.in_place_bytes
+            self._driver.tell(opened)
 
-    def _clone_piece(self, image: ImageId, piece: int) -> tuple[Fragments, ev.Mask]:
-        stored = self._store.image(image)
-        fragments = stored.fragments(piece)
+    def _opened_piece(self, image: ImageId, piece: int) -> ev.PieceOpened:
+        """What a reader had fetched of the piece is found in place; the rest is cloned as far as it is on hand."""
+        fragments = self._store.image(image).fragments(piece)
+        in_place = self._store.right_in_place(image, fragments)
+        right = in_place if in_place.all() else in_place | self._clone(image, piece, 0, fragments)
+        in_place_bytes = int(fragments.sizes_bytes[in_place].sum())
+        return ev.PieceOpened(image, piece, fragments.sizes_bytes, ~right, in_place_bytes)
+
+    def _clone(self, image: ImageId, piece: int, first: int, fragments: Fragments) -> ev.Mask:
+        """Bring fragments of a piece, from its `first` on, into place from other local images; which now are right."""
         on_hand = self._on_hand.get(image)
         if on_hand is None:
-            return fragments, np.zeros(len(fragments), np.bool_)
-        first, after = stored.root.first_fragments[piece : piece + 2].tolist()
-        here = on_hand[first:after]
+            return np.zeros(len(fragments), np.bool_)
+        at = int(self._store.image(image).root.first_fragments[piece]) + first
+        here = on_hand[at : at + len(fragments)]
         if not here.found.any():
-            return fragments, np.zeros(len(fragments), np.bool_)
-        return fragments, self._store.clone_in(image, fragments, here)
+            return np.zeros(len(fragments), np.bool_)
+        return self._store.clone_in(image, fragments, here)
 
     async def _make_durable(self, effect: ef.MakeDurable) -> None:
         pieces = np.array(effect.pieces, np.int64)

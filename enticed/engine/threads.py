@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 class StoreThreads:
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(STORE_THREADS_COUNT, "store")
+    def __init__(self, count: int = STORE_THREADS_COUNT, name: str = "store") -> None:
+        self._pool = ThreadPoolExecutor(count, name)
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """What `work` returns. Cancelling stops the waiting, not the work.

@@ -29,11 +29,13 @@ from enticed.store.durability import Durability, PieceIndices
 from enticed.store.files import Files, PosixFiles
 from enticed.store.images import StoredImage
 from enticed.store.imports import Import
+from enticed.store.inspection import right_fragments
 from enticed.store.intake import Intake
 from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, prepare
 from enticed.store.lock import StateLock, make_state_dir
 from enticed.store.names import NameBook, SavedName
 from enticed.store.opening import open_images
+from enticed.store.reading import Excerpt, read_excerpt
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger, Space
 from enticed.store.sqlite import open_or_rebuild
@@ -57,6 +59,7 @@ class Store:
         now: Callable[[], float],
     ) -> None:
         """A store over these two ports, the files prepared; whoever gives them closes them. `open` makes real ones."""
+        self._files = files
         self._catalogue = catalogue
         self._now = now
         self._writing = threading.RLock()
@@ -253,6 +256,18 @@ class Store:
                 with suppress(EnticedError):
                     sources[image] = holds.enter_context(self._table.hold(image)).image.raw_fd
             return self._stock.clone_in(stored.raw_fd, fragments, on_hand, sources)
+
+    def right_in_place(self, image: ImageId, fragments: Fragments) -> Mask:
+        """For each fragment, whether the image's file has it already. After a failed sync nothing is believed."""
+        with self._table.hold(image) as hold:
+            if hold.image.suspect:
+                return np.zeros(len(fragments), np.bool_)
+            return right_fragments(self._files, hold.image.raw_fd, fragments)
+
+    def read(self, image: ImageId, offset_bytes: int, size_bytes: int) -> Excerpt:
+        """As `read_excerpt`."""
+        with self._table.hold(image) as hold:
+            return read_excerpt(self._files, hold.image, offset_bytes, size_bytes)
 
     def space(self) -> Space:
         """At once."""

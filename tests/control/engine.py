@@ -50,6 +50,25 @@ class Goods:
 
 
 @dataclass
+class MemoryContent:
+    """What is read of an image; the engine says when, and what goes wrong."""
+
+    image: ImageId
+    size_bytes: int
+    data: bytes
+    engine: MemoryEngine
+
+    async def read(self, offset_bytes: int, size_bytes: int) -> bytes:
+        await self.engine.may_read.wait()
+        if self.engine.read_trouble is not None and offset_bytes >= self.engine.read_trouble_from_bytes:
+            raise self.engine.read_trouble
+        return self.data[offset_bytes : offset_bytes + size_bytes]
+
+    def close(self) -> None:
+        self.engine.count_readers(-1)
+
+
+@dataclass
 class Stored:
     view: ImageView
     pieces: list[bytes]
@@ -77,6 +96,13 @@ class MemoryEngine:
         self.open_images: set[ImageId] = set()
         self.trouble: Exception | None = None
         """What asking for the list of images meets."""
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.read_trouble: Exception | None = None
+        """What reading meets, from an offset on."""
+        self.read_trouble_from_bytes = 0
+        self.readers = 0
+        self._readers_changed = asyncio.Event()
         self._orders: dict[str, Order] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._events: list[tuple[int, OrderView]] = []
@@ -166,6 +192,22 @@ class MemoryEngine:
 
     async def open_image(self, target: str) -> int:
         return os.open(self._find(target).path, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> MemoryContent:
+        stored = self._find(target)
+        self.count_readers(1)
+        data = stored.path.read_bytes()
+        return MemoryContent(stored.view.image, len(data), data, self)
+
+    def count_readers(self, change: int) -> None:
+        self.readers += change
+        self._readers_changed.set()
+
+    async def have_readers(self, count: int) -> None:
+        """For tests: until so many read."""
+        while self.readers != count:
+            self._readers_changed.clear()
+            await self._readers_changed.wait()
 
     async def remove(self, target: str) -> ImageView:
         stored = self._find(target)

@@ -84,9 +84,15 @@ class Bench:
         mask = np.ones(pieces, np.bool_) if held is None else np.isin(np.arange(pieces), held)
         self.hear(number, ms.HaveMap(image, pieces, pack_bitmap(mask)))
 
-    def fetching(self, pieces: int = 4, missing: list[int] | None = None, durable: list[int] | None = None) -> None:
+    def fetching(
+        self,
+        pieces: int = 4,
+        missing: list[int] | None = None,
+        durable: list[int] | None = None,
+        priority: Priority = Priority.BOOT,
+    ) -> None:
         """Take an order to where it fetches; peer 1, in another rack, has all of the image."""
-        self.order()
+        self.order(priority=priority)
         self.meet(1)
         self.has(1, pieces=pieces)
         self.tell(ev.ManifestFetched(IMAGE, sizes(pieces)))

@@ -49,6 +49,7 @@ class Chaos:
     states: dict[ImageId, list[int]] = field(default_factory=dict)
     numbers: int = 0
     met: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
 
     # --- the host ---
 
@@ -76,6 +77,8 @@ class Chaos:
                     self.pending.remove(fetch)
             case ef.MeetDemand(demand):
                 self.met.add(demand)
+            case ef.FailDemand(demand):
+                self.failed.add(demand)
             case ef.OpenPiece(image) | ef.MakeDurable(image) | ef.Seal(image) | ef.Recheck(image):
                 assert self.host.image(image) is not None
                 self.pending.append(effect)
@@ -84,7 +87,8 @@ class Chaos:
                 assert (wanted.count, wanted.image in self.images) == (landing.count, True)
                 book = self.host.image(landing.image)
                 assert book is not None
-                assert book.state[landing.piece] == PieceState.AT_WORK
+                for_reader = any(one.run.for_reader for one in self.host.books.requests if one.run.request == landing)
+                assert book.state[landing.piece] == PieceState.AT_WORK or for_reader
                 self.pending.append(effect)
             case ef.ForgetRelatives(image):
                 self.pending = [one for one in self.pending if not self._is_learning(one, image)]
@@ -277,10 +281,17 @@ class Chaos:
         for book in self.host.images():
             if book.pieces:
                 self.numbers += 1
-                first = self.dice.randrange(book.pieces)
-                self.tell(ev.DemandRaised(self.numbers, book.image, first, self.dice.randrange(first, book.pieces)))
+                pieces = self.dice.sample(range(book.pieces), self.dice.randrange(min(4, book.pieces) + 1))
+                wanted = tuple(self._stretch(piece) for piece in pieces)
+                self.tell(ev.DemandRaised(self.numbers, book.image, wanted, self.now + self.dice.uniform(0, 20)))
                 if self.dice.random() < 0.3:
                     self.tell(ev.DemandDropped(self.numbers))
+                if self.dice.random() < 0.3:
+                    self.tell(ev.ReadingForeseen(book.image, tuple(map(self._stretch, range(book.pieces)))))
+
+    def _stretch(self, piece: int) -> ev.Stretch:
+        first = self.dice.randrange(FRAGMENTS)
+        return ev.Stretch(piece, first, (FRAGMENT_BYTES,) * self.dice.randrange(1, FRAGMENTS - first + 1))
 
     def find(self) -> None:
         """A lookup's answer that comes twice, or late."""

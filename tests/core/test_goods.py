@@ -163,51 +163,6 @@ def test_an_image_that_is_told_of_while_it_is_pulled() -> None:
     assert (book_of(bench).state == PieceState.AT_WORK).all(), "what is being done with it is known better here"
 
 
-def test_a_reader_is_told_when_its_pieces_are_written() -> None:
-    bench = Bench()
-    bench.fetching(4)
-    by_piece = {fetch.wanted.piece: fetch for fetch in bench.open_all()}
-    bench.tell(ev.DemandRaised(1, IMAGE, 1, 2))
-    bench.tell(ev.DemandRaised(2, IMAGE, 0, 3))
-    bench.tell(ev.DemandRaised(3, IMAGE, 1, 1))
-    bench.tell(ev.DemandDropped(3))
-    bench.deliver([by_piece[1]])
-    assert bench.all(ef.MeetDemand) == []
-    bench.deliver([by_piece[2]])
-    assert bench.all(ef.MeetDemand) == [ef.MeetDemand(1)]
-    bench.tell(ev.DemandRaised(4, IMAGE, 2, 2))
-    assert bench.all(ef.MeetDemand) == [ef.MeetDemand(4)]
-
-
-def test_a_demand_outlives_the_pull_that_did_not_meet_it() -> None:
-    bench = Bench()
-    bench.fetching(4)
-    bench.tell(ev.DemandRaised(1, IMAGE, 0, 3))
-    bench.tell(ev.OrderCancelled("order"))
-    bench.published()
-    assert bench.all(ef.MeetDemand) == [ef.MeetDemand(1)]
-
-
-def test_what_a_reader_waits_for_is_ahead_of_everything() -> None:
-    bench = Bench(ahead_bytes=2 * MIB, peer_in_flight_least_bytes=MIB, peer_in_flight_bytes=MIB)
-    bench.fetching(64)
-    bench.open_all()
-    at_work = set(np.flatnonzero(book_of(bench).state == PieceState.AT_WORK).tolist())
-    assert len(at_work) <= 4, "no more is opened than can be asked for soon"
-    first = next(piece for piece in range(60) if not {piece, piece + 1, piece + 2} & at_work)
-    bench.tell(ev.DemandRaised(1, IMAGE, first, first + 2))
-    assert [effect.piece for effect in bench.all(ef.OpenPiece)] == [first, first + 1, first + 2]
-    bench.open_all()
-    assert bench.host.books.pulls[IMAGE].runs[0].piece in range(first, first + 3)
-
-
-def test_a_reader_waits_for_what_is_on_hand_not_behind_the_rest_of_it() -> None:
-    bench = Bench(opening_pieces=4)
-    bench.fetching(64, missing=[])
-    bench.tell(ev.DemandRaised(1, IMAGE, 40, 40))
-    assert bench.one(ef.OpenPiece).piece == 40
-
-
 def test_progress_adds_up() -> None:
     bench = Bench()
     assert bench.host.progress(IMAGE) is None

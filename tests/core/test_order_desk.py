@@ -163,8 +163,8 @@ def test_an_image_that_is_published_here_while_it_is_pulled_ends_the_pull() -> N
 def test_what_the_core_was_told_wrongly_fails_loudly() -> None:
     bench = Bench()
     with pytest.raises(LocalError, match="does not know"):
-        bench.tell(ev.DemandRaised(1, IMAGE, 0, 0))
+        bench.tell(ev.DemandRaised(1, IMAGE, (ev.Stretch(0, 0, (4096,)),), bench.now + 1))
     bench.published(2)
-    for first, last in ((-1, 0), (1, 0), (0, 2)):
+    for piece in (-1, 2):
         with pytest.raises(LocalError, match="does not know"):
-            bench.tell(ev.DemandRaised(1, IMAGE, first, last))
+            bench.tell(ev.DemandRaised(1, IMAGE, (ev.Stretch(piece, 0, (4096,)),), bench.now + 1))

@@ -26,8 +26,8 @@ from tests.daemon.pulls import new_disk
 pytestmark = pytest.mark.slow
 
 BASE = "http://localhost"
-ENDLESS = {"/v1/events"}
-"""Streams that do not end by themselves; tests/control/test_events.py."""
+ENDLESS = {"/v1/events", "/v1/images/{target}/content"}
+"""Streams that do not end by themselves, and reading, which waits for what nobody has; tests/control."""
 NEED_MORE = {"POST /v1/images", "POST /v1/grants"}
 """What a schema cannot say: a ticket is for a file that was handed over, a certificate request is signed."""
 LENIENT: list[Any] = [positive_data_acceptance]

@@ -80,7 +80,7 @@ def test_an_event_that_makes_no_sense_is_its_tellers_error_alone() -> None:
         driver.carry(ef.SaveOrder, taken.append)
         driver.carry(ef.ResolveTarget, taken.append)
         with pytest.raises(LocalError):
-            driver.tell(ev.DemandRaised(1, ImageId(bytes(32)), 0, 0))
+            driver.tell(ev.DemandRaised(1, ImageId(bytes(32)), (ev.Stretch(0, 0, (4096,)),), 2.0))
         driver.tell(ev.OrderPlaced(ORDER))
         assert taken
         assert not told

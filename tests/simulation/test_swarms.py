@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from enticed.core.events import DemandRaised
+from enticed.core.events import DemandRaised, Stretch
 from enticed.core.orders import Failure, OrderState, Priority
 from protocol.limits import MIB
 from simnet.checkers import SafetyChecker
@@ -106,8 +106,10 @@ def test_a_reader_gets_its_range_long_before_the_rest() -> None:
     run = swarm(2, 256)
     host = run.hosts[0]
     assert run.world.run(lambda: host.core.image(run.image.image) is not None, 5)
-    host.tell(DemandRaised(7, run.image.image, 100, 115))
     asked_at = run.world.now
+    sizes_bytes = tuple(run.image.fragment_sizes_bytes.tolist())
+    wanted = tuple(Stretch(piece, 0, sizes_bytes) for piece in range(100, 116))
+    host.tell(DemandRaised(7, run.image.image, wanted, asked_at + 10))
     assert run.world.run_until_ready(60)
     assert host.demands_met[7] - asked_at < 0.7
     assert host.ready_at["order"] - asked_at > 2
