@@ -41,6 +41,7 @@ class Config:
     dial_networks: tuple[Network, ...] = ()
     bootstrap: tuple[str, ...] = ()
     metrics_listen: str | None = None
+    content_listen: str | None = None
     """None or "": on the unix socket only."""
     log_level: str = "info"
     quota_bytes: int | None = None
@@ -97,6 +98,13 @@ def _address(value: Any) -> str:
     return value
 
 
+def _loopback(value: Any) -> str:
+    address = _address(value)
+    if not ipaddress.ip_address(split_address(address, any_port=True)[0]).is_loopback:
+        raise ValueError("a loopback address like '127.0.0.1:7403': others must not read images there")
+    return address
+
+
 def _addresses(value: Any) -> tuple[str, ...]:
     return tuple(_address(one) for one in (value if isinstance(value, list) else [value]))
 
@@ -149,6 +157,7 @@ _LISTENS = Kind(_listens, _words, list)
 _ADDRESSES = Kind(_addresses, _words, list)
 _PLACE = Kind(lambda value: value if value == "" else _address(value))
 """An address, or "" for nowhere."""
+_LOOPBACK = Kind(lambda value: value if value == "" else _loopback(value))
 _NETWORKS = Kind(_networks, _words, lambda networks: [str(one) for one in networks])
 _SIZE = Kind(_size, _number)
 
@@ -161,6 +170,7 @@ SETTINGS = (
     Setting("socket", "socket", Kind(lambda value: Path(_text(value)), show=str)),
     Setting("socket_group", "socket_group", Kind(_text)),
     Setting("metrics_listen", "metrics_listen", _PLACE),
+    Setting("content_listen", "content_listen", _LOOPBACK),
     Setting("log_level", "log_level", Kind(_log_level)),
     Setting("store.quota_bytes", "quota_bytes", Kind(lambda value: _size(value) or None, _number)),
     Setting("store.reserve_bytes", "reserve_bytes", _SIZE),

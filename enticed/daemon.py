@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from enticed.config import Config, api_address
+from enticed.control.loopback import LoopbackServer
 from enticed.control.server import ControlServer
 from enticed.core import events as ev
 from enticed.core.host import Host
@@ -169,6 +170,10 @@ async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitS
         watching = WatchingServer(operations, *split_address(config.metrics_listen, any_port=True))
         stack.push_async_callback(watching.close)
         await watching.start()
+    if config.content_listen:
+        loopback = LoopbackServer(engine, *split_address(config.content_listen, any_port=True))
+        stack.push_async_callback(loopback.close)
+        await loopback.start()
     _follow(settings, parts.store, control)
     return served_at
 

@@ -213,6 +213,8 @@ CONTENT_READERS_PER_USER_MAX_COUNT = 48
 """So that one user, or whoever comes over the loopback address, does not have all the places."""
 CONTENT_CHUNKS_AHEAD_COUNT = 3
 """So many more are under way while one is sent, for a reader of much."""
+CONTENT_BACKLOG_COUNT = 64
+CONTENT_LOOPBACK_CONNECTIONS_MAX_COUNT = 128
 CONTENT_DEADLINE_S = 30.0
 """How long a reader waits for what is not here, unless it says so itself."""
 CONTENT_DEADLINE_MAX_S = 3600.0
