@@ -57,7 +57,7 @@ def main(
             Flag("--log-level", "log_level", log_level),
         ]
         flags = (*(set_flag(text) for text in settings), *(flag for flag in own if flag.value is not None))
-        sources = Sources(state_dir, file, dict(os.environ), flags)
+        sources = Sources(state_dir.absolute(), file and file.absolute(), dict(os.environ), flags)
         configured = sources.load()
         logs.set_up(configured.config.log_level, os.environ)
         manager = Manager.from_environment(os.environ, os.getpid())

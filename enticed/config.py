@@ -74,8 +74,7 @@ class Setting:
 
     def shown(self, config: Config) -> Any:
         """Its value in a configuration, as it would stand in TOML; None where that is no value at all."""
-        value = getattr(config, self.field)
-        return None if value is None else self.kind.show(value)
+        return self.kind.show(getattr(config, self.field))
 
 
 def api_address(config: Config, is_founder: bool) -> tuple[str, int] | None:
@@ -160,6 +159,8 @@ _PLACE = Kind(lambda value: value if value == "" else _address(value))
 _LOOPBACK = Kind(lambda value: value if value == "" else _loopback(value))
 _NETWORKS = Kind(_networks, _words, lambda networks: [str(one) for one in networks])
 _SIZE = Kind(_size, _number)
+_LIMIT = Kind(lambda value: _size(value) or None, _number, lambda value: value or 0)
+"""0 is no limit."""
 
 SETTINGS = (
     Setting("listen", "listen", _LISTENS),
@@ -172,7 +173,7 @@ SETTINGS = (
     Setting("metrics_listen", "metrics_listen", _PLACE),
     Setting("content_listen", "content_listen", _LOOPBACK),
     Setting("log_level", "log_level", Kind(_log_level)),
-    Setting("store.quota_bytes", "quota_bytes", Kind(lambda value: _size(value) or None, _number)),
+    Setting("store.quota_bytes", "quota_bytes", _LIMIT),
     Setting("store.reserve_bytes", "reserve_bytes", _SIZE),
 )
 """All there are, in the order in which people are shown them."""

@@ -53,17 +53,17 @@ class Sources:
         return configured
 
     def files(self) -> list[Path]:
-        """The files, those that count less first."""
-        own = self.state_dir / STATE_CONFIG
-        files = [own] if own.exists() else []
+        """The files, those that count less first. The first one need not be there."""
+        files = [self.state_dir / STATE_CONFIG]
         if self.file is not None:
             files += [self.file, *sorted((self.file.parent / DROP_IN_DIRECTORY).glob("*.toml"))]
         return files
 
     def _values(self) -> Iterator[tuple[str, str, Any]]:
         """Origin, key, and value as in TOML."""
-        for path in self.files():
-            for key, value in _flat(path, _parsed(path)):
+        own, *given = self.files()
+        for path, values in ((own, _parsed(own, may_be_absent=True)), *((one, _parsed(one)) for one in given)):
+            for key, value in _flat(path, values):
                 yield str(path), key, value
         for variable, text in sorted(self.environment.items()):
             if variable.startswith(VARIABLE_PREFIX):
@@ -128,11 +128,13 @@ def remember_listen(state_dir: Path, listen: str | None) -> None:
     (state_dir / STATE_CONFIG).write_text(text, encoding="utf-8")
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parsed(path: Path, *, may_be_absent: bool = False) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             return tomllib.load(stream)
     except OSError as error:
+        if may_be_absent and isinstance(error, FileNotFoundError):
+            return {}
         raise LocalError(f"{path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LocalError(f"{path}: {error}") from error

@@ -141,20 +141,20 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except web.HTTPException as error:
-        response = _problem_of_http(request, error).response()
-        response.headers.update({name: error.headers[name] for name in _HEADERS_KEPT if name in error.headers})
-        return response
+        return _response_of_http(request, error)
     except ConnectionError:
         raise  # the client is gone: nobody to tell
     except Exception as error:  # noqa: BLE001 - a client is always told, and a bug is logged
         return problem_of(error).response()
 
 
-def _problem_of_http(request: web.Request, error: web.HTTPException) -> Problem:
+def _response_of_http(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
     """What the router or the HTTP library refused, or a handler in HTTP's own words."""
     said = error.text if error.text != f"{error.status}: {error.reason}" else None
     detail = said or f"{request.method} {request.rel_url.raw_path}: {error.reason}"
-    return Problem(_kind_of_status(error.status), detail, error.status)
+    response = Problem(_kind_of_status(error.status), detail, error.status).response()
+    response.headers.update({name: error.headers[name] for name in _HEADERS_KEPT if name in error.headers})
+    return response
 
 
 def _kind_of_status(status: int) -> Kind:
@@ -176,6 +176,13 @@ class ProblemHandler(web.RequestHandler):
     def __init__(self, server: web.Server, keepalive_s: float) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, keepalive_timeout=keepalive_s, auto_decompress=False, **_NO_ACCESS_LOG)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(resp, web.HTTPException):  # before the application's middlewares, as an unknown Expect is
+            resp = _response_of_http(request, resp)
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -146,6 +146,12 @@ class DaemonEngine:
         now, forecasts = self.parts.clock(), self._host.forecasts()
         return tuple(self._views.order(order, now, forecasts) for order in chosen)
 
+    def late(self) -> int:
+        """How many orders under way are past their due date, or by the present rate going to be."""
+        now, forecasts = self.parts.clock(), self._host.forecasts()
+        due = (order for order in self._host.orders() if order.due_at is not None and not order.ended)
+        return sum(self._views.order(order, now, forecasts).late for order in due)
+
     async def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
         async for number, order in self.parts.ledger.watch(after):
             yield number, self._views.order(order, self.parts.clock())

@@ -45,7 +45,6 @@ def _orders(engine: DaemonEngine) -> Iterable[Family]:
     orders = host.orders()
     states = Counter(order.state for order in orders)
     failures = Counter(order.failure for order in orders if order.state is OrderState.FAILED)
-    late = sum(engine.order(order.key).late for order in orders if order.state not in ENDED)
     yield by(
         gauge("enticed_orders", "Orders that this host knows of, by state.", 0),
         "state",
@@ -61,7 +60,7 @@ def _orders(engine: DaemonEngine) -> Iterable[Family]:
         "failure",
         {failure.value: failures[failure] for failure in Failure},
     )
-    yield gauge("enticed_orders_late", "Orders under way that are past their due date, or going to be.", late)
+    yield gauge("enticed_orders_late", "Orders under way that are past their due date, or going to be.", engine.late())
 
 
 def _bytes(engine: DaemonEngine) -> Iterable[Family]:

@@ -122,4 +122,8 @@ class _ShortHandler(ProblemHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        asyncio.get_running_loop().call_later(WATCHING_CONNECTION_LIFETIME_S, transport.close)
+        self._end = asyncio.get_running_loop().call_later(WATCHING_CONNECTION_LIFETIME_S, transport.close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)

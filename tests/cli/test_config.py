@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli.running import Cli, run
+from tests.programs import need_root
 
 NOWHERE = Path("/nowhere/entice.sock")
 
@@ -22,6 +26,21 @@ def test_without_a_daemon_the_files_are_shown(tmp_path: Path) -> None:
     told = json.loads(run(NOWHERE, "--json", "config", "show", "--state", tmp_path, "--config", file).stdout)
     assert told["running"] is False
     assert {"key": "store.quota_bytes", "value": 7, "origin": str(file)} in told["settings"]
+
+
+def test_who_may_not_read_the_files_sees_what_the_daemon_uses(cli: Cli, tmp_path: Path) -> None:
+    need_root()
+    file = tmp_path / "enticed.toml"
+    file.write_text("log_level = 'debug'\n")
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.getuid() and not directory.stat().st_mode & 0o001:
+            directory.chmod(directory.stat().st_mode | 0o055)  # pytest's directories are closed to others
+    file.chmod(0o600)
+    code = "import os, enticed.cli.config; from enticed.cli.main import run; os.setgroups([]);"
+    code += "os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3); raise SystemExit(run(['config', 'show']))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=cli.environment, check=False)
+    assert (ran.returncode, ran.stdout.split()[:3]) == (0, ["SETTING", "VALUE", "FROM"])
+    assert ran.stderr == f"entice: {file}: Permission denied: what the files say by now is not shown\n"
 
 
 def test_a_mistake_is_one_line_and_1(tmp_path: Path) -> None:

@@ -287,6 +287,8 @@ def test_what_is_not_there_and_what_is_too_large(tmp_path: Path) -> None:
         ):
             answer = await control.ask(method, path, body)
             assert (answer[0], answer[1]["kind"]) == (status, kind)
+        status, refused = await control.ask("PUT", "/v1/orders/a", {}, headers={"Expect": "tea"})
+        assert (status, refused["kind"]) == (417, "usage")
         async with control.session.patch("http://localhost/v1/status") as response:
             assert response.headers["Allow"] == "GET,HEAD"
 

@@ -114,6 +114,10 @@ def test_a_flag_that_sets_nothing(text: str) -> None:
         set_flag(text)
 
 
+def test_no_quota_is_shown_as_it_is_written() -> None:
+    assert {"key": "store.quota_bytes", "value": 0, "origin": "default"} in Configured(Config(Path("/s")), {}).table()
+
+
 def test_every_setting_has_a_variable_and_is_shown_as_it_is_read(tmp_path: Path) -> None:
     assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
     assert {setting.field for setting in SETTINGS} | {"state_dir"} == set(Config.__slots__)
