@@ -263,10 +263,7 @@ async def _start_api(config: Config, engine: DaemonEngine, stack: AsyncExitStack
         return ()
     host, port = address
     api = ApiServer(parts.identity, host, port, parts.authority, network.advertised, engine, parts.clock)
-    try:
-        await api.start()
-    except OSError as error:
-        raise LocalError(f"cannot listen on {host} port {port} for the API: {error.strerror}") from error
+    await api.start()
     stack.push_async_callback(api.close)
     return tuple(join_address(split_address(one)[0], api.port) for one in network.advertised)
 

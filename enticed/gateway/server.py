@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Self, cast
 
 from aiohttp import web
 
@@ -20,6 +19,7 @@ from enticed.control.order_routes import OrderRoutes
 from enticed.engine.port import Engine
 from enticed.gateway.roles import Roles
 from enticed.gateway.throttle import FailureThrottle
+from enticed.http_server import TcpServer, Terms
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import api_context
@@ -28,19 +28,25 @@ from enticed.limits import (
     API_BODY_MAX_SIZE_BYTES,
     API_BODY_TIMEOUT_S,
     API_CONNECTIONS_MAX_COUNT,
-    API_HANDSHAKE_TIMEOUT_S,
     API_KEEPALIVE_S,
     API_SHUTDOWN_TIMEOUT_S,
 )
-from enticed.problems import ProblemHandler, UsageError, read_body, tell_problems
+from enticed.problems import UsageError, read_body, tell_problems
 from protocol.codec import pack_record, unpack_record
 from protocol.enrolment import JoinAnswer, JoinRequest
 from protocol.errors import DeniedError, LocalError, RemoteError
 from protocol.limits import ADDRESSES_MAX_COUNT
 
+TERMS = Terms(
+    connections_max_count=API_CONNECTIONS_MAX_COUNT,
+    backlog_count=API_BACKLOG_COUNT,
+    keepalive_s=API_KEEPALIVE_S,
+    shutdown_timeout_s=API_SHUTDOWN_TIMEOUT_S,
+)
 
-class ApiServer:
-    """The server as a resource: `async with ApiServer(...) as server`, or `start` and `close`.
+
+class ApiServer(TcpServer):
+    """The API on an address.
 
     authority: on the founding host its CA; without one, nobody joins here. bootstrap: `host:port` of members that a
     new host asks first, this host's `listen` above all. engine: what schedulers order from; None: nobody orders here.
@@ -56,8 +62,6 @@ class ApiServer:
         engine: Engine | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._identity = identity
-        self._host, self._port = host, port
         self._roles = Roles(identity, clock)
         self._streams = EventStreams(self._roles.reader_of)
         app = web.Application(middlewares=[tell_problems, self._roles.check], client_max_size=API_BODY_MAX_SIZE_BYTES)
@@ -65,48 +69,10 @@ class ApiServer:
             self._roles.open_to_all(app.add_routes(JoinRoutes(authority, bootstrap).routes))
         if engine is not None:
             app.add_routes(OrderRoutes(engine, self._streams, self._roles.owner_of).table)
-        self._runner = web.AppRunner(app, shutdown_timeout=API_SHUTDOWN_TIMEOUT_S)
-        self._server: asyncio.Server | None = None
+        super().__init__(app, host, port, "api_listen", TERMS, lambda: api_context(identity))
 
-    async def start(self) -> None:
-        """Listen. Raises `OSError` if the address cannot be had; then, or when cancelled, nothing is left open."""
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: _handler(server),
-                self._host,
-                self._port,
-                ssl=api_context(self._identity),
-                ssl_handshake_timeout=API_HANDSHAKE_TIMEOUT_S,
-                backlog=API_BACKLOG_COUNT,
-                reuse_address=True,
-            )
-        except BaseException:
-            await self._runner.cleanup()
-            raise
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on, also where the system chose it."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    async def close(self) -> None:
-        """Stop listening, let requests under way finish (for API_SHUTDOWN_TIMEOUT_S), close every connection."""
-        if self._server is not None:
-            self._server.close()
+    def _end_streams(self) -> None:
         self._streams.close()
-        await self._runner.cleanup()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
 
 
 class JoinRoutes:
@@ -164,18 +130,6 @@ def _address(source: str) -> IPv4Address | IPv6Address:
     """A peer's address as certificates name it."""
     address = ip_address(source.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _handler(server: web.Server) -> asyncio.Protocol:
-    """Serves a connection; closes it at once where there are too many."""
-    if len(server.connections) >= API_CONNECTIONS_MAX_COUNT:
-        return _Closed()
-    return ProblemHandler(server, API_KEEPALIVE_S)
-
-
-class _Closed(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
 
 
 def _record_response(record: bytes) -> web.Response:

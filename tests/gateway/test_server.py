@@ -28,6 +28,7 @@ from enticed.problems import CONTENT_TYPE
 from protocol.codec import pack_record, unpack_record
 from protocol.credentials import verify_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
+from protocol.errors import LocalError
 from protocol.limits import ADDRESSES_MAX_COUNT
 from protocol.token import parse_token
 from protocol.trust import open_trust
@@ -254,7 +255,7 @@ def test_an_address_that_is_taken(founder: HostIdentity) -> None:
     async def run() -> None:
         async with ApiServer(founder, "127.0.0.1", 0) as first:
             second = ApiServer(founder, "127.0.0.1", first.port)
-            with pytest.raises(OSError, match="in use"):
+            with pytest.raises(LocalError, match=r"api_listen.* in use"):
                 await second.start()
             await second.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -74,7 +75,7 @@ def test_nothing_else_is_there(tmp_path: Path, method: str, path: str, status: i
 
 
 def test_nobody_can_hold_all_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "WATCHING_CONNECTION_LIFETIME_S", 0.2)
+    monkeypatch.setattr(watching, "TERMS", replace(watching.TERMS, lifetime_s=0.2))
 
     async def run() -> None:
         async with WatchingServer(MemoryOperations(tmp_path), "127.0.0.1", 0) as server:

@@ -36,6 +36,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.config": LEAVES,
     "enticed.config_sources": LEAVES | {"enticed.config"},
     "enticed.problems": LEAVES,
+    "enticed.http_server": LEAVES | {"enticed.problems"},
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.histogram", "enticed.reflink"},
@@ -47,10 +48,11 @@ LAYERS: dict[str, set[str]] = {
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
     # For people, schedulers and clouds.
-    "enticed.operating": PARTS | {"enticed.config_sources", "enticed.engine", "enticed.problems"},
-    "enticed.control": PARTS | {"enticed.engine", "enticed.operating", "enticed.problems"},
+    "enticed.operating": PARTS
+    | {"enticed.config_sources", "enticed.engine", "enticed.http_server", "enticed.problems"},
+    "enticed.control": PARTS | {"enticed.engine", "enticed.operating", "enticed.http_server", "enticed.problems"},
     # The same order calls for those far away as for those on the host.
-    "enticed.gateway": PARTS | {"enticed.engine", "enticed.control", "enticed.problems"},
+    "enticed.gateway": PARTS | {"enticed.engine", "enticed.control", "enticed.http_server", "enticed.problems"},
     # The composition root, and the two commands. `entice` talks to the daemon through its socket, never by import.
     "enticed.daemon": PARTS
     | {

@@ -1,0 +1,129 @@
+"""An HTTP server on a TCP address: the same start, limits and end for each of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from aiohttp import web
+
+from enticed.limits import API_HANDSHAKE_TIMEOUT_S
+from enticed.problems import ProblemHandler
+from protocol.errors import LocalError
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a server's clients get. lifetime_s: after it a connection ends, whatever it does; None: as long as it likes.
+
+    cancels: whether a client that goes away cancels what it has asked for.
+    """
+
+    connections_max_count: int
+    backlog_count: int
+    keepalive_s: float
+    shutdown_timeout_s: float
+    lifetime_s: float | None = None
+    cancels: bool = False
+
+
+class TcpServer:
+    """The server as a resource: `async with ...`, or `start` and `close`.
+
+    setting: where its address was said, for who reads that it cannot be had. tls: makes the context; None: plain HTTP.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        host: str,
+        port: int,
+        setting: str,
+        terms: Terms,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        self._host, self._port, self._setting = host, port, setting
+        self._terms = terms
+        self._tls = tls
+        self._runner = web.AppRunner(app, handler_cancellation=terms.cancels, shutdown_timeout=terms.shutdown_timeout_s)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. `LocalError` if the address cannot be had; then, or when cancelled, nothing is left open."""
+        await self._runner.setup()
+        try:
+            tls = None if self._tls is None else self._tls()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._admit,
+                self._host,
+                self._port,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else API_HANDSHAKE_TIMEOUT_S,
+                backlog=self._terms.backlog_count,
+                reuse_address=True,
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            where = f"{self._host} port {self._port} ({self._setting})"
+            raise LocalError(f"cannot listen on {where}: {error.strerror or error}") from error
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also where the system chose it."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Stop listening, let requests under way finish (for `shutdown_timeout_s`), close every connection."""
+        if self._server is not None:
+            self._server.close()
+        self._end_streams()
+        await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def _end_streams(self) -> None:
+        """End the answers that would not end by themselves."""
+
+    def _admit(self) -> asyncio.Protocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= self._terms.connections_max_count:
+            return _Turned()
+        if self._terms.lifetime_s is None:
+            return ProblemHandler(server, self._terms.keepalive_s)
+        return _ShortHandler(server, self._terms.keepalive_s, self._terms.lifetime_s)
+
+
+class _Turned(asyncio.Protocol):
+    """A connection for which there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+class _ShortHandler(ProblemHandler):
+    """A connection that ends after a while: where nobody has to say who they are, nobody holds all there are."""
+
+    def __init__(self, server: web.Server, keepalive_s: float, lifetime_s: float) -> None:
+        super().__init__(server, keepalive_s)
+        self._lifetime_s = lifetime_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._end = asyncio.get_running_loop().call_later(self._lifetime_s, transport.close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
