@@ -31,6 +31,7 @@ from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
 from enticed.engine.planning import Planning
+from enticed.engine.profiles import Profiles
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
@@ -134,7 +135,8 @@ async def start(
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
     me = ev.Contact(identity.node, network.advertised, zone, rack)
     planning = Planning(driver, store, threads, purchasing, discovery, network, me)
-    reading = owned(Reading(driver, stockroom, naming, clock))
+    profiles = owned(Profiles(driver, stockroom, threads, purchasing, trusted, publisher, clock))
+    reading = owned(Reading(driver, stockroom, naming, profiles, clock))
 
     # People and clouds.
     lag = LagMeter()

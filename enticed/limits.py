@@ -251,6 +251,19 @@ READER_THREADS_COUNT = 4
 """Threads that read for readers alone: they do not wait behind what fills the disk."""
 READ_IDLE_S = 600.0
 """An order that a read has raised ends when nobody has read for so long; and so long it keeps the image then."""
+PROFILE_TRACE_UNIT_SIZE_BYTES = 16 * KIB
+PROFILE_TRACE_UNITS_MAX_COUNT = 65_536
+"""Of what is read of an image, the first GiB is noted."""
+PROFILE_TRACES_MAX_COUNT = 8
+"""Images of which it is; the one read longest ago is forgotten first."""
+PROFILE_BATCH_SIZE_BYTES = 4 * MIB
+"""Within so much of a profile, the order is that of the disk: it takes fewer runs, and no time."""
+PROFILE_GAP_SIZE_BYTES = 64 * KIB
+PROFILE_RANGES_MAX_COUNT = 2048
+"""What one request can say: about 50 KiB."""
+PROFILE_ASKED_MAX_COUNT = 3
+"""Hosts that are asked whether a profile has been recorded since the image came."""
+PROFILE_ASK_TIMEOUT_S = 3.0
 STATEMENTS_OPENED_MAX_COUNT = 1024
 """Statements of images here whose signatures need not be checked again."""
 RECHECKS_MAX_COUNT = 1024

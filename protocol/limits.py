@@ -52,6 +52,10 @@ STATEMENT_MAX_SIZE_BYTES = 16 * KIB
 STATEMENT_MAX_RELATIVES = 8
 STATEMENT_MAX_SIGNATURES = 4
 SOURCE_FORMAT_MAX_CHARS = 16
+PROFILE_MAX_RUNS = 1024
+PROFILE_RUN_MAX_BLOCKS = 2**14
+PROFILE_MAX_BLOCKS = 2**18
+"""1 GiB: what a hint may have a host fetch ahead of its readers."""
 STATEMENTS_MAX_COUNT = 8
 """Statements that a daemon keeps and serves for one image."""
 NAME_RECORD_MAX_SIZE_BYTES = 1000

@@ -187,7 +187,7 @@ class SimHost:
             case ef.LocateRun(run):
                 span = self.world.images[run.image].located(run)
                 self._later(0.0, ev.RunLocated(run.image, run, (span,)))
-            case ef.ForgetRelatives():
+            case ef.ForgetRelatives() | ef.Foresee():
                 pass
             case ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal() | ef.Recheck():
                 self._keep_stock(effect)

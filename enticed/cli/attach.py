@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from enticed.cli.client import Daemon, part
-from enticed.cli.command import Command, daemon_of, setup_of, target
+from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.nbdkit import NbdServer, check
 from enticed.cli.output import short, size
@@ -32,7 +32,7 @@ DEADLINE_S = 60.0
 
 
 @click.command(cls=Command)
-@click.argument("image", metavar="NAME|IMAGE_ID", callback=target)
+@image_argument
 @click.option("--nbd", "path", metavar="PATH", type=click.Path(path_type=Path), help="Where to make the NBD socket.")
 @click.option("--owner", metavar="USER", help="A user who may connect to it, as QEMU's; else only you may.")
 @click.option("--detach", is_flag=True, help="Serve in the background, and print the process to end it with.")

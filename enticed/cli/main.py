@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "publish": ("enticed.cli.publish", "publish", "Publish a disk image under a name."),
     "pull": ("enticed.cli.pull", "pull", "Bring an image onto this host."),
     "attach": ("enticed.cli.attach", "attach", "Make an image a VM's disk before it is whole."),
+    "profile": ("enticed.cli.profile", "profile", "Note what a VM reads first, for other hosts to fetch first."),
     "plan": ("enticed.cli.images", "plan", "Say what a pull would do, without doing it."),
     "images": ("enticed.cli.images", "images", "List the images on this host."),
     "show": ("enticed.cli.images", "show", "Show one image on this host."),

@@ -17,6 +17,7 @@ from enticed.limits import (
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
+    PROFILE_RANGES_MAX_COUNT,
     SCHEDULER_LIFETIME_S,
     SCHEDULER_MAX_LIFETIME_S,
     SCHEDULER_MIN_LIFETIME_S,
@@ -27,7 +28,7 @@ from enticed.limits import (
 from enticed.problems import UsageError
 from protocol.credentials import Role, parse_label
 from protocol.errors import MalformedError
-from protocol.limits import SOURCE_FORMAT_MAX_CHARS
+from protocol.limits import IMAGE_MAX_SIZE_BYTES, SOURCE_FORMAT_MAX_CHARS
 from protocol.names import is_digest_name, is_image_id, parse_name
 
 _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}")
@@ -198,6 +199,14 @@ def parse_grant(values: dict[str, Any]) -> GrantRequest:
     return GrantRequest(name, request, lifetime_s)
 
 
+def parse_profile(values: dict[str, Any]) -> tuple[tuple[int, int], ...] | None:
+    """The ranges of a profile, offset and size each; None: those that were noted here."""
+    ranges = _Fields(values, "ranges").ranges("ranges")
+    if ranges is not None and not ranges:
+        raise UsageError("a profile of no ranges says nothing")
+    return ranges
+
+
 class _Fields:
     """The fields of an object, of which none may be unknown; null is the same as left out."""
 
@@ -244,6 +253,18 @@ class _Fields:
         if isinstance(value, int | float) and value <= 0 and value is not False:
             raise UsageError("deadline_s is seconds from now, more than 0: a date in the past cannot be met")
         return self.seconds("deadline_s")
+
+    def ranges(self, name: str) -> tuple[tuple[int, int], ...] | None:
+        def is_range(value: Any) -> bool:
+            if not isinstance(value, list) or len(value) != 2 or any(type(one) is not int for one in value):
+                return False
+            return bool(0 <= value[0] < IMAGE_MAX_SIZE_BYTES and 0 < value[1] <= IMAGE_MAX_SIZE_BYTES)
+
+        def fits(value: Any) -> bool:
+            return isinstance(value, list) and len(value) <= PROFILE_RANGES_MAX_COUNT and all(map(is_range, value))
+
+        value = self._read(name, fits, f"at most {PROFILE_RANGES_MAX_COUNT} pairs of offset and size")
+        return None if value is None else tuple((first, size) for first, size in value)
 
     def hexadecimal(self, name: str, size_bytes: int) -> bytes | None:
         def fits(value: Any) -> bool:

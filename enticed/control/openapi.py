@@ -93,6 +93,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         also=(206, 304),
         problems=(403, 409, 416, 422, 503, 507),
     ),
+    ("GET", "/v1/images/{target}/profile"): Operation(
+        "What readers on this host read of an image, in that order; 404 where nobody did of late", ref("Profile")
+    ),
+    ("PUT", "/v1/images/{target}/profile"): Operation(
+        "Sign what a VM reads first: other hosts fetch that first. Without ranges: what was read on this host",
+        ref("Profile"),
+        takes="ProfileRequest",
+        problems=(409, 507),
+    ),
     ("GET", "/v1/plan"): Operation(
         "What a pull would do, without doing it",
         ref("Plan"),

@@ -14,6 +14,7 @@ from enticed.control.fields import (
     PublishRequest,
     parse_grant,
     parse_object,
+    parse_profile,
     parse_publish,
     parse_query,
     parse_target,
@@ -27,6 +28,7 @@ from enticed.control.views import (
     image_json,
     peer_json,
     plan_json,
+    profile_json,
     published_json,
     status_json,
     verification_json,
@@ -58,6 +60,8 @@ class Routes:
             web.delete("/v1/images/{target}", self.remove),
             web.post("/v1/images/{target}/verify", self.verify),
             web.get("/v1/images/{target}/content", self.content),
+            web.get("/v1/images/{target}/profile", self.noted_reads),
+            web.put("/v1/images/{target}/profile", self.record_profile),
             web.get("/v1/plan", self.plan),
             web.get("/v1/peers", self.peers),
             web.post("/v1/tokens", self.token),
@@ -117,6 +121,13 @@ class Routes:
         if not await self._access.may_change(caller):
             raise DeniedError("only root, the daemon's user and members of its group may read what is in an image")
         return await self._contents.serve(request, caller.uid, may_order=True)
+
+    async def noted_reads(self, request: web.Request) -> web.Response:
+        return web.json_response(profile_json(await self._engine.noted_reads(_target(request))))
+
+    async def record_profile(self, request: web.Request) -> web.Response:
+        target, ranges = _target(request), parse_profile(await _body(request))
+        return web.json_response(profile_json(await self._engine.record_profile(target, ranges)))
 
     async def plan(self, request: web.Request) -> web.Response:
         query = parse_query(request.query, "target")

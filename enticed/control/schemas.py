@@ -14,6 +14,7 @@ from enticed.limits import (
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
+    PROFILE_RANGES_MAX_COUNT,
     SCHEDULER_MAX_LIFETIME_S,
     SCHEDULER_MIN_LIFETIME_S,
     TOKEN_MAX_LIFETIME_S,
@@ -21,7 +22,7 @@ from enticed.limits import (
     TOKEN_MIN_LIFETIME_S,
 )
 from enticed.problems import STATUS, TYPE_PREFIX, Kind
-from protocol.limits import LABEL_MAX_CHARS, NAME_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
+from protocol.limits import IMAGE_MAX_SIZE_BYTES, LABEL_MAX_CHARS, NAME_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
 
 Schema = dict[str, Any]
 
@@ -85,6 +86,16 @@ def request(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
         "additionalProperties": False,
     }
 
+
+_RANGE: Schema = {
+    "type": "array",
+    "prefixItems": [
+        {"type": "integer", "minimum": 0, "maximum": IMAGE_MAX_SIZE_BYTES - 1, "description": "offset"},
+        {"type": "integer", "minimum": 1, "maximum": IMAGE_MAX_SIZE_BYTES, "description": "size"},
+    ],
+    "minItems": 2,
+    "maxItems": 2,
+}
 
 RECORDS: dict[str, Schema] = {
     "Problem": answer(
@@ -154,6 +165,8 @@ RECORDS: dict[str, Schema] = {
         source_sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"},
         source_sha512={"type": "string", "pattern": "^[0-9a-f]{128}$"},
     ),
+    "ProfileRequest": request(ranges=array(_RANGE) | {"minItems": 1, "maxItems": PROFILE_RANGES_MAX_COUNT}),
+    "Profile": answer(image_id=IMAGE_ID, ranges=array(_RANGE), total_bytes=BYTES),
     "Plan": answer(
         image=TEXT,
         image_id=IMAGE_ID,

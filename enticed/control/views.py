@@ -15,6 +15,7 @@ from enticed.engine.port import (
     OrderView,
     PeerView,
     PlanView,
+    ProfileView,
     Published,
     StatusView,
     Verification,
@@ -88,6 +89,14 @@ def published_json(published: Published) -> dict[str, Any]:
         "fragments": published.fragments,
         "new_bytes": published.new_bytes,
         "seconds": published.seconds,
+    }
+
+
+def profile_json(profile: ProfileView) -> dict[str, Any]:
+    return {
+        "image_id": str(profile.image),
+        "ranges": [list(one) for one in profile.ranges],
+        "total_bytes": profile.total_bytes,
     }
 
 

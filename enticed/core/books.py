@@ -229,6 +229,8 @@ class Pull:
     """What readers wait for, ready to be asked for."""
     foreseen: deque[Run] = field(default_factory=deque)
     """What readers will want, by a boot profile."""
+    foresaw: bool = False
+    """Whether that has been asked about."""
     read_bytes: Counter[int] = field(default_factory=Counter)
     """Per piece that is not at work: what was fetched of it for readers."""
     quiet_at: float | None = None

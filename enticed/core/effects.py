@@ -189,6 +189,13 @@ class MeetDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Foresee:
+    """The first request for a reader of a pull is out: find out what comes next. -> ReadingForeseen, or nothing"""
+
+    image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
 class FailDemand:
     """It has not come in time, or nobody is to get it any more."""
 
@@ -223,4 +230,5 @@ Effect = (
     | RefuseUpload
     | MeetDemand
     | FailDemand
+    | Foresee
 )

@@ -32,7 +32,7 @@ from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
 from enticed.core.upload_desk import UploadDesk
 from enticed.core.uploads import UploadSlots
-from protocol.identifiers import ImageId
+from protocol.identifiers import ImageId, NodeId
 from protocol.messages import HaveChange
 
 
@@ -179,6 +179,11 @@ class Host:
 
     def is_leased(self, image: ImageId, now: float) -> bool:
         return any(order.leases(image, now) for order in self._books.orders.values())
+
+    def holders_of(self, image: ImageId) -> list[NodeId]:
+        """Hosts with a session that have some of an image that is pulled here."""
+        pull = self._books.pulls.get(image)
+        return list(pull.availability) if pull is not None else []
 
     def is_wanted(self, image: ImageId) -> bool:
         """Whether an order that is not ended wants the image."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from enticed.core.books import Books, Demand, PieceState, Pull
-from enticed.core.effects import FailDemand, MeetDemand
+from enticed.core.effects import FailDemand, Foresee, MeetDemand
 from enticed.core.events import DemandRaised, Stretch
 from enticed.core.orders import Failure, OrderState, Priority
 from enticed.core.pull_desk import names_of
@@ -89,6 +89,12 @@ class ReaderDesk:
         return min(deadlines, default=None)
 
     # --- what is asked for ---
+
+    def asked(self, pull: Pull) -> None:
+        """Somebody is asked for what a reader waits for: from now on there are hosts that may know what comes next."""
+        if not pull.foresaw:
+            pull.foresaw = True
+            self._books.do(Foresee(pull.image))
 
     def foresee(self, pull: Pull, wanted: tuple[Stretch, ...], now: float) -> None:
         """Put in line what readers will want, as far as it is not under way."""

@@ -70,7 +70,9 @@ class RequestDesk:
         a small one."""
         for _ in range(len(pull.urgent)):
             run = pull.urgent.popleft()
-            if not self._ask_for(pull, run, self._widened(pull, run, around, now), now, urgent=True):
+            if self._ask_for(pull, run, self._widened(pull, run, around, now), now, urgent=True):
+                self._readers.asked(pull)
+            else:
                 pull.urgent.append(run)
         under_way_bytes = self._under_way_bytes(pull)
         for _ in range(len(pull.foreseen)):

@@ -28,6 +28,7 @@ from enticed.engine.port import (
     OrderView,
     PeerView,
     PlanView,
+    ProfileView,
     Progressed,
     Publication,
     Published,
@@ -179,6 +180,12 @@ class DaemonEngine:
 
     async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Reader:
         return await self.parts.reading.open(target, deadline_s, may_order=may_order)
+
+    async def noted_reads(self, target: str) -> ProfileView:
+        return self.parts.reading.profiles.noted(self._stored(target).image)
+
+    async def record_profile(self, target: str, ranges: tuple[tuple[int, int], ...] | None) -> ProfileView:
+        return await self.parts.reading.profiles.record(self._stored(target).image, ranges)
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)

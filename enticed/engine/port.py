@@ -192,6 +192,15 @@ class Grant:
     api: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ProfileView:
+    """What readers of an image read first, in that order. ranges: offset and size, bytes."""
+
+    image: ImageId
+    ranges: tuple[tuple[int, int], ...]
+    total_bytes: int
+
+
 class Content(Protocol):
     """An image that is read, whole or not; it stays until it is closed."""
 
@@ -246,6 +255,14 @@ class Engine(Protocol):
 
         deadline_s: for each read, and for what is to be known before the first; then ExhaustedError.
         """
+        ...
+
+    async def noted_reads(self, target: str) -> ProfileView:
+        """What readers on this host read of the image; AbsentError where none did of late."""
+        ...
+
+    async def record_profile(self, target: str, ranges: tuple[tuple[int, int], ...] | None) -> ProfileView:
+        """Sign which ranges (None: those noted here) a VM reads first. DeniedError unless this is the founding host."""
         ...
 
     async def remove(self, target: str) -> ImageView:

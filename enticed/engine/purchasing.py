@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from enticed.core import effects as ef
@@ -29,6 +31,7 @@ from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import REQUEST_MAX_SIZE_BYTES, ROOT_MAX_SIZE_BYTES
 from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Fragments, Root, decode_pages
 from protocol.messages import Charge, Part, PartRequest
+from protocol.profile import open_profile
 from protocol.statement import STATEMENT_SET_MAX_SIZE_BYTES, Statement, StatementSet, open_statement
 
 log = logging.getLogger(__name__)
@@ -121,12 +124,16 @@ class Purchasing:
         `DeniedError` where no trusted publisher has signed for it.
         """
         root = Root.decode(await self._part(image, node, Part.ROOT, ROOT_MAX_SIZE_BYTES), image)
-        packed = await self._part(image, node, Part.STATEMENTS, STATEMENT_SET_MAX_SIZE_BYTES)
-        envelopes = unpack_record(StatementSet, packed).envelopes
+        envelopes = await self.fetch_statements(image, node)
         statements, said = self._trusted_ones(image, envelopes)
         pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
         await asyncio.to_thread(decode_pages, root, pages)
         return Manifest(root, pages, statements, said)
+
+    async def fetch_statements(self, image: ImageId, node: NodeId) -> tuple[bytes, ...]:
+        """What a host has of statements and profiles of an image, unverified. Raises as `PeerNetwork.fetch_part`."""
+        packed = await self._part(image, node, Part.STATEMENTS, STATEMENT_SET_MAX_SIZE_BYTES)
+        return unpack_record(StatementSet, packed).envelopes
 
     async def fetch_fragments(self, image: ImageId, node: NodeId) -> tuple[Root, Fragments]:
         """What an image consists of, verified against its id alone: nobody need have signed for it.
@@ -148,7 +155,13 @@ class Purchasing:
                 trusted.append((envelope, statement))
         if not trusted:
             raise DeniedError(f"no trusted publisher has signed for image {image.short}")
-        return tuple(envelope for envelope, _ in trusted), trusted[0][1]
+        return (*(envelope for envelope, _ in trusted), *self._profiles(image, envelopes)), trusted[0][1]
+
+    def _profiles(self, image: ImageId, envelopes: tuple[bytes, ...]) -> Iterator[bytes]:
+        for envelope in envelopes:
+            with suppress(DeniedError, MalformedError):
+                if open_profile(envelope, self._trusted).image == image:
+                    yield envelope
 
     async def _part(self, image: ImageId, node: NodeId, part: Part, most_bytes: int) -> bytes:
         """All of a part, range after range."""

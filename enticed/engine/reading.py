@@ -16,6 +16,7 @@ from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, Priority
 from enticed.engine.driver import Driver
 from enticed.engine.naming import Naming
+from enticed.engine.profiles import Profiles
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.limits import READ_IDLE_S, READER_THREADS_COUNT
@@ -37,7 +38,10 @@ _ERRORS: dict[Failure, type[EnticedError]] = {
 
 
 class Reading:
-    def __init__(self, driver: Driver, stockroom: Stockroom, naming: Naming, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, driver: Driver, stockroom: Stockroom, naming: Naming, profiles: Profiles, clock: Callable[[], float]
+    ) -> None:
+        self.profiles = profiles
         self._driver = driver
         self._stockroom = stockroom
         self._threads = StoreThreads(READER_THREADS_COUNT, "reader")
@@ -201,6 +205,7 @@ class Reader:
 
         `ExhaustedError` when it has not come within the deadline; else what the image's orders failed with.
         """
+        self._reading.profiles.note(self.image, offset_bytes, size_bytes)
         deadline = self._reading.now + self._deadline_s
         met: tuple[Gap, ...] = ()
         while True:

@@ -112,6 +112,13 @@ class Stockroom:
         fragments, on_hand = stored.all_fragments(), self._on_hand.get(image)
         return stored.root, fragments, np.ones(len(fragments), np.bool_) if on_hand is None else ~on_hand.found
 
+    def add_statement(self, image: ImageId, envelope: bytes) -> None:
+        """Blocks, as the next."""
+        self._store.add_statement(image, envelope)
+
+    def drop_statement(self, image: ImageId, envelope: bytes) -> None:
+        self._store.drop_statement(image, envelope)
+
     def excerpt(self, image: ImageId, offset_bytes: int, size_bytes: int) -> Excerpt:
         """A range of an image, as far as it can be had without a peer; blocks."""
         excerpt = self._store.read(image, offset_bytes, size_bytes)

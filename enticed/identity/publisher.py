@@ -13,6 +13,7 @@ from enticed.limits import NAME_LIFETIME_S
 from protocol.errors import CorruptError, DeniedError, MalformedError
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.names import NameRecord, seal_name
+from protocol.profile import BootProfile, seal_profile
 from protocol.statement import Statement, seal_statement
 
 
@@ -26,6 +27,10 @@ class Publisher:
     def sign_statement(self, statement: Statement) -> bytes:
         """The sealed statement. `LocalError` for values out of bounds."""
         return seal_statement(statement, self.private)
+
+    def sign_profile(self, profile: BootProfile) -> bytes:
+        """The sealed boot profile. `LocalError` for values out of bounds."""
+        return seal_profile(profile, self.private)
 
     def sign_name(self, record: NameRecord) -> bytes:
         """The sealed name record. `LocalError` for values out of bounds."""

@@ -166,6 +166,11 @@ class Shelf:
     def add_statement(self, image: ImageId, envelope: bytes) -> None:
         replace_file(self._files, f"{image_dir(image)}/{STATEMENTS}", str(Digest.of(envelope)), envelope)
 
+    def drop_statement(self, image: ImageId, envelope: bytes) -> None:
+        directory = f"{image_dir(image)}/{STATEMENTS}"
+        self._files.unlink(f"{directory}/{Digest.of(envelope)}")
+        self._files.sync_dir(directory)
+
     def _statements(self, directory: str) -> list[bytes]:
         found = []
         try:

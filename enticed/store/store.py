@@ -168,6 +168,14 @@ class Store:
         with self._writing:
             self._intake.add_statements(self._table.get(image), (envelope,))
 
+    def drop_statement(self, image: ImageId, envelope: bytes) -> None:
+        """Forget a statement; one that it has not: nothing happens."""
+        with self._writing:
+            stored = self._table.get(image)
+            if envelope in stored.statements:
+                self._shelf.drop_statement(image, envelope)
+                stored.statements = tuple(one for one in stored.statements if one != envelope)
+
     def touch(self, image: ImageId) -> None:
         """It has been used now."""
         with self._writing:

@@ -23,6 +23,7 @@ from enticed.engine.port import (
     OrderView,
     PeerView,
     PlanView,
+    ProfileView,
     Progressed,
     Publication,
     Published,
@@ -102,6 +103,8 @@ class MemoryEngine:
         """What reading meets, from an offset on."""
         self.read_trouble_from_bytes = 0
         self.readers = 0
+        self.noted: tuple[tuple[int, int], ...] = ()
+        """What was read, or was recorded."""
         self._readers_changed = asyncio.Event()
         self._orders: dict[str, Order] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
@@ -198,6 +201,20 @@ class MemoryEngine:
         self.count_readers(1)
         data = stored.path.read_bytes()
         return MemoryContent(stored.view.image, len(data), data, self)
+
+    async def noted_reads(self, target: str) -> ProfileView:
+        stored = self._find(target)
+        if not self.noted:
+            raise AbsentError("nobody has read it")
+        return ProfileView(stored.view.image, self.noted, sum(size for _, size in self.noted))
+
+    async def record_profile(self, target: str, ranges: tuple[tuple[int, int], ...] | None) -> ProfileView:
+        if not self.founder:
+            raise DeniedError("only the founding host signs profiles")
+        if ranges is not None:
+            self._find(target)
+            self.noted = ranges
+        return await self.noted_reads(target)
 
     def count_readers(self, change: int) -> None:
         self.readers += change

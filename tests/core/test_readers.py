@@ -40,10 +40,13 @@ def test_only_what_is_read_is_asked_for() -> None:
     bench = reading()
     assert bench.all(ef.OpenPiece) == []
     (fetch,) = demand(bench, 1, stretch(5, 1, 2))
+    assert bench.all(ef.Foresee) == [ef.Foresee(IMAGE)]
     assert wanted([fetch]) == [(5, 1, 2)]
     assert bench.all(ef.OpenPiece) == []
     bench.deliver([fetch])
     assert bench.done == [ef.MeetDemand(1)]
+    demand(bench, 2, stretch(6))
+    assert bench.all(ef.Foresee) == [], "once for a pull"
 
 
 def test_the_rest_follows_when_readers_are_quiet() -> None:

@@ -14,7 +14,20 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 
 import protocol
-from protocol import credentials, datagram, dht, dsse, enrolment, limits, messages, names, records, statement, trust
+from protocol import (
+    credentials,
+    datagram,
+    dht,
+    dsse,
+    enrolment,
+    limits,
+    messages,
+    names,
+    profile,
+    records,
+    statement,
+    trust,
+)
 from protocol.codec import Vocabulary
 from protocol.identifiers import Identifier
 from protocol.session import BULK_BACK, BULK_FORWARD, CONTROL_RECEIVED, CONTROL_SENT, Table
@@ -86,6 +99,7 @@ ROOTS = (
     dsse.Envelope,
     statement.Statement,
     statement.StatementSet,
+    profile.BootProfile,
     names.NameRecord,
     trust.TrustBundle,
     credentials.NodeRecord,
