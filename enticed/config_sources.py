@@ -88,8 +88,8 @@ class Configured:
         try:
             changed = {setting.field: setting.kind.read(value)}
         except ValueError as error:
-            named = "" if origin in (key, setting.variable) or origin.startswith("--") else f" {key}:"
-            raise LocalError(f"{origin}:{named} {error}") from error
+            says_it = origin in (setting.variable, "--" + key.replace("_", "-"))
+            raise LocalError(f"{origin}: {error}" if says_it else f"{origin}: {key}: {error}") from error
         return Configured(replace(self.config, **changed), {**self.origins, key: origin})
 
     def origin(self, key: str) -> str:
@@ -136,7 +136,7 @@ def _parsed(path: Path, *, may_be_absent: bool = False) -> dict[str, Any]:
         if may_be_absent and isinstance(error, FileNotFoundError):
             return {}
         raise LocalError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LocalError(f"{path}: {error}") from error
 
 

@@ -61,10 +61,12 @@ class LiveSettings:
                 raise LocalError(f"{error}; everything stays as it was") from error
             changes = self._changes(wanted)
             applied = tuple(change for change in changes if change.key in self._appliers)
-            self._take_up(wanted, applied)
+            restart = tuple(change for change in changes if change.key not in self._appliers)
+            self.running = self._without(wanted, {change.key for change in restart})
+            for apply in dict.fromkeys(self._appliers[change.key] for change in applied):
+                apply(self.config)
         for change in applied:
             _log.info("%s is %r now (%s)", change.key, change.new, change.origin)
-        restart = tuple(change for change in changes if change not in applied)
         for change in restart:
             _log.warning("%s is still %r: %r (%s) needs a restart", change.key, change.old, change.new, change.origin)
         return Reloaded(applied, restart)
@@ -73,12 +75,9 @@ class LiveSettings:
         shown = [(one.key, one.shown(self.config), one.shown(wanted.config)) for one in SETTINGS]
         return [Change(key, old, new, wanted.origin(key)) for key, old, new in shown if old != new]
 
-    def _take_up(self, wanted: Configured, applied: tuple[Change, ...]) -> None:
-        stay = {setting.key for setting in SETTINGS if setting.shown(self.config) != setting.shown(wanted.config)}
-        stay -= {change.key for change in applied}
+    def _without(self, wanted: Configured, stay: set[str]) -> Configured:
+        """What is wanted, but for these settings, which stay as they are."""
         kept = {one.field: getattr(self.config, one.field) for one in SETTINGS if one.key in stay}
         origins = {key: origin for key, origin in wanted.origins.items() if key not in stay}
         origins |= {key: origin for key, origin in self.running.origins.items() if key in stay}
-        self.running = Configured(replace(wanted.config, **kept), origins)
-        for apply in dict.fromkeys(self._appliers[change.key] for change in applied):
-            apply(self.config)
+        return Configured(replace(wanted.config, **kept), origins)

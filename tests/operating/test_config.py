@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def test_what_is_wrong_in_a_file_is_said_with_file_and_key(tmp_path: Path, text:
         ({"environment": {"ENTICED_LISTN": "1"}}, "did you mean 'ENTICED_LISTEN'?"),
         ({"environment": {"ENTICED_STORE_QUOTA_BYTES": "much"}}, "ENTICED_STORE_QUOTA_BYTES: a number of bytes"),
         ({"flags": (Flag("--listen", "listen", "x"),)}, "--listen: "),
+        ({"flags": (set_flag("store.quota_bytes=x"),)}, "--set: store.quota_bytes: a number of bytes"),
         ({"file": Path("/nowhere/enticed.toml")}, "/nowhere/enticed.toml: No such file or directory"),
     ],
 )
@@ -131,6 +133,18 @@ def test_every_setting_has_a_variable_and_is_shown_as_it_is_read(tmp_path: Path)
     for key, value in everything.items():
         configured = configured.with_value("test", key, value)
     assert {one["key"]: one["value"] for one in configured.table()} == everything
+
+
+DEEP = st.integers(0, 5000).map(lambda deep: "a = " + "[" * deep)
+
+
+@given(st.text(st.characters(max_codepoint=255)) | DEEP)
+def test_any_file_is_taken_or_refused_with_its_name(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "enticed.toml"
+        file.write_text(text, encoding="latin-1")
+        said = refusal(Sources(Path(directory) / "state", file).load)
+        assert not said or said.startswith(f"{file}: ")
 
 
 VALUES = st.recursive(
