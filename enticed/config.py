@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from enticed.origin.prefix import parse_prefix
 from protocol.addresses import split_address
-from protocol.errors import MalformedError
+from protocol.errors import LocalError, MalformedError
 from protocol.limits import GIB
 
 DEFAULT_PORT = 7400
@@ -23,6 +24,7 @@ DEFAULT_STATE = Path("/var/lib/enticed")
 DEFAULT_FILE = Path("/etc/enticed/enticed.toml")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 VARIABLE_PREFIX = "ENTICED_"
+NEVER = "never"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -44,6 +46,10 @@ class Config:
     content_listen: str | None = None
     """None or "": on the unix socket only."""
     log_level: str = "info"
+    origin: str | None = None
+    """A prefix; NEVER where no origin is to be asked, whatever else says otherwise."""
+    origin_endpoint: str | None = None
+    """The address of an S3 service that is not Amazon's."""
     quota_bytes: int | None = None
     reserve_bytes: int = 1 * GIB
 
@@ -57,6 +63,8 @@ class Kind:
     read: Callable[[Any], Any]
     parse: Callable[[str], Any] = str
     show: Callable[[Any], Any] = lambda value: value
+    final: Any = None
+    """A value that nothing takes back, once a source says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,23 @@ def _size(value: Any) -> int:
     return value
 
 
+def _origin(value: Any) -> str:
+    text = _text(value)
+    if text == NEVER:
+        return text
+    try:
+        return parse_prefix(text).label
+    except LocalError as error:
+        raise ValueError(str(error)) from error
+
+
+def _endpoint(value: Any) -> str:
+    text = _origin(value)
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("the address of an S3 service, like https://s3.example:9000")
+    return text
+
+
 def _log_level(value: Any) -> str:
     if value not in LOG_LEVELS:
         raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
@@ -173,6 +198,8 @@ SETTINGS = (
     Setting("metrics_listen", "metrics_listen", _PLACE),
     Setting("content_listen", "content_listen", _LOOPBACK),
     Setting("log_level", "log_level", Kind(_log_level)),
+    Setting("origin", "origin", Kind(_origin, final=NEVER)),
+    Setting("origin_endpoint", "origin_endpoint", Kind(_endpoint)),
     Setting("store.quota_bytes", "quota_bytes", _LIMIT),
     Setting("store.reserve_bytes", "reserve_bytes", _SIZE),
 )

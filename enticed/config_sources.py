@@ -90,6 +90,9 @@ class Configured:
         except ValueError as error:
             says_it = origin in (setting.variable, "--" + key.replace("_", "-"))
             raise LocalError(f"{origin}: {error}" if says_it else f"{origin}: {key}: {error}") from error
+        final = setting.kind.final
+        if final is not None and getattr(self.config, setting.field) == final:
+            return self
         return Configured(replace(self.config, **changed), {**self.origins, key: origin})
 
     def origin(self, key: str) -> str:

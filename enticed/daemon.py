@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from enticed.config import Config, api_address
+from enticed.config import NEVER, Config, api_address
 from enticed.control.loopback import LoopbackServer
 from enticed.control.server import ControlServer
 from enticed.core import events as ev
@@ -30,6 +30,7 @@ from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
+from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.planning import Planning
 from enticed.engine.profiles import Profiles
 from enticed.engine.publishing import Publishing
@@ -49,6 +50,9 @@ from enticed.notify import Notifier
 from enticed.operating.live_settings import LiveSettings
 from enticed.operating.operations import DaemonOperations
 from enticed.operating.watching import WatchingServer
+from enticed.origin.opening import open_origin
+from enticed.origin.patience import PatientOrigin
+from enticed.origin.prefix import parse_prefix
 from enticed.overlay.udp import UdpOverlay
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
@@ -116,7 +120,9 @@ async def start(
 
     # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
-    driver = Driver(Host(ev.Contact(identity.node, (), zone, rack), _dice()), clock, on_broken)
+    origin = owned(_origin(config))
+    host = Host(ev.Contact(identity.node, (), zone, rack), _dice(), has_origin=origin.is_there)
+    driver = Driver(host, clock, on_broken)
     threads = owned(StoreThreads())
     stockroom = owned(Stockroom(driver, store, threads, trusted))
     ledger = owned(OrderLedger(driver, store, threads, partial(_report, "orders cannot be saved")))
@@ -128,13 +134,13 @@ async def start(
     await network.start()
     overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
-    purchasing = owned(Purchasing(driver, network, stockroom, trusted))
+    purchasing = owned(Purchasing(driver, network, stockroom, origin, trusted))
     owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, zone, rack))
-    naming = owned(Naming(driver, store, threads, overlay, trusted, publisher, clock))
+    naming = owned(Naming(driver, store, threads, overlay, origin, trusted, publisher, clock))
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
     me = ev.Contact(identity.node, network.advertised, zone, rack)
-    planning = Planning(driver, store, threads, purchasing, discovery, network, me)
+    planning = Planning(driver, store, threads, purchasing, discovery, network, origin, me)
     profiles = owned(Profiles(driver, stockroom, threads, purchasing, trusted, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
 
@@ -143,7 +149,7 @@ async def start(
     served_at: list[str] = []
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, naming, publishing, planning, reading, lag, overlay,
+        warehouse, ledger, naming, publishing, planning, reading, lag, overlay, origin,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -155,7 +161,7 @@ async def start(
     _take_up(driver, store)
     # Only now, so that those who came early do not hear that nothing is here.
     switchboard.connect(purchasing.network_event, planning.network_event)
-    for part in (stockroom, discovery, naming, reading):
+    for part in (stockroom, discovery, naming, reading, origin):
         part.start()
     return engine
 
@@ -210,6 +216,13 @@ def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> St
     for trouble in store.troubles:
         log.warning("%s", trouble)
     return store
+
+
+def _origin(config: Config) -> OriginSupply:
+    """`LocalError` where an origin is configured that cannot be used."""
+    if config.origin is None or config.origin == NEVER:
+        return OriginSupply(None)
+    return OriginSupply(PatientOrigin(open_origin(parse_prefix(config.origin), config.origin_endpoint)))
 
 
 def _dice() -> np.random.Generator:

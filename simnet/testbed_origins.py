@@ -53,6 +53,7 @@ class Nginx:
 def nginx(served: Path, own: Path, bytes_per_s: int = 0) -> Iterator[Nginx]:
     """Serve a directory. own: an empty directory for its files. bytes_per_s: of each connection; 0: no limit."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"
+    served.mkdir(exist_ok=True)
     own.mkdir(parents=True, exist_ok=True)
     port = free_port()
     (own / "nginx.conf").write_text(_NGINX.format(own=own, served=served, port=port, rate=bytes_per_s))

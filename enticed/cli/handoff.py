@@ -21,9 +21,9 @@ def give(socket_path: str, fd: int) -> str:
     return str(answer["ticket"])
 
 
-def open_image(socket_path: str, image: str) -> int:
-    """A read-only descriptor of an image's raw file in the store, the caller's to close."""
-    _, received = _converse(socket_path, {"op": "open", "image": image}, [])
+def open_image(socket_path: str, image: str, part: str = "raw") -> int:
+    """A read-only descriptor of an image's raw file in the store, or of its papers, the caller's to close."""
+    _, received = _converse(socket_path, {"op": "open", "image": image, "part": part}, [])
     if len(received) != 1:
         _close(received)
         raise Failed(Exit.FAILED, "the daemon sent no file")

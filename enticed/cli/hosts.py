@@ -87,6 +87,14 @@ def status(ctx: click.Context) -> None:
     setup_of(ctx).show(answer, lambda: _status_lines(answer))
 
 
+def _origin(origin: dict[str, Any] | None) -> str:
+    """Empty, and so not shown, where there is none."""
+    if origin is None:
+        return ""
+    state = {"unasked": "not asked yet", "answers": "answers", "fails": f"FAILS: {origin['said']}"}[origin["state"]]
+    return f"{origin['prefix']}, {state}, {size(origin['received_bytes'])} received"
+
+
 def _status_lines(status: dict[str, Any]) -> Iterable[str]:
     quota = "" if status["quota_bytes"] is None else f" of {size(status['quota_bytes'])}"
     counted = ", ".join(f"{count} {state}" for state, count in status["orders"].items() if count)
@@ -102,6 +110,7 @@ def _status_lines(status: dict[str, Any]) -> Iterable[str]:
             ("orders", counted or "none"),
             ("peers", f"{status['peers']} connected, {status['dht_nodes']} known, {status['uploads']} uploads"),
             ("traffic", f"{size(status['sent_bytes'])} sent, {size(status['received_bytes'])} received"),
+            ("origin", _origin(status["origin"])),
             ("certificate", f"expires {ago(status['certificate_expires_at'])}"),
             ("memory", size(status["memory_bytes"])),
             ("loop lag, p99", f"{status['loop_lag_p99_ms']:.1f} ms"),

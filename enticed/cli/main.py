@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("enticed.cli.hosts", "status", "Show how the daemon on this host is doing."),
     "config": ("enticed.cli.config", "config", "Show the daemon's settings and where each comes from."),
     "reload": ("enticed.cli.config", "reload", "Have the daemon read its settings again."),
+    "export": ("enticed.cli.export", "export", "Write an image where an origin can be read: a directory or S3."),
     "verify": ("enticed.cli.images", "verify", "Read an image on this host and check every byte."),
     "rm": ("enticed.cli.images", "rm", "Remove an image from this host."),
     "completion": ("enticed.cli.completion", "completion", "Print the completion of this command for a shell."),

@@ -38,9 +38,11 @@ class Wanted:
     output: Path | None
     form: str
     deadline_s: float | None
+    origin: bool = True
 
     def terms(self, keep_s: float) -> dict[str, Any]:
-        return {"image": self.target, "priority": "boot", "deadline_s": self.deadline_s, "keep_s": keep_s}
+        terms = {"image": self.target, "priority": "boot", "deadline_s": self.deadline_s, "keep_s": keep_s}
+        return terms if self.origin else terms | {"origin": "never"}
 
 
 @click.command(cls=Command)
@@ -54,10 +56,17 @@ class Wanted:
     type=click.FloatRange(min=0, min_open=True),
     help="Wait for at most so many seconds; then the exit code is 75, and the order goes on.",
 )
+@click.option("--no-origin", is_flag=True, help="Take it from other hosts alone, even where this host has an origin.")
 @click.option("--no-wait", is_flag=True, help="Place the order, print its key, and do not wait for it.")
 @click.pass_context
 def pull(
-    ctx: click.Context, image: str, output: Path | None, form: str | None, deadline_s: float | None, no_wait: bool
+    ctx: click.Context,
+    image: str,
+    output: Path | None,
+    form: str | None,
+    deadline_s: float | None,
+    no_origin: bool,
+    no_wait: bool,
 ) -> None:
     """Bring the image NAME (or the one of that id) onto this host, from every host that has some of it.
 
@@ -74,7 +83,7 @@ def pull(
         raise click.UsageError("--no-wait does not go with --output: nobody waits to write it", ctx)
     if output is not None:
         _check_output(output)
-    wanted = Wanted(image, output, form or "raw", deadline_s)
+    wanted = Wanted(image, output, form or "raw", deadline_s, not no_origin)
     daemon, key = daemon_of(ctx), f"cli-{secrets.token_hex(8)}"
     if no_wait:
         order = daemon.ask("PUT", _order_path(key), wanted.terms(keep_s=0))

@@ -131,7 +131,7 @@ def parse_query(query: Mapping[str, str], *known: str) -> dict[str, str]:
 
 
 def parse_order(values: dict[str, Any]) -> OrderTerms:
-    fields = _Fields(values, "image", "deadline_s", "priority", "keep_s")
+    fields = _Fields(values, "image", "deadline_s", "priority", "keep_s", "origin")
     priority = fields.text("priority", default=Priority.PREWARM.value)
     if priority not in list(Priority):
         raise UsageError(f"priority is one of {', '.join(Priority)}")
@@ -140,6 +140,7 @@ def parse_order(values: dict[str, Any]) -> OrderTerms:
         deadline_s=fields.deadline(),
         priority=Priority(priority),
         keep_s=fields.seconds("keep_s"),
+        origin=fields.origin("origin"),
     )
 
 
@@ -229,6 +230,9 @@ class _Fields:
         if value is None:
             raise UsageError(f"{name} is missing")
         return str(value)
+
+    def origin(self, name: str) -> bool:
+        return self._read(name, lambda value: value == "never", '"never", or left out', None) is None
 
     def flag(self, name: str) -> bool:
         return bool(self._read(name, lambda value: isinstance(value, bool), "true or false", False))

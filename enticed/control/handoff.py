@@ -124,13 +124,16 @@ class HandoffServer:
     async def _do(self, caller: Caller, message: bytes, received: list[int], opened: list[int]) -> dict[str, Any]:
         """Carry out one message. Takes out of `received` what it keeps; what is to be sent goes into `opened`."""
         values = parse_object(message)
-        op, image = values.pop("op", None), values.pop("image", None)
+        op, image, part = values.pop("op", None), values.pop("image", None), values.pop("part", None)
         if values:
             raise UsageError(f"no field is called {next(iter(values))!r} here")
-        if op == "give" and image is None:
+        if op == "give" and image is None and part is None:
             return self._give(caller, received)
         if op == "open" and isinstance(image, str) and not received:
-            opened.append(await self._engine.open_image(parse_target(image)))
+            if part not in (None, "raw", "papers"):
+                raise UsageError("part is raw or papers")
+            open_part = self._engine.open_papers if part == "papers" else self._engine.open_image
+            opened.append(await open_part(parse_target(image)))
             return {"size_bytes": os.fstat(opened[0]).st_size}
         raise UsageError("say {'op': 'give'} with a descriptor, or {'op': 'open', 'image': ...} without one")
 

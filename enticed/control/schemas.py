@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.engine.port import OriginState
 from enticed.limits import (
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
@@ -127,6 +128,7 @@ RECORDS: dict[str, Schema] = {
         deadline_s=DEADLINE,
         priority=enum(Priority),
         keep_s=TERM | {"description": "how long the image is kept once it is ready; null: until cancelled"},
+        origin={"type": ["string", "null"], "enum": ["never", None]},
     ),
     "Order": answer(
         key=KEY,
@@ -212,6 +214,9 @@ RECORDS: dict[str, Schema] = {
         received_bytes=BYTES,
         loop_lag_p99_ms=NUMBER,
         memory_bytes=BYTES,
+        origin=or_null(
+            answer(prefix=TEXT, state=enum(OriginState), said=TEXT, since=or_null(TIME), received_bytes=BYTES)
+        ),
     ),
     "TokenRequest": request(
         uses={"type": "integer", "minimum": 1, "maximum": TOKEN_MAX_USES},

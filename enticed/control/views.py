@@ -13,6 +13,7 @@ from enticed.engine.port import (
     Grant,
     ImageView,
     OrderView,
+    OriginView,
     PeerView,
     PlanView,
     ProfileView,
@@ -171,4 +172,15 @@ def status_json(status: StatusView, may_change: bool) -> dict[str, Any]:
         "received_bytes": status.received_bytes,
         "loop_lag_p99_ms": status.loop_lag_p99_ms,
         "memory_bytes": status.memory_bytes,
+        "origin": None if status.origin is None else _origin_json(status.origin),
+    }
+
+
+def _origin_json(origin: OriginView) -> dict[str, Any]:
+    return {
+        "prefix": origin.prefix,
+        "state": origin.state.value,
+        "said": origin.said,
+        "since": origin.since,
+        "received_bytes": origin.received_bytes,
     }

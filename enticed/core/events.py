@@ -19,6 +19,11 @@ ORIGIN = NodeId(bytes(NodeId.size_bytes))
 """Stands where a host's id would, in whatever concerns the origin. No host has it: an id is a hash."""
 
 
+def name_of(node: NodeId) -> str:
+    """A host, or the origin, for people."""
+    return "the origin" if node == ORIGIN else node.short
+
+
 @dataclass(frozen=True, slots=True)
 class Contact:
     """A host as others know it; zone and rack are empty where they are not (yet) known."""

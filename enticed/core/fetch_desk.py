@@ -36,13 +36,16 @@ class FetchDesk:
             if book.state[piece] == PieceState.WANTED:
                 self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
-        if room <= 0 or pull.ahead_bytes >= policy.ahead_bytes or self._yields(pull):
+        most_bytes = policy.ahead_bytes + around.in_line_bytes
+        if room <= 0 or pull.ahead_bytes >= most_bytes or self._yields(pull):
             return
-        picked = pick_pieces(around.from_origin & pull.wanted, self._kin.rarity(pull), pull.noise, room)
-        if around.able:
-            picked += self._pick(pull, around, room, now)
-        for piece in list(dict.fromkeys(picked))[:room]:
-            if pull.ahead_bytes >= policy.ahead_bytes:
+        if around.from_origin and around.in_line_bytes < policy.request_bytes:
+            mine = around.from_origin & pull.wanted
+            for piece in pick_pieces(mine, self._kin.rarity(pull), pull.noise, policy.origin_opening_pieces):
+                self._open(pull, book, piece)
+                room -= 1
+        for piece in self._pick(pull, around, room, now) if around.able and room > 0 else []:
+            if pull.ahead_bytes >= most_bytes:
                 break
             self._open(pull, book, piece)
 

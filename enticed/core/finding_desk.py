@@ -24,6 +24,8 @@ class FindingDesk:
         pull.find_pause_s = min(policy.find_last_s, max(policy.find_first_s, 2 * pull.find_pause_s))
         if pull.nobody_since is not None and now < pull.nobody_since + policy.nobody_holds_s:
             pull.find_pause_s = policy.find_first_s
+        if pull.origin.needed_since is not None:  # who does not know the others fetches from the origin what they do
+            pull.find_pause_s = min(pull.find_pause_s, policy.origin_find_s)
         pull.find_at = now + pull.find_pause_s
         self._books.do(FindProviders(pull.image))
 

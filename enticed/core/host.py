@@ -362,7 +362,7 @@ class Host:
             self._sessions.offer(self._books.images[pull.image])
             self._kin.go_on(pull, now)
             around = reach(pull.availability, self._kin.holders(pull), now, self._books.policy)
-            around.from_origin = self._origin.share(pull, around, now)
+            self._origin.look(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)
             self._requests.hedge(pull, around, now)

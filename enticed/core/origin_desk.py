@@ -34,15 +34,21 @@ class OriginDesk:
             now >= self._books.origin.backoff_until
         )
 
-    def share(self, pull: Pull, around: Reach, now: float) -> int:
-        """The pieces (bits) that nobody has, and that this host is to fetch from the origin now.
+    def look(self, pull: Pull, around: Reach, now: float) -> None:
+        """Enter into `around` what this host is to fetch from the origin now, and what of it stands in line."""
+        if not self._books.may_use_origin(pull.image):
+            return
+        nobodys = self._held_by_nobody(pull, around)
+        in_line = [run for run in pull.runs if nobodys >> run.piece & 1]
+        around.in_line_bytes = sum(run.size_bytes for run in in_line)
+        around.from_origin = self._share(pull, around, bits_of({run.piece for run in in_line}), nobodys, now)
+
+    def _share(self, pull: Pull, around: Reach, at_work: int, nobodys: int, now: float) -> int:
+        """The pieces (bits) that nobody has, and that this host is to fetch.
 
         Those at work here are among them, whoever owns them: they were opened for somebody who is gone.
         """
-        if not self._books.may_use_origin(pull.image):
-            return 0
-        at_work, use = bits_of({run.piece for run in pull.runs}), pull.origin
-        lacking = (pull.wanted | at_work) & self._held_by_nobody(pull, around)
+        lacking, use = (pull.wanted & nobodys) | at_work, pull.origin
         if not lacking:
             use.needed_since = use.waits_since = None
             return 0

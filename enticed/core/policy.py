@@ -83,6 +83,10 @@ class Policy:
     # What nobody else has.
     origin_after_s: float = 1.5
     """The origin is asked once something is missing for so long that nobody has: time to meet others who miss it."""
+    origin_opening_pieces: int = 2
+    """Pieces opened at once to be fetched from it; the next when hardly any of these is still to be asked for."""
+    origin_find_s: float = 2.0
+    """While something is missing that nobody has, hosts that miss it too are looked for so often."""
     origin_patience_s: float = 3.0
     """How long others who are to fetch a piece from the origin may get nothing before fewer are counted on: only those
     in this rack, then nobody. Longer, up to four times, where requests take long."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, FetchManifest, Reserve
-from enticed.core.events import ORIGIN, Fault, ManifestFailed, SpaceReserved
+from enticed.core.events import ORIGIN, Fault, ManifestFailed, SpaceReserved, name_of
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
@@ -218,10 +218,6 @@ class PullDesk:
         if order.priority is Priority.BOOT or order.due_at is None:
             return soon
         return max(soon, order.due_at)
-
-
-def name_of(node: NodeId) -> str:
-    return "the origin" if node == ORIGIN else node.short
 
 
 def names_of(nodes: set[NodeId]) -> str:

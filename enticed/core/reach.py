@@ -23,6 +23,8 @@ class Reach:
     """Hosts that do not deliver what they were asked for."""
     from_origin: int = 0
     """Pieces (bits) that this host is to fetch from the origin."""
+    in_line_bytes: int = 0
+    """Of runs that stand in line for the origin: however slow it is, they keep nothing else waiting."""
 
 
 def reach(has: Availability, peers: Iterable[Peer], now: float, policy: Policy) -> Reach:

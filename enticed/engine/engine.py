@@ -20,6 +20,7 @@ from enticed.engine.driver import Driver
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
+from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.planning import Planning
 from enticed.engine.port import (
     Grant,
@@ -45,13 +46,17 @@ from enticed.engine.warehouse import PeerWarehouse
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.limits import ORDERS_PER_OWNER_MAX_COUNT, PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
+from enticed.origin.papers import NamePaper, Papers, write_papers
 from enticed.overlay.udp import UdpOverlay
 from enticed.store.images import StoredImage
+from enticed.store.names import SavedName
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
+from protocol.codec import pack_record
 from protocol.credentials import read_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
+from protocol.statement import StatementSet
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +84,7 @@ class Parts:
     reading: Reading
     lag: LagMeter
     overlay: UdpOverlay
+    origin: OriginSupply
 
 
 class DaemonEngine:
@@ -104,7 +110,9 @@ class DaemonEngine:
         order = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner, origin=terms.origin)
         self._check_place(order, now)
         if owner and self._host.order(key) is None:
-            await self.parts.naming.resolve(terms.target)  # who types names wrong is told so, and leaves no order
+            await self.parts.naming.resolve(
+                terms.target, origin=terms.origin
+            )  # who types names wrong is told so, and leaves no order
         self.parts.driver.tell(ev.OrderPlaced(order))
         await self.parts.ledger.saved()
         if due_at is not None:
@@ -187,6 +195,14 @@ class DaemonEngine:
     async def record_profile(self, target: str, ranges: tuple[tuple[int, int], ...] | None) -> ProfileView:
         return await self.parts.reading.profiles.record(self._stored(target).image, ranges)
 
+    async def open_papers(self, target: str) -> int:
+        stored = self._stored(target)
+        if not stored.ready:
+            raise LocalError(f"image {stored.image.short} is not whole yet")
+        records = self.parts.naming.records_of(stored.image)
+        with self.parts.store.hold(stored.image):
+            return await self.parts.threads.run(_papers_of, stored, records)
+
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)
         image, now = stored.image, self.parts.clock()
@@ -250,6 +266,7 @@ class DaemonEngine:
             received_bytes=parts.purchasing.received_bytes,
             loop_lag_p99_ms=parts.lag.p99_ms,
             memory_bytes=_resident_bytes(),
+            origin=parts.origin.view,
         )
 
     async def token(self, uses: int, ttl_s: float, *, may_dispatch: bool = False) -> str:
@@ -283,6 +300,14 @@ class DaemonEngine:
             return self.parts.store.image(image)
         except AbsentError as error:
             raise AbsentError(f"image {target} is not in this host's store") from error
+
+
+def _papers_of(stored: StoredImage, records: tuple[SavedName, ...]) -> int:
+    """A descriptor of the image's papers; blocks."""
+    pages = stored.read_pages(0, stored.root.pages_size_bytes)
+    names = tuple(NamePaper(saved.name, saved.expires_at, saved.envelope) for saved in records)
+    statements = pack_record(StatementSet(stored.statements))
+    return write_papers(Papers(stored.image, stored.root.encoded, statements, pages, names))
 
 
 def _resident_bytes() -> int:

@@ -15,6 +15,7 @@ from enticed.core.dht.events import NameOffer
 from enticed.core.orders import Failure
 from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
+from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record
 from enticed.limits import NAMES_RENEWAL_CHECK_S
@@ -36,6 +37,7 @@ class Naming:
         store: Store,
         threads: StoreThreads,
         overlay: Overlay,
+        origin: OriginSupply,
         trusted: frozenset[PublisherKey],
         publisher: Publisher | None,
         clock: Callable[[], float],
@@ -44,6 +46,7 @@ class Naming:
         self._store = store
         self._threads = threads
         self._overlay = overlay
+        self._origin = origin
         self._trusted = trusted
         self._publisher = publisher
         self._clock = clock
@@ -60,30 +63,40 @@ class Naming:
 
     # --- from targets to images ---
 
-    async def resolve(self, target: str) -> ImageId:
+    async def resolve(self, target: str, *, origin: bool = True) -> ImageId:
         """The image that a name (or an id) means now: the newest record that a trusted publisher has signed.
 
-        `LocalError` for what can be no name, `AbsentError` where nobody knows it.
+        origin: whether the origin may be asked where no host knows the name. `LocalError` for what can be no name,
+        `AbsentError` where nobody knows it.
         """
         if is_image_id(target):
             return ImageId.from_hex(target)
         name = self.checked(target)
         await self._overlay.ready()  # an order placed right after the start is not refused for want of acquaintances
         found = await self._overlay.find(DiscoveryKey.of_name(name))
-        newest = self._seen(name)
-        for envelope in found.names:
+        newest, trouble = self._newest(name, self._seen(name), found.names), ""
+        if origin and self._origin.is_there and not found.names:
+            try:
+                newest = self._newest(name, newest, (await self._origin.name(name),))
+            except EnticedError as error:
+                trouble = f"; {error}"
+        if newest is None:
+            raise AbsentError(f"no name {name!r} is known in this cluster{trouble}")
+        if newest.expires_at <= self._clock():
+            raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one{trouble}")
+        await self._save(newest)
+        return newest.image
+
+    def _newest(self, name: str, newest: SavedName | None, envelopes: tuple[bytes, ...]) -> SavedName | None:
+        """`newest`, or what of these is newer and signed by a trusted publisher."""
+        for envelope in envelopes:
             try:
                 record = open_name(envelope, self._trusted, self._clock())
             except (DeniedError, MalformedError):
                 continue
             if record.name == name and (newest is None or record.version > newest.version):
                 newest = SavedName(name, record.version, record.image, record.expires_at, envelope)
-        if newest is None:
-            raise AbsentError(f"no name {name!r} is known in this cluster")
-        if newest.expires_at <= self._clock():
-            raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one")
-        await self._save(newest)
-        return newest.image
+        return newest
 
     def known(self, target: str) -> ImageId:
         """As `resolve`, from what this host knows already."""
@@ -93,6 +106,11 @@ class Naming:
         if saved is None:
             raise AbsentError(f"no name {target!r} is known on this host")
         return saved.image
+
+    def records_of(self, image: ImageId) -> tuple[SavedName, ...]:
+        """What has been signed for the image, and still holds."""
+        now = self._clock()
+        return tuple(saved for saved in self._store.names() if saved.image == image and saved.expires_at > now)
 
     def names_of(self, image: ImageId) -> tuple[str, ...]:
         return tuple(sorted(saved.name for saved in self._store.names() if saved.image == image))
@@ -126,7 +144,7 @@ class Naming:
 
     async def _resolve_for_order(self, effect: ef.ResolveTarget) -> None:
         try:
-            image = await self.resolve(effect.target)
+            image = await self.resolve(effect.target, origin=effect.origin)
         except EnticedError as error:
             self._driver.tell(ev.TargetUnresolved(effect.key, Failure.NOT_FOUND, str(error)))
         else:

@@ -10,8 +10,10 @@ import numpy as np
 
 from enticed.core import events as ev
 from enticed.core.bitmaps import unpack_bitmap
+from enticed.core.events import name_of
 from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
+from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.port import BytesFrom, PlanView
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.threads import StoreThreads
@@ -21,8 +23,9 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
 from protocol.errors import AbsentError, EnticedError, ExhaustedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
+from protocol.limits import ROOT_MAX_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_pages
-from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
+from protocol.messages import HaveMap, NotHeld, Part, Subscribe, Unsubscribe
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Planning:
         purchasing: Purchasing,
         discovery: Discovery,
         network: PeerNetwork,
+        origin: OriginSupply,
         me: ev.Contact,
     ) -> None:
         self._driver = driver
@@ -58,6 +62,7 @@ class Planning:
         self._purchasing = purchasing
         self._discovery = discovery
         self._network = network
+        self._origin = origin
         self._me = me
         self._surveys: list[_Survey] = []
         self._planning = 0
@@ -106,11 +111,15 @@ class Planning:
         for held in survey.maps.values():
             if len(held) == root.pieces:
                 missing[held] = 0
+        from_peers, from_origin = int(wanted.sum() - missing.sum()), 0
+        if missing.any() and await self._origin_has(image):
+            from_origin, missing = int(missing.sum()), np.zeros_like(missing)
         supply = BytesFrom(
             zero=root.virtual_size_bytes - root.total_data_bytes,
             on_hand=int(data_bytes[here].sum()),
             relatives=int(relatives.sum()),
-            peers=int(wanted.sum() - missing.sum()),
+            peers=from_peers,
+            origin=from_origin,
         )
         return PlanView(
             target,
@@ -121,7 +130,7 @@ class Planning:
             peers,
             int(missing.sum()),
             int(np.count_nonzero(missing)),
-            self._estimate(survey, supply.peers),
+            None if from_origin else self._estimate(survey, supply.peers),
             len(survey.maps),
         )
 
@@ -160,18 +169,26 @@ class Planning:
         except AbsentError:
             pass
         reason = "nobody that could be reached has it"
-        for node in survey.maps:
+        for node in (*survey.maps, *([ev.ORIGIN] if self._origin.is_there else [])):
             try:
                 async with asyncio.timeout(PLAN_TIMEOUT_S):
                     manifest = await self._purchasing.fetch_manifest(image, node)
             except TimeoutError:
-                reason = f"{node.short} does not send it"
+                reason = f"{name_of(node)} does not send it"
                 continue
             except EnticedError as error:
                 reason = str(error)
                 continue
             return manifest.root, await self._threads.run(decode_pages, manifest.root, manifest.pages)
         raise AbsentError(f"no manifest of image {image.short}: {reason}")
+
+    async def _origin_has(self, image: ImageId) -> bool:
+        if not self._origin.is_there:
+            return False
+        with suppress(EnticedError, TimeoutError):
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                return ImageId.of(await self._origin.part(image, Part.ROOT, ROOT_MAX_SIZE_BYTES)) == image
+        return False
 
     def _by_distance(self, survey: _Survey, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
         """Bytes wanted from peers, each counted at the nearest of its holders."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
@@ -145,6 +146,24 @@ class Verification:
     """Withdrawn, and fetched again where an order still wants the image."""
 
 
+class OriginState(StrEnum):
+    UNASKED = "unasked"
+    ANSWERS = "answers"
+    FAILS = "fails"
+
+
+@dataclass(frozen=True, slots=True)
+class OriginView:
+    """How the origin is doing. said: what it, or the reader of it, said last where that is no plain success; since:
+    when that was."""
+
+    prefix: str
+    state: OriginState
+    said: str
+    since: float | None
+    received_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class StatusView:
     version: str
@@ -169,6 +188,8 @@ class StatusView:
     received_bytes: int
     loop_lag_p99_ms: float
     memory_bytes: int
+    origin: OriginView | None
+    """None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +284,10 @@ class Engine(Protocol):
 
     async def record_profile(self, target: str, ranges: tuple[tuple[int, int], ...] | None) -> ProfileView:
         """Sign which ranges (None: those noted here) a VM reads first. DeniedError unless this is the founding host."""
+        ...
+
+    async def open_papers(self, target: str) -> int:
+        """A descriptor of a ready image's packed `Papers`, for `entice export`; the caller closes it."""
         ...
 
     async def remove(self, target: str) -> ImageView:

@@ -13,9 +13,11 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
+from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.stockroom import Stockroom
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.limits import MANIFEST_TIMEOUT_S
+from enticed.origin.errors import ObjectAbsentError
 from enticed.transfer.errors import (
     BusyError,
     PeerLostError,
@@ -54,11 +56,13 @@ class Purchasing:
         driver: Driver,
         network: PeerNetwork,
         stockroom: Stockroom,
+        origin: OriginSupply,
         trusted: frozenset[PublisherKey],
     ) -> None:
         self._driver = driver
         self._network = network
         self._stockroom = stockroom
+        self._origin = origin
         self._trusted = trusted
         self._tasks = Tasks()
         self._fetches: dict[int, asyncio.Task[None]] = {}
@@ -108,6 +112,8 @@ class Purchasing:
             self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.SILENT, "the manifest did not come in time"))
         except EnticedError as error:
             denied = isinstance(error, DeniedError)
+            if node == ev.ORIGIN and isinstance(error, CorruptError):
+                self._origin.lied(error)
             self._driver.tell(ev.ManifestFailed(image, node, fault_of(error), str(error), denied))
         except Exception as error:
             # Whatever a peer's bytes have broken in here: others may send better ones.
@@ -118,7 +124,7 @@ class Purchasing:
             self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64")))
 
     async def fetch_manifest(self, image: ImageId, node: NodeId) -> Manifest:
-        """An image's manifest from one peer, each part verified before the next is asked for.
+        """An image's manifest from one peer, or ORIGIN, each part verified before the next is asked for.
 
         Raises as `PeerNetwork.fetch_part` does, `CorruptError` or `MalformedError` for what is not this image's, and
         `DeniedError` where no trusted publisher has signed for it.
@@ -165,6 +171,8 @@ class Purchasing:
 
     async def _part(self, image: ImageId, node: NodeId, part: Part, most_bytes: int) -> bytes:
         """All of a part, range after range."""
+        if node == ev.ORIGIN:
+            return await self._origin.part(image, part, most_bytes)
         whole, total_bytes = await self._range(image, node, part, 0, min(REQUEST_MAX_SIZE_BYTES, max(most_bytes, 1)))
         if total_bytes > most_bytes:
             raise MalformedError(f"{part.name.lower()} of {total_bytes} bytes, where {most_bytes} are the most")
@@ -202,7 +210,10 @@ class Purchasing:
     async def _fetch(self, effect: ef.Fetch) -> None:
         try:
             landing = await self._stockroom.landing(effect.landing)
-            await self._network.fetch(effect.node, effect.wanted, landing)
+            if effect.node == ev.ORIGIN:
+                await self._origin.fetch(effect.wanted, landing)
+            else:
+                await self._network.fetch(effect.node, effect.wanted, landing)
         except BusyError as busy:
             others = tuple(ev.Contact(one.node, one.addresses) for one in busy.alternatives)
             self._failed(ev.FetchFailed(effect.request, ev.Fault.BUSY, str(busy), busy.retry_after_s, others))
@@ -216,7 +227,8 @@ class Purchasing:
             log.exception("fetching from %s", effect.node.short, extra={"peer": effect.node})
             self._failed(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
         else:
-            self.received_bytes += int(landing.fragments.sizes_bytes.sum())
+            if effect.node != ev.ORIGIN:
+                self.received_bytes += int(landing.fragments.sizes_bytes.sum())
             self._driver.tell(ev.Fetched(effect.request))
 
     def _failed(self, event: ev.FetchFailed) -> None:
@@ -229,7 +241,7 @@ def fault_of(error: EnticedError) -> ev.Fault:
     match error:
         case BusyError():
             return ev.Fault.BUSY
-        case RefusedError():
+        case RefusedError() | ObjectAbsentError():
             return ev.Fault.REFUSED
         case PeerSilentError():
             return ev.Fault.SILENT

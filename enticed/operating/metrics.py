@@ -68,7 +68,11 @@ def _bytes(engine: DaemonEngine) -> Iterable[Family]:
     yield by(
         counter("enticed_received_bytes_total", "Image bytes that came in and were verified, by where from.", 0),
         "source",
-        {"peers": parts.purchasing.received_bytes, "relatives": parts.stockroom.cloned_bytes},
+        {
+            "peers": parts.purchasing.received_bytes,
+            "relatives": parts.stockroom.cloned_bytes,
+            "origin": parts.origin.received_bytes,
+        },
     )
     yield counter("enticed_sent_bytes_total", "Image bytes that other hosts were sent.", parts.warehouse.sent_bytes)
 

@@ -23,6 +23,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 
 from enticed.limits import (
     DEPOT_PART_SIZE_BYTES,
@@ -188,8 +189,9 @@ class S3Depot:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             kind = ExhaustedError if status >= 500 or code == "SlowDown" else LocalError
             return kind(f"{self.label}: {code}: {error.response['Error'].get('Message', '')}")
-        if isinstance(error, HTTPClientError):
-            return ExhaustedError(f"{self.label} cannot be reached: {error}")
+        if isinstance(error, HTTPClientError | NoConnection):
+            # Their texts hold whole addresses.
+            return ExhaustedError(f"{self.label} cannot be reached ({type(error).__name__})")
         return LocalError(f"{self.label}: {error}")
 
 

@@ -21,6 +21,8 @@ from enticed.engine.port import (
     ImageView,
     OrderTerms,
     OrderView,
+    OriginState,
+    OriginView,
     PeerView,
     PlanView,
     ProfileView,
@@ -30,6 +32,7 @@ from enticed.engine.port import (
     StatusView,
     Verification,
 )
+from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId, NodeId
@@ -225,6 +228,13 @@ class MemoryEngine:
         while self.readers != count:
             self._readers_changed.clear()
             await self._readers_changed.wait()
+
+    async def open_papers(self, target: str) -> int:
+        """Papers that nobody signed and that name no fragments, which control does not see."""
+        view = self._find(target).view
+        expires_at = int(time.time()) + 86400
+        names = tuple(NamePaper(name, expires_at, b"a record") for name in view.names)
+        return write_papers(Papers(view.image, b"a root", b"statements", b"pages", names))
 
     async def remove(self, target: str) -> ImageView:
         stored = self._find(target)
@@ -436,6 +446,7 @@ class MemoryEngine:
             received_bytes=0,
             loop_lag_p99_ms=0.5,
             memory_bytes=50 * MIB,
+            origin=OriginView("https://origin.example/images", OriginState.ANSWERS, "", time.time(), 0),
         )
 
     async def token(self, uses: int, ttl_s: float, *, may_dispatch: bool = False) -> str:

@@ -28,13 +28,14 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, TIMEOUT_S))
 
 
-def config_of(state_dir: Path, bootstrap: tuple[str, ...] = ()) -> LiveSettings:
+def config_of(state_dir: Path, bootstrap: tuple[str, ...] = (), origin: str | None = None) -> LiveSettings:
     config = Config(
         state_dir,
         socket=state_dir / "entice.sock",
         listen=("127.0.0.1:0",),
         api_listen="",
         bootstrap=bootstrap,
+        origin=origin,
         reserve_bytes=0,
     )
     return LiveSettings(Configured(config, {}), Sources(state_dir))
@@ -89,9 +90,9 @@ async def until(engine: DaemonEngine, key: str, holds: Callable[[OrderView], boo
     raise AssertionError("the events ended")
 
 
-async def pull(engine: DaemonEngine, target: str, key: str = "order") -> OrderView:
+async def pull(engine: DaemonEngine, target: str, key: str = "order", *, origin: bool = True) -> OrderView:
     """Order an image and wait until the order has ended."""
-    await engine.place_order(key, OrderTerms(target, priority=Priority.BOOT))
+    await engine.place_order(key, OrderTerms(target, priority=Priority.BOOT, origin=origin))
     return await until(engine, key, lambda order: order.state.value in ("ready", "failed"))
 
 

@@ -127,7 +127,8 @@ def test_every_setting_has_a_variable_and_is_shown_as_it_is_read(tmp_path: Path)
         "listen": ["10.0.0.1:1"], "api_listen": "10.0.0.1:2", "advertise": ["10.0.0.2:1", "[fd00::1]:1"],
         "dial_networks": ["10.0.0.0/8"], "bootstrap": ["10.0.0.3:1"], "socket": "/run/x", "socket_group": "x",
         "metrics_listen": "127.0.0.1:7402", "content_listen": "127.0.0.1:7403",
-        "log_level": "debug", "store.quota_bytes": 5, "store.reserve_bytes": 6,
+        "log_level": "debug", "origin": "s3://images/prod", "origin_endpoint": "https://s3.example:9000",
+        "store.quota_bytes": 5, "store.reserve_bytes": 6,
     }  # fmt: skip
     configured = Configured(Config(tmp_path), {})
     for key, value in everything.items():

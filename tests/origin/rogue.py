@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Behaviour = Callable[["Handler"], None]
 
@@ -54,6 +55,23 @@ class RogueServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+def serving(directory: Path) -> Behaviour:
+    """What a web server does: files of a directory, whole or a range of them."""
+
+    def serve(asked: Handler) -> None:
+        path = directory / asked.path.lstrip("/")
+        if not path.is_file():
+            asked.answer(404)
+        elif "Range" not in asked.headers:
+            asked.answer(200, path.read_bytes())
+        else:
+            first, last = asked.range
+            data = path.read_bytes()
+            asked.answer(206, data[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(data)}")
+
+    return serve
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:

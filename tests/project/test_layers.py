@@ -16,7 +16,7 @@ LEAVES = {"protocol", "enticed.limits"}
 DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
-    "enticed.overlay", "enticed.landing", "enticed.origin", "enticed.histogram",
+    "enticed.overlay", "enticed.landing", "enticed.origin", "enticed.origin.prefix", "enticed.histogram",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -33,7 +33,8 @@ LAYERS: dict[str, set[str]] = {
     "enticed.host_address": set(),
     "enticed.landing": {"protocol"},  # peers and origins: fragments are verified and written in one way
     "enticed.identity": LEAVES,
-    "enticed.config": LEAVES,
+    "enticed.origin.prefix": LEAVES,  # what may be configured as an origin
+    "enticed.config": LEAVES | {"enticed.origin.prefix"},
     "enticed.config_sources": LEAVES | {"enticed.config"},
     "enticed.problems": LEAVES,
     "enticed.http_server": LEAVES | {"enticed.problems"},
@@ -43,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
-    "enticed.origin": LEAVES | {"enticed.landing", "enticed.image"},
+    "enticed.origin": LEAVES | {"enticed.landing", "enticed.image", "enticed.origin.prefix"},
     "enticed.overlay": DECISIONS | {"enticed.histogram", "enticed.identity"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
@@ -81,6 +82,7 @@ LAYERS: dict[str, set[str]] = {
         "enticed.identity",
         "enticed.image",
         "enticed.origin",
+        "enticed.origin.prefix",
         "enticed.reflink",
     },
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.
