@@ -121,8 +121,7 @@ async def start(
     # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
     origin = owned(_origin(config))
-    host = Host(ev.Contact(identity.node, (), zone, rack), _dice(), has_origin=origin.is_there)
-    driver = Driver(host, clock, on_broken)
+    driver = Driver(_host(identity, origin), clock, on_broken)
     threads = owned(StoreThreads())
     stockroom = owned(Stockroom(driver, store, threads, trusted))
     ledger = owned(OrderLedger(driver, store, threads, partial(_report, "orders cannot be saved")))
@@ -223,6 +222,11 @@ def _origin(config: Config) -> OriginSupply:
     if config.origin is None or config.origin == NEVER:
         return OriginSupply(None)
     return OriginSupply(PatientOrigin(open_origin(parse_prefix(config.origin), config.origin_endpoint)))
+
+
+def _host(identity: HostIdentity, origin: OriginSupply) -> Host:
+    me = ev.Contact(identity.node, (), identity.credential.zone, identity.credential.rack)
+    return Host(me, _dice(), has_origin=origin.is_there)
 
 
 def _dice() -> np.random.Generator:

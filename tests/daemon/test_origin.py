@@ -13,7 +13,7 @@ from tests.daemon.pulls import is_one_line, is_pulled, new_disk, pull_on_all
 from tests.programs import need
 
 pytestmark = pytest.mark.slow
-DATA_MIB = 48
+DATA_MIB = 24
 
 
 def settings(**values: str) -> str:
@@ -49,7 +49,8 @@ def test_eight_hosts_start_from_one_copy_behind_nginx() -> None:
         results = pull_on_all(hosts, "base:1")
         assert all(is_pulled(done, disk) for done in results)
         from_origin = sum(done.json["bytes_from"]["origin"] for done in results)
-        assert server.sent_bytes("/raw") == from_origin, "what was sent is what was counted"
+        # Short holes are read through, and the slowest requests may be asked twice; nothing else is sent in vain.
+        assert from_origin <= server.sent_bytes("/raw") <= 1.1 * from_origin
         assert server.sent_bytes("/raw") <= 2 * DATA_MIB * MIB
         assert all(origin_of(host)["state"] == "answers" for host in hosts)
 
