@@ -24,6 +24,7 @@ from enticed.core.orders import OrderState
 from enticed.engine.addresses import StoredAddresses
 from enticed.engine.clock import SteadyClock
 from enticed.engine.discovery import Discovery
+from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
 from enticed.engine.kinship import Kinship
@@ -59,6 +60,7 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
 from protocol.errors import EnticedError, LocalError
+from protocol.messages import ORDERS
 
 log = logging.getLogger("enticed")
 
@@ -142,13 +144,14 @@ async def start(
     planning = Planning(driver, store, threads, purchasing, discovery, network, origin, me)
     profiles = owned(Profiles(driver, stockroom, threads, purchasing, trusted, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
+    dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
 
     # People and clouds.
     lag = LagMeter()
     served_at: list[str] = []
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, naming, publishing, planning, reading, lag, overlay, origin,
+        warehouse, ledger, naming, publishing, planning, reading, dispatch, lag, overlay, origin,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -156,11 +159,10 @@ async def start(
     # Everything stands: let it run.
     stack.callback(driver.close)
     owned(Tasks()).spawn(lag.run(), "lag meter")
-    ledger.start()
-    _take_up(driver, store)
+    _take_up(driver, store, ledger)
     # Only now, so that those who came early do not hear that nothing is here.
-    switchboard.connect(purchasing.network_event, planning.network_event)
-    for part in (stockroom, discovery, naming, reading, origin):
+    switchboard.connect(purchasing.network_event, planning.network_event, dispatch.network_event)
+    for part in (stockroom, discovery, naming, reading, origin, dispatch):
         part.start()
     return engine
 
@@ -246,6 +248,7 @@ def _network(
         on_event=switchboard.network_event,
         advertise=_advertised(config),
         dial_networks=config.dial_networks,
+        capabilities=(ORDERS,),
         clock=clock,
     )
 
@@ -264,8 +267,9 @@ def _overlay(
     )
 
 
-def _take_up(driver: Driver, store: Store) -> None:
-    """Tell the core what was here before: images, then the orders that were not cancelled."""
+def _take_up(driver: Driver, store: Store, ledger: OrderLedger) -> None:
+    """Tell the core what was here before: images, then the orders that were not cancelled. What follows is saved."""
+    ledger.start()
     for stored in store.images():
         data_bytes = stored.root.data_bytes.astype(np.int64)
         driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready))

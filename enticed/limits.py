@@ -278,6 +278,30 @@ ORDER_EVENTS_KEPT_COUNT = 4096
 ORDER_WATCHERS_MAX_COUNT = 64
 ORDERS_PER_OWNER_MAX_COUNT = 1024
 """Of one scheduler, or of one host that may order on others: orders that go on or keep an image."""
+ORDERS_OF_HOSTS_MAX_COUNT = 2048
+"""Of all other hosts together."""
+REMOTE_LEASE_MAX_S = 30 * 86400.0
+"""How long an image is kept for another host, which may never come back to say otherwise."""
+REMOTE_NEWS_INTERVAL_S = 1.0
+"""Between two looks at how far the orders of other hosts are."""
+CAMPAIGNS_PER_OWNER_MAX_COUNT = 64
+"""Under way at the same time."""
+CAMPAIGN_HOSTS_MAX_COUNT = 16_384
+CAMPAIGN_BODY_MAX_SIZE_BYTES = 1 * MIB
+CAMPAIGN_HOSTS_FILE_MAX_SIZE_BYTES = 4 * MIB
+"""Of `entice order --hosts`: with what people write beside each host."""
+CAMPAIGN_KEEP_S = 86400.0
+"""Where nobody says how long an image is to stay on the hosts of a campaign."""
+CAMPAIGN_WAIT_MAX_S = 30.0
+"""How long a request waits for a change of a campaign."""
+MEETING_TIMEOUT_S = 15.0
+MEETING_NAMESAKES_MAX_COUNT = 4
+"""Hosts that say to be called alike, of which so many are looked at."""
+HOST_NAMES_KNOWN_MAX_COUNT = 65_536
+ROSTER_LOOKUPS_MAX_COUNT = 16
+"""At once, of the 64 that finding the hosts with a label takes."""
+ROSTER_LOOKUPS_PER_SHARD_MAX_COUNT = 16
+"""An answer of the DHT is a sample; where there is more, it is asked again so often."""
 PROMISE_TIMEOUT_S = 2.0
 """How long the answer to a new order waits for its promise: for the name and the manifest, mostly."""
 PROGRESS_INTERVAL_S = 0.2

@@ -4,6 +4,8 @@ Every identifier is a `bytes` of one fixed length: it hashes, compares, packs an
 made from anything of another length.
 """
 
+from __future__ import annotations
+
 from typing import ClassVar, Self
 
 from blake3 import blake3
@@ -78,6 +80,17 @@ class DiscoveryKey(Identifier):
     @classmethod
     def of_rack(cls, zone: str, rack: str) -> Self:
         text = f"rack:{len(zone)}:{zone}:{rack}"
+        return cls(blake3(text.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
+
+    @classmethod
+    def of_host(cls, node: NodeId) -> Self:
+        """Under which a host says where it is."""
+        return cls(blake3(b"host:" + node, key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
+
+    @classmethod
+    def of_label(cls, key: str, value: str, shard: int) -> Self:
+        """Under which hosts with a label say so; `shard`: which part of them."""
+        text = f"label:{shard}:{len(key)}:{key}:{value}"
         return cls(blake3(text.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
 
 

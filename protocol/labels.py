@@ -12,7 +12,8 @@ from typing import Annotated
 
 from protocol.codec import Between
 from protocol.errors import MalformedError
-from protocol.limits import LABEL_KEY_MAX_CHARS, LABEL_MAX_CHARS, LABELS_MAX_CHARS, LABELS_MAX_COUNT
+from protocol.identifiers import NodeId
+from protocol.limits import LABEL_KEY_MAX_CHARS, LABEL_MAX_CHARS, LABEL_SHARDS_COUNT, LABELS_MAX_CHARS, LABELS_MAX_COUNT
 
 ZONE, RACK, HOST = "zone", "rack", "host"
 """Keys with a meaning: the first two have fields of their own, `host` is what people call the host."""
@@ -30,6 +31,15 @@ class HostLabel:
 
 
 HostLabels = Annotated[tuple[HostLabel, ...], Between(0, LABELS_MAX_COUNT)]
+
+
+def shard_of(label: HostLabel, node: NodeId) -> int:
+    """Which of the label's keys in the DHT a host announces itself under: what only one host has needs but one key."""
+    return 0 if label.key == HOST else node[0] % LABEL_SHARDS_COUNT
+
+
+def shards_of(label: HostLabel) -> int:
+    return 1 if label.key == HOST else LABEL_SHARDS_COUNT
 
 
 def parse_label_text(text: str) -> HostLabel:

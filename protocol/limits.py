@@ -40,6 +40,10 @@ ALTERNATIVES_MAX_COUNT = 8
 CAPABILITIES_MAX_COUNT = 32
 CAPABILITY_MAX_CHARS = 32
 REASON_MAX_CHARS = 256
+REMOTE_KEY_MAX_CHARS = 64
+"""Of an order that one host places on another; the other puts the host's id before it."""
+LABEL_SHARDS_COUNT = 64
+"""Keys of the DHT over which the hosts with one label are spread."""
 
 # --- names, statements, records ---
 NAME_MAX_CHARS = 200

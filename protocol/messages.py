@@ -19,8 +19,10 @@ from protocol.limits import (
     CAPABILITY_MAX_CHARS,
     HAVE_CHANGE_MAX_PIECES,
     IMAGE_MAX_PIECES,
+    LABEL_MAX_CHARS,
     PAGE_MAX_FRAGMENTS,
     REASON_MAX_CHARS,
+    REMOTE_KEY_MAX_CHARS,
     REQUEST_MAX_FRAGMENTS,
     REQUEST_MAX_SIZE_BYTES,
 )
@@ -28,9 +30,12 @@ from protocol.limits import (
 ALPN_CONTROL = "enticed-control/1"
 ALPN_BULK = "enticed-bulk/1"
 PROTOCOL_VERSION = 1
+ORDERS = "orders"
+"""The capability of hosts that take orders, and news of them: said to no others."""
 
 PieceIndex = Annotated[int, Between(0, IMAGE_MAX_PIECES - 1)]
 PieceIndices = Annotated[tuple[PieceIndex, ...], Between(0, HAVE_CHANGE_MAX_PIECES)]
+RemoteKey = Annotated[str, Between(1, REMOTE_KEY_MAX_CHARS)]
 Reason = Annotated[str, Between(0, REASON_MAX_CHARS)]
 Capability = Annotated[str, Between(1, CAPABILITY_MAX_CHARS)]
 Capabilities = Annotated[tuple[Capability, ...], Between(0, CAPABILITIES_MAX_COUNT)]
@@ -132,6 +137,68 @@ class Charge:
     fragment: Annotated[int, Between(0, PAGE_MAX_FRAGMENTS - 1)]
 
 
+class OrderStage(IntEnum):
+    QUEUED = 1
+    RESOLVING = 2
+    RESERVING = 3
+    FETCHING = 4
+    VERIFYING = 5
+    READY = 6
+    FAILED = 7
+    CANCELLED = 8
+
+
+class OrderFault(IntEnum):
+    """Why an order has failed. The last two may be none the next time."""
+
+    NOT_FOUND = 1
+    DENIED = 2
+    INTEGRITY = 3
+    NO_SPACE = 4
+    DISK = 5
+    UNAVAILABLE = 6
+    BUSY = 7
+
+
+class OrderPromise(IntEnum):
+    ON_TIME = 1
+    LATE = 2
+    INFEASIBLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceOrder:
+    """Asks the receiver to have an image, or for the same again; `OrderNews` answer it, now and at each change.
+
+    key: the sender's own. due_in_ms: from when this is heard, so that no two clocks are compared. keep_s: how long the
+    image is to stay. owner: who asked the sender, for people.
+    """
+
+    key: RemoteKey
+    image: ImageId
+    due_in_ms: U64 | None
+    keep_s: U32
+    owner: Annotated[str, Between(0, LABEL_MAX_CHARS)]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrder:
+    key: RemoteKey
+
+
+@dataclass(frozen=True, slots=True)
+class OrderNews:
+    """How an order is that the receiver has placed on the sender."""
+
+    key: RemoteKey
+    stage: OrderStage
+    fault: OrderFault | None
+    promise: OrderPromise | None
+    permille: Annotated[int, Between(0, 1000)]
+    remaining_ms: U64 | None
+    reason: Reason
+
+
 CONTROL = Vocabulary(
     {
         1: Hello,
@@ -145,10 +212,28 @@ CONTROL = Vocabulary(
         9: NotHeld,
         10: Charge,
         11: Acquaint,
+        12: PlaceOrder,
+        13: CancelOrder,
+        14: OrderNews,
     }
 )
 
-Control = Hello | Goodbye | Ping | Pong | Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint
+Control = (
+    Hello
+    | Goodbye
+    | Ping
+    | Pong
+    | Subscribe
+    | Unsubscribe
+    | HaveMap
+    | HaveChange
+    | NotHeld
+    | Charge
+    | Acquaint
+    | PlaceOrder
+    | CancelOrder
+    | OrderNews
+)
 
 
 class Part(IntEnum):

@@ -22,6 +22,7 @@ from protocol.messages import (
     Acquaint,
     BulkHello,
     Busy,
+    CancelOrder,
     Charge,
     Control,
     Data,
@@ -31,8 +32,10 @@ from protocol.messages import (
     HaveMap,
     Hello,
     NotHeld,
+    OrderNews,
     PartRequest,
     Ping,
+    PlaceOrder,
     Pong,
     Refused,
     Reply,
@@ -77,7 +80,8 @@ class State(Enum):
 
 Table = Mapping[tuple[State, type], State]
 
-_ANY_TIME = (Ping, Pong, Subscribe, Unsubscribe, HaveMap, HaveChange, NotHeld, Charge, Acquaint)
+_ORDERS = (PlaceOrder, CancelOrder, OrderNews)
+_ANY_TIME = (Ping, Pong, Subscribe, Unsubscribe, HaveMap, HaveChange, NotHeld, Charge, Acquaint, *_ORDERS)
 _WHEN_OPEN: Table = {(State.OPEN, kind): State.OPEN for kind in _ANY_TIME}
 
 CONTROL_SENT: Table = {

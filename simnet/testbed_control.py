@@ -62,6 +62,9 @@ class Control:
     def delete(self, path: str) -> dict[str, Any]:
         return self._ask("DELETE", path)
 
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("PUT", path, body)
+
     def place_order(self, key: str, image: str, **terms: object) -> dict[str, Any]:
         """PUT /v1/orders/{key}; the order as it is then."""
         return self._ask("PUT", f"/v1/orders/{quote(key)}", {"image": image, **terms})

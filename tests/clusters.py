@@ -9,6 +9,7 @@ from pathlib import Path
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, HostKeys, found_cluster, identity_files, load_identity, new_identity
 from protocol.enrolment import request_certificate
+from protocol.labels import HostLabel
 from protocol.token import parse_token
 
 
@@ -30,11 +31,19 @@ def state_dir(tmp_dir: Path, host: int) -> Path:
     return tmp_dir / f"host{host}"
 
 
-def enrol(authority: Authority, state: Path, zone: str = "", rack: str = "") -> HostIdentity:
+def enrol(
+    authority: Authority,
+    state: Path,
+    zone: str = "",
+    rack: str = "",
+    labels: Sequence[HostLabel] = (),
+    *,
+    may_dispatch: bool = False,
+) -> HostIdentity:
     """Enrol one more host, whose state is to be in `state`."""
-    token, keys = parse_token(authority.issue_token("127.0.0.1:1")), HostKeys.generate()
+    token, keys = parse_token(authority.issue_token("127.0.0.1:1", may_dispatch=may_dispatch)), HostKeys.generate()
     request = request_certificate(keys.node, keys.sealing_key)
-    given = authority.enrol(token.token, token.secret, request, zone, rack)
+    given = authority.enrol(token.token, token.secret, request, zone, rack, tuple(labels))
     with new_identity(state) as draft:
         draft.publish(identity_files(keys, given.certificate, given.authority, given.trust, ()))
     return load_identity(state)

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "plan": ("enticed.cli.images", "plan", "Say what a pull would do, without doing it."),
     "images": ("enticed.cli.images", "images", "List the images on this host."),
     "show": ("enticed.cli.images", "show", "Show one image on this host."),
+    "order": ("enticed.cli.order", "order", "Bring an image onto many hosts, ahead of time."),
+    "campaigns": ("enticed.cli.order", "campaigns", "List what is being brought onto many hosts; follow or cancel it."),
     "orders": ("enticed.cli.hosts", "orders", "List the orders: pulls, and what schedulers asked for."),
     "peers": ("enticed.cli.hosts", "peers", "List the hosts that this one is connected to."),
     "status": ("enticed.cli.hosts", "status", "Show how the daemon on this host is doing."),

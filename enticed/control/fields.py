@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from enticed.core.orders import OrderState, Priority
+from enticed.engine.campaign_port import CampaignTerms
 from enticed.engine.port import OrderTerms
 from enticed.limits import (
+    CAMPAIGN_HOSTS_MAX_COUNT,
+    CAMPAIGN_WAIT_MAX_S,
     CONTENT_DEADLINE_MAX_S,
     CONTROL_PROGRESS_MIN_S,
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
     PROFILE_RANGES_MAX_COUNT,
+    REMOTE_LEASE_MAX_S,
     SCHEDULER_LIFETIME_S,
     SCHEDULER_MAX_LIFETIME_S,
     SCHEDULER_MIN_LIFETIME_S,
@@ -28,7 +32,9 @@ from enticed.limits import (
 from enticed.problems import UsageError
 from protocol.credentials import Role, parse_label
 from protocol.errors import MalformedError
-from protocol.limits import IMAGE_MAX_SIZE_BYTES, SOURCE_FORMAT_MAX_CHARS
+from protocol.identifiers import NodeId
+from protocol.labels import HOST, HostLabel, check_label
+from protocol.limits import IMAGE_MAX_SIZE_BYTES, LABELS_MAX_COUNT, REMOTE_KEY_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
 from protocol.names import is_digest_name, is_image_id, parse_name
 
 _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}")
@@ -141,6 +147,50 @@ def parse_order(values: dict[str, Any]) -> OrderTerms:
         priority=Priority(priority),
         keep_s=fields.seconds("keep_s"),
         origin=fields.origin("origin"),
+    )
+
+
+def parse_campaign_key(text: str) -> str:
+    """A campaign's key, which is also that of its orders on other hosts."""
+    if len(text) > REMOTE_KEY_MAX_CHARS or not _KEY.fullmatch(text):
+        raise UsageError(f"a campaign's key is 1 to {REMOTE_KEY_MAX_CHARS} letters, digits and any of . _ : @ + -")
+    return text
+
+
+def parse_revision(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise UsageError("after is the revision of a campaign")
+    return int(text)
+
+
+def parse_wait(text: str) -> float:
+    """How long to wait for a change, in seconds."""
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s <= CAMPAIGN_WAIT_MAX_S:
+        raise UsageError(f"wait_s is seconds, from 0 to {CAMPAIGN_WAIT_MAX_S:g}")
+    return wait_s
+
+
+def parse_campaign(values: dict[str, Any]) -> CampaignTerms:
+    fields = _Fields(values, "image", "hosts", "labels", "deadline_s", "at_most_at_once", "keep_s")
+    hosts, labels = fields.hosts(), fields.labels()
+    if (hosts is None) == (labels is None):
+        raise UsageError("a campaign has hosts or labels, and not both")
+    if not hosts and not labels:
+        raise UsageError("a campaign of no hosts: hosts and labels are not empty")
+    keep_s = fields.seconds("keep_s")
+    if keep_s is not None and keep_s > REMOTE_LEASE_MAX_S:
+        raise UsageError(f"keep_s is at most {REMOTE_LEASE_MAX_S:g} on other hosts: ask again before it is over")
+    return CampaignTerms(
+        target=parse_target(fields.text("image")),
+        hosts=hosts or (),
+        labels=labels or (),
+        deadline_s=fields.deadline(),
+        at_most_at_once=fields.count("at_most_at_once", CAMPAIGN_HOSTS_MAX_COUNT, default=0),
+        keep_s=keep_s,
     )
 
 
@@ -270,6 +320,36 @@ class _Fields:
         value = self._read(name, fits, f"at most {PROFILE_RANGES_MAX_COUNT} pairs of offset and size")
         return None if value is None else tuple((first, size) for first, size in value)
 
+    def hosts(self) -> tuple[str, ...] | None:
+        """Hosts by their ids or names."""
+
+        def fits(value: Any) -> bool:
+            return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+        value = self._read("hosts", fits, "a list of hosts, by their ids or names")
+        if value is not None and len(value) > CAMPAIGN_HOSTS_MAX_COUNT:
+            raise UsageError(f"a campaign has at most {CAMPAIGN_HOSTS_MAX_COUNT} hosts")
+        return None if value is None else tuple(map(_host, value))
+
+    def labels(self) -> tuple[HostLabel, ...] | None:
+        """Labels to choose hosts by; zone and rack are labels here."""
+
+        def fits(value: Any) -> bool:
+            return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+        value = self._read("labels", fits, 'an object of labels, like {"zone": "a"}')
+        if value is None:
+            return None
+        labels = tuple(sorted(HostLabel(key, one) for key, one in value.items()))
+        if len(labels) > LABELS_MAX_COUNT:
+            raise UsageError(f"hosts are chosen by at most {LABELS_MAX_COUNT} labels")
+        try:
+            for label in labels:
+                check_label(label)
+        except MalformedError as error:
+            raise UsageError(f"labels: {error}") from error
+        return labels
+
     def hexadecimal(self, name: str, size_bytes: int) -> bytes | None:
         def fits(value: Any) -> bool:
             return isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{2 * size_bytes}}}", value) is not None
@@ -287,6 +367,17 @@ class _Fields:
 
         value = self._read(name, fits, f"a list of at most {CONTROL_RELATIVES_MAX_COUNT} names or image ids")
         return None if value is None else tuple(parse_target(one) for one in value)
+
+
+def _host(text: str) -> str:
+    """A host's id or name, in its one spelling."""
+    if len(text) == 2 * NodeId.size_bytes and re.fullmatch("[0-9a-fA-F]+", text):
+        return text.lower()
+    try:
+        check_label(HostLabel(HOST, text))
+    except MalformedError as error:
+        raise UsageError(f"{_quoted(text)} is neither the id nor the name of a host") from error
+    return text
 
 
 def _quoted(text: str) -> str:

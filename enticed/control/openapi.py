@@ -18,9 +18,9 @@ from typing import Any
 from aiohttp import web
 
 import enticed
-from enticed.control.schemas import IMAGE_ID, KEY, RECORDS, TARGET, TEXT, Schema, answer, array, enum, ref
+from enticed.control.schemas import CAMPAIGN_KEY, IMAGE_ID, KEY, RECORDS, TARGET, TEXT, Schema, answer, array, enum, ref
 from enticed.core.orders import OrderState
-from enticed.limits import CONTENT_DEADLINE_MAX_S, CONTROL_PROGRESS_MIN_S
+from enticed.limits import CAMPAIGN_WAIT_MAX_S, CONTENT_DEADLINE_MAX_S, CONTROL_PROGRESS_MIN_S
 from enticed.problems import CONTENT_TYPE
 
 PATH = "/v1/openapi.json"
@@ -32,7 +32,7 @@ REFUSED = (400, 404, 405, 413)
 CHANGING = (403, 408)
 """What requests that change something can meet besides: the caller's rights, and a body that does not come."""
 
-PATH_PARAMETERS: dict[str, Schema] = {"target": TARGET, "key": KEY}
+PATH_PARAMETERS: dict[str, Schema] = {"target": TARGET, "key": KEY, "campaign": CAMPAIGN_KEY}
 """By their names in a path, which mean the same in every path."""
 
 
@@ -125,6 +125,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         query={"key": KEY, "progress_s": {"type": "number", "minimum": CONTROL_PROGRESS_MIN_S, "maximum": 9999}},
         headers={"Last-Event-ID": {"type": "string", "pattern": "^[0-9]{1,18}$"}},
         problems=(503,),
+    ),
+    ("GET", "/v1/campaigns"): Operation("All campaigns, without their hosts", _listed("campaigns", "Campaign")),
+    ("PUT", "/v1/campaigns/{campaign}"): Operation(
+        "Bring an image to many hosts, or ask for that again: the same key again is the same campaign",
+        ref("CampaignWithHosts"),
+        takes="CampaignTerms",
+        problems=(409, 503),
+    ),
+    ("GET", "/v1/campaigns/{campaign}"): Operation(
+        "One campaign and each of its hosts: now, or once it is newer than the revision `after`",
+        ref("CampaignWithHosts"),
+        query={
+            "after": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+            "wait_s": {"type": "number", "minimum": 0, "maximum": CAMPAIGN_WAIT_MAX_S},
+        },
+    ),
+    ("DELETE", "/v1/campaigns/{campaign}"): Operation(
+        "Cancel a campaign, and its orders on all hosts", ref("CampaignWithHosts")
     ),
     ("GET", "/v1/peers"): Operation("The hosts that this one is connected to", _listed("peers", "Peer")),
     ("POST", "/v1/tokens"): Operation(

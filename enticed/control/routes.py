@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
+from enticed.control.campaign_routes import CampaignRoutes
 from enticed.control.content import ContentService
 from enticed.control.events import EventStreams
 from enticed.control.fields import (
@@ -49,11 +50,13 @@ class Routes:
         self._tickets = tickets
         self._orders = OrderRoutes(engine, streams, owner_of=lambda request: "")
         self._contents = contents
+        self._campaigns = CampaignRoutes(engine, owner_of=lambda request: "")
 
     @property
     def table(self) -> list[web.RouteDef]:
         return [
             *self._orders.table,
+            *self._campaigns.table,
             web.get("/v1/status", self.status),
             web.post("/v1/images", self.publish),
             web.get("/v1/images/{target}", self.image),

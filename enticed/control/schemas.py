@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from enticed.core.campaigns.records import Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.engine.campaign_port import CampaignState
 from enticed.engine.port import OriginState
 from enticed.limits import (
+    CAMPAIGN_HOSTS_MAX_COUNT,
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
     PROFILE_RANGES_MAX_COUNT,
+    REMOTE_LEASE_MAX_S,
     SCHEDULER_MAX_LIFETIME_S,
     SCHEDULER_MIN_LIFETIME_S,
     TOKEN_MAX_LIFETIME_S,
@@ -23,7 +27,15 @@ from enticed.limits import (
     TOKEN_MIN_LIFETIME_S,
 )
 from enticed.problems import STATUS, TYPE_PREFIX, Kind
-from protocol.limits import IMAGE_MAX_SIZE_BYTES, LABEL_MAX_CHARS, NAME_MAX_CHARS, SOURCE_FORMAT_MAX_CHARS
+from protocol.limits import (
+    IMAGE_MAX_SIZE_BYTES,
+    LABEL_KEY_MAX_CHARS,
+    LABEL_MAX_CHARS,
+    LABELS_MAX_COUNT,
+    NAME_MAX_CHARS,
+    REMOTE_KEY_MAX_CHARS,
+    SOURCE_FORMAT_MAX_CHARS,
+)
 
 Schema = dict[str, Any]
 
@@ -47,6 +59,8 @@ TARGET: Schema = {
 }
 LABEL: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9._-]{{1,{LABEL_MAX_CHARS}}}$"}
 KEY: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}$"}
+CAMPAIGN_KEY: Schema = {"type": "string", "pattern": rf"^[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{REMOTE_KEY_MAX_CHARS - 1}}}$"}
+HOST_NAME: Schema = LABEL | {"description": "a host's id, or its name: what `--label host=` said when it joined"}
 TERM: Schema = {"type": "number", "minimum": 0, "maximum": ORDER_TERM_MAX_S, "description": "seconds from now"}
 DEADLINE: Schema = TERM | {"exclusiveMinimum": 0}
 
@@ -96,6 +110,24 @@ _RANGE: Schema = {
     ],
     "minItems": 2,
     "maxItems": 2,
+}
+
+_CAMPAIGN = {
+    "key": CAMPAIGN_KEY,
+    "image": TEXT | {"description": "as it was asked for"},
+    "image_id": IMAGE_ID,
+    "owner": TEXT,
+    "state": enum(CampaignState),
+    "created_at": TIME,
+    "due_at": or_null(TIME),
+    "keep_s": NUMBER,
+    "at_most_at_once": or_null(COUNT),
+    "labels": {"type": "object", "additionalProperties": TEXT},
+    "complete": FLAG | {"description": "false where there may be more hosts with these labels than could be found"},
+    "promise": or_null(enum(Promise)) | {"description": "the worst that any host has been promised"},
+    "hosts_ready": COUNT,
+    "hosts_total": COUNT,
+    "revision": COUNT | {"description": "grows with every change"},
 }
 
 RECORDS: dict[str, Schema] = {
@@ -155,6 +187,35 @@ RECORDS: dict[str, Schema] = {
         copies=or_null(COUNT),
         promise=or_null(enum(Promise)),
         owner=TEXT | {"description": "who placed it; empty for a user of this host"},
+    ),
+    "CampaignTerms": request(
+        ("image",),
+        image=TARGET,
+        hosts=array(HOST_NAME) | {"minItems": 1, "maxItems": CAMPAIGN_HOSTS_MAX_COUNT},
+        labels={
+            "type": "object",
+            "additionalProperties": LABEL,
+            "propertyNames": {"pattern": rf"^[a-z0-9][a-z0-9._-]{{0,{LABEL_KEY_MAX_CHARS - 1}}}$"},
+            "minProperties": 1,
+            "maxProperties": LABELS_MAX_COUNT,
+            "description": "instead of hosts: all hosts that have all of these",
+        },
+        deadline_s=DEADLINE,
+        at_most_at_once={"type": "integer", "minimum": 1, "maximum": CAMPAIGN_HOSTS_MAX_COUNT},
+        keep_s={"type": "number", "minimum": 0, "maximum": REMOTE_LEASE_MAX_S},
+    ),
+    "Campaign": answer(**_CAMPAIGN),
+    "CampaignWithHosts": answer(**_CAMPAIGN, hosts=array(ref("CampaignHost"))),
+    "CampaignHost": answer(
+        host=TEXT | {"description": "as it was asked for"},
+        name=TEXT | {"description": "as its certificate calls it"},
+        node_id=or_null(NODE_ID),
+        state=enum(dict.fromkeys([*Stage, *OrderState])),
+        failure=or_null(enum(Failure)),
+        percent=NUMBER | {"maximum": 100},
+        promise=or_null(enum(Promise)),
+        estimate_s=or_null(NUMBER),
+        reason=TEXT,
     ),
     "Publication": request(
         ("ticket", "name"),

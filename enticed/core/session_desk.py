@@ -19,6 +19,8 @@ from protocol.messages import (
     HaveChange,
     HaveMap,
     NotHeld,
+    OrderNews,
+    PlaceOrder,
     Subscribe,
     Unsubscribe,
 )
@@ -90,6 +92,8 @@ class SessionDesk:
                     self._finding.heard_of(pull, new, now)
             case Charge(image, piece, _):
                 self._charged(peer, image, piece)
+            case PlaceOrder() | OrderNews():  # campaigns decide about these; they are a use for the session
+                peer.idle_since = None
             case _:
                 pass
 

@@ -16,6 +16,8 @@ import numpy as np
 import enticed
 from enticed.core import events as ev
 from enticed.core.orders import Order, OrderState, owner_text
+from enticed.engine.campaign_port import CampaignTerms, CampaignView
+from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
@@ -82,6 +84,7 @@ class Parts:
     publishing: Publishing
     planning: Planning
     reading: Reading
+    dispatch: Dispatch
     lag: LagMeter
     overlay: UdpOverlay
     origin: OriginSupply
@@ -168,6 +171,24 @@ class DaemonEngine:
     def journal(self, *, from_start: bool) -> AsyncIterator[tuple[int, Order]]:
         """As `events`, but each order as it was at that moment and not as it is now."""
         return self.parts.ledger.watch(self.parts.ledger.first_number if from_start else None)
+
+    # --- campaigns ---
+
+    async def place_campaign(self, key: str, terms: CampaignTerms, owner: str = "") -> CampaignView:
+        self._check_target(terms.target)
+        return await self.parts.dispatch.campaigns.place(key, terms, owner)
+
+    async def cancel_campaign(self, key: str, owner: str = "") -> CampaignView:
+        return await self.parts.dispatch.campaigns.cancel(key, owner)
+
+    def campaign(self, key: str) -> CampaignView:
+        return self.parts.dispatch.campaigns.view(key)
+
+    def campaigns(self) -> tuple[CampaignView, ...]:
+        return self.parts.dispatch.campaigns.views()
+
+    async def campaign_after(self, key: str, revision: int, timeout_s: float) -> CampaignView:
+        return await self.parts.dispatch.campaigns.after(key, revision, timeout_s)
 
     # --- images ---
 

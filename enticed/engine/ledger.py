@@ -70,16 +70,17 @@ class OrderLedger:
             if self._trouble is not None:
                 raise self._trouble
 
-    async def watch(self, after: int | None) -> AsyncIterator[tuple[int, Order]]:
+    async def watch(self, after: int | None, *, is_ours: bool = False) -> AsyncIterator[tuple[int, Order]]:
         """Changes as they happen, each with its number: those after `after`, which was the last that was heard.
 
         None: from now on. Where what followed `after` is not kept any more, all orders come first as they are now, and
         so nothing is missed but what has been overtaken; that is also what a watcher gets who is slower than
-        ORDER_EVENTS_KEPT_COUNT changes. `ExhaustedError` beyond ORDER_WATCHERS_MAX_COUNT.
+        ORDER_EVENTS_KEPT_COUNT changes. `ExhaustedError` beyond ORDER_WATCHERS_MAX_COUNT, the daemon's own
+        parts (`is_ours`) not counted.
         """
-        if self._watchers >= ORDER_WATCHERS_MAX_COUNT:
+        if self._watchers >= ORDER_WATCHERS_MAX_COUNT and not is_ours:
             raise ExhaustedError("too many clients watch the orders")
-        self._watchers += 1
+        self._watchers += not is_ours
         seen = self._number if after is None else after
         try:
             while True:
@@ -97,7 +98,7 @@ class OrderLedger:
                 if not news:
                     await self._changed.wait()
         finally:
-            self._watchers -= 1
+            self._watchers -= not is_ours
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something is so; it is looked at whenever an order changes."""

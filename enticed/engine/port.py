@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.engine.campaign_port import CampaignEngine
 from protocol.identifiers import ImageId, NodeId
 
 Progressed = Callable[[int, int], None]
@@ -238,7 +239,7 @@ class Content(Protocol):
     def close(self) -> None: ...
 
 
-class Engine(Protocol):
+class Engine(CampaignEngine, Protocol):
     async def publish(self, what: Publication, progressed: Progressed) -> Published: ...
 
     async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from aiohttp import web
 
+from enticed.control.campaign_routes import CampaignRoutes
 from enticed.control.events import EventStreams
 from enticed.control.order_routes import OrderRoutes
 from enticed.engine.port import Engine
@@ -69,6 +70,7 @@ class ApiServer(TcpServer):
             self._roles.open_to_all(app.add_routes(JoinRoutes(authority, bootstrap).routes))
         if engine is not None:
             app.add_routes(OrderRoutes(engine, self._streams, self._roles.owner_of).table)
+            app.add_routes(CampaignRoutes(engine, self._roles.owner_of).table)
         super().__init__(app, host, port, "api_listen", TERMS, lambda: api_context(identity))
 
     def _end_streams(self) -> None:

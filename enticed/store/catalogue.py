@@ -1,4 +1,4 @@
-"""The catalogue: what is durable of each image, the orders, and where peers were last seen.
+"""The catalogue: what is durable of each image, the orders, the campaigns, and where peers were last seen.
 
 It stands behind a port, so that its twin (in `memory_catalogue.py`) can lose power between any two commits. Every
 method that changes something is one commit, on the disk when it returns and undone as a whole when it raises. One
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Order
 from protocol.identifiers import ImageId
 
@@ -53,6 +54,16 @@ class Catalogue(Protocol):
 
     def delete_order(self, key: str) -> None:
         """Does nothing where there is no such order."""
+        ...
+
+    def campaigns(self) -> tuple[Campaign, ...]:
+        """Oldest first."""
+        ...
+
+    def put_campaign(self, campaign: Campaign) -> None: ...
+
+    def delete_campaign(self, key: str) -> None:
+        """Does nothing where there is no such campaign."""
         ...
 
     def addresses(self) -> tuple[str, ...]: ...

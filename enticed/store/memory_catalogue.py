@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Order
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import typed
@@ -19,6 +20,7 @@ class MemoryCatalogue:
         self._before = before
         self._images: dict[ImageId, ImageRecord] = {}
         self._orders: dict[str, Order] = {}
+        self._campaigns: dict[str, Campaign] = {}
         self._addresses: tuple[str, ...] = ()
 
     def after_cut(self, before: BeforeCall = lambda name: None) -> MemoryCatalogue:
@@ -46,6 +48,17 @@ class MemoryCatalogue:
     def delete_order(self, key: str) -> None:
         with self._commit():
             self._orders.pop(key, None)
+
+    def campaigns(self) -> tuple[Campaign, ...]:
+        return tuple(sorted(self._campaigns.values(), key=lambda campaign: (campaign.created_at, campaign.key)))
+
+    def put_campaign(self, campaign: Campaign) -> None:
+        with self._commit():
+            self._campaigns[campaign.key] = campaign
+
+    def delete_campaign(self, key: str) -> None:
+        with self._commit():
+            self._campaigns.pop(key, None)
 
     def addresses(self) -> tuple[str, ...]:
         return self._addresses

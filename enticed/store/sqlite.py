@@ -10,13 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import DiskError, typed
 from protocol.errors import CorruptError, EnticedError, ExhaustedError, LocalError
-from protocol.identifiers import ImageId
+from protocol.identifiers import ImageId, NodeId
+from protocol.labels import parse_label_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
     CREATE TABLE images (
         image BLOB PRIMARY KEY, durable BLOB NOT NULL, ready INTEGER NOT NULL,
@@ -25,6 +27,7 @@ _SCHEMA = """
     CREATE TABLE orders (key TEXT PRIMARY KEY, created_at REAL NOT NULL, terms TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE addresses (place INTEGER PRIMARY KEY, address TEXT NOT NULL);
 """
+_SINCE_2 = "CREATE TABLE campaigns (key TEXT PRIMARY KEY, created_at REAL NOT NULL, terms TEXT NOT NULL) WITHOUT ROWID;"
 _PUT_IMAGE = "INSERT OR REPLACE INTO images (image, durable, ready, created_at, last_used_at) VALUES (?, ?, ?, ?, ?)"
 
 Item = TypeVar("Item")
@@ -73,6 +76,17 @@ class SqliteCatalogue:
 
     def delete_order(self, key: str) -> None:
         self._commit(("DELETE FROM orders WHERE key = ?", (key,)))
+
+    def campaigns(self) -> tuple[Campaign, ...]:
+        query = "SELECT terms FROM campaigns ORDER BY created_at, key"
+        return tuple(_rows(self._connection, query, _campaign_from))
+
+    def put_campaign(self, campaign: Campaign) -> None:
+        row = (campaign.key, campaign.created_at, _campaign_text(campaign))
+        self._commit(("INSERT OR REPLACE INTO campaigns (key, created_at, terms) VALUES (?, ?, ?)", row))
+
+    def delete_campaign(self, key: str) -> None:
+        self._commit(("DELETE FROM campaigns WHERE key = ?", (key,)))
 
     def addresses(self) -> tuple[str, ...]:
         return tuple(_rows(self._connection, "SELECT address FROM addresses ORDER BY place", _address_from))
@@ -152,11 +166,14 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if version > SCHEMA_VERSION:
         raise LocalError(f"the catalogue is of version {version}, newer than {SCHEMA_VERSION}: run a newer enticed")
     if version == 0:  # a new file; or an old one that has lost its version, whose tables are then in the way
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        tables = _SCHEMA + _SINCE_2
+        connection.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    elif version == 1:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SINCE_2} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise CorruptError(f"the catalogue is damaged: {verdict}")
-    for table in ("images", "orders", "addresses"):
+    for table in ("images", "orders", "campaigns", "addresses"):
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
 
 
@@ -192,6 +209,22 @@ def _order_from(row: Any) -> Order:
         "promise": None if terms.get("promise") is None else Promise(terms["promise"]),
     }
     return Order(**{**terms, **made})
+
+
+def _campaign_text(campaign: Campaign) -> str:
+    hosts = [(host, None if node is None else str(node)) for host, node in campaign.hosts]
+    labels = [str(label) for label in campaign.labels]
+    return json.dumps({**asdict(campaign), "image": str(campaign.image), "hosts": hosts, "labels": labels})
+
+
+def _campaign_from(row: Any) -> Campaign:
+    terms = json.loads(row[0])
+    made = {
+        "image": ImageId.from_hex(terms["image"]),
+        "hosts": tuple((str(host), None if node is None else NodeId.from_hex(node)) for host, node in terms["hosts"]),
+        "labels": tuple(map(parse_label_text, terms["labels"])),
+    }
+    return Campaign(**{**terms, **made})
 
 
 _NOT_DAMAGE = {

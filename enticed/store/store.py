@@ -21,6 +21,7 @@ from typing import Self
 
 import numpy as np
 
+from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Order
 from enticed.histogram import Histogram
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, STORE_HASH_THREADS_MAX_COUNT
@@ -321,6 +322,21 @@ class Store:
         with self._writing:
             self._catalogue.delete_order(key)
             self._orders = {other: order for other, order in self._orders.items() if other != key}
+
+    def save_campaign(self, campaign: Campaign) -> None:
+        """Durable when it returns."""
+        with self._writing:
+            self._catalogue.put_campaign(campaign)
+
+    def campaigns(self) -> tuple[Campaign, ...]:
+        """Oldest first."""
+        with self._writing:
+            return self._catalogue.campaigns()
+
+    def delete_campaign(self, key: str) -> None:
+        """Does nothing where there is no such campaign."""
+        with self._writing:
+            self._catalogue.delete_campaign(key)
 
     def remember_addresses(self, addresses: Sequence[str]) -> None:
         """Where peers were last seen, most useful first; replaces those of before. Only the first ones are kept."""

@@ -16,18 +16,23 @@ from protocol.identifiers import NodeId
 from protocol.messages import (
     Acquaint,
     Busy,
+    CancelOrder,
     Charge,
     HaveChange,
     HaveMap,
     NotHeld,
+    OrderNews,
+    PlaceOrder,
     Refused,
     Request,
     Subscribe,
     Unsubscribe,
 )
 
-Said = Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint
-"""What the core says and hears; hellos, goodbyes and pings are the transfer layer's own."""
+Said = (
+    Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint | PlaceOrder | CancelOrder | OrderNews
+)
+"""What the core, and campaigns, say and hear; hellos, goodbyes and pings are the transfer layer's own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

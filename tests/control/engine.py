@@ -37,6 +37,7 @@ from protocol.enrolment import read_request
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
+from tests.control.campaigns import MemoryCampaigns
 
 PIECE_SIZE_BYTES = 1 * MIB
 ME = NodeId(bytes(range(20)))
@@ -79,10 +80,11 @@ class Stored:
     path: Path
 
 
-class MemoryEngine:
+class MemoryEngine(MemoryCampaigns):
     """Belongs to one event loop. `close` ends the pulls under way."""
 
     def __init__(self, directory: Path, founder: bool = True) -> None:
+        super().__init__()
         self.directory = directory
         self.founder = founder
         self.shelf: dict[str, Goods] = {}

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.store.catalogue import Catalogue, ImageRecord, bitmap_of, pieces_of
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.sqlite import SqliteCatalogue, open_or_rebuild
 from protocol.errors import CorruptError, LocalError
-from protocol.identifiers import ImageId
+from protocol.identifiers import ImageId, NodeId
+from protocol.labels import HostLabel
 
 IMAGE, OTHER = ImageId(bytes(range(32))), ImageId(bytes(32))
 RECORD = ImageRecord(IMAGE, b"\xf0", False, 1.5, 2.5)
@@ -55,6 +57,23 @@ def test_orders(catalogue: Catalogue) -> None:
     catalogue.delete_order("a")
     catalogue.delete_order("none")
     assert catalogue.orders() == (FULL,)
+
+
+def test_campaigns(catalogue: Catalogue) -> None:
+    node = NodeId(bytes(range(20)))
+    full = Campaign(
+        "b", "web:1", IMAGE, 5.0, (("h1", None), (str(node), node)), 9.5, 60.0, (HostLabel("zone", "a"),), False, 7,
+        "scheduler:nova", True,
+    )  # fmt: skip
+    plain = Campaign("a", "web:1", IMAGE, 6.0, ())
+    for campaign in (plain, full):
+        catalogue.put_campaign(campaign)
+    assert catalogue.campaigns() == (full, plain)
+    assert isinstance(catalogue.campaigns()[0].hosts[1][1], NodeId)
+    catalogue.put_campaign(replace(plain, cancelled=True))
+    catalogue.delete_campaign("b")
+    catalogue.delete_campaign("b")
+    assert catalogue.campaigns() == (replace(plain, cancelled=True),)
 
 
 def test_addresses(catalogue: Catalogue) -> None:
@@ -97,9 +116,9 @@ def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
 def test_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     SqliteCatalogue.open(tmp_path / "c").close()
     with closing(sqlite3.connect(tmp_path / "c")) as other:
-        other.execute("PRAGMA user_version = 2")
+        other.execute("PRAGMA user_version = 3")
     before = (tmp_path / "c").read_bytes()
-    with pytest.raises(LocalError, match="of version 2, newer than 1"):
+    with pytest.raises(LocalError, match="of version 3, newer than 2"):
         open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
     assert (tmp_path / "c").read_bytes() == before
     assert not (tmp_path / "damaged").exists()
@@ -192,3 +211,14 @@ def test_any_damage_gives_a_catalogue(tmp_path: Path, seed: int) -> None:
     (tmp_path / "c").write_bytes(data[: len(data) - seed % 3 * 2000])
     open_and_close(tmp_path)
     assert open_and_close(tmp_path) is None, "and then a sound one"
+
+
+def test_a_catalogue_of_before_there_were_campaigns(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with closing(SqliteCatalogue.open(path)) as catalogue:
+        catalogue.put_order(PLAIN)
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("DROP TABLE campaigns; PRAGMA user_version = 1;")
+    with closing(SqliteCatalogue.open(path)) as catalogue:
+        catalogue.put_campaign(Campaign("a", "web:1", IMAGE, 6.0, ()))
+        assert (len(catalogue.orders()), len(catalogue.campaigns())) == (1, 1)

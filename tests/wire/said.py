@@ -43,7 +43,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         if base is bytes:
             return st.binary(min_size=bounds.low, max_size=most)
         return st.lists(values(get_args(base)[0]), min_size=bounds.low, max_size=most).map(tuple)
-    if isinstance(annotation, types.UnionType):
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) is typing.Union:
         return st.one_of(*(st.none() if arm is type(None) else values(arm) for arm in get_args(annotation)))
     if annotation is bool:
         return st.booleans()

@@ -64,6 +64,8 @@ def identifiers() -> Iterator[tuple[str, str]]:
     yield "discovery key of name `web:1`", DiscoveryKey.of_name("web:1").hex()
     yield "discovery key of rack `r7` in zone `z1`", DiscoveryKey.of_rack("z1", "r7").hex()
     yield "discovery key of rack `r7` in no zone", DiscoveryKey.of_rack("", "r7").hex()
+    yield "discovery key of host 0 to 19", DiscoveryKey.of_host(NodeId(bytes(range(20)))).hex()
+    yield "discovery key of label `zone=a`, shard 5", DiscoveryKey.of_label("zone", "a", 5).hex()
 
 
 def sessions() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,67 @@
+"""What may be asked about campaigns: the same on the unix socket and over HTTPS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from enticed.control.fields import (
+    parse_campaign,
+    parse_campaign_key,
+    parse_object,
+    parse_query,
+    parse_revision,
+    parse_wait,
+)
+from enticed.control.views import campaign_json
+from enticed.engine.campaign_port import CampaignEngine
+from enticed.limits import CAMPAIGN_BODY_MAX_SIZE_BYTES, CAMPAIGN_WAIT_MAX_S, CONTROL_BODY_TIMEOUT_S
+from enticed.problems import read_body
+
+
+class CampaignRoutes:
+    """owner_of: whose the campaigns are that a request places or cancels, as of `enticed.core.orders.Order`."""
+
+    def __init__(self, engine: CampaignEngine, owner_of: Callable[[web.Request], str]) -> None:
+        self._engine = engine
+        self._owner_of = owner_of
+
+    @property
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/campaigns", self.campaigns),
+            web.put("/v1/campaigns/{campaign}", self.place),
+            web.get("/v1/campaigns/{campaign}", self.campaign),
+            web.delete("/v1/campaigns/{campaign}", self.cancel),
+        ]
+
+    async def campaigns(self, request: web.Request) -> web.Response:
+        parse_query(request.query)
+        listed = [campaign_json(one, with_hosts=False) for one in self._engine.campaigns()]
+        return web.json_response({"campaigns": listed})
+
+    async def place(self, request: web.Request) -> web.Response:
+        parse_query(request.query)
+        key = parse_campaign_key(request.match_info["campaign"])
+        # Lists of hosts are long; whoever sends one has been let in by now.
+        longer = request.clone(client_max_size=CAMPAIGN_BODY_MAX_SIZE_BYTES)
+        terms = parse_campaign(parse_object(await read_body(longer, CONTROL_BODY_TIMEOUT_S)))
+        placed = await self._engine.place_campaign(key, terms, self._owner_of(request))
+        return web.json_response(campaign_json(placed))
+
+    async def campaign(self, request: web.Request) -> web.Response:
+        """With `after`, once it is newer than that, or when `wait_s` have passed."""
+        query = parse_query(request.query, "after", "wait_s")
+        key = parse_campaign_key(request.match_info["campaign"])
+        wait_s = parse_wait(query.get("wait_s", str(CAMPAIGN_WAIT_MAX_S)))
+        self._engine.campaign(key)  # what is not there is said before anything is waited for
+        if "after" in query:
+            revision = parse_revision(query["after"])
+            return web.json_response(campaign_json(await self._engine.campaign_after(key, revision, wait_s)))
+        return web.json_response(campaign_json(self._engine.campaign(key)))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        parse_query(request.query)
+        key = parse_campaign_key(request.match_info["campaign"])
+        return web.json_response(campaign_json(await self._engine.cancel_campaign(key, self._owner_of(request))))

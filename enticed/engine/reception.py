@@ -1,0 +1,115 @@
+"""The reception: orders that other hosts place on this one, and what they are told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from enticed.core import events as ev
+from enticed.core.campaigns.reception import Bounds, Declined, admit, key_of, owner_of
+from enticed.core.orders import Order
+from enticed.engine.driver import Driver
+from enticed.engine.ledger import OrderLedger
+from enticed.engine.order_messages import declined, news_of
+from enticed.engine.views import Views
+from enticed.limits import (
+    ORDERS_OF_HOSTS_MAX_COUNT,
+    ORDERS_PER_OWNER_MAX_COUNT,
+    REMOTE_LEASE_MAX_S,
+    REMOTE_NEWS_INTERVAL_S,
+)
+from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp, Said
+from enticed.transfer.tasks import Tasks
+from protocol.credentials import NodeCredential
+from protocol.identifiers import NodeId
+from protocol.messages import CancelOrder, OrderNews, PlaceOrder
+
+log = logging.getLogger(__name__)
+BOUNDS = Bounds(ORDERS_PER_OWNER_MAX_COUNT, ORDERS_OF_HOSTS_MAX_COUNT, REMOTE_LEASE_MAX_S)
+
+
+class Reception:
+    """say: tells a host something; to this host itself, where it is the one that orders."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        ledger: OrderLedger,
+        views: Views,
+        me: NodeCredential,
+        say: Callable[[NodeId, Said], None],
+        bounds: Bounds = BOUNDS,
+    ) -> None:
+        self._driver = driver
+        self._ledger = ledger
+        self._views = views
+        self._say = say
+        self._bounds = bounds
+        self._hosts: dict[NodeId, NodeCredential] = {me.node: me}
+        """That there is a session with, and this one."""
+        self._followed: dict[str, tuple[NodeId, str, OrderNews | None]] = {}
+        """By an order's key here: who hears of it, by which key, and what they heard last."""
+        self._tasks = Tasks()
+
+    def start(self) -> None:
+        self._tasks.spawn(self._tell_changes(), "news of orders")
+        self._tasks.spawn(self._tell_progress(), "progress of orders")
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    def network_event(self, event: Event) -> None:
+        match event:
+            case PeerUp(node, credential):
+                self._hosts[node] = credential
+            case PeerDown(node):
+                self._hosts.pop(node, None)
+                self._followed = {key: one for key, one in self._followed.items() if one[0] != node}
+            case Heard(node, PlaceOrder() as asked):
+                self.place(node, asked)
+            case Heard(node, CancelOrder(key)):
+                self.cancel(node, key)
+
+    def place(self, node: NodeId, asked: PlaceOrder) -> None:
+        """Take an order, or say why not."""
+        credential, now = self._hosts.get(node), self._driver.clock()
+        may_dispatch = credential is not None and credential.may_dispatch
+        admitted = admit(asked, node, may_dispatch, self._driver.host.orders(), self._bounds, now)
+        if isinstance(admitted, Declined):
+            log.info("host %s: no order of it is taken: %s", node.short, admitted.reason)
+            self._say(node, declined(asked.key, admitted.failure, admitted.reason))
+            return
+        log.info("host %s, for %s: order %s of image %s", node.short, asked.owner or "itself", asked.key, asked.image)
+        self._followed[admitted.key] = (node, asked.key, None)
+        self._driver.tell(ev.OrderPlaced(admitted))
+        self._tell(self._driver.host.order(admitted.key))
+
+    def cancel(self, node: NodeId, key: str) -> None:
+        order = self._driver.host.order(key_of(node, key))
+        if order is not None and order.owner == owner_of(node):
+            self._driver.tell(ev.OrderCancelled(order.key))
+
+    async def _tell_changes(self) -> None:
+        async for _, changed in self._ledger.watch(None, is_ours=True):
+            self._tell(self._driver.host.order(changed.key))
+
+    async def _tell_progress(self) -> None:
+        """How far orders are is no change of them: it is looked at from time to time, for people only."""
+        while True:
+            await asyncio.sleep(REMOTE_NEWS_INTERVAL_S)
+            for key in list(self._followed):
+                order = self._driver.host.order(key)
+                if order is not None and not order.ended:
+                    self._tell(order)
+
+    def _tell(self, order: Order | None) -> None:
+        """Tell who has placed it, if that is anything new to them."""
+        followed = self._followed.get(order.key) if order is not None else None
+        if order is None or followed is None:
+            return
+        node, key, last = followed
+        news = news_of(key, self._views.order(order, self._driver.clock()))
+        if news != last:
+            self._followed[order.key] = (node, key, news)
+            self._say(node, news)
