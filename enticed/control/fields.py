@@ -295,11 +295,7 @@ class _Fields:
         return None if value is None else float(value)
 
     def count(self, name: str, most: int, default: int) -> int:
-        def fits(value: Any) -> bool:
-            # JSON has one kind of number: 3.0 is 3.
-            return type(value) in (int, float) and 1 <= value <= most and value == int(value)
-
-        return int(self._read(name, fits, f"a number from 1 to {most}", default))
+        return int(self._read(name, lambda value: _is_whole(value, 1, most), f"a number from 1 to {most}", default))
 
     def deadline(self) -> float | None:
         """Seconds from now until something is due."""
@@ -310,15 +306,16 @@ class _Fields:
 
     def ranges(self, name: str) -> tuple[tuple[int, int], ...] | None:
         def is_range(value: Any) -> bool:
-            if not isinstance(value, list) or len(value) != 2 or any(type(one) is not int for one in value):
+            if not isinstance(value, list) or len(value) != 2:
                 return False
-            return bool(0 <= value[0] < IMAGE_MAX_SIZE_BYTES and 0 < value[1] <= IMAGE_MAX_SIZE_BYTES)
+            first, size = value
+            return _is_whole(first, 0, IMAGE_MAX_SIZE_BYTES - 1) and _is_whole(size, 1, IMAGE_MAX_SIZE_BYTES)
 
         def fits(value: Any) -> bool:
             return isinstance(value, list) and len(value) <= PROFILE_RANGES_MAX_COUNT and all(map(is_range, value))
 
         value = self._read(name, fits, f"at most {PROFILE_RANGES_MAX_COUNT} pairs of offset and size")
-        return None if value is None else tuple((first, size) for first, size in value)
+        return None if value is None else tuple((int(first), int(size)) for first, size in value)
 
     def hosts(self) -> tuple[str, ...] | None:
         """Hosts by their ids or names."""
@@ -378,6 +375,11 @@ def _host(text: str) -> str:
     except MalformedError as error:
         raise UsageError(f"{_quoted(text)} is neither the id nor the name of a host") from error
     return text
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    """A whole number within bounds. JSON has one kind of number: 3.0 is 3."""
+    return type(value) in (int, float) and least <= value <= most and value == int(value)
 
 
 def _quoted(text: str) -> str:
