@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("import_image", "pull_one_peer", "swarm", "small_image", "memory", "boot", "campaign")
+NAMES = ("import_image", "pull_one_peer", "swarm", "small_image", "memory", "campaign", "read_image", "boot")
 
 
 def main() -> int:

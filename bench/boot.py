@@ -8,7 +8,6 @@ python bench/boot.py --rounds 3 --keep /var/tmp/guest
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +87,8 @@ class Compared:
     share: float = 0.0
 
     def missed(self, most_times: float) -> list[str]:
-        times = statistics.median(self.attached_s) / statistics.median(self.local_s)
+        # The fastest of each: whatever else the machine does only ever adds.
+        times = min(self.attached_s) / min(self.local_s)
         print(
             f"{self.what:<10} {times:.2f} x the local time (goal {most_times}), at most {self.share:.1%} moved "
             f"(goal {MOST_SHARE:.0%})"

@@ -20,6 +20,7 @@ import click
 from enticed.cli.client import Daemon, part
 from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
+from enticed.cli.handoff import open_image
 from enticed.cli.nbdkit import NbdServer, check
 from enticed.cli.output import short, size
 from enticed.cli.pull import Wanted, bring
@@ -77,7 +78,8 @@ def attach(
         try:
             order = stack.enter_context(_ordered(daemon, image, deadline_s or DEADLINE_S))
             nbd = path or stack.enter_context(_private_directory(uid)) / "nbd.sock"
-            server = stack.enter_context(NbdServer(daemon.path, order["image_id"], nbd.absolute(), uid))
+            file = _raw_file(daemon, order)
+            server = stack.enter_context(NbdServer(daemon.path, order["image_id"], nbd.absolute(), uid, file))
             pid = os.fork() if detach else os.getpid()
             if pid == 0:
                 _leave_terminal()
@@ -114,6 +116,18 @@ def _ordered(daemon: Daemon, image: str, deadline_s: float) -> Iterator[dict[str
     finally:
         with suppress(Failed):  # the daemon is gone: the order is ended by whoever sees it
             daemon.ask("DELETE", order_path)
+
+
+def _raw_file(daemon: Daemon, order: dict[str, Any]) -> int | None:
+    """A descriptor of the image's file, where it is whole and nbdkit, as this user, may open it anew. Never closed: it
+    is needed until the end."""
+    if order["state"] != "ready":
+        return None
+    descriptor = open_image(daemon.path, order["image_id"])
+    if os.access(f"/proc/self/fd/{descriptor}", os.R_OK):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 @contextmanager

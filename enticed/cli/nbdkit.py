@@ -46,10 +46,16 @@ def check() -> None:
 
 
 class NbdServer:
-    """An image served on the unix socket `path`, while the context lasts. owner: another user who may connect."""
+    """An image served on the unix socket `path`, while the context lasts. owner: another user who may connect.
 
-    def __init__(self, daemon_socket: str, image: str, path: Path, owner: int | None = None) -> None:
+    whole: a descriptor of the image's raw file, where it is whole; then that is what is served, without the daemon.
+    """
+
+    def __init__(
+        self, daemon_socket: str, image: str, path: Path, owner: int | None = None, whole: int | None = None
+    ) -> None:
         self.path = path
+        self._whole = whole
         self._image = image
         self._daemon_socket = os.path.abspath(daemon_socket)
         self._owner = owner
@@ -99,17 +105,21 @@ class NbdServer:
         """Run nbdkit until this is interrupted; one that ends by itself is started again, after a moment."""
         while True:
             started = time.monotonic()
-            self._child = subprocess.Popen(self._command, stdin=self._listening.fileno())
+            kept = () if self._whole is None else (self._whole,)
+            self._child = subprocess.Popen(self._command, stdin=self._listening.fileno(), pass_fds=kept)
             status = self._child.wait()
             note(f"nbdkit ended with {status}: it is started again")
             time.sleep(max(0.0, started + NBDKIT_RESTART_PAUSE_S - time.monotonic()))
 
     @property
     def _command(self) -> list[str]:
+        start = ["sh", "-c", _HAND_OVER, "nbdkit", "--exit-with-parent", "--readonly"]
+        if self._whole is not None:
+            return [*start, "file", f"/dev/fd/{self._whole}"]
         # The image's id, and not its name: what the name means may change under a disk that is in use.
         url = f"http://localhost/v1/images/{self._image}/content?deadline_s={CONTENT_DEADLINE_S:g}"
         return [
-            "sh", "-c", _HAND_OVER, "nbdkit", "--exit-with-parent", "--readonly", "--filter=retry", "curl",
+            *start, "--filter=retry", "curl",
             f"url={url}", f"unix-socket-path={self._daemon_socket}", f"timeout={NBD_READ_TIMEOUT_S}",
             f"retries={NBD_RETRIES_COUNT}", f"retry-delay={NBD_RETRY_DELAY_S}", "retry-exponential=no",
         ]  # fmt: skip

@@ -134,37 +134,59 @@ def until_gone(pid: int) -> None:
         os.close(descriptor)
 
 
+class Vm:
+    """A client that stays connected, as a VM's disk does: one `qemu-io` on the NBD socket."""
+
+    def __init__(self, socket: Path) -> None:
+        source = f"driver=nbd,server.type=unix,server.path={socket},reconnect-delay=60"
+        command = [str(need("qemu-io")), "-r", "--image-opts", source]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._said, self._heard = self._process.stdin, self._process.stdout
+
+    def ask(self, at: int) -> None:
+        self._said.write(f"read {at} 65536\n".encode())
+        self._said.flush()
+
+    def got(self) -> bool:
+        """Whether what was asked for last has come, and no error."""
+        answer = self._heard.readline()
+        self._heard.readline()
+        return b"read 65536/65536" in answer
+
+    def read(self, at: int) -> bool:
+        self.ask(at)
+        return self.got()
+
+    def end(self) -> None:
+        self._process.communicate(b"quit\n", timeout=WAIT_S)
+
+
+def nbdkit_of(pid: int) -> int:
+    """The child of an `entice attach`."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
 def test_a_vm_goes_on_when_the_daemon_or_nbdkit_starts_again(swarm: Testbed) -> None:
     disk = publish(swarm, "restart:1", 32, seed=54)
     host, socket = swarm.daemons[1], swarm.directory / "sock-2"
-    source = f"driver=nbd,server.type=unix,server.path={socket},reconnect-delay=60"
-    with host.attached("restart:1", socket):
-        with subprocess.Popen(
-            [need("qemu-io"), "-r", "--image-opts", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as client:
-            assert client.stdin is not None
-            assert client.stdout is not None
-
-            def read(at: int) -> None:
-                """One read by the client that stays connected, as a VM does."""
-                client.stdin.write(f"read {at} 65536\n".encode())  # type: ignore[union-attr]
-                client.stdin.flush()  # type: ignore[union-attr]
-                answer = client.stdout.readline()  # type: ignore[union-attr]
-                assert b"read 65536/65536" in answer, answer
-                client.stdout.readline()  # type: ignore[union-attr]
-
-            read(0)
-            host.kill()
-            host.start()
-            read(20 * MIB)
-            host.stop()
-            started = time.monotonic()
-            client.stdin.write(b"read 41943040 65536\n")
-            client.stdin.flush()
-            host.start()
-            assert b"read 65536/65536" in client.stdout.readline()
-            assert time.monotonic() - started < WAIT_S
-            client.communicate(b"quit\n", timeout=WAIT_S)
+    with host.attached("restart:1", socket) as attached:
+        vm = Vm(socket)
+        assert vm.read(0)
+        host.kill()
+        host.start()
+        assert vm.read(20 * MIB)
+        host.stop()
+        vm.ask(40 * MIB)  # while no daemon is there
+        host.start()
+        assert vm.got()
+        first = nbdkit_of(attached.process.pid)
+        os.kill(first, 9)
+        assert vm.read(60 * MIB)
+        assert nbdkit_of(attached.process.pid) != first
+        vm.end()
         assert out("qemu-img", "compare", "-f", "raw", "-F", "raw", uri(socket), disk) == b"Images are identical.\n"
 
 
@@ -175,6 +197,14 @@ def test_wait_whole_names_the_raw_file(swarm: Testbed) -> None:
         path = host.must("attach", "whole:1", "--wait-whole").strip()
         assert same_bytes(disk, Path(path))
         assert out("qemu-img", "compare", "-f", "raw", "-F", "raw", uri(swarm.directory / "sock-3"), disk)
+    with host.attached("whole:1", swarm.directory / "sock-4") as attached:
+        nbdkit = Path(f"/proc/{nbdkit_of(attached.process.pid)}/cmdline").read_bytes().split(b"\0")
+        assert b"file" in nbdkit, "a whole image is served from its file"
+        extents = out("nbdinfo", "--map", "--totals", uri(swarm.directory / "sock-4")).decode()
+        assert "hole,zero" in extents
+        host.stop()
+        assert out("qemu-img", "compare", "-f", "raw", "-F", "raw", uri(swarm.directory / "sock-4"), disk)
+        host.start()
 
 
 def test_what_nobody_has_is_an_error_in_time_and_never_a_byte(swarm: Testbed) -> None:
