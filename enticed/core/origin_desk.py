@@ -95,9 +95,9 @@ class OriginDesk:
         return needed_since + policy.origin_after_s + (policy.kin_after_s if pull.relatives else 0.0)
 
     def _held_by_nobody(self, pull: Pull, around: Reach) -> int:
-        """The pieces that no host has, here or in a relative, who delivers when it is asked."""
+        """The pieces that no host has, here or in a relative, who is worth waiting for."""
         has = pull.availability
-        return ~(has.held_by_any(node for node in has if node not in around.failing) | self._kin.covered(pull))
+        return ~(has.held_by_any(node for node in has if node not in around.unreliable) | self._kin.covered(pull))
 
     # --- who fetches what ---
 
@@ -113,7 +113,7 @@ class OriginDesk:
         match pull.origin.circle:
             case Circle.SWARM:
                 heard_of = {node for node in pull.named if node not in self._books.peers}
-                return frozenset(heard_of.union(pull.availability) - around.failing - {self._books.me.node})
+                return frozenset(heard_of.union(pull.availability) - around.unreliable - {self._books.me.node})
             case Circle.RACK:
                 return around.mates
             case Circle.ALONE:

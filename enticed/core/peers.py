@@ -54,12 +54,9 @@ class Peer:
 
     def is_reliable(self, now: float, policy: Policy) -> bool:
         """Whether what it says it has is worth waiting for; else it is asked all the same, and nobody waits for it."""
-        return self.busies < policy.busies_max and not self.is_failing(now, policy)
-
-    def is_failing(self, now: float, policy: Policy) -> bool:
-        """Whether it did not deliver when it was asked last, or owes an answer for long."""
-        stalls = self.waited_for_since is not None and now >= self.waited_for_since + policy.stall_s
-        return bool(self.strikes) or stalls
+        if self.strikes or self.busies >= policy.busies_max:
+            return False
+        return self.waited_for_since is None or now < self.waited_for_since + policy.stall_s
 
     def asked(self, size_bytes: int, now: float) -> None:
         if not self.in_flight:

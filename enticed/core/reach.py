@@ -19,8 +19,8 @@ class Reach:
     """Mates that are worth waiting for."""
     theirs: int
     """Pieces (bits) that hosts have that are no seeds and worth waiting for."""
-    failing: frozenset[NodeId]
-    """Hosts that do not deliver what they were asked for."""
+    unreliable: frozenset[NodeId]
+    """Hosts that are not worth waiting for."""
     from_origin: int = 0
     """Pieces (bits) that this host is to fetch from the origin."""
     in_line_bytes: int = 0
@@ -29,13 +29,11 @@ class Reach:
 
 def reach(has: Availability, peers: Iterable[Peer], now: float, policy: Policy) -> Reach:
     """What `peers`, who may have the image or a relative, come to now."""
-    able, unreliable, failing = [], set(), set()
+    able, unreliable = [], set()
     for peer in peers:
         if peer.can_take(now, policy):
             able.append(peer)
         if not peer.is_reliable(now, policy):
             unreliable.add(peer.node)
-            if peer.is_failing(now, policy):
-                failing.add(peer.node)
     theirs = has.held_by_any([node for node in has if node not in has.seeds and node not in unreliable])
-    return Reach(able, has.mates - unreliable if unreliable else has.mates, theirs, frozenset(failing))
+    return Reach(able, has.mates - unreliable if unreliable else has.mates, theirs, frozenset(unreliable))

@@ -145,13 +145,14 @@ class S3Depot:
 
         parts: list[dict[str, Any]] = []
         done_bytes = 0
-        with ThreadPoolExecutor(DEPOT_PARTS_AT_ONCE_COUNT, "depot") as pool:
+        at_once = max(1, DEPOT_PARTS_AT_ONCE_COUNT * DEPOT_PART_SIZE_BYTES // part_bytes)
+        with ThreadPoolExecutor(at_once, "depot") as pool:
             running: set[Future[tuple[int, dict[str, Any]]]] = set()
             offsets = iter(range(0, size_bytes, part_bytes))
             try:
                 for offset in offsets:
                     running.add(pool.submit(put, offset))
-                    if len(running) < DEPOT_PARTS_AT_ONCE_COUNT:
+                    if len(running) < at_once:
                         continue
                     ended, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in ended:

@@ -14,6 +14,7 @@ from enticed.origin.errors import ObjectAbsentError, OriginFaultError, OriginLos
 from enticed.origin.opening import open_depot, open_origin
 from enticed.origin.port import Depot, Origin
 from enticed.origin.prefix import parse_prefix
+from protocol.errors import LocalError
 from protocol.limits import MIB
 from simnet.testbed_origins import S3_ENVIRONMENT, nginx, s3_service
 from tests.programs import need
@@ -114,6 +115,22 @@ def test_ranges_of_a_file_with_holes(place: Place, tmp_path: Path) -> None:
         place.origin.open("id/raw", size_bytes - 10, 20)
     with pytest.raises(OriginFaultError, match="shorter"):
         place.origin.open("id/raw", size_bytes, 1)
+
+
+def test_what_cannot_be_finished_is_taken_back(servers: dict[str, tuple[str, str, str | None]], tmp_path: Path) -> None:
+    from botocore.session import get_session
+
+    written, _, endpoint = servers["s3"]
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(MIB))
+    depot = open_depot(parse_prefix(written), endpoint)
+    with path.open("rb") as file, pytest.raises(LocalError, match="shrank"):
+        depot.put_file("cut/raw", file.fileno(), 40 * MIB, lambda done, total: None)
+    assert depot.size_bytes("cut/raw") is None
+    client = get_session().create_client("s3", endpoint_url=endpoint)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket="images"), "nobody pays for what was left"
+    client.close()
+    depot.close()
 
 
 def test_a_directory_keeps_holes(tmp_path: Path) -> None:
