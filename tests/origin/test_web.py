@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
+import ssl
 import threading
 import time
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from enticed.origin.errors import ObjectAbsentError, OriginFaultError, OriginLostError
 from enticed.origin.patience import PatientOrigin
@@ -116,6 +125,48 @@ def test_nobody_there() -> None:
     origin = WebOrigin("the origin", lambda name: f"http://no-such-host.invalid/{name}")
     with pytest.raises(OriginLostError, match="cannot be resolved"):
         origin.read("id/root", 10)
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "origin")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = directory / "cert.pem", directory / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+def test_tls_is_checked_against_the_authorities_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with rogue(right) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        origin = WebOrigin(url, lambda name: f"{url}/{name}")
+        with pytest.raises(OriginFaultError, match=r"no TLS with it: .*self-signed"):
+            origin.open("id/raw", 0, 100)
+        origin.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        origin = WebOrigin(url, lambda name: f"{url}/{name}")
+        stream = origin.open("id/raw", 0, 100)
+        stream.fill(memoryview(bytearray(100)))
+        stream.close()
+        stream = origin.open("id/raw", 0, 100)
+        stream.interrupt()
+        with pytest.raises(OriginLostError):
+            stream.fill(memoryview(bytearray(100)))
+        stream.close()
+        origin.close()
 
 
 def test_an_object_without_end_is_read_no_further_than_its_limit() -> None:
