@@ -287,6 +287,8 @@ REMOTE_NEWS_INTERVAL_S = 1.0
 CAMPAIGNS_PER_OWNER_MAX_COUNT = 64
 """Under way at the same time."""
 CAMPAIGN_HOSTS_MAX_COUNT = 16_384
+CAMPAIGN_HOSTS_CHECKED_COUNT = 16
+"""Of so few, that none is known is said at once."""
 CAMPAIGN_BODY_MAX_SIZE_BYTES = 1 * MIB
 CAMPAIGN_HOSTS_FILE_MAX_SIZE_BYTES = 4 * MIB
 """Of `entice order --hosts`: with what people write beside each host."""

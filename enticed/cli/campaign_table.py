@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from enticed.cli.output import ago, printable, short, table
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
-    from rich.table import Table
 
 COLUMNS = ("HOST", "STATE", "DONE", "PROMISE", "WHY")
 _LAST = ("ready", "cancelled")
@@ -57,31 +57,38 @@ class CampaignTable:
 
 
 def campaign_lines(campaign: dict[str, Any]) -> Iterable[str]:
-    yield campaign_title(campaign)
-    yield from table(COLUMNS, _rows(campaign["hosts"]), "no hosts")
+    """The lines of a campaign; on a terminal it is drawn there and then, and no lines are left."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(_drawn(campaign, len(campaign["hosts"])))
+        return []
+    return [_title(campaign), *table(COLUMNS, _rows(campaign["hosts"]), "no hosts")]
 
 
-def campaign_title(campaign: dict[str, Any]) -> str:
+def _title(campaign: dict[str, Any]) -> str:
     promise = f", {campaign['promise'].replace('_', ' ')}" if campaign["promise"] else ""
     due = f", due {ago(campaign['due_at'])}" if campaign["due_at"] else ""
     counted = f"{campaign['hosts_ready']} of {campaign['hosts_total']} ready"
     return f"{campaign['image']} ({short(campaign['image_id'])}): {campaign['state']}, {counted}{promise}{due}"
 
 
-def _drawn(campaign: dict[str, Any], most: int) -> Table:
+def _drawn(campaign: dict[str, Any], most: int) -> Group:
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    drawn.title = Text(printable(campaign_title(campaign)))
-    for column in COLUMNS:
-        drawn.add_column(column, overflow="ellipsis", no_wrap=True)
     rows = _rows(campaign["hosts"])
-    for row in rows[: max(1, most)]:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
-    if len(rows) > most:
-        drawn.caption = Text(f"and {len(rows) - most} more")
-    return drawn
+    shown = [[printable(cell) for cell in row] for row in rows[: max(1, most)]]
+    drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for at, column in enumerate(COLUMNS):
+        # Whatever room is wanting is taken from the reasons, which stand last.
+        width = max(len(row[at]) for row in (COLUMNS, *shown)) if column != COLUMNS[-1] else None
+        drawn.add_column(column, overflow="ellipsis", no_wrap=True, min_width=width)
+    for row in shown:
+        drawn.add_row(*map(Text, row))
+    more = [Text(f"and {len(rows) - len(shown)} more")] if len(rows) > len(shown) else []
+    return Group(Text(printable(_title(campaign)), overflow="ellipsis", no_wrap=True), drawn, *more)
 
 
 def _rows(hosts: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:

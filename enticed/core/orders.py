@@ -75,6 +75,10 @@ TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
 }
 
 
+SHORT_NODE_CHARS = 12
+"""Of a host's id: enough for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """One order. Times are unix seconds; `target` is the name or image id that was asked for."""
@@ -145,6 +149,7 @@ class Order:
 def owner_text(owner: str) -> str:
     """An order's owner for people."""
     kind, _, name = owner.partition(":")
+    name = name[:SHORT_NODE_CHARS] if kind == "node" else name
     return f"{kind} {name}" if name else "this host's users"
 
 

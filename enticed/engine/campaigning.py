@@ -17,7 +17,12 @@ from enticed.engine.naming import Naming
 from enticed.engine.order_messages import place_order, told_of
 from enticed.engine.roster import Roster
 from enticed.engine.threads import StoreThreads
-from enticed.limits import CAMPAIGN_HOSTS_MAX_COUNT, CAMPAIGN_KEEP_S, CAMPAIGNS_PER_OWNER_MAX_COUNT
+from enticed.limits import (
+    CAMPAIGN_HOSTS_CHECKED_COUNT,
+    CAMPAIGN_HOSTS_MAX_COUNT,
+    CAMPAIGN_KEEP_S,
+    CAMPAIGNS_PER_OWNER_MAX_COUNT,
+)
 from enticed.store.store import Store
 from enticed.transfer.ports import Event, Heard, PeerDown, Said
 from enticed.transfer.tasks import Tasks
@@ -173,11 +178,11 @@ class Campaigning:
             chosen = sorted(roll.hosts)[:CAMPAIGN_HOSTS_MAX_COUNT]
             return tuple((node.hex(), node) for node in chosen), roll.is_complete and len(chosen) == len(roll.hosts)
         hosts = tuple(dict.fromkeys(terms.hosts))
-        for host in hosts:
-            if await self._roster.host(host):
-                break  # the others say for themselves, each in its row, that nobody knows them
-        else:
-            raise AbsentError(f"no host called {hosts[0]} is known in this cluster" + _and_others(len(hosts)))
+        # Of a few, one at least must be known; of many, each says for itself, in its row, that nobody knows it.
+        if len(hosts) <= CAMPAIGN_HOSTS_CHECKED_COUNT:
+            found = await asyncio.gather(*map(self._roster.host, hosts))
+            if not any(found):
+                raise AbsentError(f"no host called {hosts[0]} is known in this cluster" + _and_others(len(hosts)))
         return tuple((host, None) for host in hosts), True
 
     async def _saved(self) -> None:

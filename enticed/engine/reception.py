@@ -77,7 +77,8 @@ class Reception:
         may_dispatch = credential is not None and credential.may_dispatch
         admitted = admit(asked, node, may_dispatch, self._driver.host.orders(), self._bounds, now)
         if isinstance(admitted, Declined):
-            log.info("host %s: no order of it is taken: %s", node.short, admitted.reason)
+            # Any enrolled host can have this said as often as it likes: it fills no log.
+            log.debug("host %s: no order of it is taken: %s", node.short, admitted.reason)
             self._say(node, declined(asked.key, admitted.failure, admitted.reason))
             return
         log.info("host %s, for %s: order %s of image %s", node.short, asked.owner or "itself", asked.key, asked.image)

@@ -42,7 +42,7 @@ class MemoryCampaigns:
             raise AbsentError(f"no host called {hosts[0][0]} is known in this cluster")
         now = time.time()
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
-        self._tell(
+        self.tell(
             ev.CampaignPlaced(
                 Campaign(
                     key, terms.target, self.campaign_images[terms.target], now, hosts, due_at, terms.keep_s or 60.0,
@@ -56,7 +56,7 @@ class MemoryCampaigns:
         view = self.campaign(key)
         if owner not in ("", self.machine.run(key).campaign.owner):  # type: ignore[union-attr]
             raise DeniedError(f"the campaign {key} is not yours")
-        self._tell(ev.CampaignCancelled(key))
+        self.tell(ev.CampaignCancelled(key))
         return self.campaign(view.key)
 
     def campaign(self, key: str) -> CampaignView:
@@ -80,9 +80,10 @@ class MemoryCampaigns:
     def release(self, key: str, host: str) -> None:
         """For tests: a host that was held back is ready."""
         self.hold.discard(host)
-        self._tell(ev.Told(HOSTS[host], key, OrderState.READY, promise=Promise.ON_TIME))
+        self.tell(ev.Told(HOSTS[host], key, OrderState.READY, promise=Promise.ON_TIME))
 
-    def _tell(self, event: ev.Event) -> None:
+    def tell(self, event: ev.Event) -> None:
+        """For tests, too: something happens to a host."""
         events = deque([event])
         while events:
             for effect in self.machine.handle(events.popleft(), time.time()):

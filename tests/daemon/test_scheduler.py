@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from simnet.testbed import Daemon, Testbed
+from simnet.testbed import ControlError, Daemon, Testbed
 from tests.daemon.pulls import WAIT_S, cluster, new_disk
 from tests.programs import need
 
@@ -101,6 +101,26 @@ def test_events_go_on_after_a_restart(swarm: Testbed, nova: Curl) -> None:
                 break
         listening.kill()
     assert nova("GET", "/v1/orders/vm-3")[1]["state"] == "ready"
+
+
+def test_a_campaign(swarm: Testbed, nova: Curl) -> None:
+    path = "/v1/campaigns/all"
+    status, campaign = nova("PUT", path, {"image": "good:1", "hosts": ["h0", "h1"], "deadline_s": 60, "keep_s": 600})
+    assert (status, campaign["owner"], campaign["hosts_total"]) == (200, "scheduler nova", 2)
+    while campaign["state"] == "running":
+        campaign = nova("GET", f"{path}?after={campaign['revision']}&wait_s=20")[1]
+    assert [(host["name"], host["state"], host["promise"]) for host in campaign["hosts"]] == [
+        ("h0", "ready", "on_time"), ("h1", "ready", "on_time"),
+    ]  # fmt: skip
+    (order,) = [one for one in swarm.daemons[1].control.get("/v1/orders")["orders"] if one["key"].endswith(":all")]
+    assert order["owner"] == f"node {swarm.founder.control.get('/v1/status')['node_id'][:12]}"
+    assert nova("PUT", path, {"image": "other:1", "hosts": ["h1"]})[0] == 409
+    assert nova("PUT", "/v1/campaigns/x", {"image": "good:1", "hosts": ["nobody", "h77"]})[0] == 404
+    assert nova("PUT", "/v1/campaigns/x", {"image": "good:1", "labels": {"zone": "nowhere"}})[0] == 404
+    refused = swarm.daemons[1].control
+    with pytest.raises(ControlError, match="may not order on others"):
+        refused.put("/v1/campaigns/x", {"image": "good:1", "hosts": ["h0"]})
+    assert nova("DELETE", path)[1]["state"] in ("cancelling", "cancelled")
 
 
 def test_a_grant_is_refused_before_anything_is_written(swarm: Testbed, nova: Curl) -> None:
