@@ -128,13 +128,18 @@ class ReaderDesk:
         return pull.started_at + self._books.policy.readers_alone_s
 
     def _line_up(self, pull: Pull, wanted: tuple[Stretch, ...], lacking: set[Fragment], now: float) -> None:
-        """What is in line already comes to the front; what is not asked for by anybody joins it."""
+        """What is in line already comes to the front; what is not asked for by anybody joins it.
+
+        What only hosts with a relative have stays where it is: it has to be located first.
+        """
+        rarity = pull.availability.rarity
         for line in (pull.foreseen, pull.runs):
             for run in [run for run in line if any((run.piece, index) in lacking for index in run.indices)]:
-                line.remove(run)
-                pull.urgent.append(run)
-                pull.ahead_bytes -= 0 if run.for_reader else run.size_bytes
-        taken = self._covered(pull, [*pull.urgent])
+                if run.for_reader or rarity[run.piece]:
+                    line.remove(run)
+                    pull.urgent.append(run)
+                    pull.ahead_bytes -= 0 if run.for_reader else run.size_bytes
+        taken = self._covered(pull, [*pull.urgent, *pull.runs])
         for stretch in wanted:
             pull.urgent.extend(_runs(pull.image, stretch, lacking - taken, now))
 
@@ -148,8 +153,12 @@ class ReaderDesk:
             del self._books.demands[image]
         pull = self._books.pulls.get(image)
         if pull is not None and pull.urgent:
-            left = [run for run in pull.urgent if not run.for_reader or self.is_waited_for(run)]
-            pull.urgent = type(pull.urgent)(left)
+            idle = [run for run in pull.urgent if not self.is_waited_for(run)]
+            pull.urgent = type(pull.urgent)(run for run in pull.urgent if run not in idle)
+            for run in idle:
+                if not run.for_reader:  # its piece is at work: it goes back to the rest
+                    pull.runs.append(run)
+                    pull.ahead_bytes += run.size_bytes
 
     # --- words ---
 

@@ -115,6 +115,20 @@ def test_what_is_in_line_for_the_rest_comes_to_the_front() -> None:
     assert under_way.wanted.piece != piece
 
 
+def test_what_a_reader_no_longer_waits_for_goes_back_to_the_rest() -> None:
+    bench = Bench(peer_in_flight_bytes=MIB, peer_in_flight_least_bytes=MIB)
+    bench.fetching(4)
+    bench.open_all()
+    piece = next(run.piece for run in bench.host.books.pulls[IMAGE].runs)
+    bench.tell(ev.FetchFailed(bench.host.books.requests.of_image(IMAGE)[0].number, ev.Fault.LOST, "x"))
+    demand(bench, 1, stretch(piece, 1, 1))
+    pull = bench.host.books.pulls[IMAGE]
+    assert [run.piece for run in pull.urgent] == [piece], "its host pauses"
+    bench.tell(ev.DemandDropped(1))
+    assert not pull.urgent
+    assert piece in {run.piece for run in pull.runs}
+
+
 def test_a_demand_for_what_is_here_is_met_at_once() -> None:
     bench = Bench()
     bench.published()
