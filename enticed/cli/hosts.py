@@ -91,7 +91,8 @@ def _origin(origin: dict[str, Any] | None) -> str:
     """Empty, and so not shown, where there is none."""
     if origin is None:
         return ""
-    state = {"unasked": "not asked yet", "answers": "answers", "fails": f"FAILS: {origin['said']}"}[origin["state"]]
+    said = origin["said"].removeprefix(f"{origin['prefix']}: ").removeprefix(f"{origin['prefix']} ")
+    state = {"unasked": "not asked yet", "answers": "answers", "fails": f"FAILS: {said}"}[origin["state"]]
     return f"{origin['prefix']}, {state}, {size(origin['received_bytes'])} received"
 
 
