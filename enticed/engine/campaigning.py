@@ -103,7 +103,12 @@ class Campaigning:
             owner,
         )
         self._tell(ev.CampaignPlaced(campaign))
-        await self._saved()
+        try:
+            await self._saved()
+        except EnticedError:
+            if known is None:  # whoever asked is told that it is not placed, and so it must not be
+                self._tell(ev.CampaignCancelled(key))
+            raise
         return self.view(key)
 
     async def cancel(self, key: str, owner: str) -> CampaignView:
