@@ -198,10 +198,10 @@ def test_wait_whole_names_the_raw_file(swarm: Testbed) -> None:
         assert same_bytes(disk, Path(path))
         assert out("qemu-img", "compare", "-f", "raw", "-F", "raw", uri(swarm.directory / "sock-3"), disk)
     with host.attached("whole:1", swarm.directory / "sock-4") as attached:
-        nbdkit = Path(f"/proc/{nbdkit_of(attached.process.pid)}/cmdline").read_bytes().split(b"\0")
-        assert b"file" in nbdkit, "a whole image is served from its file"
         extents = out("nbdinfo", "--map", "--totals", uri(swarm.directory / "sock-4")).decode()
         assert "hole,zero" in extents
+        nbdkit = Path(f"/proc/{nbdkit_of(attached.process.pid)}/cmdline").read_bytes().split(b"\0")
+        assert b"file" in nbdkit, "a whole image is served from its file"
         host.stop()
         assert out("qemu-img", "compare", "-f", "raw", "-F", "raw", uri(swarm.directory / "sock-4"), disk)
         host.start()
