@@ -22,7 +22,7 @@ from tests.engine.swarm import changed, config_of, content_of, disk, publish, pu
 def test_what_is_pulled_is_what_was_published(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with swarm(tmp_path, 4) as (publisher, *others):
-            content = disk(1, 24)
+            content = disk(1, 64)
             published = await publish(publisher, content, "debian:12", tmp_path)
             orders = await asyncio.gather(*(pull(engine, "debian:12") for engine in others))
             for order in orders:
