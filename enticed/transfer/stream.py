@@ -40,6 +40,7 @@ class BulkStream:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
+        self._limited_to_s: float | None = None
         self._closing = threading.Lock()
         self._closed = False
 
@@ -99,6 +100,7 @@ class BulkStream:
     def receive_now(self, size_bytes: int) -> bytes:
         """What has come and can be read without waiting, at most so many bytes; empty if that is nothing."""
         self._sock.settimeout(0.0)
+        self._limited_to_s = None
         try:
             data = self._sock.recv(size_bytes)
         except ssl.SSLWantReadError:
@@ -143,8 +145,11 @@ class BulkStream:
             os.close(self._bell)
 
     def _limit(self, deadline_s: float) -> None:
-        # Set once for a whole reply, not for each record: it is a system call. `_check` catches who only trickles.
-        self._sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+        # Set once for a whole reply, not for each fragment or record: it is a system call, for which the GIL is given
+        # up and waited for. So one call may last as long as all of the reply; `_check` catches who only trickles.
+        if deadline_s != self._limited_to_s:
+            self._sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+            self._limited_to_s = deadline_s
 
     def _check(self, deadline_s: float) -> None:
         if time.monotonic() > deadline_s:

@@ -29,6 +29,7 @@ class Churn:
 
     async def ask(self) -> None:
         for _ in range(REQUESTS):
+            await self._meet_somebody()
             holder, patience_s = self._dice.choice(self._holders), self._dice.choice([10.0, 10.0, 0.01, 0.002, 0.0])
             request, fragments = self._disk.request(
                 self._dice.randrange(4), self._dice.randrange(10), self._dice.randrange(1, 5)
@@ -39,6 +40,14 @@ class Churn:
                 self.outcomes["fetched"] += 1
             except (PeerLostError, TimeoutError) as error:
                 self.outcomes[type(error).__name__] += 1
+
+    async def _meet_somebody(self) -> None:
+        """Without any session requests fail at once, and show nothing."""
+        here = self._asker.network
+        while not here.peers():
+            for holder in self._holders:
+                here.dial(holder.node, holder.network.listening)
+            await self._asker.told.more()
 
     async def come_and_go(self) -> None:
         for _ in range(30):
