@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import hypothesis
@@ -10,6 +11,11 @@ import pytest
 # every run, so that a change is judged by what it changes.
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+
+# Shells start what runs in the background with SIGINT ignored, and processes hand that on to those that they start: the
+# commands that tests interrupt would not notice.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOTHING_IS_SKIPPED = os.environ.get("CI") == "true"
 hypothesis.settings.load_profile("ci" if NOTHING_IS_SKIPPED else "here")
