@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Stream:
         self._content = content
         self.comments: list[str] = []
         self.progress: list[dict[str, Any]] = []
+        self.on_progress: Callable[[dict[str, Any]], object] = lambda order: None
 
     async def next(self) -> tuple[int, dict[str, Any]] | None:
         """Number and order of the next event; None at the end."""
@@ -36,6 +37,7 @@ class Stream:
             elif line == "\n" and fields:
                 if fields["event"] == "progress":
                     self.progress.append(json.loads(fields["data"]))
+                    self.on_progress(self.progress[-1])
                     fields = {}
                     continue
                 assert fields["event"] == "order"
@@ -110,10 +112,15 @@ def test_progress_is_told_between_events_while_it_changes(tmp_path: Path) -> Non
             await control.ask("PUT", "/v1/orders/a", {"image": "web:1"})
             while (event := await stream.next()) and event[1]["state"] != "fetching":
                 pass
-            loop = asyncio.get_running_loop()
-            for number, share in enumerate((10.0, 10.0, 30.0)):
-                loop.call_later(0.3 * number, setattr, control.engine, "percent", share)
-            loop.call_later(0.9, goods.gate.set)
+
+            def go_on(order: dict[str, Any]) -> None:
+                if order["percent"] == 10.0:  # for some intervals nothing changes, and nothing is told
+                    asyncio.get_running_loop().call_later(0.3, setattr, control.engine, "percent", 30.0)
+                else:
+                    goods.gate.set()
+
+            stream.on_progress = go_on
+            control.engine.percent = 10.0
             assert [(await stream.next() or (0, {}))[1]["state"] for _ in range(2)] == ["verifying", "ready"]
         assert [order["percent"] for order in stream.progress] == [10.0, 30.0]
 
