@@ -229,6 +229,12 @@ COMPLETION_TIMEOUT_S = 1.0
 DAEMON_SILENT_S = 3 * CONTROL_HEARTBEAT_S
 """A daemon that is silent for so long on a stream of events hangs."""
 DAEMON_LINE_MAX_SIZE_BYTES = 1 * MIB
+TOKEN_LINE_MAX_CHARS = 1024
+"""Of the line of standard input that a join token is read from."""
+ATTACH_FIND_TIMEOUT_S = 60.0
+"""For finding an image that is to be attached, unless --deadline says otherwise."""
+CAMPAIGN_WATCH_GRACE_S = 2.0
+"""After the due date, until hosts that could not be reached have been given up."""
 BAR_INTERVAL_S = 0.25
 """Between two looks of a live bar at the order that it shows."""
 

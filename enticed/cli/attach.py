@@ -24,12 +24,11 @@ from enticed.cli.handoff import open_image
 from enticed.cli.nbdkit import NbdServer, check
 from enticed.cli.output import short, size
 from enticed.cli.pull import Wanted, bring
-from enticed.limits import NBD_RECONNECT_DELAY_S
+from enticed.limits import ATTACH_FIND_TIMEOUT_S, NBD_RECONNECT_DELAY_S
 
 KNOWN = ("fetching", "verifying", "ready")
 """States of an order whose image has its manifest here."""
 ENDED = ("failed", "cancelled")
-DEADLINE_S = 60.0
 
 
 @click.command(cls=Command)
@@ -43,7 +42,7 @@ DEADLINE_S = 60.0
     "deadline_s",
     metavar="S",
     type=click.FloatRange(min=0, min_open=True),
-    help=f"For finding the image, or for all of it with --wait-whole.  [default: {DEADLINE_S:g}, or no end]",
+    help=f"For finding the image, or for all of it with --wait-whole.  [default: {ATTACH_FIND_TIMEOUT_S:g}, or no end]",
 )
 @click.pass_context
 def attach(
@@ -76,7 +75,7 @@ def attach(
     uid = None if owner is None else _uid(owner)
     with ExitStack() as stack:
         try:
-            order = stack.enter_context(_ordered(daemon, image, deadline_s or DEADLINE_S))
+            order = stack.enter_context(_ordered(daemon, image, deadline_s or ATTACH_FIND_TIMEOUT_S))
             nbd = path or stack.enter_context(_private_directory(uid)) / "nbd.sock"
             file = _raw_file(daemon, order)
             server = stack.enter_context(NbdServer(daemon.path, order["image_id"], nbd.absolute(), uid, file))

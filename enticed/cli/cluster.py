@@ -16,7 +16,7 @@ import click
 from enticed.cli.command import Command, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import duration, pairs
-from enticed.limits import TOKEN_MAX_LIFETIME_S, TOKEN_MAX_USES, TOKEN_MIN_LIFETIME_S
+from enticed.limits import TOKEN_LINE_MAX_CHARS, TOKEN_MAX_LIFETIME_S, TOKEN_MAX_USES, TOKEN_MIN_LIFETIME_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from enticed.identity.host import HostIdentity
     from protocol.labels import HostLabel
-
-
-TOKEN_LINE_MAX_CHARS = 1024
 
 
 def _host_options(command: Callable[..., None]) -> Callable[..., None]:

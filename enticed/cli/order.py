@@ -19,11 +19,9 @@ from enticed.limits import (
     CAMPAIGN_HOSTS_FILE_MAX_SIZE_BYTES,
     CAMPAIGN_HOSTS_MAX_COUNT,
     CAMPAIGN_WAIT_MAX_S,
+    CAMPAIGN_WATCH_GRACE_S,
     REMOTE_LEASE_MAX_S,
 )
-
-GRACE_S = 2.0
-"""After the due date, until hosts that could not be reached have been given up."""
 
 
 @click.command(cls=Command)
@@ -133,13 +131,13 @@ def _watch(daemon: Daemon, campaign: Object, *, shows: bool) -> Object:
 
 
 def _is_overdue(campaign: Object) -> bool:
-    return campaign["due_at"] is not None and time.time() > campaign["due_at"] + GRACE_S
+    return campaign["due_at"] is not None and time.time() > campaign["due_at"] + CAMPAIGN_WATCH_GRACE_S
 
 
 def _wait(campaign: Object) -> str:
     wait_s = CAMPAIGN_WAIT_MAX_S
     if campaign["due_at"] is not None:
-        wait_s = min(wait_s, max(0.0, campaign["due_at"] + GRACE_S - time.time()))
+        wait_s = min(wait_s, max(0.0, campaign["due_at"] + CAMPAIGN_WATCH_GRACE_S - time.time()))
     return f"wait_s={wait_s:.3f}"
 
 
