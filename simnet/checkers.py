@@ -37,8 +37,8 @@ class SafetyChecker:
         faults = list(wrong_effects(host, effects))
         if self._events % self._books_every == 0:
             faults += wrong_books(host.core.books)
-        deadline = host.core.next_deadline(host.world.now)
-        if deadline is not None and deadline <= host.world.now:
+        deadline = host.core.next_deadline(host.now)
+        if deadline is not None and deadline <= host.now:
             faults.append("the next deadline is not later than now")
         if faults:
             raise BrokenError(f"{host.contact.node.short} after {event}: " + "; ".join(faults))
@@ -71,7 +71,7 @@ def wrong_effects(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
                 if not host.disk.files[image].landed[list(pieces)].all():
                     yield "pieces are made durable that are not here"
             case ef.SaveOrder(order):
-                is_new = order.state is OrderState.READY and order.ready_at == host.world.now
+                is_new = order.state is OrderState.READY and order.ready_at == host.now
                 if is_new and order.image is not None and not host.disk.files[order.image].durable.all():
                     yield "an order is ready whose image is not"
             case ef.GrantUpload(ticket):

@@ -17,14 +17,14 @@ from enticed.core.orders import Failure, Order, OrderState, Priority
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import FragmentsRequest
 from simnet.disk import SimDisk
+from simnet.faults import Condition, Trouble
+from simnet.stock import keep_stock
 
 if TYPE_CHECKING:
     from simnet.images import SimImage
     from simnet.origin import Link
     from simnet.world import World
 
-PAGE_READ_S = 0.0005
-SYNC_S = 0.02
 LOOKUP_S = 0.01
 MANIFEST_TIMEOUT_S = 20.0
 FIND_MAX_PROVIDERS = 40
@@ -42,27 +42,15 @@ class Upload:
     size_bytes: int
 
 
-@dataclass
-class Faults:
-    """What is wrong with a host."""
-
-    corrupts: bool = False
-    """Every fragment that it sends is wrong."""
-    is_silent: bool = False
-    """It takes requests and never answers."""
-    refuses: bool = False
-    """It says that it has pieces, and refuses them when asked."""
-    disk_fails: bool = False
-    """Its syncs fail."""
-
-
 class SimHost:
     def __init__(self, world: World, contact: ev.Contact, link: Link, seed: int) -> None:
         self.world = world
         self.contact = contact
         self.link = link
         self.disk = SimDisk()
-        self.faults = Faults()
+        self.condition = Condition()
+        self.clock_ahead_s = 0.0
+        """What its clock will be wrong by from its next start on."""
         self.orders: dict[str, Order] = {}
         self.journal: list[Order] = []
         """Every state of every order, in the order in which they were saved."""
@@ -86,6 +74,8 @@ class SimHost:
         self.core = Host(self.contact, np.random.default_rng(seed), self.world.policy, has_origin=has_origin)
         self.is_up = True
         self._life += 1
+        self._ahead_s = self.clock_ahead_s
+        self._frozen: list[Callable[[], None]] = []
         self._sessions: dict[NodeId, None] = {}
         self._uploads: dict[int, Upload] = {}
         self._tickets = count(1)
@@ -103,11 +93,23 @@ class SimHost:
         self.is_up = False
         self._life += 1
         self.disk.crash()
-        for offers in self.world.announced.values():
-            offers.pop(self.contact.node, None)
+        if not self.condition.has(Trouble.STALE_RECORDS):
+            for offers in self.world.announced.values():
+                offers.pop(self.contact.node, None)
         for node in self._sessions:
             self.world.hosts[node].lose_session(self.contact.node)
         self._sessions.clear()
+
+    def resume(self) -> None:
+        """Go on after a pause: what came meanwhile is done now, in order."""
+        frozen, self._frozen = self._frozen, []
+        for what in frozen:
+            what()
+
+    @property
+    def now(self) -> float:
+        """By its own clock."""
+        return self.world.now + self._ahead_s
 
     def publish(self, image: SimImage) -> None:
         self.disk.fill(image)
@@ -122,7 +124,7 @@ class SimHost:
         *,
         origin: bool = True,
     ) -> None:
-        order = Order(key, image.name, self.world.now, due_at=due_at, priority=priority, origin=origin)
+        order = Order(key, image.name, self.now, due_at=due_at, priority=priority, origin=origin)
         self.tell(ev.OrderPlaced(order))
 
     # --- the interpreter ---
@@ -131,7 +133,10 @@ class SimHost:
         """Hand an event to the core now, carry out what it wants, and see to the next deadline."""
         if not self.is_up:
             return
-        effects = self.core.handle(event, self.world.now)
+        if self.condition.has(Trouble.PAUSE):
+            self.after(0.0, lambda: self.tell(event))
+            return
+        effects = self.core.handle(event, self.now)
         for watch in self.world.watchers:
             watch(self, event, effects)
         for effect in effects:
@@ -140,16 +145,24 @@ class SimHost:
         self._set_alarm()
 
     def _later(self, seconds: float, event: ev.Event) -> None:
-        self._after(seconds, lambda: self.tell(event))
+        self.after(seconds, lambda: self.tell(event))
 
-    def _after(self, seconds: float, what: Callable[[], None]) -> None:
-        """Let `what` happen in so many seconds, unless the host stops before."""
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Let `what` happen in so many seconds, unless the host stops before; in a pause, once that is over."""
         life = self._life
-        self.world.after(seconds, lambda: what() if life == self._life else None)
+
+        def happen() -> None:
+            if life == self._life:
+                if self.condition.has(Trouble.PAUSE):
+                    self._frozen.append(what)
+                else:
+                    what()
+
+        self.world.after(seconds, happen)
 
     def _set_alarm(self) -> None:
-        deadline = self.core.next_deadline(self.world.now)
-        if deadline is None or (self._woken_at is not None and self.world.now < self._woken_at <= deadline):
+        deadline = self.core.next_deadline(self.now)
+        if deadline is None or (self._woken_at is not None and self.now < self._woken_at <= deadline):
             return
         self._woken_at = deadline
 
@@ -158,12 +171,13 @@ class SimHost:
                 self._woken_at = None
                 self.tell(ev.Woken())
 
-        self._after(deadline - self.world.now, ring)
+        self.after(deadline - self.now, ring)
 
     def _carry_out(self, effect: ef.Effect) -> None:
         match effect:
             case ef.Say(node, message):
-                self._send(node, lambda other: other.tell(ev.Heard(self.contact.node, message)))
+                said = self.condition.said(message)
+                self._send(node, lambda other: other.tell(ev.Heard(self.contact.node, said)))
             case ef.Fetch(node=ev.ORIGIN):
                 self._fetch_from_origin(effect)
             case ef.Fetch():
@@ -190,7 +204,7 @@ class SimHost:
             case ef.ForgetRelatives() | ef.Foresee():
                 pass
             case ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal() | ef.Recheck():
-                self._keep_stock(effect)
+                keep_stock(self, effect)
             case ef.SaveOrder(order):
                 self.orders[order.key] = order
                 self.journal.append(order)
@@ -216,7 +230,8 @@ class SimHost:
             case ef.FindProviders(image):
                 offers = list(self.world.announced[image].values())
                 self.world.dice.shuffle(offers)
-                self._later(LOOKUP_S, ev.ProvidersFound(image, tuple(offers[:FIND_MAX_PROVIDERS])))
+                found = self.condition.found(offers)
+                self._later(LOOKUP_S, ev.ProvidersFound(image, tuple(found[:FIND_MAX_PROVIDERS])))
             case ef.Announce(image):
                 self.world.announced[image][self.contact.node] = self.contact
             case ef.Withdraw(image):
@@ -245,7 +260,7 @@ class SimHost:
                 self.tell(ev.PeerUp(other.contact))
                 other.tell(ev.PeerUp(self.contact))
 
-        self._after(2 * self.link.latency_s, connect)
+        self.after(2 * self.link.latency_s, connect)
 
     def lose_session(self, node: NodeId) -> None:
         if node in self._sessions:
@@ -258,41 +273,6 @@ class SimHost:
             life = other._life
             self.world.after(self.link.latency_s, lambda: what(other) if life == other._life else None)
 
-    # --- stock ---
-
-    def _keep_stock(self, effect: ef.Reserve | ef.OpenPiece | ef.MakeDurable | ef.Seal | ef.Recheck) -> None:
-        image = self.world.images[effect.image]
-        file, on_hand = self.disk.file(image), self.disk.on_hand(image)
-        match effect:
-            case ef.Reserve():
-                missing_bytes = np.where(on_hand, 0, image.data_bytes)
-                relatives = () if image.relative is None else (image.relative.image,)
-                reserved = ev.SpaceReserved(image.image, file.durable.copy(), missing_bytes, relatives)
-                self._later(PAGE_READ_S, reserved)
-            case ef.OpenPiece(_, piece):
-                sizes_bytes, before = image.fragment_sizes_bytes, file.landed[piece].copy()
-                in_place_bytes = int(sizes_bytes[before].sum())
-                file.landed[piece] |= on_hand[piece]
-                opened = ev.PieceOpened(image.image, piece, sizes_bytes, ~file.landed[piece], in_place_bytes)
-                self._later(PAGE_READ_S, opened)
-            case ef.MakeDurable(_, pieces):
-                self._after(SYNC_S, lambda: self._sync(image, pieces))
-            case ef.Seal():
-                file.sealed = True
-                self._later(SYNC_S, ev.Sealed(image.image))
-            case ef.Recheck(_, piece):
-                if self.faults.corrupts:
-                    self._later(PAGE_READ_S, ev.PieceRotten(image.image, piece))
-
-    def _sync(self, image: SimImage, pieces: tuple[int, ...]) -> None:
-        file = self.disk.file(image)
-        if self.faults.disk_fails:
-            file.landed[~file.durable] = False
-            self.tell(ev.SyncFailed(image.image, pieces, Failure.DISK, "the disk failed"))
-        else:
-            file.durable[list(pieces)] = True
-            self.tell(ev.Synced(image.image, pieces))
-
     # --- transfers ---
 
     def _fetch_manifest(self, image: ImageId, node: NodeId) -> None:
@@ -300,7 +280,7 @@ class SimHost:
         if node not in self._sessions or other.core.image(image) is None:
             failed = ev.ManifestFailed(image, node, ev.Fault.LOST, "no session")
             self._later(self.link.latency_s, failed)
-        elif other.faults.is_silent:
+        elif other.condition.has(Trouble.SILENT):
             failed = ev.ManifestFailed(image, node, ev.Fault.SILENT, "the manifest did not come in time")
             self._later(MANIFEST_TIMEOUT_S, failed)
         else:
@@ -342,10 +322,10 @@ class SimHost:
                 self.disk.land(effect.landing)
             self.tell(answer)
 
-        self._after(came_at - now, came)
+        self.after(came_at - now, came)
 
     def asked(self, upload: Upload) -> None:
-        if self.faults.is_silent:
+        if self.condition.has(Trouble.SILENT):
             return
         ticket = next(self._tickets)
         self._uploads[ticket] = upload
@@ -355,7 +335,7 @@ class SimHost:
         """Both links take transfers one after another; a busy asker holds the slot here, not the link."""
         upload, now = self._uploads[ticket], self.world.now
         asker, size_bytes = upload.asker, upload.size_bytes
-        if self.faults.refuses:
+        if self.condition.refuses:
             self._answer(ticket, ev.Fault.REFUSED)
             self._later(0.0, ev.UploadEnded(ticket, 0))
             return
@@ -363,19 +343,31 @@ class SimHost:
         seconds = size_bytes / min(self.link.bytes_per_s, asker.link.bytes_per_s)
         self._sends_until = max(now, self._sends_until) + size_bytes / self.link.bytes_per_s
         asker._receives_until = max(now, asker._receives_until) + size_bytes / asker.link.bytes_per_s
-        self._after(start + seconds - now + self.link.latency_s, lambda: self._sent(ticket))
+        self.after(start + seconds - now + self.link.latency_s, lambda: self._sent(ticket))
 
     def _sent(self, ticket: int) -> None:
         upload = self._uploads[ticket]
         self.sent_bytes += upload.size_bytes
         self.tell(ev.UploadEnded(ticket, upload.size_bytes))
-        if self.faults.corrupts:
-            first = upload.wanted.first
-            self._reply(ticket, lambda request: ev.FetchFailed(request, ev.Fault.CORRUPT, "corrupt", fragment=first))
+        asker, spoilt, first = upload.asker, self.condition.spoils, upload.wanted.first
+        traffic = self.world.traffic
+        traffic.sent(self.contact, asker.contact, upload.size_bytes)
+        if spoilt is not None:
+            traffic.was_wrong(self.contact, asker.contact, upload.size_bytes)
+            self._reply(ticket, lambda request: ev.FetchFailed(request, spoilt, str(spoilt), fragment=first))
             return
-        if upload.life == upload.asker._life and upload.request in upload.asker._requests:
-            upload.asker.received_bytes += upload.size_bytes
-            upload.asker.disk.land(upload.landing)
+        if upload.life == asker._life and upload.request in asker._requests:
+            failure = asker.condition.disk_failure
+            if failure is not None:
+                reason = f"disk: {failure}"
+                self._reply(ticket, lambda no: ev.FetchFailed(no, ev.Fault.LOCAL, reason, failure=failure))
+                return
+            asker.received_bytes += upload.size_bytes
+            if asker.disk.holds(upload.landing):
+                traffic.duplicate += upload.size_bytes
+            asker.disk.land(upload.landing)
+        else:
+            traffic.duplicate += upload.size_bytes
         self._reply(ticket, ev.Fetched)
 
     def _answer(
@@ -384,7 +376,7 @@ class SimHost:
         def reply() -> None:
             self._reply(ticket, lambda request: ev.FetchFailed(request, fault, str(fault), retry_after_s, others))
 
-        self._after(self.link.latency_s, reply)
+        self.after(self.link.latency_s, reply)
 
     def _reply(self, ticket: int, answer: Callable[[int], ev.Event]) -> None:
         """Tell the asker, if it still waits."""

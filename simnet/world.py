@@ -21,6 +21,7 @@ from protocol.identifiers import Digest, ImageId, NodeId
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.origin import Link, SimOrigin
+from simnet.traffic import Traffic
 
 Watch = Callable[[SimHost, Event, list[Effect]], None]
 """Sees every event of every host with the effects that it led to, before they are carried out."""
@@ -37,6 +38,7 @@ class World:
         self.hosts: dict[NodeId, SimHost] = {}
         self.announced: dict[ImageId, dict[NodeId, Contact]] = defaultdict(dict)
         self.watchers: list[Watch] = []
+        self.traffic = Traffic()
         self.origin: SimOrigin | None = None
         """Known to hosts that are added after it."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []

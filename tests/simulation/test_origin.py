@@ -10,6 +10,7 @@ from enticed.core.books import Supply
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from protocol.limits import MIB
 from simnet.checkers import LivenessChecker, SafetyChecker
+from simnet.faults import Trouble
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.origin import Link, SimOrigin
@@ -105,7 +106,7 @@ def test_a_silent_seed_is_not_waited_for() -> None:
     host = swarm.add(1)
     host.order("order", swarm.image)
     swarm.world.run(lambda: seed.sent_bytes > MIB)
-    seed.faults.is_silent = True
+    seed.condition.begin(Trouble.SILENT)
     silent_at = swarm.world.now
     assert swarm.world.run_until_ready()
     assert swarm.world.now - silent_at < 35, "what it was asked for has its time to come"

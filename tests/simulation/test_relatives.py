@@ -10,6 +10,7 @@ from enticed.core.orders import Failure, OrderState
 from enticed.core.policy import Policy
 from protocol.limits import MIB
 from simnet.checkers import SafetyChecker
+from simnet.faults import Trouble
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.origin import Link
@@ -97,13 +98,13 @@ def test_what_neither_the_image_nor_a_relative_gives_is_missed() -> None:
     assert f"{MIB_OF_IMAGE - SHARED_PIECES} of {MIB_OF_IMAGE} pieces" in host.orders["order"].reason
 
 
-@pytest.mark.parametrize("fault", ["corrupts", "refuses", "is_silent"])
-def test_a_bad_host_with_a_relative_does_no_harm(fault: str) -> None:
+@pytest.mark.parametrize("fault", [Trouble.CORRUPT, Trouble.REFUSING, Trouble.SILENT])
+def test_a_bad_host_with_a_relative_does_no_harm(fault: Trouble) -> None:
     run = family(kin=2, hosts=2)
-    setattr(run.kin[0].faults, fault, True)
+    run.kin[0].condition.begin(fault)
     assert run.world.run_until_ready(120)
     assert run.kin[1].sent_bytes > 10 * MIB
-    if fault == "corrupts":
+    if fault is Trouble.CORRUPT:
         assert run.kin[0].effects_seen["Recheck"] > 0
 
 

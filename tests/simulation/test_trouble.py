@@ -8,6 +8,7 @@ from enticed.core.orders import Failure, OrderState
 from protocol.limits import MIB
 from protocol.messages import Charge
 from simnet.checkers import BrokenError, LivenessChecker, SafetyChecker
+from simnet.faults import Trouble
 from simnet.images import SimImage
 from simnet.world import World
 from tests.simulation.swarms import swarm
@@ -67,7 +68,7 @@ def test_nobody_holds_the_image() -> None:
 
 def test_a_host_corrupts_all_that_it_sends() -> None:
     run = swarm(5, 64)
-    run.hosts[0].faults.corrupts = True
+    run.hosts[0].condition.begin(Trouble.CORRUPT)
     told: list[Say] = []
     run.world.watchers.append(
         lambda host, event, effects: told.extend(
@@ -82,7 +83,7 @@ def test_a_host_corrupts_all_that_it_sends() -> None:
 
 def test_the_only_holder_corrupts() -> None:
     run = swarm(1, 8)
-    run.publisher.faults.corrupts = True
+    run.publisher.condition.begin(Trouble.CORRUPT)
     assert run.world.run_until_ended(15)
     order = run.hosts[0].orders["order"]
     assert order.failure is Failure.INTEGRITY
@@ -91,7 +92,7 @@ def test_the_only_holder_corrupts() -> None:
 
 def test_a_silent_host_costs_seconds_not_minutes() -> None:
     run = swarm(5, 64)
-    run.hosts[0].faults.is_silent = True
+    run.hosts[0].condition.begin(Trouble.SILENT)
     assert run.world.run_until_ready(60)
     assert run.seconds < 20
 
@@ -100,7 +101,7 @@ def test_a_host_that_falls_silent_before_the_manifest() -> None:
     run = swarm(0, 16)
     silent, host = run.world.add_host("silent", rack="rack"), run.world.add_host("host", rack="rack")
     silent.publish(run.image)
-    silent.faults.is_silent = True
+    silent.condition.begin(Trouble.SILENT)
     host.order("order", run.image)
     assert run.world.run_until_ready(60)
     assert run.world.now - run.started_at < 5
@@ -108,7 +109,7 @@ def test_a_host_that_falls_silent_before_the_manifest() -> None:
 
 def test_a_host_that_refuses_what_it_claims_to_have() -> None:
     run = swarm(4, 32)
-    run.hosts[0].faults.refuses = True
+    run.hosts[0].condition.begin(Trouble.REFUSING)
     assert run.world.run_until_ready(60)
     assert run.seconds < 10
 
@@ -141,7 +142,7 @@ def test_a_crash_after_a_sync_fetches_only_the_rest() -> None:
 
 def test_a_disk_that_fails_fails_the_order_and_not_the_swarm() -> None:
     run = swarm(4, 32)
-    run.hosts[0].faults.disk_fails = True
+    run.hosts[0].condition.begin(Trouble.FAILING_DISK)
     assert run.world.run_until_ended(60)
     assert run.hosts[0].orders["order"].failure is Failure.DISK
     assert all(host.orders["order"].state is OrderState.READY for host in run.hosts[1:])
@@ -177,6 +178,6 @@ def test_churn() -> None:
 def test_the_liveness_checker_sees_a_standstill() -> None:
     run = swarm(1, 16)
     run.world.watchers = [LivenessChecker(15)]
-    run.publisher.faults.is_silent = True
+    run.publisher.condition.begin(Trouble.SILENT)
     with pytest.raises(BrokenError, match="nothing has come"):
         run.world.run_until_ready(120)

@@ -1,0 +1,150 @@
+"""The command line of the simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from protocol.errors import EnticedError
+from simnet.outcome import Outcome, goals_of
+from simnet.running import run
+from simnet.scenario import Scenario
+from simnet.scenario_files import load, shipped
+
+PROGRESS_EVERY_S = 10.0
+
+
+class ScenariosByName(click.Group):
+    """Whatever is no command is a scenario."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or _simulation_of(cmd_name)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's; errors of ours are one line and exit code 2."""
+        try:
+            return super().main(*args, **kwargs)
+        except EnticedError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=ScenariosByName, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run a SCENARIO, by name or from a TOML file: python -m simnet SCENARIO [--hosts N] [--seed S] [--json].
+
+    Simulated time, network and disks; the hosts decide by the daemon's own code. Seed and configuration come first,
+    then what was reached, beside each goal. Exit code 1 when a goal was missed.
+    """
+
+
+@main.command("list")
+def list_scenarios() -> None:
+    """The scenarios that ship."""
+    for name in shipped():
+        click.echo(f"{name:12} {load(name).about}")
+
+
+def _simulation_of(name: str) -> click.Command:
+    """The command that runs one scenario."""
+
+    @click.command(name)
+    @click.option("--hosts", type=click.IntRange(1, 100_000), help="Another number of hosts; racks shrink with it.")
+    @click.option("--size-mib", type=click.IntRange(1, 1 << 20), help="Images of another size.")
+    @click.option("--seed", type=click.IntRange(0), help="Other dice.")
+    @click.option("--check", type=click.IntRange(1), help="Check safety, and all books after every N events: slow.")
+    @click.option("--json", "as_json", is_flag=True, help="The figures as one object in the last line.")
+    @click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write the figures there too.")
+    def simulate(
+        hosts: int | None,
+        size_mib: int | None,
+        seed: int | None,
+        check: int | None,
+        *,
+        as_json: bool,
+        report: Path | None,
+    ) -> None:
+        scenario = load(name).resized(hosts, size_mib, seed)
+        click.echo("\n".join(configuration(scenario)))
+        outcome = run(scenario, check_every=check, progress=_progress())
+        goals = goals_of(outcome, scenario.goals)
+        click.echo("\n".join(figures(outcome, scenario)))
+        if report is not None:
+            report.mkdir(parents=True, exist_ok=True)
+            (report / "outcome.json").write_text(as_object(outcome, scenario) + "\n", encoding="utf-8")
+        if as_json:
+            click.echo(as_object(outcome, scenario))
+        sys.exit(0 if all(goal.is_met for goal in goals) else 1)
+
+    simulate.help = load(name).about
+    return simulate
+
+
+def configuration(scenario: Scenario) -> list[str]:
+    """What to know to run it again, before it runs."""
+    network = scenario.network
+    images = ", ".join(f"{one.name} {one.size_mib} MiB in {one.pieces} pieces" for one in scenario.images)
+    groups = ", ".join(
+        f"{one.name} {one.hosts if one.percent is None else f'{one.percent:g} %'}" for one in scenario.groups
+    )
+    links = f"{network.up_mbit_per_s:g} Mbit/s up, {network.down_mbit_per_s:g} down, {network.latency_ms:g} ms"
+    racks = f"racks of {network.rack_hosts}, {network.rack_oversubscription:g}:1" if network.rack_hosts else "no racks"
+    return [
+        f"{scenario.name}: {scenario.about}",
+        f"seed {scenario.seed}",
+        f"hosts {scenario.hosts} ({groups})",
+        f"images {images}",
+        f"links {links}; {racks}",
+        *(f"fault {_settings(one)}" for one in scenario.faults),
+    ]
+
+
+def figures(outcome: Outcome, scenario: Scenario) -> list[str]:
+    """Each figure, with its goal where it has one."""
+    goals = {goal.figure: goal for goal in goals_of(outcome, scenario.goals)}
+    lines = []
+    for field in dataclasses.fields(outcome):
+        value, goal = getattr(outcome, field.name), goals.get(field.name)
+        if goal is not None:
+            verdict = "reached" if goal.is_met else "MISSED"
+            lines.append(f"{field.name:22} {_text(value):>16}   goal {_text(goal.most)}: {verdict}")
+        elif value not in (None, "") and field.name not in ("scenario", "seed"):
+            lines.append(f"{field.name:22} {_text(value):>16}")
+    return lines
+
+
+def as_object(outcome: Outcome, scenario: Scenario) -> str:
+    """One line of JSON: every figure, and the goals under `goals`."""
+    goals = {one.figure: {"most": one.most, "met": one.is_met} for one in goals_of(outcome, scenario.goals)}
+    return json.dumps({**dataclasses.asdict(outcome), "goals": goals})
+
+
+def _settings(record: Any) -> str:
+    """What in a record is not as it is by default."""
+    given = [(one.name, getattr(record, one.name)) for one in dataclasses.fields(record)]
+    default = {one.name: one.default for one in dataclasses.fields(record)}
+    return ", ".join(f"{name} {value}" for name, value in given if value != default[name])
+
+
+def _text(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _progress() -> Callable[[float, int, int], None]:
+    """A line on stderr now and then, of the machine's time."""
+    told_at = time.monotonic()
+
+    def tell(simulated_s: float, done: int, hosts: int) -> None:
+        nonlocal told_at
+        if time.monotonic() >= told_at + PROGRESS_EVERY_S:
+            told_at = time.monotonic()
+            click.echo(f"after {simulated_s:.1f} s: {done} of {hosts} hosts have it", err=True)
+
+    return tell

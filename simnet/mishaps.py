@@ -1,0 +1,96 @@
+"""Lets mishaps happen in a world: draws whom they happen to, begins them and ends them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from math import inf
+
+import numpy as np
+
+from simnet.faults import BAD, Mishap, Trouble
+from simnet.host import SimHost
+from simnet.world import World
+
+LOOK_EVERY_S = 0.05
+"""For what happens once something else has."""
+
+
+class Mishaps:
+    """hosts_of: the hosts of a group, or all of them for an empty name; seed_copies: how many have left the seeds."""
+
+    def __init__(
+        self,
+        world: World,
+        hosts_of: Callable[[str], Sequence[SimHost]],
+        seed_copies: Callable[[], float],
+        dice: np.random.Generator,
+    ) -> None:
+        self._world = world
+        self._hosts_of = hosts_of
+        self._seed_copies = seed_copies
+        self._dice = dice
+        self._started_at = world.now
+        self.bad: set[SimHost] = set()
+        """Hosts that were bad peers at any time."""
+        self.gone: set[SimHost] = set()
+        self.absences: dict[SimHost, list[tuple[float, float]]] = defaultdict(list)
+        """From when to when hosts were down."""
+
+    def plan(self, mishap: Mishap) -> None:
+        """From now on it happens when it should."""
+        if mishap.after_seed_copies is None:
+            self._world.after(mishap.from_s, lambda: self._occur(mishap))
+        else:
+            self._await_copies(mishap, mishap.after_seed_copies)
+
+    def _await_copies(self, mishap: Mishap, copies: float) -> None:
+        if self._seed_copies() >= copies:
+            self._occur(mishap)
+        else:
+            self._world.after(LOOK_EVERY_S, lambda: self._await_copies(mishap, copies))
+
+    def _occur(self, mishap: Mishap) -> None:
+        """To all whom it happens to this time; and plan the next time."""
+        hosts = self._hosts_of(mishap.whom)
+        count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
+        for number in self._dice.permutation(len(hosts))[:count]:
+            self._meet(hosts[number], mishap, float(self._dice.uniform(0, mishap.over_s)))
+        again_s = inf if mishap.every_s is None else mishap.every_s
+        if self._world.now + again_s < self._started_at + mishap.until_s and again_s < inf:
+            self._world.after(again_s, lambda: self._occur(mishap))
+
+    def _meet(self, host: SimHost, mishap: Mishap, wait_s: float) -> None:
+        """It happens to one host, at once where it need not wait: whom one meets first is bad from the start."""
+
+        def begin() -> None:
+            if host.is_up:
+                self._begin(host, mishap)
+
+        if wait_s > 0:
+            self._world.after(wait_s, begin)
+        else:
+            begin()
+
+    def _begin(self, host: SimHost, mishap: Mishap) -> None:
+        if mishap.what in BAD:
+            self.bad.add(host)
+        match mishap.what:
+            case Trouble.GONE:
+                self.gone.add(host)
+                host.stop()
+            case Trouble.CRASH:
+                self.absences[host].append((self._world.now, self._world.now + mishap.for_s))
+                host.stop()
+                self._world.after(mishap.for_s, host.start)
+            case Trouble.CLOCK:
+                host.clock_ahead_s += mishap.by_s
+            case _:
+                host.condition.begin(mishap.what, mishap.factor)
+                if mishap.for_s < inf:
+                    self._world.after(mishap.for_s, lambda: self._end(host, mishap))
+
+    def _end(self, host: SimHost, mishap: Mishap) -> None:
+        host.condition.end(mishap.what)
+        if mishap.what is Trouble.PAUSE and not host.condition.has(Trouble.PAUSE):
+            host.resume()

@@ -1,0 +1,79 @@
+"""What a run came to: figures, each of which a scenario may set a goal for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Times are simulated seconds from a host's first order to its last image, less what it was down in between; of the
+    hosts that are neither bad peers nor gone for good. Where a figure has no meaning in a scenario it is None."""
+
+    scenario: str
+    seed: int
+    hosts: int
+    """That ordered something."""
+    incomplete: int
+    """That are up, no bad peers, and do not have all that they ordered."""
+    missing: str
+    """For people: what the first of these lacks."""
+
+    p50_s: float | None
+    p99_s: float | None
+    p999_s: float | None
+    last_s: float | None
+    bound_s: float
+    """No swarm with links like these is faster."""
+    p99_over_bound: float | None
+    last_over_bound: float | None
+    last_over_clean: float | None
+    """The last host, over the last one of the same run without faults."""
+    late_s: float | None
+    """The most that an order with a due date was late; below 0 where all were met."""
+
+    seed_copies: float
+    """What left the hosts that had it from the start, in copies of what was ordered."""
+    rack_copies: float | None
+    """The most that entered one rack from outside, in copies of what was ordered."""
+    rack_copies_mean: float | None
+    same_rack_bytes: int
+    same_zone_bytes: int
+    far_bytes: int
+    duplicate_bytes: int
+    moved_over_needed: float
+    """What was sent, over what hosts needed beyond what they had, themselves or in relatives."""
+    cold_from_seed: float | None
+    """Of what hosts without a relative received, the share that came from hosts that had the image from the start."""
+    wasted_bytes_max: int
+    """The most wrong bytes that one bad peer cost one host."""
+    wasted_fragments_max: int
+    """The most wrong fragments that one host hashed of one bad peer."""
+
+    events: int
+    simulated_s: float
+    digest: str
+    """Of when each host had what: two runs are the same if this is."""
+    wall_s: float
+    memory_bytes: int
+    """The most that the process had."""
+
+
+FIGURES = tuple(field.name for field in fields(Outcome) if field.name not in ("scenario", "missing", "digest"))
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    figure: str
+    most: float
+    reached: float | None
+
+    @property
+    def is_met(self) -> bool:
+        return self.reached is not None and self.reached <= self.most
+
+
+def goals_of(outcome: Outcome, goals: Mapping[str, float]) -> list[Goal]:
+    """Each goal beside what was reached, in the order of the scenario."""
+    return [Goal(figure, most, getattr(outcome, figure)) for figure, most in goals.items()]
