@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simnet.testbed import DEFAULT_SETTINGS, Daemon, Testbed
-from simnet.testbed_disks import MIB, scatter
+from simnet.testbed.disks import MIB, scatter
 
 FULL = DEFAULT_SETTINGS + "quota_bytes = 1048576\n"
 """Of a host on which there is room for no image."""

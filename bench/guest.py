@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from simnet.testbed_disks import run
+from simnet.testbed.disks import run
 
 SUITE = "bookworm"
 PACKAGES = (

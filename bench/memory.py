@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simnet.testbed import Testbed
-from simnet.testbed_disks import MIB, scatter
+from simnet.testbed.disks import MIB, scatter
 
 TARGET_MIB = 256
 GIB = 1024 * MIB

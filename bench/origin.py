@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simnet.testbed import DEFAULT_SETTINGS, Testbed
-from simnet.testbed_disks import MIB, same_bytes, scatter
-from simnet.testbed_origins import nginx
+from simnet.testbed.disks import MIB, same_bytes, scatter
+from simnet.testbed.origins import nginx
 
 TARGET_COPIES = 1.2
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.nginx_curl import NginxCurl, processor_seconds
 from simnet.testbed import Daemon, Testbed
-from simnet.testbed_disks import same_bytes, scatter
+from simnet.testbed.disks import same_bytes, scatter
 
 GIB = 1 << 30
 TARGET_RATIO = 0.6

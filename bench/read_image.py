@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simnet.testbed import Daemon, Testbed
-from simnet.testbed_disks import MIB, scatter
+from simnet.testbed.disks import MIB, scatter
 
 NAME = "disk:1"
 ROUNDS = 3

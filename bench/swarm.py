@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.nginx_curl import NginxCurl, processor_seconds
 from simnet.testbed import Testbed
-from simnet.testbed_disks import MIB, same_bytes, scatter
+from simnet.testbed.disks import MIB, same_bytes, scatter
 
 TARGET_COPIES = 1.5
 

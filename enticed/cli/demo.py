@@ -118,7 +118,7 @@ class Story:
     def _first_disk(self) -> Path:
         if self._image is not None:
             return self._image.absolute()
-        from simnet.testbed_disks import make_disk
+        from simnet.testbed.disks import make_disk
 
         disk = self._testbed.directory / "disk.raw"
         note(f"making an ext4 disk with {size(DATA_SIZE_BYTES)} of this machine's files")
@@ -126,7 +126,7 @@ class Story:
         return disk
 
     def _changed_disk(self, disk: Path, host: Daemon) -> Path:
-        from simnet.testbed_disks import change_bytes, change_disk
+        from simnet.testbed.disks import change_bytes, change_disk
 
         changed = self._testbed.directory / "changed.raw"
         if self._image is None:
@@ -146,7 +146,7 @@ class Story:
 
     def _measure(self, yardstick: Daemon) -> None:
         """How fast one host alone pulls from the publisher, and `cp` copies a disk; then that host goes."""
-        from simnet.testbed_disks import copy_disk
+        from simnet.testbed.disks import copy_disk
 
         pulled = yardstick.json("pull", NAME, timeout_s=3600)
         data_bytes = pulled["data_bytes"]
@@ -216,7 +216,7 @@ def _pulled(host: Daemon) -> Path:
 def _is_same(disk: Path, pulled: Path) -> bool:
     from enticed.image.formats import ImageFormat, detect
     from enticed.image.source import inspect, open_source
-    from simnet.testbed_disks import same_bytes, same_image
+    from simnet.testbed.disks import same_bytes, same_image
 
     fd = open_source(disk)
     try:

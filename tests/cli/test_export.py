@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simnet.testbed_origins import S3_ENVIRONMENT, free_port
+from simnet.testbed.origins import S3_ENVIRONMENT, free_port
 from tests.cli.running import Cli
 from tests.cli.test_pull import DATA, stock
 

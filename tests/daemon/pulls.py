@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simnet.testbed import Daemon, Done, Testbed
-from simnet.testbed_disks import MIB, same_bytes, scatter
+from simnet.testbed.disks import MIB, same_bytes, scatter
 
 WAIT_S = 60.0
 

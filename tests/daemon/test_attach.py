@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from simnet.testbed import Daemon, Testbed
-from simnet.testbed_disks import MIB, same_bytes
+from simnet.testbed.disks import MIB, same_bytes
 from tests.daemon.pulls import WAIT_S, cluster, is_one_line, new_disk
 from tests.programs import need
 

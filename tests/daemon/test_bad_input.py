@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simnet.testbed import DEFAULT_SETTINGS, Daemon, Testbed, TestbedError
-from simnet.testbed_disks import MIB, same_bytes
+from simnet.testbed.disks import MIB, same_bytes
 from tests.daemon.pulls import WAIT_S, cluster, is_one_line, is_pulled, new_disk
 from tests.programs import need, need_root
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from simnet.testbed import ENTICE
-from simnet.testbed_disks import MIB, scatter
+from simnet.testbed.disks import MIB, scatter
 
 pytestmark = pytest.mark.slow
 WAIT_S = 100

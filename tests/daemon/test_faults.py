@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simnet.testbed import Daemon, Testbed, TestbedError
-from simnet.testbed_disks import MIB, same_bytes
+from simnet.testbed.disks import MIB, same_bytes
 from tests.daemon.pulls import WAIT_S, cluster, flip_bytes, is_one_line, new_disk
 
 pytestmark = pytest.mark.slow

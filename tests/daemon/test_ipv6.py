@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simnet.testbed import Testbed
-from simnet.testbed_disks import same_bytes
+from simnet.testbed.disks import same_bytes
 from tests.daemon.pulls import new_disk
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simnet.testbed_disks import MIB, same_bytes, scatter
+from simnet.testbed.disks import MIB, same_bytes, scatter
 from tests.daemon.pulls import cluster
 
 pytestmark = pytest.mark.slow

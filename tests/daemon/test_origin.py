@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from simnet.testbed import DEFAULT_SETTINGS, Daemon, Testbed
-from simnet.testbed_disks import MIB, same_bytes
-from simnet.testbed_origins import S3_ENVIRONMENT, nginx, s3_service
+from simnet.testbed.disks import MIB, same_bytes
+from simnet.testbed.origins import S3_ENVIRONMENT, nginx, s3_service
 from tests.daemon.pulls import is_one_line, is_pulled, new_disk, pull_on_all
 from tests.programs import need
 

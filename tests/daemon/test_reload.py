@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from simnet.testbed import DEFAULT_SETTINGS, Testbed
-from simnet.testbed_disks import MIB
+from simnet.testbed.disks import MIB
 from tests.daemon.pulls import is_one_line, new_disk
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simnet.testbed import Testbed
-from simnet.testbed_disks import MIB, change_bytes, make_disk, same_bytes, same_image
+from simnet.testbed.disks import MIB, change_bytes, make_disk, same_bytes, same_image
 from tests.daemon.pulls import cluster, flip_bytes, is_one_line, is_pulled, new_disk, newest_order, pull_on_all
 from tests.programs import need
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from simnet.testbed import DEFAULT_SETTINGS, Daemon
-from simnet.testbed_disks import MIB
+from simnet.testbed.disks import MIB
 from tests.daemon.pulls import cluster, new_disk, pull_on_all
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from enticed.origin.layout import object_of, object_of_name
 from enticed.origin.papers import read_papers
 from protocol.errors import AbsentError
 from protocol.limits import MIB
-from simnet.testbed_origins import free_port
+from simnet.testbed.origins import free_port
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of, content_of, disk, publish, pull, run, until
 from tests.origin.rogue import Behaviour, Handler, in_turn, rogue, serving

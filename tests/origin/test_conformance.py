@@ -16,7 +16,7 @@ from enticed.origin.port import Depot, Origin
 from enticed.origin.prefix import parse_prefix
 from protocol.errors import LocalError
 from protocol.limits import MIB
-from simnet.testbed_origins import S3_ENVIRONMENT, nginx, s3_service
+from simnet.testbed.origins import S3_ENVIRONMENT, nginx, s3_service
 from tests.programs import need
 
 

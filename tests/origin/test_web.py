@@ -21,7 +21,7 @@ from enticed.origin.errors import ObjectAbsentError, OriginFaultError, OriginLos
 from enticed.origin.patience import PatientOrigin
 from enticed.origin.web import WebOrigin
 from protocol.limits import KIB, MIB
-from simnet.testbed_origins import free_port
+from simnet.testbed.origins import free_port
 from tests.origin.rogue import Behaviour, Handler, RogueServer, in_turn, rogue
 
 

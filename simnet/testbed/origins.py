@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from simnet.testbed_processes import TestbedError, end
+from simnet.testbed.processes import TestbedError, end
 
 START_TIMEOUT_S = 30.0
 S3_ENVIRONMENT = {

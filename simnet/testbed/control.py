@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from simnet.testbed_processes import TestbedError
+from simnet.testbed.processes import TestbedError
 
 TIMEOUT_S = 60.0
 ENDED = ("ready", "failed", "cancelled")
