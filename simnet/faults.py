@@ -41,8 +41,6 @@ class Trouble(StrEnum):
     FAILING_DISK = "failing-disk"
 
     # What it finds.
-    STALE_RECORDS = "stale-records"
-    """What it announced is found by others though it is gone."""
     LOST_LOOKUPS = "lost-lookups"
     """Its lookups find nothing."""
     PARTIAL_LOOKUPS = "partial-lookups"

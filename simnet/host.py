@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LOOKUP_S = 0.01
 MANIFEST_TIMEOUT_S = 20.0
-FIND_MAX_PROVIDERS = 40
 
 
 @dataclass
@@ -73,6 +72,7 @@ class SimHost:
         has_origin = self.world.origin is not None
         self.core = Host(self.contact, np.random.default_rng(seed), self.world.policy, has_origin=has_origin)
         self.is_up = True
+        self.world.discovery.arrive(self.contact)
         self._life += 1
         self._ahead_s = self.clock_ahead_s
         self._frozen: list[Callable[[], None]] = []
@@ -93,9 +93,7 @@ class SimHost:
         self.is_up = False
         self._life += 1
         self.disk.crash()
-        if not self.condition.has(Trouble.STALE_RECORDS):
-            for offers in self.world.announced.values():
-                offers.pop(self.contact.node, None)
+        self.world.discovery.vanish(self.contact.node)
         for node in self._sessions:
             self.world.hosts[node].lose_session(self.contact.node)
         self._sessions.clear()
@@ -228,19 +226,21 @@ class SimHost:
             case ef.ResolveTarget(key, target):
                 self._resolve(key, target)
             case ef.FindProviders(image):
-                offers = list(self.world.announced[image].values())
-                self.world.dice.shuffle(offers)
-                found = self.condition.found(offers)
-                self._later(LOOKUP_S, ev.ProvidersFound(image, tuple(found[:FIND_MAX_PROVIDERS])))
-            case ef.Announce(image):
-                self.world.announced[image][self.contact.node] = self.contact
+                self.world.discovery.find(self.contact.node, image, self._found)
+            case ef.Announce(image, whole):
+                self.world.discovery.announce(self.contact.node, image, whole=whole)
             case ef.Withdraw(image):
-                self.world.announced[image].pop(self.contact.node, None)
+                self.world.discovery.withdraw(self.contact.node, image)
             case ef.Dial(contact):
                 self._dial(contact.node)
             case ef.HangUp(node):
                 self.lose_session(node)
                 self.world.hosts[node].lose_session(self.contact.node)
+
+    def _found(self, found: ev.ProvidersFound) -> None:
+        if found.mates and self.condition.has(Trouble.LOST_LOOKUPS):
+            found = replace(found, mates=())
+        self._later(0.0, replace(found, providers=tuple(self.condition.found(list(found.providers)))))
 
     def _resolve(self, key: str, target: str) -> None:
         for image in self.world.images.values():

@@ -9,6 +9,7 @@ import numpy as np
 
 from enticed.core.policy import Policy
 from protocol.limits import KIB
+from simnet.discovery import dht_for
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.mishaps import Mishaps
@@ -17,6 +18,8 @@ from simnet.scenario import Group, OrderSpec, Scenario
 from simnet.world import World
 
 BYTES_PER_MBIT = 125_000
+FIND_EACH_OTHER_S = 30.0
+"""What hosts that start together have before the first order comes: they know each other, as hosts of a cloud do."""
 ORDER_AGAIN_S = 1.0
 """Whoever would order on a host that is down tries again after so long."""
 
@@ -86,14 +89,17 @@ class Stage:
 
 def build(scenario: Scenario, policy: Policy | None = None) -> Stage:
     """The world as it is when the first host is about to order, with all that is to happen planned."""
-    world = World(scenario.seed, policy)
+    count = scenario.hosts + sum(group.hosts or 0 for group in scenario.groups)
+    world = World(scenario.seed, policy, dht_for(count))
     dice = np.random.default_rng((scenario.seed, 1))
     images = _images(scenario, world)
-    stage = Stage(scenario, world, images, _hosts(scenario, world, dice), world.now)
+    groups = _hosts(scenario, world, dice)
     for group in scenario.groups:
-        for host in stage.groups[group.name]:
+        for host in groups[group.name]:
             for name in group.has:
                 host.publish(images[name])
+    world.let_pass(FIND_EACH_OTHER_S)
+    stage = Stage(scenario, world, images, groups, world.now)
     _give_relatives(stage)
     world.traffic.sources |= {host.contact.node for host in stage.sources}
     stage.mishaps = Mishaps(world, stage.hosts_of, stage.seed_copies, dice)

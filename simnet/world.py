@@ -7,7 +7,6 @@ the same run. The hosts' decisions are those of the daemon: `enticed.core.host.H
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -18,6 +17,8 @@ from enticed.core.events import Contact, Event
 from enticed.core.orders import Order, OrderState
 from enticed.core.policy import Policy
 from protocol.identifiers import Digest, ImageId, NodeId
+from simnet.dht_model import DhtModel
+from simnet.discovery import Discovery, MakeDht
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.origin import Link, SimOrigin
@@ -30,13 +31,13 @@ Watch = Callable[[SimHost, Event, list[Effect]], None]
 class World:
     """Build one, add images and hosts, give orders, `run`; the hosts then say what happened."""
 
-    def __init__(self, seed: int = 0, policy: Policy | None = None) -> None:
+    def __init__(self, seed: int = 0, policy: Policy | None = None, make_dht: MakeDht = DhtModel) -> None:
         self.now = 1_000_000.0
         self.dice = np.random.default_rng(seed)
         self.policy = policy or Policy()
         self.images: dict[ImageId, SimImage] = {}
         self.hosts: dict[NodeId, SimHost] = {}
-        self.announced: dict[ImageId, dict[NodeId, Contact]] = defaultdict(dict)
+        self.discovery = Discovery(make_dht(self, seed))
         self.watchers: list[Watch] = []
         self.traffic = Traffic()
         self.origin: SimOrigin | None = None
@@ -74,6 +75,12 @@ class World:
 
     def _orders(self) -> Iterator[Order]:
         return (order for host in self.hosts.values() if host.is_up for order in host.orders.values())
+
+    def let_pass(self, seconds: float) -> None:
+        """So much time passes, whatever happens."""
+        end = self.now + seconds
+        self.run(lambda: False, seconds)
+        self.now = end
 
     def run(self, until: Callable[[], bool], limit_s: float = 3600.0) -> bool:
         """Let time pass until `until` holds (true), or nothing is left to happen or `limit_s` is over (false)."""

@@ -12,7 +12,7 @@ from simnet.world import World
 from tests.simulation.swarms import Swarm, swarm
 
 
-@pytest.mark.parametrize(("hosts", "mib", "most_of_bound"), [(1, 64, 1.15), (8, 128, 1.5), (32, 64, 3.0)])
+@pytest.mark.parametrize(("hosts", "mib", "most_of_bound"), [(1, 64, 1.15), (8, 128, 1.5), (32, 64, 3.5)])
 def test_all_complete(hosts: int, mib: int, most_of_bound: float) -> None:
     run = swarm(hosts, mib)
     assert run.world.run_until_ready(60)

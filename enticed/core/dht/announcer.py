@@ -32,7 +32,8 @@ class _Announcement:
     """`turn`: counts what was scheduled for this key; only the latest still holds.
 
     `withdrawing`: somebody waits for `Withdrawn`. `told`: who kept the record in the last rounds; what was kept
-    before those has expired.
+    before those has expired. `replicas`: whom the next round may ask without a walk, until `walk_at`; none, if one of
+    them did not settle it.
     """
 
     key: DiscoveryKey
@@ -44,6 +45,8 @@ class _Announcement:
     withdrawing: bool = False
     turn: int = 0
     network_size: float = 0.0
+    replicas: list[Contact] = field(default_factory=list)
+    walk_at: float = 0.0
     told: deque[list[Contact]] = field(default_factory=lambda: deque(maxlen=_ROUNDS_TOLD))
 
     def everyone_told(self) -> dict[NodeId, Contact]:
@@ -160,18 +163,27 @@ class Announcer:
         for one in self._kept.values():
             if one.network_size and size >= self._policy.growth * one.network_size and not one.working:
                 one.network_size = size
+                one.replicas = []
                 self._schedule(one, now + self._dice.random() * self._policy.survey_every_s)
 
     # --- one round ---
 
     def _begin(self, one: _Announcement, offer: Offer, now: float) -> None:
+        """Walk to the replicas; or go straight to them, where they are known of late and have all settled it."""
         self._rounds += 1
         one.working, one.changed = True, False
-        goal = Nearest(one.key, self._policy.replicas, lambda nearest, then: self._store(one, offer, nearest, then))
+        if one.replicas and now < one.walk_at:
+            self._store(one, offer, one.replicas, now)
+            return
+        one.walk_at = now + self._policy.walk_every_s
+        goal = Nearest(one.key, self._policy.replicas, lambda nearest, then: self._walked(one, offer, nearest, then))
         self._walks.start(goal, now)
 
-    def _store(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
+    def _walked(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
         one.network_size = self._walks.table.network_size()
+        self._store(one, offer, nearest, now)
+
+    def _store(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
         question: Callable[[int], Question]
         if isinstance(offer, ProviderOffer):
             record = self._notary.sign(offer.key, offer.state)
@@ -185,7 +197,10 @@ class Announcer:
         if here:
             self._store_here(offer, record, now)
         telling = Telling(
-            self._walks.calls, question, nearest[len(chosen) :], lambda tally, then: self._ended(one, tally, here, then)
+            self._walks.calls,
+            question,
+            nearest[len(chosen) :],
+            lambda tally, then: self._ended(one, tally, here, then),
         )
         telling.start(chosen, now)
 
@@ -209,6 +224,7 @@ class Announcer:
         self._rounds -= 1
         one.working = False
         one.told.append(tally.kept)
+        was_straight, one.replicas = bool(one.replicas), self._nearest_first(one.key, tally)
         if one.is_ours:
             self._emit(Announced(one.key, len(tally.kept) + here))
         if one.offer is None:
@@ -221,18 +237,27 @@ class Announcer:
         if one.changed:
             self._queue(one, self._new, now)
         elif one.is_ours:
-            self._schedule(one, now + self._interval_s(one.offer, tally, here))
+            lost_one = was_straight and not one.replicas
+            interval_s = self._policy.retry_s if lost_one else self._interval_s(one.offer, tally, here)
+            self._schedule(one, now + interval_s)
         else:
             del self._kept[one.key]
             if not here and len(tally.kept) * 2 > tally.asked:
                 self._shelves.names.pop(one.key, None)
         self._pump(now)
 
+    def _nearest_first(self, key: DiscoveryKey, tally: Tally) -> list[Contact]:
+        """Those who were told, if all of them settled it."""
+        if len(tally.settled) < tally.asked:
+            return []
+        position = int.from_bytes(key, "big")
+        return sorted(tally.settled, key=lambda one: int.from_bytes(one.node, "big") ^ position)
+
     def _interval_s(self, offer: Offer, tally: Tally, here: bool) -> float:
         """Until the next round: rarer the more others provide the same, if no replica keeps this host's record."""
         interval_s = self._policy.refresh_s
         unheard = not tally.asked and len(self._walks.table) > 0
-        if unheard or tally.settled * 2 < tally.asked or Verdict.BUSY in tally.verdicts:
+        if unheard or len(tally.settled) * 2 < tally.asked or Verdict.BUSY in tally.verdicts:
             interval_s = self._policy.retry_s
         elif not tally.kept and not here and isinstance(offer, ProviderOffer) and tally.populations:
             crowd = median(tally.populations) / self._policy.providers_per_key

@@ -69,6 +69,8 @@ class DhtPolicy:
     refresh_jitter: float = 0.2
     """A refresh comes by up to this share of its interval early."""
     slowdown_max: float = 16.0
+    walk_every_s: float = 3600.0
+    """Rounds between two walks to a key's replicas go straight to those that the last walk found."""
     retry_s: float = 20.0
     """After a round that fewer replicas kept than should have."""
     rounds_max: int = 8

@@ -11,17 +11,13 @@ from protocol.dht import Contact, Question, Reply, Stored, Verdict
 
 @dataclass(slots=True)
 class Tally:
-    """What became of it. `kept`: the replicas that have it now."""
+    """What became of it. `kept`: the replicas that have it now. `settled`: those that need not be asked again soon."""
 
     asked: int = 0
     kept: list[Contact] = field(default_factory=list)
+    settled: list[Contact] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     populations: list[int] = field(default_factory=list)
-
-    @property
-    def settled(self) -> int:
-        """Replicas that need not be asked again soon."""
-        return sum(one in (Verdict.KEPT, Verdict.SAMPLED_OUT) for one in self.verdicts)
 
 
 class Telling:
@@ -56,6 +52,8 @@ class Telling:
         self._tally.populations.append(reply.population)
         if reply.verdict is Verdict.KEPT:
             self._tally.kept.append(contact)
+        if reply.verdict in (Verdict.KEPT, Verdict.SAMPLED_OUT):
+            self._tally.settled.append(contact)
         self._done(now)
 
     def late(self, contact: Contact, now: float) -> None:

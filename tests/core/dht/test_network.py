@@ -9,8 +9,9 @@ import pytest
 
 from enticed.core.dht.events import Join, NameOffer, ProviderOffer
 from enticed.core.dht.policy import DhtPolicy
+from protocol.dht import FindNode, Store
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
-from protocol.limits import PROVIDER_EXPIRY_S
+from protocol.limits import PROVIDER_EXPIRY_S, PROVIDER_REFRESH_S
 from protocol.records import ProviderState
 from tests.core.dht.harness import Host, World
 
@@ -232,6 +233,43 @@ def test_offers_come_and_go_in_any_order() -> None:
     host.withdraw(key(1))
     world.run(2)
     assert not holders(hosts, key(1))
+
+
+# --- refreshes ---
+
+
+def asked(host: Host, kind: type[object]) -> int:
+    return sum(isinstance(one.message, kind) for one in host.sent)
+
+
+def quiet_network(world: World) -> list[Host]:
+    """Nobody looks around: whoever asks for hosts does so to announce something."""
+    return world.network(40, policy=DhtPolicy(place_refresh_s=1e6, bucket_refresh_s=1e6))
+
+
+def test_refreshes_go_straight_to_the_replicas() -> None:
+    world = World(25)
+    host = quiet_network(world)[3]
+    host.announce(offer(1))
+    world.run(10)
+    walked, stored = asked(host, FindNode), asked(host, Store)
+    world.run(3 * PROVIDER_REFRESH_S + 10)
+    assert asked(host, FindNode) == walked
+    assert asked(host, Store) >= 4 * stored
+    world.run(3600)
+    assert asked(host, FindNode) > walked
+
+
+def test_where_a_replica_has_died_another_is_looked_for() -> None:
+    world = World(26)
+    hosts = quiet_network(world)
+    hosts[3].announce(offer(1))
+    world.run(10)
+    for host in [one for one in hosts if one.id in holders(hosts, key(1)) and one is not hosts[3]][:2]:
+        host.alive = False
+    world.run(PROVIDER_REFRESH_S + 30)
+    alive = [host for host in hosts if host.alive]
+    assert len(holders(alive, key(1)) & true_nearest(alive, key(1))) == 8
 
 
 # --- growing, parting ---
