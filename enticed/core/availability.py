@@ -30,6 +30,9 @@ class Availability:
         self.mates: frozenset[NodeId] = frozenset()
         self.rarity: NDArray[np.int32] = np.zeros(0, np.int32)
         """Per piece: how many hosts have it."""
+        self._theirs: int | None = 0
+        self._of_mates: int | None = 0
+        """What `theirs` and `of_mates` say; None where it has to be gathered anew."""
         self.gains = 0
         """How often a host that has not all has got a piece."""
 
@@ -77,7 +80,10 @@ class Availability:
                     if self._settled:
                         self.rarity[piece] += 1 if has else -1
         self._maps[node] = held
-        self._sort(node)
+        if lost or node in self.seeds or held == (1 << self._pieces[node]) - 1:
+            self._sort(node)
+        else:
+            self._join(node, held)
         return True
 
     def drop(self, node: NodeId) -> bool:
@@ -91,6 +97,7 @@ class Availability:
             self.seeds -= {node}
         if node in self.mates:
             self.mates -= {node}
+        self._theirs = self._of_mates = None
         if self._settled:
             self.rarity[pieces_of(held)] -= 1
         return True
@@ -103,6 +110,28 @@ class Availability:
             self.seeds ^= {node}
         if is_mate != (node in self.mates):
             self.mates ^= {node}
+        self._theirs = self._of_mates = None
+
+    def _join(self, node: NodeId, held: int) -> None:
+        """A host that is no seed has more than before."""
+        if self._theirs is not None:
+            self._theirs |= held
+        if self._of_mates is not None and node in self.mates:
+            self._of_mates |= held
+
+    @property
+    def theirs(self) -> int:
+        """The pieces that hosts have that are no seeds."""
+        if self._theirs is None:
+            self._theirs = self.held_by_any(self._maps.keys() - self.seeds)
+        return self._theirs
+
+    @property
+    def of_mates(self) -> int:
+        """The pieces that mates have."""
+        if self._of_mates is None:
+            self._of_mates = self.held_by_any(self.mates)
+        return self._of_mates
 
     @property
     def seeds_abound(self) -> bool:

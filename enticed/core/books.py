@@ -20,6 +20,7 @@ from enticed.core.orders import Order, OrderState, Priority, urgency
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.picker import Ownership
 from enticed.core.policy import Policy
+from enticed.core.reach import Reach
 from enticed.core.requests import Asked, RequestBook, Run
 from enticed.core.uploads import UploadSlots
 from protocol.identifiers import ImageId, NodeId
@@ -214,6 +215,8 @@ class Pull:
     """Per piece at work: its runs that have not come yet."""
     ahead_bytes: int = 0
     """Missing bytes of the pieces being opened and of `runs`."""
+    around: Reach = field(default_factory=Reach)
+    """Who could be asked when the pull last went on: as far as time and answers are concerned, it holds until then."""
     starved_since: float | None = None
     starved_gains: int = -1
     """What others had gained in all when this host last waited for them in vain."""

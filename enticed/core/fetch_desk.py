@@ -49,11 +49,14 @@ class FetchDesk:
                 break
             self._open(pull, book, piece)
 
-    def waits_for(self, pull: Pull, pieces: tuple[int, ...]) -> bool:
+    def waits_for(self, pull: Pull, around: Reach, pieces: tuple[int, ...]) -> bool:
         """Whether it helps the pull that another host has come to have these pieces."""
         if pull.runs and any(piece in pull.outstanding for piece in pieces):
             return True
-        return pull.ahead_bytes < self._books.policy.ahead_bytes and bool(pull.wanted & bits_of(pieces))
+        if pull.ahead_bytes >= self._books.policy.ahead_bytes:
+            return False
+        wanted = pull.wanted & bits_of(pieces)
+        return bool(wanted and wanted & self._open_to_us(pull, around))
 
     def _pick(self, pull: Pull, around: Reach, count: int, now: float) -> list[int]:
         has, rarity = pull.availability, self._kin.rarity(pull)
@@ -96,7 +99,8 @@ class FetchDesk:
         has, mates = pull.availability, around.mates
         if has.seeds_abound:
             return -1
-        return pull.owned.within(self._books.me.node, mates, len(has.rarity)) | has.held_by_any(mates)
+        near = has.of_mates if mates is has.mates else has.held_by_any(mates)
+        return pull.owned.within(self._books.me.node, mates, len(has.rarity)) | near
 
     def _offered(self, pull: Pull, around: Reach) -> int:
         """Pieces that somebody has who can be asked now, in this image or a relative.

@@ -25,7 +25,7 @@ from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
 from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
-from enticed.core.reach import reach
+from enticed.core.reach import reach, reach_of
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.request_desk import RequestDesk
 from enticed.core.requests import RequestBook
@@ -133,19 +133,19 @@ class Host:
     def _moments(self, pull: Pull, now: float) -> list[float | None]:
         """Times at which something about a pull may change by itself."""
         policy, books = self._books.policy, self._books
-        times = [self._pulls.gives_up_at(pull), books.peers.next_retry(now)]
+        times: list[float | None] = [self._pulls.gives_up_at(pull), pull.around.changes_at]
+        if pull.stage is not OrderState.FETCHING or pull.kin:
+            times.append(books.peers.next_retry(now))
         if not pull.finding:
             times.append(pull.find_at)
         if pull.manifest_from is not None:
             times.append(self._pulls.manifest_is_late_at(pull))
         if pull.starved_since is not None:
             times += [pull.starved_since + policy.owner_patience_s, pull.starved_since + policy.stall_s]
-        owing = (peer.waited_for_since for peer in books.holders(pull))
-        times += [since + policy.stall_s for since in owing if since is not None]
         if pull.runs:
             patient = (run.since + policy.holder_patience_s for run in pull.runs)
             times.append(min((time for time in patient if time > now), default=None))
-        elif pull.outstanding:
+        elif pull.outstanding and pull.stage is OrderState.FETCHING:
             times.append(self._requests.next_hedge(pull, now))
         if pull.quiet_at is not None:
             times.append(self._requests.next_hedge_for_reader(pull, now))
@@ -263,7 +263,8 @@ class Host:
     def _take_news(self, peer: Peer, change: HaveChange, now: float) -> bool:
         """A peer has other pieces than before. Nothing is heard more often: as little is done about it as can be.
 
-        Where the peer only has more, all that is newly possible is to ask this peer.
+        Where the peer only has more, all that is newly possible is to ask this peer; with plenty under way, that waits
+        for the next answer.
         """
         ledgers, policy = self._books.ledgers(change.image), self._books.policy
         if not ledgers or not self._sessions.have_change(peer, ledgers, change):
@@ -273,11 +274,12 @@ class Host:
             return True
         if (
             pull.stage is OrderState.FETCHING
+            and self._books.requests.in_flight_bytes < policy.plenty_bytes
             and peer.can_take(now, policy)
-            and self._fetch.waits_for(pull, change.gained)
         ):
-            around = reach(pull.availability, self._kin.holders(pull), now, policy)
-            around.able = [peer]
+            around = reach_of(peer, pull.availability, pull.around)
+            if not self._fetch.waits_for(pull, around, change.gained):
+                return False
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)
             soon = now + min(policy.holder_patience_s, policy.owner_patience_s)
@@ -361,7 +363,7 @@ class Host:
         elif pull.stage is OrderState.FETCHING:
             self._sessions.offer(self._books.images[pull.image])
             self._kin.go_on(pull, now)
-            around = reach(pull.availability, self._kin.holders(pull), now, self._books.policy)
+            around = pull.around = reach(pull.availability, self._kin.holders(pull), now, self._books.policy)
             self._origin.look(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)

@@ -35,9 +35,11 @@ class KinDesk:
 
     def go_on(self, pull: Pull, now: float) -> None:
         """Do what is possible now to have a pull supplied by hosts with a relative, if it needs them."""
+        if not pull.relatives:
+            return
         if not pull.kin:
             since = self._starved_since(pull)
-            if not pull.relatives or since is None or now < since + self._books.policy.kin_after_s:
+            if since is None or now < since + self._books.policy.kin_after_s:
                 return
             for image in pull.relatives:
                 pull.kin[image] = Kin(image)
@@ -57,8 +59,8 @@ class KinDesk:
             seeking = [kin.find_at for kin in pull.kin.values() if not kin.finding and self._room(kin) > 0]
             learning = [kin.learning_since for kin in pull.kin.values() if kin.learning_from is not None]
             return [*seeking, *(since + self._books.policy.kin_learn_s for since in learning)]
-        since = self._starved_since(pull)
-        return [] if not pull.relatives or since is None else [since + self._books.policy.kin_after_s]
+        since = self._starved_since(pull) if pull.relatives else None
+        return [] if since is None else [since + self._books.policy.kin_after_s]
 
     def _starved_since(self, pull: Pull) -> float | None:
         """Since when there has been something that could be asked of nobody."""

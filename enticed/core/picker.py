@@ -82,13 +82,13 @@ def pick_pieces(candidates: int, rarity: NDArray[np.int32], noise: NDArray[np.fl
 def pick_source(holders: list[Peer], seeds: frozenset[NodeId], run: Run, *, spare_seeds: bool) -> Peer | None:
     """Whom of those who have a run, and can be asked now, to ask for it: near before far, others before seeds, soon
     before late; None where there is nobody, or only seeds that are to be spared."""
-    if spare_seeds:
-        holders = [peer for peer in holders if peer.node not in seeds]
-    if not holders:
-        return None
-
-    def distance(peer: Peer) -> tuple[int, bool, float]:
-        hops = 0 if peer.same_rack else 1 if peer.same_zone else 2
-        return (hops, peer.node in seeds, (peer.in_flight_bytes + run.size_bytes) / (peer.bytes_per_s or 1e9))
-
-    return min(holders, key=distance)
+    nearest, least, best = 6, 0.0, None
+    for peer in holders:
+        is_seed = peer.node in seeds
+        distance = (0 if peer.same_rack else 2 if peer.same_zone else 4) + is_seed
+        if distance > nearest or (is_seed and spare_seeds):
+            continue
+        seconds = (peer.in_flight_bytes + run.size_bytes) / (peer.bytes_per_s or 1e9)
+        if distance < nearest or seconds < least:
+            nearest, least, best = distance, seconds, peer
+    return best

@@ -39,6 +39,8 @@ class Policy:
     peer_in_flight: int = 16
     """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
     request_bytes: int = 2 * MIB
+    plenty_bytes: int = 16 * MIB
+    """With so much under way, nothing is asked for because a peer tells of new pieces: the next answer sees to it."""
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""
 

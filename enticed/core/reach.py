@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enticed.core.availability import Availability
 from enticed.core.peers import Peer
@@ -13,27 +14,43 @@ from protocol.identifiers import NodeId
 
 @dataclass
 class Reach:
-    able: list[Peer]
+    able: list[Peer] = field(default_factory=list)
     """Hosts that can be asked for more now; who has been asked for all that it can take is struck off."""
-    mates: frozenset[NodeId]
+    mates: frozenset[NodeId] = frozenset()
     """Mates that are worth waiting for."""
-    theirs: int
+    theirs: int = 0
     """Pieces (bits) that hosts have that are no seeds and worth waiting for."""
-    unreliable: frozenset[NodeId]
+    unreliable: frozenset[NodeId] = frozenset()
     """Hosts that are not worth waiting for."""
     from_origin: int = 0
     """Pieces (bits) that this host is to fetch from the origin."""
+    changes_at: float = math.inf
+    """When somebody may be asked again, or is not waited for any longer, if nothing else happens."""
     in_line_bytes: int = 0
     """Of runs that stand in line for the origin: however slow it is, they keep nothing else waiting."""
 
 
 def reach(has: Availability, peers: Iterable[Peer], now: float, policy: Policy) -> Reach:
     """What `peers`, who may have the image or a relative, come to now."""
-    able, unreliable = [], set()
+    able, unreliable, changes_at = [], set(), now + policy.stall_s
     for peer in peers:
         if peer.can_take(now, policy):
             able.append(peer)
+        elif now < peer.backoff_until < changes_at:
+            changes_at = peer.backoff_until
         if not peer.is_reliable(now, policy):
             unreliable.add(peer.node)
+        elif peer.waited_for_since is not None:
+            changes_at = min(changes_at, peer.waited_for_since + policy.stall_s)
+    if not unreliable:
+        return Reach(able, has.mates, has.theirs, frozenset(), changes_at=changes_at)
     theirs = has.held_by_any([node for node in has if node not in has.seeds and node not in unreliable])
-    return Reach(able, has.mates - unreliable if unreliable else has.mates, theirs, frozenset(unreliable))
+    return Reach(able, has.mates - unreliable, theirs, frozenset(unreliable), changes_at=changes_at)
+
+
+def reach_of(peer: Peer, has: Availability, before: Reach) -> Reach:
+    """The reach of one peer that has more pieces than before: it alone is asked, all else is as it was."""
+    if before.unreliable:
+        theirs = before.theirs | (0 if peer.node in has.seeds else has.held_by_any([peer.node]))
+        return Reach([peer], has.mates - before.unreliable, theirs, before.unreliable)
+    return Reach([peer], has.mates, has.theirs)

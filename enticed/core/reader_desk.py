@@ -58,7 +58,7 @@ class ReaderDesk:
             else:
                 demand.lacking.difference_update((piece, index) for index in indices)
         pull = self._books.pulls.get(image)
-        if pull is not None and indices is None:
+        if pull is not None and indices is None and (pull.foreseen or pull.urgent):
             pull.foreseen = type(pull.foreseen)(run for run in pull.foreseen if run.piece != piece)
             self._tidy(image)
 
@@ -118,7 +118,7 @@ class ReaderDesk:
         they have come and are quiet again, but not for ever."""
         if now >= self._alone_until(pull) or not (pull.quiet_at is None or self.are_about(pull, now)):
             return False
-        return all(order.priority is Priority.READ for order in self._books.orders_of(pull.image))
+        return all(order.priority is Priority.READ for order in self._books.wanted.get(pull.image, {}).values())
 
     def moments(self, pull: Pull) -> list[float | None]:
         """Times at which the rest of an image may follow."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from enticed.core.books import Books, PieceState, Pull, Supply
+from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import Abandon, Fetch, Say
 from enticed.core.events import ORIGIN, Fault, FetchFailed
 from enticed.core.finding_desk import FindingDesk
@@ -56,9 +56,11 @@ class RequestDesk:
         if not around.able and not around.from_origin:
             return
         room_bytes = self._room_beside_readers(pull, now)
+        offered = pull.availability.held_by_any([peer.node for peer in around.able]) | around.from_origin
         for _ in range(len(pull.runs)):
             run = pull.runs.popleft()
-            may_ask = run.size_bytes <= room_bytes and not self._kin.is_to_locate(pull, run)
+            may_ask = run.size_bytes <= room_bytes and (run.elsewhere is not None or offered >> run.piece & 1)
+            may_ask = may_ask and not self._kin.is_to_locate(pull, run)
             if may_ask and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
                 room_bytes -= run.size_bytes
@@ -150,7 +152,7 @@ class RequestDesk:
         """Near the end, ask a second peer for what is slowest, within a small share of the image."""
         self._hedge_for_readers(pull, around, now)
         book = self._books.images[pull.image]
-        if pull.runs or pull.opening or not pull.outstanding or book.counts[PieceState.WANTED]:
+        if not self._is_near_end(pull, book):
             return
         most_bytes = self._books.policy.hedge_share * book.total_bytes + self._books.policy.request_bytes
         for asked in self._unhedged(pull):
@@ -162,6 +164,8 @@ class RequestDesk:
                 pull.hedged_bytes += asked.run.size_bytes
 
     def _hedge_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
+        if pull.quiet_at is None:
+            return  # no reader has ever waited for any of it
         for asked in self._unhedged(pull):
             if asked.run.for_reader and now >= asked.at + self._books.policy.reader_hedge_s:
                 able = [peer for peer in around.able if peer.node != asked.node]
@@ -178,8 +182,14 @@ class RequestDesk:
         hedged = {asked.run for asked in asked_of if asked.hedge}
         return [asked for asked in asked_of if asked.run not in hedged]
 
+    def _is_near_end(self, pull: Pull, book: ImageBook) -> bool:
+        """Whether all that is still missing has been asked for."""
+        return not (pull.runs or pull.opening or book.counts[PieceState.WANTED]) and bool(pull.outstanding)
+
     def next_hedge(self, pull: Pull, now: float) -> float | None:
-        """When the next request that was asked of one peer alone becomes slow."""
+        """When the next request that was asked of one peer alone becomes slow; None before the end is near."""
+        if not self._is_near_end(pull, self._books.images[pull.image]):
+            return None
         slow_after_s = self._books.requests.slow_after_s
         times = (asked.at + slow_after_s for asked in self._unhedged(pull))
         return min((time for time in times if time > now), default=None)
@@ -195,7 +205,7 @@ class RequestDesk:
         peer = self._books.source(asked.node)
         if peer is not None:
             peer.delivered(run.size_bytes, now - asked.at, self._books.policy)
-        for other in self._books.requests.of_run(run):  # a hedge that lost, or was overtaken by the first
+        for other in self._books.requests.twins(asked):  # a hedge that lost, or was overtaken by the first
             self._abandon(other, now)
         pull = self._books.pulls[run.image]
         supply = Supply.ORIGIN if asked.node == ORIGIN else Supply.PEERS
@@ -282,7 +292,7 @@ class RequestDesk:
         self._books.do(Abandon(asked.number))
 
     def _ask_again(self, pull: Pull, asked: Asked) -> None:
-        if self._books.requests.of_run(asked.run):
+        if self._books.requests.twins(asked):
             return  # its twin may yet bring it
         if asked.run.for_reader:
             if self._readers.is_waited_for(asked.run):

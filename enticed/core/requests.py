@@ -91,6 +91,7 @@ class RequestBook:
         """A heap, in which requests that were closed stay until they are on top."""
         self._seconds: deque[float] = deque(maxlen=64)
         self.in_flight_bytes = 0
+        self._hedges = 0
 
     def __iter__(self) -> Iterator[Asked]:
         return iter(self._asked.values())
@@ -110,6 +111,7 @@ class RequestBook:
         self._of_image.setdefault(run.image, {})[asked.number] = asked
         heappush(self._expiries, (asked.expires_at, asked.number))
         self.in_flight_bytes += run.size_bytes
+        self._hedges += hedge
         return asked
 
     def close(self, number: int) -> Asked | None:
@@ -121,6 +123,7 @@ class RequestBook:
             if not of_image:
                 del self._of_image[asked.run.image]
             self.in_flight_bytes -= asked.run.size_bytes
+            self._hedges -= asked.hedge
         return asked
 
     def timed(self, asked: Asked, now: float) -> None:
@@ -136,8 +139,11 @@ class RequestBook:
     def has_any_of(self, image: ImageId) -> bool:
         return image in self._of_image
 
-    def of_run(self, run: Run) -> list[Asked]:
-        """The requests for this very run: two, where it was hedged."""
+    def twins(self, asked: Asked) -> list[Asked]:
+        """The other request for the very run of one that was closed, where it was hedged."""
+        if not self._hedges and not asked.hedge:
+            return []
+        run = asked.run
         return [asked for asked in self._of_image.get(run.image, {}).values() if asked.run is run]
 
     def overdue(self, now: float) -> list[Asked]:

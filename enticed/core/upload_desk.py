@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enticed.core.books import Books
+from enticed.core.books import Books, PieceState
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
 from enticed.core.events import UploadAsked
 from enticed.core.uploads import Waiting
@@ -48,7 +48,7 @@ class UploadDesk:
             return False
         if not isinstance(event.request, FragmentsRequest):
             return True
-        return event.request.piece < book.pieces and bool(book.held[event.request.piece])
+        return event.request.piece < book.pieces and bool(book.state[event.request.piece] >= PieceState.WRITTEN)
 
     def _grant(self) -> None:
         for ticket in self._books.uploads.grant():
