@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from simnet.testbed.disks import run
+from simnet.testbed.programs import run
 
 SUITE = "bookworm"
 PACKAGES = (

@@ -17,6 +17,7 @@ from simnet.outcome import Outcome, goals_of
 from simnet.running import run
 from simnet.scenario import Scenario
 from simnet.scenario_files import load, shipped
+from simnet.testbed.commands import fidelity, testbed
 
 PROGRESS_EVERY_S = 10.0
 
@@ -50,6 +51,10 @@ def list_scenarios() -> None:
     """The scenarios that ship."""
     for name in shipped():
         click.echo(f"{name:12} {load(name).about}")
+
+
+main.add_command(testbed)
+main.add_command(fidelity)
 
 
 def _simulation_of(name: str) -> click.Command:

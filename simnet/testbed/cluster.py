@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from simnet.testbed.daemon import DEFAULT_SETTINGS, Daemon
+from simnet.testbed.network import Loopback, Network
 from simnet.testbed.processes import ProcessGroup, TestbedError
 
 PORT = 7400
@@ -22,17 +22,20 @@ class Testbed:
 
     __test__ = False  # not a class of tests, whatever its name starts with
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """directory: under which to make this testbed's own; None: where large temporary files belong."""
+    def __init__(self, directory: Path | None = None, network: Network | None = None) -> None:
+        """directory: under which to make this testbed's own; None: where large temporary files belong. network: None
+        for loopback."""
         self._under = directory or temporary_directory()
+        self._network = network or Loopback()
         self._stack = ExitStack()
-        # 127.x.y.0/24 is this testbed's; others on this machine have others.
-        self._network = f"127.{1 + secrets.randbelow(250)}.{secrets.randbelow(250)}"
         self.daemons: list[Daemon] = []
 
     def __enter__(self) -> Self:
-        directory = Path(tempfile.mkdtemp(prefix="enticed-", dir=self._under))
-        self.group = self._stack.enter_context(ProcessGroup(directory))
+        with ExitStack() as stack:
+            stack.enter_context(self._network)
+            directory = Path(tempfile.mkdtemp(prefix="enticed-", dir=self._under))
+            self.group = stack.enter_context(ProcessGroup(directory, self._network.cleaner))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -53,7 +56,8 @@ class Testbed:
     def new_host(self, settings: str = DEFAULT_SETTINGS, address: str | None = None) -> Daemon:
         """A host that belongs to no cluster yet."""
         number = len(self.daemons)
-        daemon = Daemon(self.group, number, address or f"{self._network}.{number + 1}:{PORT}", settings)
+        place = self._network.attach(number)
+        daemon = Daemon(self.group, number, address or f"{place.address}:{PORT}", settings, place.within)
         self.daemons.append(daemon)
         return daemon
 

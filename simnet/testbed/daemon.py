@@ -55,12 +55,14 @@ class Call:
 
 @dataclass
 class Daemon:
-    """One host: its state, and its daemon while that runs. settings: its configuration file, TOML."""
+    """One host: its state, and its daemon while that runs. settings: its configuration file, TOML. within: what comes
+    before each of its commands, so that it runs where the host is."""
 
     group: ProcessGroup
     number: int
     address: str
     settings: str = DEFAULT_SETTINGS
+    within: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _ready: ReadySocket | None = field(default=None, init=False)
 
@@ -109,7 +111,16 @@ class Daemon:
         config = self.directory / "settings.toml"
         config.write_text(self.settings)
         self._ready = ReadySocket(self.directory / "ready")
-        command: list[str | Path] = [*ENTICED, "--state", self.state, "--config", config, "--listen", self.address]
+        command: list[str | Path] = [
+            *self.within,
+            *ENTICED,
+            "--state",
+            self.state,
+            "--config",
+            config,
+            "--listen",
+            self.address,
+        ]
         with self._log_file.open("ab") as log:
             self.process = self.group.spawn(
                 [*command, "--socket", self.socket, *flags],
@@ -164,7 +175,7 @@ class Daemon:
 
     def call(self, *arguments: str | Path) -> Call:
         """Start `entice ARGUMENTS` for this host's daemon."""
-        command = [*ENTICE, "--socket", self.socket, *arguments]
+        command = [*self.within, *ENTICE, "--socket", self.socket, *arguments]
         return Call(self.group.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
     def call_json(self, *arguments: str | Path) -> Call:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from simnet.testbed.programs import run, tool
+
 BLOCK_SIZE_BYTES = 4096
 MIB = 1 << 20
-# mkfs.ext4 and its like live where an ordinary user's PATH does not reach.
-_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 _CONTENTS = (Path("/usr/share"), Path("/usr/lib"))
 _FILE_MIN_SIZE_BYTES = 8 << 10
 """Smaller ones cost their time and bring no bytes: tens of thousands of them would be copied one by one."""
@@ -143,15 +143,6 @@ def same_image(one: Path, other: Path) -> bool:
     """As `qemu-img compare` sees two images of any format."""
     compared = subprocess.run([tool("qemu-img"), "compare", "-q", one, other], check=False)
     return compared.returncode == 0
-
-
-def run(program: str, *arguments: str) -> None:
-    """Run a program to its end; `subprocess.CalledProcessError`, with what it wrote, where it fails."""
-    subprocess.run([tool(program), *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True)
-
-
-def tool(program: str) -> str:
-    return shutil.which(program, path=_PATH) or program
 
 
 def _copy(file: Path, target: Path, room_bytes: int) -> int:

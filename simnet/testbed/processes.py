@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 # Reads until the one who started it says "done" or is gone. Then a child, in a session of its own, ends the group,
-# the keeper included, and removes the directory.
+# the keeper included, removes the directory, and becomes the program that cleans up what else there is.
 _KEEPER = """
 import os, shutil, signal, sys
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -35,6 +35,8 @@ if os.fork() == 0:
     os.killpg(group, signal.SIGKILL)
     for _ in range(2):
         shutil.rmtree(sys.argv[1], ignore_errors=True)
+    if sys.argv[2:]:
+        os.execv(sys.argv[2], sys.argv[2:])
 """
 END_TIMEOUT_S = 30.0
 
@@ -46,16 +48,20 @@ class TestbedError(Exception):
 
 
 class ProcessGroup:
-    """A directory and the processes that work in it, both gone when the context is left."""
+    """A directory and the processes that work in it, both gone when the context is left.
 
-    def __init__(self, directory: Path) -> None:
+    cleaner: run where whoever left no context was killed, after everything else; empty for nothing.
+    """
+
+    def __init__(self, directory: Path, cleaner: Sequence[str] = ()) -> None:
         self.directory = directory
+        self._cleaner = cleaner
         self._processes: list[subprocess.Popen[bytes]] = []
         self._keeper: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _KEEPER, str(self.directory)],
+            [sys.executable, "-I", "-S", "-c", _KEEPER, str(self.directory), *self._cleaner],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,

@@ -1,0 +1,251 @@
+"""Runs a scenario with real daemons, and measures what the simulator would have said."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.errors import LocalError
+from simnet.faults import Mishap, Trouble
+from simnet.scenario import Group, Scenario
+from simnet.stage import build
+from simnet.testbed.cluster import Testbed
+from simnet.testbed.daemon import Daemon
+from simnet.testbed.disks import same_bytes
+from simnet.testbed.goodput import in_goodput
+from simnet.testbed.images import make_images
+from simnet.testbed.namespaces import Namespaces, Shape
+from simnet.testbed.processes import TestbedError
+
+LOOK_EVERY_S = 0.05
+"""For what happens once so many copies have left the seeds."""
+POSSIBLE = (Trouble.GONE, Trouble.CRASH, Trouble.PAUSE, Trouble.SLOW_LINK)
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds from a host's order to its image, of the hosts that ordered and did not go for good; the names are those
+    of `simnet.outcome.Outcome`. The bound is that of links with the rates of the scenario less headers."""
+
+    scenario: str
+    hosts: int
+    incomplete: int
+    p50_s: float
+    p99_s: float
+    last_s: float
+    bound_s: float
+    last_over_bound: float
+    seed_copies: float
+    busy_percent: float
+    """Of all the machine's processors meanwhile: where it is near 100, they and not the links were measured."""
+
+
+def run(scenario: Scenario, note: Note) -> Measured:
+    """Found a cluster, give it the scenario's links, let all order, and wait. note: told what is being done.
+
+    `TestbedError` where the machine lacks something or a result differs from the original; `LocalError` for scenarios
+    that real daemons cannot play.
+    """
+    _check(scenario)
+    network = Namespaces()
+    with Testbed(network=network) as testbed:
+        note(f"{scenario.name}: starting {sum(map(_size_of(scenario), scenario.groups))} daemons")
+        play = _Play(scenario, testbed, network)
+        play.prepare()
+        note(f"{scenario.name}: ordering")
+        return play.perform()
+
+
+def _check(scenario: Scenario) -> None:
+    for mishap in scenario.faults:
+        if mishap.what not in POSSIBLE or mishap.every_s is not None:
+            raise LocalError(f"scenario {scenario.name}: real daemons can be {', '.join(POSSIBLE)}, once")
+    if any(order.over_s for order in scenario.orders):
+        raise LocalError(f"scenario {scenario.name}: on the testbed all hosts of an order give it at once")
+    if scenario.network.rack_hosts:
+        raise LocalError(f"scenario {scenario.name}: the testbed has one switch, and no racks")
+
+
+def _size_of(scenario: Scenario) -> Callable[[Group], int]:
+    return lambda group: group.hosts if group.hosts is not None else round(scenario.hosts * (group.percent or 0) / 100)
+
+
+class _Play:
+    def __init__(self, scenario: Scenario, testbed: Testbed, network: Namespaces) -> None:
+        self._scenario = scenario
+        self._testbed = testbed
+        self._network = network
+        self._groups: dict[str, list[Daemon]] = {}
+        self._dice = np.random.default_rng(scenario.seed)
+        self._gone: set[int] = set()
+        self._sent_by_gone_bytes = 0
+
+    # --- before it counts ---
+
+    def prepare(self) -> None:
+        """All hosts are there, with what they have; links are shaped last."""
+        scenario = self._scenario
+        sizes = [_size_of(scenario)(group) for group in scenario.groups]
+        founder = self._testbed.found()
+        others = iter(self._testbed.join(sum(sizes) - 1))
+        hosts = iter([founder, *others])
+        self._groups = {
+            group.name: [next(hosts) for _ in range(size)] for group, size in zip(scenario.groups, sizes, strict=True)
+        }
+        self._disks = make_images(scenario.images, self._testbed.directory)
+        for spec in sorted(scenario.images, key=lambda image: bool(image.relative)):
+            holders = [host for group in scenario.groups if spec.name in group.has for host in self._groups[group.name]]
+            if not holders:
+                raise LocalError(f"scenario {scenario.name}: no group has image {spec.name}")
+            holders[0].json("publish", self._disks[spec.name], _name(spec.name))
+            calls = [host.call_json("pull", _name(spec.name)) for host in holders[1:]]
+            for host, call in zip(holders[1:], calls, strict=True):
+                if call.wait().exit_code:
+                    raise TestbedError(f"host {host.number} could not be given {spec.name}")
+        for group in scenario.groups:
+            for host in self._groups[group.name]:
+                self._network.shape(host.number, self._shape(group))
+
+    def _shape(self, group: Group, slower: float = 1.0) -> Shape:
+        network = self._scenario.network
+        up = network.up_mbit_per_s if group.up_mbit_per_s is None else group.up_mbit_per_s
+        down = network.down_mbit_per_s if group.down_mbit_per_s is None else group.down_mbit_per_s
+        return Shape(up / slower, down / slower)
+
+    # --- what counts ---
+
+    def perform(self) -> Measured:
+        scenario = self._scenario
+        before = {host.number: self._sent_bytes(host) for host in self._sources}
+        self._sent_before_bytes = sum(before.values())
+        over = threading.Event()
+        troubles = [threading.Thread(target=self._meet, args=(mishap, over)) for mishap in scenario.faults]
+        busy, began = _processor_ticks(), time.monotonic()
+        for trouble in troubles:
+            trouble.start()
+        try:
+            ordered: list[tuple[Daemon, str]] = []
+            for spec in sorted(scenario.orders, key=lambda order: order.from_s):
+                time.sleep(max(0.0, began + spec.from_s - time.monotonic()))  # simulated hosts order then, too
+                for host in self._groups[spec.who]:
+                    host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
+                    ordered.append((host, spec.image))
+            until = began + scenario.limit_s
+            times, incomplete = [], 0
+            for host, image in ordered:
+                if host.number in self._gone:
+                    continue
+                left_s = max(1.0, until - time.monotonic())
+                order = host.control.wait_for_order(image, timeout_s=left_s)
+                if order["state"] == "ready":
+                    times.append(order["ready_at"] - order["created_at"])
+                    if not same_bytes(self._disks[image], Path(order["path"])):
+                        raise TestbedError(f"host {host.number}: image {image} differs from the original")
+                else:
+                    incomplete += 1
+        finally:
+            over.set()
+            for trouble in troubles:
+                trouble.join()
+        return self._measured(np.array(times), incomplete, len(ordered), _busy_percent(busy))
+
+    def _measured(self, times: NDArray[np.float64], incomplete: int, hosts: int, busy_percent: float) -> Measured:
+        scenario = self._scenario
+        bound_s = build(in_goodput(scenario)).bound_s()
+        p50, p99, last = map(float, np.percentile(times, [50, 99, 100])) if len(times) else (np.inf,) * 3
+        return Measured(
+            scenario=scenario.name,
+            hosts=hosts,
+            incomplete=incomplete,
+            p50_s=p50,
+            p99_s=p99,
+            last_s=last,
+            bound_s=bound_s,
+            last_over_bound=last / bound_s,
+            seed_copies=self._seed_copies(),
+            busy_percent=busy_percent,
+        )
+
+    # --- sources ---
+
+    @property
+    def _sources(self) -> list[Daemon]:
+        wanted = {order.image for order in self._scenario.orders}
+        groups = [group.name for group in self._scenario.groups if wanted & set(group.has)]
+        return [host for name in groups for host in self._groups[name]]
+
+    def _sent_bytes(self, host: Daemon) -> int:
+        return int(host.control.get("/v1/status")["sent_bytes"])
+
+    def _seed_copies(self) -> float:
+        sent = sum(self._sent_bytes(host) for host in self._sources if host.number not in self._gone)
+        ordered_bytes = sum(self._scenario.image(name).size_bytes for name in {o.image for o in self._scenario.orders})
+        return (sent + self._sent_by_gone_bytes - self._sent_before_bytes) / ordered_bytes
+
+    # --- what goes wrong ---
+
+    def _meet(self, mishap: Mishap, over: threading.Event) -> None:
+        """Wait for its moment, let it happen, and let it end; or until all is over."""
+        if mishap.after_seed_copies is None:
+            if over.wait(mishap.from_s):
+                return
+        else:
+            while self._seed_copies() < mishap.after_seed_copies:
+                if over.wait(LOOK_EVERY_S):
+                    return
+        hosts = self._groups[mishap.whom] if mishap.whom else list(self._testbed.daemons)
+        count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
+        chosen = [hosts[number] for number in self._dice.permutation(len(hosts))[:count]]
+        for host in chosen:
+            self._begin(mishap, host)
+        over.wait(None if mishap.for_s == np.inf else mishap.for_s)
+        for host in chosen:
+            self._end(mishap, host)
+
+    def _begin(self, mishap: Mishap, host: Daemon) -> None:
+        match mishap.what:
+            case Trouble.PAUSE:
+                host.freeze()
+            case Trouble.SLOW_LINK:
+                self._network.shape(host.number, self._shape(self._group_of(host), mishap.factor))
+            case _:
+                if host in self._sources:
+                    self._sent_by_gone_bytes += self._sent_bytes(host)
+                self._gone.add(host.number)
+                host.kill()
+
+    def _end(self, mishap: Mishap, host: Daemon) -> None:
+        match mishap.what:
+            case Trouble.PAUSE:
+                host.thaw()
+            case Trouble.SLOW_LINK:
+                self._network.shape(host.number, self._shape(self._group_of(host)))
+            case Trouble.CRASH:
+                host.start()
+                self._gone.discard(host.number)
+
+    def _group_of(self, host: Daemon) -> Group:
+        return next(group for group in self._scenario.groups if host in self._groups[group.name])
+
+
+def _name(image: str) -> str:
+    return f"{image}:1"
+
+
+def _processor_ticks() -> tuple[int, int]:
+    """Of all processors since the start: all, and idle."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks), ticks[3] + ticks[4]
+
+
+def _busy_percent(before: tuple[int, int]) -> float:
+    total, idle = (now - then for now, then in zip(_processor_ticks(), before, strict=True))
+    return 100 * (1 - idle / max(1, total))
