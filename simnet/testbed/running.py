@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protocol.errors import LocalError
 from simnet.faults import Mishap, Trouble
@@ -25,6 +26,7 @@ from simnet.testbed.processes import TestbedError
 
 LOOK_EVERY_S = 0.05
 """For what happens once so many copies have left the seeds."""
+READY = "ready"
 POSSIBLE = (Trouble.GONE, Trouble.CRASH, Trouble.PAUSE, Trouble.SLOW_LINK)
 
 Note = Callable[[str], None]
@@ -32,7 +34,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds from a host's order to its image, of the hosts that ordered and did not go for good; the names are those
+    """Seconds from a host's order to its image, of the hosts that ordered and have it; the names are those
     of `simnet.outcome.Outcome`. The bound is that of links with the rates of the scenario less headers."""
 
     scenario: str
@@ -65,9 +67,12 @@ def run(scenario: Scenario, note: Note) -> Measured:
 
 
 def _check(scenario: Scenario) -> None:
+    waiting = {"", *(order.who for order in scenario.orders)}
     for mishap in scenario.faults:
         if mishap.what not in POSSIBLE or mishap.every_s is not None:
             raise LocalError(f"scenario {scenario.name}: real daemons can be {', '.join(POSSIBLE)}, once")
+        if mishap.what in (Trouble.GONE, Trouble.CRASH) and mishap.whom in waiting:
+            raise LocalError(f"scenario {scenario.name}: on the testbed only hosts that order nothing can go")
     if any(order.over_s for order in scenario.orders):
         raise LocalError(f"scenario {scenario.name}: on the testbed all hosts of an order give it at once")
     if scenario.network.rack_hosts:
@@ -124,47 +129,46 @@ class _Play:
 
     def perform(self) -> Measured:
         scenario = self._scenario
-        before = {host.number: self._sent_bytes(host) for host in self._sources}
-        self._sent_before_bytes = sum(before.values())
+        self._sent_before_bytes = sum(map(self._sent_bytes, self._sources))
         over = threading.Event()
-        troubles = [threading.Thread(target=self._meet, args=(mishap, over)) for mishap in scenario.faults]
         busy, began = _processor_ticks(), time.monotonic()
-        for trouble in troubles:
-            trouble.start()
-        try:
-            ordered: list[tuple[Daemon, str]] = []
-            for spec in sorted(scenario.orders, key=lambda order: order.from_s):
-                time.sleep(max(0.0, began + spec.from_s - time.monotonic()))  # simulated hosts order then, too
-                for host in self._groups[spec.who]:
-                    host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
-                    ordered.append((host, spec.image))
-            until = began + scenario.limit_s
-            times, incomplete = [], 0
-            for host, image in ordered:
-                if host.number in self._gone:
-                    continue
-                left_s = max(1.0, until - time.monotonic())
-                order = host.control.wait_for_order(image, timeout_s=left_s)
-                if order["state"] == "ready":
-                    times.append(order["ready_at"] - order["created_at"])
-                    if not same_bytes(self._disks[image], Path(order["path"])):
-                        raise TestbedError(f"host {host.number}: image {image} differs from the original")
-                else:
-                    incomplete += 1
-        finally:
-            over.set()
+        with ThreadPoolExecutor(max_workers=len(scenario.faults) + 1) as threads:
+            troubles = [threads.submit(self._meet, mishap, over) for mishap in scenario.faults]
+            try:
+                ordered = self._order(began)
+                until = began + scenario.limit_s
+                orders = [(image, _ended(host, image, until)) for host, image in ordered]
+            finally:
+                over.set()
             for trouble in troubles:
-                trouble.join()
-        return self._measured(np.array(times), incomplete, len(ordered), _busy_percent(busy))
+                trouble.result()
+        measured = self._measured([order for _, order in orders], _busy_percent(busy))
+        for image, order in orders:
+            if order["state"] == READY and not same_bytes(self._disks[image], Path(order["path"])):
+                raise TestbedError(f"{order['path']} differs from {image}, which was published")
+        return measured
 
-    def _measured(self, times: NDArray[np.float64], incomplete: int, hosts: int, busy_percent: float) -> Measured:
+    def _order(self, began: float) -> list[tuple[Daemon, str]]:
+        """All orders at their time; who ordered what."""
+        ordered = []
+        for spec in sorted(self._scenario.orders, key=lambda order: order.from_s):
+            time.sleep(max(0.0, began + spec.from_s - time.monotonic()))  # the scenario says when
+            for host in self._groups[spec.who]:
+                host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
+                ordered.append((host, spec.image))
+        return ordered
+
+    def _measured(self, orders: list[dict[str, Any]], busy_percent: float) -> Measured:
         scenario = self._scenario
+        times = [order["ready_at"] - order["created_at"] for order in orders if order["state"] == READY]
+        if not times:
+            raise TestbedError(f"scenario {scenario.name}: no host has what it ordered: {orders[0]['reason']}")
         bound_s = build(in_goodput(scenario)).bound_s()
-        p50, p99, last = map(float, np.percentile(times, [50, 99, 100])) if len(times) else (np.inf,) * 3
+        p50, p99, last = map(float, np.percentile(times, [50, 99, 100]))
         return Measured(
             scenario=scenario.name,
-            hosts=hosts,
-            incomplete=incomplete,
+            hosts=len(orders),
+            incomplete=len(orders) - len(times),
             p50_s=p50,
             p99_s=p99,
             last_s=last,
@@ -234,6 +238,14 @@ class _Play:
 
     def _group_of(self, host: Daemon) -> Group:
         return next(group for group in self._scenario.groups if host in self._groups[group.name])
+
+
+def _ended(host: Daemon, image: str, until: float) -> dict[str, Any]:
+    """The order once it has ended, or as it is when the scenario's time is over."""
+    try:
+        return host.control.wait_for_order(image, timeout_s=max(0.1, until - time.monotonic()))
+    except TimeoutError:
+        return host.control.order(image)
 
 
 def _name(image: str) -> str:

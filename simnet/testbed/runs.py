@@ -83,7 +83,8 @@ def _remove(run: str) -> None:
             with suppress(ProcessLookupError):
                 os.kill(int(process), signal.SIGKILL)
         subprocess.run([tool("ip"), "netns", "delete", namespace], capture_output=True, check=False)
-    (RUNS / f"{run}.run").unlink(missing_ok=True)
+    if not namespaces_of(run):  # else the next one tries again
+        (RUNS / f"{run}.run").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""What the testbed makes of scenarios before it starts a daemon."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol.errors import LocalError
+from simnet import running as simulation
+from simnet.faults import Mishap, Trouble
+from simnet.scenario import Scenario
+from simnet.scenario_files import load
+from simnet.testbed.fidelity import CASES, Comparison, row
+from simnet.testbed.goodput import GOODPUT_SHARE, in_goodput
+from simnet.testbed.running import Measured, run
+
+
+def refused(scenario: Scenario, why: str) -> None:
+    with pytest.raises(LocalError, match=why):
+        run(scenario, lambda _: pytest.fail("it started"))
+
+
+def test_what_real_daemons_cannot_play_is_refused() -> None:
+    small = load("eight-hosts")
+    refused(load("racks"), "one switch")
+    refused(replace(small, faults=(Mishap(Trouble.CORRUPT),)), "real daemons can be gone, crash, pause, slow-link")
+    refused(replace(small, faults=(Mishap(Trouble.GONE, whom="hosts"),)), "only hosts that order nothing")
+    refused(replace(small, orders=(replace(small.orders[0], over_s=1.0),)), "at once")
+
+
+def test_headers_cost_the_same_share_of_every_link() -> None:
+    fast_seed = CASES["host-limited"](4)
+    less = in_goodput(fast_seed)
+    assert less.network.up_mbit_per_s == fast_seed.network.up_mbit_per_s * GOODPUT_SHARE
+    assert less.groups[0].up_mbit_per_s == fast_seed.groups[0].up_mbit_per_s * GOODPUT_SHARE  # type: ignore[operator]
+    assert less.groups[1].up_mbit_per_s is None
+    assert 0.95 < GOODPUT_SHARE < 0.96
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_ends_in_the_simulator(case: str) -> None:
+    outcome = simulation.run(in_goodput(CASES[case](4)))
+    assert (outcome.hosts, outcome.incomplete) == (4, 0)
+
+
+def test_figures_agree_within_fifteen_percent() -> None:
+    outcome = replace(
+        simulation.run(in_goodput(CASES["host-limited"](2)).resized(None, 4, None)), p50_s=10.0, last_s=11.0
+    )
+    real = Measured("case", 2, 0, 10.0, 11.0, 11.0, 9.0, 11 / 9, 1.0, 50.0)
+    assert Comparison("case", outcome, real).agrees
+    assert Comparison("case", outcome, replace(real, last_s=9.6)).agrees
+    assert not Comparison("case", outcome, replace(real, last_s=9.5)).agrees
+    assert not Comparison("case", outcome, replace(real, p50_s=12.0)).agrees
+    assert not Comparison("case", outcome, replace(real, incomplete=1)).agrees
+    assert "| 10.00 | 12.00 | -17% | 11.00 | 11.00 | +0% |" in row(
+        Comparison("case", outcome, replace(real, p50_s=12.0))
+    )
