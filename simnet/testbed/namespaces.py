@@ -29,7 +29,8 @@ from simnet.testbed.runs import NAMESPACES, namespace_of, new_run
 
 QUEUE_S = 0.02
 """What a port's queue holds, in the time that its link takes for it."""
-QUEUE_LEAST_BYTES = 128 << 10
+QUEUE_LEAST_BYTES = 512 << 10
+"""Both with their reasons in docs/decisions/0020."""
 BURST_BYTES = 128 << 10
 """What passes at once. More than the 64 KiB, and the headers of each frame of it, that a host hands to its device as
 one segment: what is larger than this is cut into frames one by one, which took half of the processors."""

@@ -75,6 +75,8 @@ def _check(scenario: Scenario) -> None:
             raise LocalError(f"scenario {scenario.name}: on the testbed only hosts that order nothing can go")
     if any(order.over_s for order in scenario.orders):
         raise LocalError(f"scenario {scenario.name}: on the testbed all hosts of an order give it at once")
+    if not {image.name for image in scenario.images} <= set(scenario.groups[0].has):
+        raise LocalError(f"scenario {scenario.name}: the first group publishes, and has to have every image")
     if scenario.network.rack_hosts:
         raise LocalError(f"scenario {scenario.name}: the testbed has one switch, and no racks")
 
@@ -108,8 +110,6 @@ class _Play:
         self._disks = make_images(scenario.images, self._testbed.directory)
         for spec in sorted(scenario.images, key=lambda image: bool(image.relative)):
             holders = [host for group in scenario.groups if spec.name in group.has for host in self._groups[group.name]]
-            if not holders:
-                raise LocalError(f"scenario {scenario.name}: no group has image {spec.name}")
             holders[0].json("publish", self._disks[spec.name], _name(spec.name))
             calls = [host.call_json("pull", _name(spec.name)) for host in holders[1:]]
             for host, call in zip(holders[1:], calls, strict=True):

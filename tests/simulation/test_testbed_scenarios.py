@@ -24,6 +24,7 @@ def test_what_real_daemons_cannot_play_is_refused() -> None:
     refused(load("racks"), "one switch")
     refused(replace(small, faults=(Mishap(Trouble.CORRUPT),)), "real daemons can be gone, crash, pause, slow-link")
     refused(replace(small, faults=(Mishap(Trouble.GONE, whom="hosts"),)), "only hosts that order nothing")
+    refused(replace(small, groups=small.groups[::-1]), "has to have every image")
     refused(replace(small, orders=(replace(small.orders[0], over_s=1.0),)), "at once")
 
 
