@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from protocol.errors import EnticedError
+from simnet.idle_command import idle
 from simnet.outcome import Outcome, goals_of
 from simnet.running import run
 from simnet.scenario import Scenario
@@ -44,6 +45,9 @@ def main() -> None:
     Simulated time, network and disks; the hosts decide by the daemon's own code. Seed and configuration come first,
     then what was reached, beside each goal. Exit code 1 when a goal was missed.
     """
+
+
+main.add_command(idle)
 
 
 @main.command("list")
