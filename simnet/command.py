@@ -15,10 +15,12 @@ import click
 from protocol.errors import EnticedError
 from simnet.idle_command import idle
 from simnet.outcome import Outcome, goals_of
+from simnet.report import prepare, write
 from simnet.running import run
 from simnet.scenario import Scenario
 from simnet.scenario_files import load, shipped
 from simnet.testbed.commands import fidelity, testbed
+from simnet.trace import Trace
 
 PROGRESS_EVERY_S = 10.0
 
@@ -70,7 +72,9 @@ def _simulation_of(name: str) -> click.Command:
     @click.option("--seed", type=click.IntRange(0), help="Other dice.")
     @click.option("--check", type=click.IntRange(1), help="Check safety, and all books after every N events: slow.")
     @click.option("--json", "as_json", is_flag=True, help="The figures as one object in the last line.")
-    @click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write the figures there too.")
+    @click.option(
+        "--report", type=click.Path(file_okay=False, path_type=Path), help="Write a page with plots there, and PNGs."
+    )
     def simulate(
         hosts: int | None,
         size_mib: int | None,
@@ -81,13 +85,17 @@ def _simulation_of(name: str) -> click.Command:
         report: Path | None,
     ) -> None:
         scenario = load(name).resized(hosts, size_mib, seed)
+        if report is not None:
+            prepare(report)
         click.echo("\n".join(configuration(scenario)))
-        outcome = run(scenario, check_every=check, progress=_progress())
+        traces: list[Trace] | None = None if report is None else []
+        outcome = run(scenario, check_every=check, progress=_progress(), traces=traces)
         goals = goals_of(outcome, scenario.goals)
         click.echo("\n".join(figures(outcome, scenario)))
-        if report is not None:
-            report.mkdir(parents=True, exist_ok=True)
+        if report is not None and traces:
             (report / "outcome.json").write_text(as_object(outcome, scenario) + "\n", encoding="utf-8")
+            page = write(report, name, configuration(scenario), figures(outcome, scenario), traces[-1])
+            click.echo(f"report in {page}")
         if as_json:
             click.echo(as_object(outcome, scenario))
         sys.exit(0 if all(goal.is_met for goal in goals) else 1)

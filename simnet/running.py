@@ -18,6 +18,7 @@ from simnet.host import SimHost
 from simnet.outcome import Outcome
 from simnet.scenario import Scenario
 from simnet.stage import Stage, build
+from simnet.trace import Trace, follow
 from simnet.traffic import Distance
 
 LOOK_EVERY_S = 0.05
@@ -33,9 +34,10 @@ def run(
     *,
     check_every: int | None = None,
     progress: Progress | None = None,
+    traces: list[Trace] | None = None,
 ) -> Outcome:
     """Run it to its end, or its limit. check_every: safety is checked at every event, and the books of a host after
-    every so many; `simnet.checkers.BrokenError` ends the run."""
+    every so many; `simnet.checkers.BrokenError` ends the run. traces: gets the trace of the run, for a report."""
     clean = None
     if scenario.compare_without_faults:
         without = replace(scenario, faults=(), compare_without_faults=False)
@@ -46,7 +48,11 @@ def run(
     stage.world.watchers.append(counter)
     if check_every is not None:
         stage.world.watchers.append(SafetyChecker(check_every))
+    if traces is not None:
+        traces.append(follow(stage))
     stage.world.run(_Finish(stage, progress), scenario.limit_s)
+    if traces is not None:
+        traces[-1].completed_s = sorted(own_s(stage, host) for host in judged(stage) if is_done(stage, host))
     return _measure(stage, counter.events, time.monotonic() - began, clean)
 
 

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "verify": ("enticed.cli.images", "verify", "Read an image on this host and check every byte."),
     "rm": ("enticed.cli.images", "rm", "Remove an image from this host."),
     "completion": ("enticed.cli.completion", "completion", "Print the completion of this command for a shell."),
+    "simulate": ("enticed.cli.simulate", "simulate", "Say how long until many hosts have an image."),
     "demo": ("enticed.cli.demo", "demo", "Show it all with a throwaway swarm on this machine."),
 }
 

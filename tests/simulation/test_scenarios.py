@@ -109,6 +109,7 @@ def test_a_file_of_a_user_runs_by_its_path(own: Path) -> None:
     figures = json.loads(lines[-1])
     assert {"p50_s", "p99_s", "p999_s", "bound_s", "seed_copies", "same_rack_bytes", "wall_s"} <= set(figures)
     assert figures["incomplete"] == 0
+    assert (own.parent / "report" / "report.html").stat().st_size > 10_000
     assert json.loads((own.parent / "report" / "outcome.json").read_text())["digest"] == figures["digest"]
 
 
