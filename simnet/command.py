@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from protocol.errors import EnticedError
+from simnet.ablations_command import ablations
 from simnet.idle_command import idle
 from simnet.outcome import Outcome, goals_of
 from simnet.report import prepare, write
@@ -49,14 +50,17 @@ def main() -> None:
     """
 
 
+main.add_command(ablations)
 main.add_command(idle)
 
 
 @main.command("list")
 def list_scenarios() -> None:
-    """The scenarios that ship."""
+    """The scenarios that ship, and what else is answered."""
     for name in shipped():
         click.echo(f"{name:12} {load(name).about}")
+    for command in (idle, ablations):
+        click.echo(f"{command.name:12} {command.get_short_help_str(110)}")
 
 
 main.add_command(testbed)

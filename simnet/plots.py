@@ -9,13 +9,14 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from protocol.limits import GIB, MIB
+from simnet.ablations import Worth
 from simnet.trace import Trace
 from simnet.traffic import Distance
 
@@ -30,6 +31,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
 }
+Drawn = TypeVar("Drawn")
 DISTANCES = {Distance.RACK: "same rack", Distance.ZONE: "same zone", Distance.FAR: "farther"}
 
 
@@ -45,19 +47,23 @@ class Plot:
 
 def plots_of(trace: Trace) -> list[Plot]:
     return [
-        _plot("completion", "Hosts that have all, against the bound", trace, _completion),
-        _plot("sources", "Bytes by distance", trace, _sources),
-        _plot("seeds", "Load of the seeds", trace, _seeds),
-        _plot("racks", "Load of the racks' uplinks", trace, _racks),
+        _plot("completion", "Hosts that have all, against the bound", _completion, trace),
+        _plot("sources", "Bytes by distance", _sources, trace),
+        _plot("seeds", "Load of the seeds", _seeds, trace),
+        _plot("racks", "Load of the racks' uplinks", _racks, trace),
     ]
 
 
-def _plot(name: str, title: str, trace: Trace, draw: Callable[[Axes, Trace], None]) -> Plot:
+def ablations_plot(found: Sequence[Worth]) -> Plot:
+    return _plot("ablations", "What each part of the policy is worth", _ablations, found)
+
+
+def _plot(name: str, title: str, draw: Callable[[Axes, Drawn], None], drawn: Drawn) -> Plot:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel("seconds")
-        draw(axes, trace)
+        draw(axes, drawn)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
         axes.set_title(title)
@@ -106,6 +112,18 @@ def _racks(axes: Axes, trace: Trace) -> None:
     axes.set_ylabel("MiB/s")
     axes.set_ylim(bottom=0)
     axes.legend()
+
+
+def _ablations(axes: Axes, found: Sequence[Worth]) -> None:
+    """When the hosts of each variant have it: the nearer to the bound, the better."""
+    for worth in found:
+        hosts = len(worth.completed_s)
+        times = [seconds / worth.bound_s for seconds in worth.completed_s]
+        axes.step(times, [100 * (number + 1) / hosts for number in range(hosts)], where="post", label=worth.variant)
+    axes.axvline(1.0, color="0.4", linestyle="--", label="bound")
+    axes.set_xlabel("time / bound")
+    axes.set_ylabel("percent of the hosts")
+    axes.legend(fontsize="x-small", loc="lower right")
 
 
 def _rates(trace: Trace, sent: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from protocol.errors import LocalError
 from simnet.trace import Trace
+
+if TYPE_CHECKING:
+    from simnet.plots import Plot
 
 PAGE = "report.html"
 HEAD = """<!doctype html>
@@ -43,7 +47,7 @@ def prepare(directory: Path) -> None:
 
 def write(directory: Path, title: str, configuration: Iterable[str], figures: Iterable[str], trace: Trace) -> Path:
     """The page's path; `prepare` was called before. `LocalError` where it cannot be written."""
-    from simnet.plots import Plot, plots_of
+    from simnet.plots import plots_of
 
     def page(plots: Sequence[Plot]) -> str:
         parts = [HEAD.format(title=escape(title))]
@@ -58,6 +62,17 @@ def write(directory: Path, title: str, configuration: Iterable[str], figures: It
         for plot in plots:
             (directory / f"{plot.name}.png").write_bytes(plot.png)
         path.write_text(page(plots), encoding="utf-8")
+    except OSError as error:
+        raise LocalError(f"{directory}: {error.strerror or error}") from error
+    return path
+
+
+def write_plot(directory: Path, plot: Plot) -> Path:
+    """One plot on its own, as SVG and as PNG; the path of the first. `LocalError` where it cannot be written."""
+    path = directory / f"{plot.name}.svg"
+    try:
+        path.write_text(plot.svg, encoding="utf-8")
+        path.with_suffix(".png").write_bytes(plot.png)
     except OSError as error:
         raise LocalError(f"{directory}: {error.strerror or error}") from error
     return path

@@ -5,6 +5,8 @@ Stock on hand is used first: pieces that local images can provide are only opene
 
 from __future__ import annotations
 
+import numpy as np
+
 from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
 from enticed.core.effects import OpenPiece
@@ -60,6 +62,8 @@ class FetchDesk:
 
     def _pick(self, pull: Pull, around: Reach, count: int, now: float) -> list[int]:
         has, rarity = pull.availability, self._kin.rarity(pull)
+        if not self._books.policy.rarest_first:
+            rarity = np.zeros_like(rarity)
         candidates = pull.wanted & self._offered(pull, around) & self._open_to_us(pull, around)
         if candidates or pull.runs or pull.opening:
             pull.starved_since = None
@@ -97,7 +101,7 @@ class FetchDesk:
     def _open_to_us(self, pull: Pull, around: Reach) -> int:
         """Pieces that this host owns in its rack, or that a mate has; all of them once seeds abound."""
         has, mates = pull.availability, around.mates
-        if has.seeds_abound:
+        if has.seeds_abound or not self._books.policy.rack_owners:
             return -1
         near = has.of_mates if mates is has.mates else has.held_by_any(mates)
         return pull.owned.within(self._books.me.node, mates, len(has.rarity)) | near

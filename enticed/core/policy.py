@@ -41,6 +41,11 @@ class Policy:
     request_bytes: int = 2 * MIB
     plenty_bytes: int = 16 * MIB
     """With so much under way, nothing is asked for because a peer tells of new pieces: the next answer sees to it."""
+    rarest_first: bool = True
+    """Else pieces come in random order: to see what it is worth."""
+    rack_owners: bool = True
+    """For each piece that nobody in a rack has, one host fetches it from outside: see `owner_patience_s`. Else whoever
+    wants it does: to see what it is worth."""
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""
 
