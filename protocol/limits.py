@@ -25,8 +25,8 @@ PAGE_MAX_FRAGMENTS = WINDOW_MAX_SIZE_BYTES // BLOCK_SIZE_BYTES // 2
 ROOT_MAX_SIZE_BYTES = 8 * MIB
 
 # --- requests ---
-REQUEST_MAX_SIZE_BYTES = 2 * MIB
-"""So that a piece of the smallest window, whose last fragment may end in the next one, is one request."""
+REQUEST_MAX_SIZE_BYTES = 3 * MIB
+"""So that a piece of a window of 2 MiB, whose last fragment may end in the next one, is one request."""
 REQUEST_MAX_FRAGMENTS = 256
 """What one request names is contiguous fragments of one piece, at most so many and so many bytes."""
 

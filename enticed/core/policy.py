@@ -38,7 +38,7 @@ class Policy:
     more would only wait in its line, while others come to have the same."""
     peer_in_flight: int = 16
     """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
-    request_bytes: int = 2 * MIB
+    request_bytes: int = 3 * MIB
     plenty_bytes: int = 16 * MIB
     """With so much under way, nothing is asked for because a peer tells of new pieces: the next answer sees to it."""
     rarest_first: bool = True

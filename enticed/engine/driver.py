@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ class Driver:
         self._busy = False
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
 
     def carry(self, kind: type[E], carrier: Callable[[E], None]) -> None:
         """Have `carrier` called on the loop for each effect of this kind. It must not block; it may `tell`."""
@@ -90,15 +92,22 @@ class Driver:
             log.exception("%s cannot be carried out", effect)
 
     def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        """See to it that the host is woken at its deadline. One that has moved back finds the alarm too early, and then
+        it is set again: that is rarer than events are."""
         now = self.clock()
         deadline = self.host.next_deadline(now)
-        if deadline is not None and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(deadline - now, self._ring)
+        if deadline is None or self._closed or self._rings_at <= deadline:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._rings_at = deadline
+        self._alarm = asyncio.get_running_loop().call_later(deadline - now, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = None
-        self.tell(Woken())
+        self._alarm, self._rings_at = None, math.inf
+        now = self.clock()
+        deadline = self.host.next_deadline(now)
+        if deadline is not None and deadline <= now:
+            self.tell(Woken())
+        else:
+            self._set_alarm()

@@ -64,6 +64,8 @@ class BulkConnection:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._asked: deque[Job] = deque()
+        self._rests = False
+        """Whether the thread waits, or is about to, and must be woken for what is new."""
         self._ended = False
         self._interrupted: EnticedError | None = None
         # The thread's own: when the reply that is next, or anything to ask for, must have come (monotonic).
@@ -80,8 +82,8 @@ class BulkConnection:
             if self._ended:
                 return False
             self._waiting.append(job)
-            may_ask = len(self._asked) < BULK_REQUESTS_AHEAD_COUNT
-        if may_ask:  # else the thread looks after its next reply by itself
+            must_wake = self._rests and len(self._asked) < BULK_REQUESTS_AHEAD_COUNT
+        if must_wake:  # else the thread looks after its next reply by itself
             self._stream.wake()
         return True
 
@@ -123,6 +125,7 @@ class BulkConnection:
         """Ask ahead, wait, receive a reply; False when nothing was asked for too long."""
         self._ask_ahead()
         woken = self._stream.wait(select.POLLIN, self._deadline_s)
+        self._rests = False
         if woken is Woken.CONNECTION:
             self._receive()
         elif woken is Woken.DEADLINE:
@@ -137,6 +140,7 @@ class BulkConnection:
             count = min(len(self._waiting), BULK_REQUESTS_AHEAD_COUNT - len(self._asked))
             jobs = [self._waiting.popleft() for _ in range(count)]
             self._asked.extend(jobs)
+            self._rests = True
         if jobs:
             if was_idle:
                 self._deadline_s = time.monotonic() + self._timing.reply_s
