@@ -141,7 +141,8 @@ def test_a_bad_server_is_named_and_others_go_on(
             request, fragments = disk.request(0, 0, 4)
             began = time.monotonic()
             bad = [a.network.fetch(cluster[1].node, request, target.landing(fragments)) for _ in range(3)]
-            *outcomes, _ = await asyncio.gather(*bad, pull(a, [good], disk, target), return_exceptions=True)
+            *outcomes, pulled = await asyncio.gather(*bad, pull(a, [good], disk, target), return_exceptions=True)
+            assert pulled is None, pulled
             assert [type(outcome) for outcome in outcomes] == [type(outcomes[0])] * 3
             assert isinstance(outcomes[0], fault), outcomes
             assert time.monotonic() - began < 5

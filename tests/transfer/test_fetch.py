@@ -276,11 +276,12 @@ def test_a_wrong_request_fails_alone(cluster: Cluster, disk: Disk, target: Targe
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
             await a.meet(b)
             request, fragments = disk.request(0, 0, 4)
+            too_many = REQUEST_MAX_SIZE_BYTES // int(fragments.sizes_bytes.min()) + 1
             wrong = [
                 (replace(request, count=5), fragments),
                 (replace(request, count=3), fragments),
                 (replace(request, first=-1), fragments),
-                (FragmentsRequest(disk.image, 0, 0, 33), disk.fragments[:33]),
+                (FragmentsRequest(disk.image, 0, 0, too_many), disk.fragments[:too_many]),
                 (FragmentsRequest(disk.image, 0, 0, 0), fragments[:0]),
             ]
             for wanted, where in wrong:
