@@ -12,7 +12,7 @@ PYTHON := $(BIN)/python
 # More arguments for pytest, as in: make test PYTEST_ARGS="-k layers"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check bench lock clean distclean
+.PHONY: help setup demo test check bench torture lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,10 @@ check: setup ## before each commit: lint, types and the quick tests, in under a 
 bench: setup ## our figures beside those of casync, nginx and curl
 	@scripts/system-packages bench
 	@$(PYTHON) -m bench $(BENCH_ARGS)
+
+torture: setup ## power cuts, failing calls and kills by the thousand: nothing may be lost
+	@scripts/system-packages test
+	@$(PYTHON) -m tests.torture all
 
 lock: setup ## write requirements*.lock anew from pyproject.toml
 	@scripts/make-locks

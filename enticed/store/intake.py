@@ -21,11 +21,13 @@ from enticed.store.files import Access, Files
 from enticed.store.images import StoredImage, claim_bytes
 from enticed.store.imports import Import
 from enticed.store.layout import RAW
+from enticed.store.opening import Opener
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger
 from enticed.store.stock import OnHand, Stock
 from enticed.store.table import Table
 from protocol.errors import EnticedError, LocalError
+from protocol.identifiers import ImageId
 from protocol.limits import STATEMENT_MAX_SIZE_BYTES, STATEMENTS_MAX_COUNT
 from protocol.manifest import Fragments, Root, decode_pages
 
@@ -41,6 +43,7 @@ class Intake:
     ledger: Ledger
     stock: Stock
     durability: Durability
+    opener: Opener
     writing: threading.RLock
     state_dir: Path
     now: Callable[[], float]
@@ -63,7 +66,7 @@ class Intake:
         fragments = decode_pages(root, pages_bytes)
         key = str(root.image_id)
         with self.writing:
-            stored = self.table.find(root.image_id)
+            stored = self._find(root.image_id)
             if stored is not None:
                 self.add_statements(stored, statements)
                 if not stored.ready:
@@ -91,6 +94,15 @@ class Intake:
             raise
         return Import(draft, raw_fd, self._commit_import, self._abort_import)
 
+    def _find(self, image: ImageId) -> StoredImage | None:
+        """The caller has `writing`."""
+        stored = self.table.find(image)
+        if stored is None:
+            stored = self.opener.open_again(image)
+            if stored is not None:
+                self.enter(stored)
+        return stored
+
     def _make(self, root: Root, pages_bytes: bytes, statements: tuple[bytes, ...], fragments: Fragments) -> StoredImage:
         draft = self.shelf.draft()
         try:
@@ -105,13 +117,13 @@ class Intake:
         fragments = decode_pages(root, pages)
         kept = _checked(statements)
         with self.writing:
-            stored = self.table.find(root.image_id)
+            stored = self._find(root.image_id)
             if stored is None:
                 self.ledger.claim(draft.directory, claim_bytes(root))
         if stored is None:  # not under the lock: it may take long until a large raw file is synced
             self.shelf.fill(draft.directory, root, pages, kept, fragments.digests)
         with self.writing:
-            stored = self.table.find(root.image_id)
+            stored = self._find(root.image_id)
             if stored is None:
                 self.ledger.drop(draft.directory)
                 return self._publish(draft.directory, root, kept, ready=True)
@@ -151,7 +163,9 @@ class Intake:
             stored.settle_access()
         except EnticedError:
             with suppress(EnticedError):
-                self.shelf.abandon(self.shelf.discard(image))
+                leaving = self.shelf.discard(image)
+                self.shelf.settle()
+                self.shelf.abandon(leaving)
             with suppress(EnticedError):
                 self.catalogue.delete_image(image)
             raise

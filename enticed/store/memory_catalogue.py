@@ -1,9 +1,14 @@
-"""The catalogue's twin in memory."""
+"""The catalogue's twin in memory.
+
+A commit that fails is undone for who asked, but what it wrote into the log may be whole: until another commit takes its
+place there, a power cut may find it done. SQLite does so where the sync of its log fails.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import random
+from collections.abc import Callable
+from contextlib import suppress
 
 from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Order
@@ -22,8 +27,16 @@ class MemoryCatalogue:
         self._orders: dict[str, Order] = {}
         self._campaigns: dict[str, Campaign] = {}
         self._addresses: tuple[str, ...] = ()
+        self._in_doubt: Callable[[], object] | None = None
 
-    def after_cut(self, before: BeforeCall = lambda name: None) -> MemoryCatalogue:
+    def after_cut(self, dice: random.Random, before: BeforeCall = lambda name: None) -> MemoryCatalogue:
+        if self._in_doubt is not None and dice.random() < 0.5:
+            self._in_doubt()
+        self._before, self._in_doubt = before, None
+        return self
+
+    def after_kill(self, before: BeforeCall = lambda name: None) -> MemoryCatalogue:
+        """What is in doubt stays so. Opening SQLite's file makes all last that can be read from it."""
         self._before = before
         return self
 
@@ -31,52 +44,46 @@ class MemoryCatalogue:
         return tuple(record for _, record in sorted(self._images.items()))
 
     def put_image(self, record: ImageRecord) -> None:
-        with self._commit():
-            self._images[record.image] = record
+        self._commit(lambda: self._images.update({record.image: record}))
 
     def delete_image(self, image: ImageId) -> None:
-        with self._commit():
-            self._images.pop(image, None)
+        self._commit(lambda: self._images.pop(image, None))
 
     def orders(self) -> tuple[Order, ...]:
         return tuple(sorted(self._orders.values(), key=lambda order: (order.created_at, order.key)))
 
     def put_order(self, order: Order) -> None:
-        with self._commit():
-            self._orders[order.key] = order
+        self._commit(lambda: self._orders.update({order.key: order}))
 
     def delete_order(self, key: str) -> None:
-        with self._commit():
-            self._orders.pop(key, None)
+        self._commit(lambda: self._orders.pop(key, None))
 
     def campaigns(self) -> tuple[Campaign, ...]:
         return tuple(sorted(self._campaigns.values(), key=lambda campaign: (campaign.created_at, campaign.key)))
 
     def put_campaign(self, campaign: Campaign) -> None:
-        with self._commit():
-            self._campaigns[campaign.key] = campaign
+        self._commit(lambda: self._campaigns.update({campaign.key: campaign}))
 
     def delete_campaign(self, key: str) -> None:
-        with self._commit():
-            self._campaigns.pop(key, None)
+        self._commit(lambda: self._campaigns.pop(key, None))
 
     def addresses(self) -> tuple[str, ...]:
         return self._addresses
 
     def put_addresses(self, addresses: tuple[str, ...]) -> None:
-        with self._commit():
-            self._addresses = addresses
+        self._commit(lambda: setattr(self, "_addresses", addresses))
 
     def close(self) -> None:
         pass
 
-    @contextmanager
-    def _commit(self) -> Iterator[None]:
+    def _commit(self, change: Callable[[], object]) -> None:
         try:
             self._before("commit")
         except OSError as error:
+            self._in_doubt = change
             raise typed(error, "commit") from error
-        yield
+        self._in_doubt = None
+        change()
         # Done, but whoever asked for it may never hear so: a cut here is not one before the commit.
         with suppress(OSError):
             self._before("committed")

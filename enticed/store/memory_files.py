@@ -97,6 +97,22 @@ class MemoryFiles:
             file.after_cut(dice)
         return after
 
+    def after_kill(self, before: BeforeCall = lambda name: None) -> MemoryFiles:
+        """The process started again on a machine that stayed up: no descriptors; what was not synced still is not."""
+        after = MemoryFiles(before, self._size_bytes)
+        after._root, after._unsynced = self._root, self._unsynced
+        return after
+
+    def flip(self, path: str, offset_bytes: int) -> None:
+        """A byte changes on the disk, as it does when one rots."""
+        with self._lock:
+            directory, name = self._parent(path)
+            file = self._file(directory.entries.get(name))
+            number, inside = divmod(offset_bytes, PAGE_SIZE_BYTES)
+            page = bytearray(file.pages[number])
+            page[inside] ^= 0xFF
+            file.pages[number] = file.on_disk[number] = bytes(page)
+
     @property
     def open_count(self) -> int:
         """Descriptors that nobody has closed yet."""
@@ -106,7 +122,7 @@ class MemoryFiles:
         pass
 
     def open(self, path: str, access: Access) -> int:
-        with self._call("open", path):
+        with self._call("create" if access is Access.CREATE else "open", path):
             directory, name = self._parent(path)
             node = directory.entries.get(name)
             if access is Access.CREATE:
@@ -138,7 +154,7 @@ class MemoryFiles:
     def pwrite(self, fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
         try:
             with self._call("pwrite"):
-                if len(data) > self.free_bytes():
+                if len(data) > self._free_bytes():
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 _write(self._open[fd], bytes(data), offset_bytes)
         except Exception:
@@ -173,7 +189,7 @@ class MemoryFiles:
         return True
 
     def drop_cache(self, fd: int, offset_bytes: int, size_bytes: int) -> None:
-        with self._lock:
+        with self._call("drop_cache"):
             file = self._open[fd]
             for number in range(offset_bytes // PAGE_SIZE_BYTES, (offset_bytes + size_bytes) // PAGE_SIZE_BYTES):
                 if number not in file.dirty:
@@ -236,8 +252,11 @@ class MemoryFiles:
             self._change([(*self._parent(path), None)])
 
     def free_bytes(self) -> int:
-        with self._lock:
-            return self._size_bytes - sum(len(file.pages) * PAGE_SIZE_BYTES for file in _files(self._root))
+        with self._call("free_bytes"):
+            return self._free_bytes()
+
+    def _free_bytes(self) -> int:
+        return self._size_bytes - sum(len(file.pages) * PAGE_SIZE_BYTES for file in _files(self._root))
 
     @contextmanager
     def _call(self, name: str, path: str = "") -> Iterator[None]:

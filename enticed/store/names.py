@@ -39,6 +39,7 @@ class NameBook:
         self._lock = threading.Lock()
         self._names: dict[str, SavedName] = {}
         self.troubles: list[str] = []
+        files.sync_dir(NAMES)  # after a kill too, what was seen here once is never to fall back
         for file in files.list_dir(NAMES):
             if file.startswith(NEW_PREFIX):
                 files.unlink(f"{NAMES}/{file}")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 
 BeforeCall = Callable[[str], None]
 """Told the name of each call before it is done; may raise `OSError` to make it fail, or `PowerCut`."""
+
+_GROWING = ("create", "pwrite", "truncate", "datasync", "clone", "make_dir", "rename", "sync_dir", "commit")
+CALLS_MET = {
+    errno.ENOSPC: _GROWING,
+    errno.EDQUOT: _GROWING,
+    errno.EMFILE: ("open", "create", "list_dir", "sync_dir", "commit"),
+}
+"""Which calls an error can meet; one that is not named can meet any."""
 
 
 class PowerCut(BaseException):
@@ -20,6 +29,8 @@ class Fuse:
         self.calls = 0
         self.failures = failures or {}
         """Call number -> errno; more may be added on the way."""
+        self.failing: tuple[int, int] | None = None
+        """From this call on, every call that the error fits fails with this errno: until it is None again."""
         self._cut_at = cut_at
 
     def __call__(self, name: str) -> None:
@@ -27,5 +38,7 @@ class Fuse:
         if self._cut_at is not None and self.calls >= self._cut_at:
             raise PowerCut(name)
         code = self.failures.get(self.calls)
+        if code is None and self.failing is not None and self.calls >= self.failing[0]:
+            code = self.failing[1] if name in CALLS_MET.get(self.failing[1], (name,)) else None
         if code is not None:
             raise OSError(code, os.strerror(code))

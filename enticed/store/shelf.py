@@ -43,9 +43,12 @@ class Shelf:
         self._numbers = itertools.count(1)
 
     def sweep(self) -> None:
-        """Remove what was in the making or on its way out when the last run ended."""
-        for name in self._files.list_dir(IMAGES):
-            if name.startswith((INCOMING_PREFIX, LEAVING_PREFIX)):
+        """Remove what was in the making or on its way out when the last run ended, and what was set aside of images
+        that are here again."""
+        names = self._files.list_dir(IMAGES)
+        for name in names:
+            is_replaced = name.startswith(BROKEN_PREFIX) and name.removeprefix(BROKEN_PREFIX) in names
+            if is_replaced or name.startswith((INCOMING_PREFIX, LEAVING_PREFIX)):
                 remove_tree(self._files, f"{IMAGES}/{name}")
 
     def images(self) -> tuple[ImageId, ...]:
@@ -94,13 +97,10 @@ class Shelf:
         self._files.sync_dir(draft)
 
     def publish(self, draft: str, image: ImageId) -> None:
-        """The draft becomes the image, durably."""
-        try:
-            self._files.rename(draft, image_dir(image))
-        except LocalError:  # what a failing disk kept from being undone when this image was last tried
-            self.abandon(self.discard(image))
-            self._files.rename(draft, image_dir(image))
-        self._files.sync_dir(IMAGES)
+        """The draft becomes the image, durably. `LocalError` where it is on the shelf already."""
+        self._files.rename(draft, image_dir(image))
+        self.settle()
+        self.abandon(f"{IMAGES}/{BROKEN_PREFIX}{image}")  # where it was imported, and so nothing adopted
 
     def abandon(self, draft: str) -> None:
         """Remove a draft as far as that works: the next start sweeps the rest."""
@@ -108,18 +108,17 @@ class Shelf:
             remove_tree(self._files, draft)
 
     def discard(self, image: ImageId) -> str:
-        """The image is gone, durably, when this returns, and all there when it raises.
+        """Take the image from the shelf; all there when this raises. `settle` makes it last.
 
-        Returned is what to `abandon` then, to have its space back.
+        Returned is what to `abandon` once it does, to have its space back.
         """
         leaving = f"{IMAGES}/{LEAVING_PREFIX}{next(self._numbers)}"
         self._files.rename(image_dir(image), leaving)
-        try:
-            self._files.sync_dir(IMAGES)
-        except EnticedError:
-            self._files.rename(leaving, image_dir(image))
-            raise
         return leaving
+
+    def settle(self) -> None:
+        """What has come and gone is so after a power cut too when this returns."""
+        self._files.sync_dir(IMAGES)
 
     def set_aside(self, image: ImageId) -> None:
         """Take an image whose manifest is damaged out of use, and keep its raw file for `adopt_raw`."""
@@ -127,7 +126,7 @@ class Shelf:
         with suppress(AbsentError):
             remove_tree(self._files, broken)
         self._files.rename(image_dir(image), broken)
-        self._files.sync_dir(IMAGES)
+        self.settle()
 
     def read_manifest(self, image: ImageId) -> tuple[Root, tuple[bytes, ...]]:
         """Root and statements. `CorruptError` where the root is not the image's, or the pages cannot be its pages."""

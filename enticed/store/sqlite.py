@@ -170,6 +170,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     elif version == 1:
         connection.executescript(f"BEGIN IMMEDIATE; {_SINCE_2} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    with suppress(sqlite3.OperationalError):  # no room for it: then the next commit does it
+        # A kill may have come between a commit's bytes in the log and their sync: what is read from here on, lasts.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise CorruptError(f"the catalogue is damaged: {verdict}")

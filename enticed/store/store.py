@@ -35,7 +35,7 @@ from enticed.store.intake import Intake
 from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, prepare
 from enticed.store.lock import StateLock, make_state_dir
 from enticed.store.names import NameBook, SavedName
-from enticed.store.opening import open_images
+from enticed.store.opening import Opener
 from enticed.store.reading import Excerpt, read_excerpt
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger, Space
@@ -71,6 +71,7 @@ class Store:
         self._ledger = Ledger(files, quota_bytes, reserve_bytes)
         self._stock = Stock(files, self._pool)
         self._durability = Durability(files, catalogue, self._ledger, self._writing, self._pool)
+        opener = Opener(files=files, shelf=self._shelf, catalogue=catalogue, state_dir=state_dir, now=now)
         self._intake = Intake(
             files=files,
             catalogue=catalogue,
@@ -79,6 +80,7 @@ class Store:
             ledger=self._ledger,
             stock=self._stock,
             durability=self._durability,
+            opener=opener,
             writing=self._writing,
             state_dir=state_dir,
             now=now,
@@ -86,11 +88,10 @@ class Store:
         self._names = NameBook(files)
         self._orders = {order.key: order for order in catalogue.orders()}
         self._addresses = catalogue.addresses()
-        found = open_images(files, self._shelf, catalogue, state_dir, now())
-        self.troubles = (*self._names.troubles, *found.troubles)
-        """One line for people about each thing that was not as it should be at the start."""
-        for image in found.images:
+        for image in opener.open_all():
             self._intake.enter(image)
+        self.troubles = (*self._names.troubles, *opener.troubles)
+        """One line for people about each thing that was not as it should be at the start."""
 
     @classmethod
     def open(cls, state_dir: Path, quota_bytes: int | None, reserve_bytes: int, now: Callable[[], float]) -> Store:
@@ -188,7 +189,8 @@ class Store:
     def forget(self, image: ImageId) -> None:
         """Remove it; gone for good when this returns. `AbsentError` without it, `LocalError` while somebody holds it.
 
-        Whether an order leases it is for the caller to know.
+        When anything else is raised it is in `images` still, all there; or, where not even that can be put down any
+        more, gone for now, and perhaps back after a power cut. Whether an order leases it is for the caller to know.
         """
         with self._writing:
             stored = self._table.take(image)
@@ -197,10 +199,13 @@ class Store:
             except EnticedError:
                 self._table.add(stored)
                 raise
-            self._ledger.drop(str(image))
-            with suppress(EnticedError):  # a record without files is removed at the next start
-                self._catalogue.delete_image(image)
-        stored.close()
+            try:
+                self._shelf.settle()  # if it fails: never back again, that would be as little settled
+            finally:
+                self._ledger.drop(str(image))
+                stored.close()
+                with suppress(EnticedError):  # a record without files is removed at the next start
+                    self._catalogue.delete_image(image)
         self._shelf.abandon(leaving)
 
     # --- what is durable ---

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +106,8 @@ class Daemon:
         self.start_soon(*flags)
         self.wait_ready()
 
-    def start_soon(self, *flags: str) -> None:
+    def start_soon(self, *flags: str, under: Sequence[str] = ()) -> None:
+        """under: a command that runs it and stands aside, as `strace -D` does."""
         assert self.process is None, "it runs"
         config = self.directory / "settings.toml"
         config.write_text(self.settings)
@@ -123,7 +124,7 @@ class Daemon:
         ]
         with self._log_file.open("ab") as log:
             self.process = self.group.spawn(
-                [*command, "--socket", self.socket, *flags],
+                [*under, *command, "--socket", self.socket, *flags],
                 environment=self._ready.environment,
                 stdout=log,
                 stderr=log,

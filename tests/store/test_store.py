@@ -232,7 +232,7 @@ def test_a_descriptor_is_opened_when_needed_and_closed_when_forgotten(tmp_path: 
 
 def test_use_is_remembered(tmp_path: Path) -> None:
     made = make_image(1)
-    times = iter([1.0, 2.0, 3.0, 4.0])
+    times = iter([2.0, 3.0, 4.0])
     with Store.open(tmp_path, None, 0, lambda: next(times)) as store:
         stored = publish(store, made)
         assert (stored.created_at, stored.last_used_at) == (2.0, 2.0)

@@ -1,0 +1,107 @@
+"""Faults by the thousand, which must lose nothing: `make torture`. What fails is printed with how to see it again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import TypeVar
+
+from tests.torture import cuts, errors, kills
+from tests.torture.cuts import BrokenPromiseError
+
+CUTS, FAULTS, KILLS = 20_000, 8_000, 500
+FAILURES_SHOWN_MAX_COUNT = 10
+VAIN_MAX_COUNT = 60
+"""Runs in a row that ended before their call came: there is none left."""
+Point = TypeVar("Point")
+
+
+def main() -> int:
+    chosen = _parser().parse_args()
+    if chosen.part == "all":
+        simulated = run("power cuts", cuts.cuts(CUTS), cuts.play) | run(
+            "failing calls", errors.faults(FAULTS), errors.play
+        )
+        return simulated | run_kills(KILLS, kills.kills())
+    if chosen.part == "kills":
+        kill = [kills.Kill(chosen.doing, chosen.calls, chosen.at)] if chosen.at else kills.kills(chosen.step)
+        return run_kills(1 if chosen.at else chosen.points, kill)
+    is_one = chosen.seed is not None
+    if chosen.part == "cuts":
+        cut = [cuts.Cut(chosen.seed, chosen.at, chosen.again_at, chosen.after_kill)] if is_one else None
+        return run("power cuts", cut or cuts.cuts(chosen.points), cuts.play)
+    fault = [errors.Fault(chosen.seed, chosen.at, chosen.errno, chosen.for_good)] if is_one else None
+    return run("failing calls", fault or errors.faults(chosen.points), errors.play)
+
+
+def run(name: str, points: Iterable[Point], play: Callable[[Point], None]) -> int:
+    """Play them all, print what failed and the totals; the exit status."""
+    started_s, tried, failures = time.monotonic(), 0, 0
+    for point in points:
+        tried += 1
+        try:
+            play(point)
+        except BrokenPromiseError as failure:
+            failures += 1
+            print(failure, file=sys.stderr)
+            if failures == FAILURES_SHOWN_MAX_COUNT:
+                break
+    took_s = time.monotonic() - started_s
+    verdict = f"{failures} FAILED" if failures else "lost 0, wrong bytes 0, left over 0"
+    print(f"{name}: {tried} points tried in {took_s:.0f} s, {verdict}")
+    return 1 if failures else 0
+
+
+def run_kills(points: int, candidates: Iterable[kills.Kill]) -> int:
+    """Play them until so many have come to a kill, or there is nothing left to kill; the exit status."""
+    started_s, killed, vain, failures = time.monotonic(), 0, 0, 0
+    with kills.victims() as victims:
+        for kill in candidates:
+            try:
+                is_killed = victims.play(kill)
+            except BrokenPromiseError as failure:
+                is_killed, failures = True, failures + 1
+                print(failure, file=sys.stderr)
+            killed += is_killed
+            vain = 0 if is_killed else vain + 1
+            if killed == points or failures == FAILURES_SHOWN_MAX_COUNT or vain == VAIN_MAX_COUNT:
+                break
+        restarts_s = sorted(victims.restarts_s)
+    verdict = f"{failures} FAILED" if failures else "lost 0, wrong bytes 0, left over 0"
+    restart = f"restart {median(restarts_s):.1f} s (median), {restarts_s[-1]:.1f} s (slowest)"
+    print(f"kills: {killed} points tried in {time.monotonic() - started_s:.0f} s, {verdict}, {restart}")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("all", help="all of it, as many as `make torture`")
+    for name, points, about in (
+        ("cuts", CUTS, "power cuts, simulated, at every k-th call of the store"),
+        ("errors", FAULTS, "failing calls, simulated: each error, once and for good"),
+    ):
+        part = parts.add_parser(name, help=about, description=about)
+        part.add_argument("--points", type=int, default=points, help=f"how many ({points})")
+        part.add_argument("--seed", type=int, help="play one point again: its seed")
+        part.add_argument("--at", type=int, default=1, help="the number of the call that it happens at")
+    part = parts.add_parser("kills", help="real daemons killed at system calls", description="Needs strace.")
+    part.add_argument("--points", type=int, default=KILLS, help=f"how many ({KILLS})")
+    part.add_argument("--step", type=int, default=1, help="at every k-th call (1)")
+    part.add_argument("--doing", choices=("pull", "publish"), default="pull", help="with --at: killed while doing what")
+    part.add_argument("--calls", choices=tuple(kills.CALLS), default="disk", help="with --at: which calls are counted")
+    part.add_argument("--at", type=int, default=0, help="one point: the number of the call")
+    parts.choices["cuts"].add_argument("--again-at", type=int, default=0, help="the call of the next start likewise")
+    parts.choices["cuts"].add_argument(
+        "--after-kill", action="store_true", help="a kill there, the cut after a restart"
+    )
+    parts.choices["errors"].add_argument("--errno", type=int, default=5, help="which error (5)")
+    parts.choices["errors"].add_argument("--for-good", action="store_true", help="all calls after it fail as well")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
