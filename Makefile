@@ -12,7 +12,7 @@ PYTHON := $(BIN)/python
 # More arguments for pytest, as in: make test PYTEST_ARGS="-k layers"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check bench torture lock clean distclean
+.PHONY: help setup demo test check simulate bench torture lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ check: setup ## before each commit: lint, types and the quick tests, in under a 
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(PYTHON) -m pytest -q -m "not slow" -n auto $(PYTEST_ARGS)
+
+simulate: setup ## ten thousand random swarms under random faults: about an hour on two cores
+	@$(PYTHON) -m simnet fuzz --seeds $(or $(SEEDS),10000)
 
 bench: setup ## our figures beside those of casync, nginx and curl
 	@scripts/system-packages bench

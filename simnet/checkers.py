@@ -8,13 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from enticed.core import effects as ef
-from enticed.core.bitmaps import pieces_of
-from enticed.core.books import Books, ImageBook, Offer, PieceState, Pull
-from enticed.core.events import Event
-from enticed.core.orders import OrderState
-from enticed.core.requests import Asked, Run
-from protocol.identifiers import NodeId
-from protocol.messages import HaveChange
+from enticed.core.bitmaps import unpack_bitmap
+from enticed.core.books import PieceState
+from enticed.core.events import ORIGIN, DemandRaised, Event
+from enticed.core.orders import TRANSITIONS, OrderState
+from protocol.identifiers import ImageId
+from protocol.limits import HAVE_CHANGE_MAX_PIECES
+from protocol.messages import Charge, HaveChange, HaveMap
+from simnet.book_checks import wrong_books
+from simnet.faults import SPOILING
 from simnet.host import SimHost
 
 
@@ -23,7 +25,8 @@ class BrokenError(AssertionError):
 
 
 class SafetyChecker:
-    """Nothing is offered, sent, made durable or called ready that is not on the host's disk; no book is wrong.
+    """Nothing is offered, sent, made durable, announced or called ready that is not on the host's disk; no effect is
+    without an owner, no innocent host is charged, no order skips a state; no book is wrong, no limit exceeded.
 
     The books are looked at after every so many events: it takes longer than the events themselves.
     """
@@ -31,17 +34,42 @@ class SafetyChecker:
     def __init__(self, books_every: int = 1) -> None:
         self._books_every = books_every
         self._events = 0
+        self._states: dict[tuple[SimHost, str], OrderState] = {}
+        self._demands: dict[tuple[SimHost, int], DemandRaised] = {}
 
     def __call__(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
         self._events += 1
-        faults = list(wrong_effects(host, effects))
+        faults = [*wrong_effects(host, effects), *self._wrong_orders(host, effects)]
+        faults += self._wrong_readers(host, event, effects)
         if self._events % self._books_every == 0:
-            faults += wrong_books(host.core.books)
+            faults += [*wrong_books(host.core.books), *wrong_stock(host)]
         deadline = host.core.next_deadline(host.now)
         if deadline is not None and deadline <= host.now:
             faults.append("the next deadline is not later than now")
         if faults:
             raise BrokenError(f"{host.contact.node.short} after {event}: " + "; ".join(faults))
+
+    def _wrong_orders(self, host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
+        """A restart places orders anew, as far as they were: then they go on from any state."""
+        for effect in effects:
+            if isinstance(effect, ef.SaveOrder):
+                order = effect.order
+                before, self._states[host, order.key] = self._states.get((host, order.key)), order.state
+                if before is not None and order.state not in TRANSITIONS[before] | {before, OrderState.QUEUED}:
+                    yield f"an order goes from {before} to {order.state}"
+
+    def _wrong_readers(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> Iterator[str]:
+        if isinstance(event, DemandRaised):
+            self._demands[host, event.demand] = event
+        for effect in effects:
+            if isinstance(effect, ef.MeetDemand | ef.FailDemand):
+                demand = self._demands.pop((host, effect.demand), None)
+                if demand is None:
+                    yield "a reader is answered that waits for nothing"
+                elif isinstance(effect, ef.MeetDemand):
+                    landed = host.disk.files[demand.image].landed
+                    if not all(landed[one.piece, list(one.indices)].all() for one in demand.wanted):
+                        yield "a reader is told that what it waits for is here"
 
 
 class LivenessChecker:
@@ -62,133 +90,124 @@ class LivenessChecker:
 
 
 def wrong_effects(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
+    """What of it tells others, or the disk, something that is not so, or is on behalf of nobody."""
     for effect in effects:
         match effect:
-            case ef.Say(_, HaveChange(image, gained, _)):
-                if not host.disk.files[image].landed[list(gained)].all():
-                    yield "pieces are offered that are not here"
+            case ef.Say(node, message):
+                if node not in host.core.peers():
+                    yield "something is said to a host without a session"
+                yield from _wrong_words(host, effect, message)
+            case ef.Fetch() | ef.Abandon():
+                yield from _wrong_request(host, effect, effects)
             case ef.MakeDurable(image, pieces):
-                if not host.disk.files[image].landed[list(pieces)].all():
+                if not pieces or not host.disk.files[image].landed[list(pieces)].all():
                     yield "pieces are made durable that are not here"
+            case ef.Seal(image):
+                if not host.disk.files[image].durable.all():
+                    yield "an image is sealed that is not durable"
+            case ef.Announce(image, whole):
+                yield from _wrong_announcement(host, image, whole=whole)
             case ef.SaveOrder(order):
                 is_new = order.state is OrderState.READY and order.ready_at == host.now
                 if is_new and order.image is not None and not host.disk.files[order.image].durable.all():
                     yield "an order is ready whose image is not"
             case ef.GrantUpload(ticket):
-                if not host.disk.holds(host._uploads[ticket].wanted):
+                if ticket not in host._uploads:
+                    yield "something is sent that nobody waits for"
+                elif not host.disk.holds(host._uploads[ticket].wanted):
                     yield "fragments are sent that are not here"
+            case ef.DeferUpload(ticket) | ef.RefuseUpload(ticket):
+                if ticket not in host._uploads:
+                    yield "somebody is turned away who does not wait"
+            case ef.FindProviders(image) | ef.FetchManifest(image) | ef.Reserve(image) | ef.OpenPiece(image):
+                if not host.core.books.ledgers(image) and not _just_ended(image, effects):
+                    yield f"{effect} is on behalf of no pull"
             case _:
                 pass
+    for ticket, answers in Counter(one.ticket for one in effects if isinstance(one, ef.GrantUpload)).items():
+        if answers > 1:
+            yield f"upload {ticket} is granted twice"
 
 
-def wrong_books(books: Books) -> Iterator[str]:
-    """What is wrong with the state of a host between two events; nothing, that is."""
-    yield from _wrong_requests(books)
-    for pull in books.pulls.values():
-        yield from _wrong_pull(books, pull)
-    for book in books.images.values():
-        yield from _wrong_image(books, book)
-    yield from _wrong_demands(books)
-    for effect in books.effects:
-        yield f"{effect} was left undone"
+def _wrong_words(host: SimHost, said: ef.Say, message: object) -> Iterator[str]:
+    match message:
+        case HaveChange(image, gained, lost):
+            if not host.disk.files[image].landed[list(gained)].all():
+                yield "pieces are offered that are not here"
+            if max(len(gained), len(lost)) > HAVE_CHANGE_MAX_PIECES:
+                yield "more pieces are told at once than may be"
+        case HaveMap(image, pieces, bitmap):
+            if not host.disk.files[image].landed[unpack_bitmap(bitmap, pieces)].all():
+                yield "a have-map has pieces that are not here"
+        case Charge():
+            if not host.world.hosts[said.node].condition.had & SPOILING:
+                yield "a host is charged that has sent nothing wrong"
+        case _:
+            pass
 
 
-def _wrong_requests(books: Books) -> Iterator[str]:
-    requests = list(books.requests)
-    if books.requests.in_flight_bytes != sum(asked.run.size_bytes for asked in requests):
-        yield "in_flight_bytes is not what is in flight"
-    asked_of: dict[NodeId, list[Asked]] = defaultdict(list)
-    asked_for: dict[Run, list[Asked]] = defaultdict(list)
-    for asked in requests:
-        asked_of[asked.node].append(asked)
-        asked_for[asked.run].append(asked)
-    for peer in [*books.peers, *([books.origin] if books.origin is not None else [])]:
-        sizes = [asked.run.size_bytes for asked in asked_of[peer.node]]
-        if (peer.in_flight, peer.in_flight_bytes) != (len(sizes), sum(sizes)):
-            yield f"what {peer.node.short} has in flight is not counted right"
-    for asked in requests:
-        if asked.wanted not in (asked.run.request, asked.run.elsewhere):
-            yield "something else was asked for than the run"
-        if asked.run.image not in books.pulls or books.source(asked.node) is None:
-            yield "a request of no pull or no peer"
-    for twins in asked_for.values():
-        hosts = {asked.node for asked in twins}
-        if len(hosts) < len(twins) or len([asked for asked in twins if not asked.hedge]) > 1 or len(twins) > 2:
-            yield "a run is asked for twice"
-    uploads, policy = books.uploads, books.policy
-    if uploads.sending > policy.uploads_transmitting or uploads.queued > policy.uploads_queued:
-        yield "more uploads than there are slots"
-
-
-def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
-    if pull.image not in books.wanted:
-        yield "a pull that no order wants"
-    if any(node not in books.peers for node in pull.availability):
-        yield "a have-map of a host without a session"
-    if any(node not in books.peers for kin in pull.kin.values() for node in kin.availability):
-        yield "a have-map of a relative of a host without a session"
-    if pull.stage not in (OrderState.FETCHING, OrderState.VERIFYING):
+def _wrong_request(host: SimHost, effect: ef.Fetch | ef.Abandon, effects: list[ef.Effect]) -> Iterator[str]:
+    if isinstance(effect, ef.Abandon):
+        asked_now = any(isinstance(one, ef.Fetch) and one.request == effect.request for one in effects)
+        if effect.request not in host._requests and not asked_now:
+            yield "a request is abandoned that is not under way"
         return
-    asked = {one.run for one in books.requests if one.run.image == pull.image}
-    runs = [*pull.runs, *pull.urgent, *pull.foreseen, *asked]
-    if len(set(runs)) != len(runs):
-        yield "a run is in line twice"
-    if any(not run.for_reader for run in pull.foreseen) or any(run.for_reader for run in pull.runs):
-        yield "a run is in the wrong line"
-    if Counter(run.piece for run in runs if not run.for_reader) != Counter(pull.outstanding):
-        yield "outstanding runs are not counted right"
-    opening_bytes = sum(int(pull.missing_bytes[piece]) for piece in pull.opening)
-    if pull.ahead_bytes != sum(run.size_bytes for run in pull.runs) + opening_bytes:
-        yield "ahead_bytes is not what is ahead"
-    at_work = np.flatnonzero(books.images[pull.image].state == PieceState.AT_WORK).tolist()
-    if sorted([*pull.opening, *pull.outstanding]) != at_work:
-        yield "pieces at work are not those that are worked on"
-    wanted = (books.images[pull.image].state == PieceState.WANTED) & (pull.missing_bytes > 0)
-    if pieces_of(pull.wanted).tolist() != np.flatnonzero(wanted).tolist():
-        yield "wanted pieces are not those that are missing"
-    has = pull.availability
-    counted = np.zeros(len(has.rarity), np.int64)
-    for node in has:
-        counted[pieces_of(has.held_by_any([node]))] += 1
-    if (has.rarity != counted).any():
-        yield "rarity is not what the have-maps say"
+    abandoned = any(isinstance(one, ef.Abandon) and one.request == effect.request for one in effects)
+    if not abandoned and effect.landing.image not in host.core.books.pulls:
+        yield "something is asked for on behalf of no pull"
+    if effect.node != ORIGIN and effect.node not in host.core.peers():
+        yield "something is asked of a host without a session"
+    if effect.wanted.count != effect.landing.count:
+        yield "something else is asked for than what is to land"
 
 
-def _wrong_demands(books: Books) -> Iterator[str]:
-    for image, demands in books.demands.items():
-        pull, book = books.pulls.get(image), books.images.get(image)
-        if pull is None or not demands:
-            yield "a reader waits for what nobody gets"
+def _wrong_announcement(host: SimHost, image: ImageId, *, whole: bool) -> Iterator[str]:
+    durable = host.disk.files[image].durable
+    asks_origin = host.world.origin is not None and image in host.core.books.pulls
+    if not (durable.all() if whole else durable.any() or asks_origin):
+        yield "an image is announced that is not durable"
+
+
+def _just_ended(image: ImageId, effects: list[ef.Effect]) -> bool:
+    """Whether the last order for the image ended in this very event."""
+    return any(isinstance(one, ef.SaveOrder) and one.order.image == image and one.order.ended for one in effects)
+
+
+def wrong_stock(host: SimHost) -> Iterator[str]:
+    """Where the books say of the disk what is not so."""
+    for book in host.core.images():
+        file = host.disk.files.get(book.image)
+        if file is None:
+            yield "an image is in the books that has no file"
             continue
-        asked = [one.run for one in books.requests if one.run.image == image]
-        coming = {(run.piece, index) for run in (*pull.urgent, *pull.runs, *asked) for index in run.indices}
-        for demand in demands.values():
-            if not demand.lacking <= coming:
-                yield "a reader waits for what nobody is asked for"
-            if book is not None and (
-                not demand.lacking or any(book.state[one[0]] >= PieceState.WRITTEN for one in demand.lacking)
-            ):
-                yield "a reader waits for what is here"
+        if not file.landed[np.flatnonzero(book.state >= PieceState.WRITTEN)].all():
+            yield "a piece counts as written that is not here"
+        if not file.durable[np.flatnonzero(book.state == PieceState.DURABLE)].all():
+            yield "a piece counts as durable that is not"
 
 
-def _wrong_image(books: Books, book: ImageBook) -> Iterator[str]:
-    written = np.flatnonzero(book.state == PieceState.WRITTEN).tolist()
-    if sorted([*book.unsynced, *book.syncing]) != written:
-        yield "written pieces are not those that are to be made durable"
-    if book.unsynced_bytes != int(book.data_bytes[book.unsynced].sum()):
-        yield "unsynced_bytes is not what is unsynced"
-    if (book.unsynced or book.gained) and book.image not in books.busy:
-        yield "an image is forgotten that has something to sync or to tell"
-    if book.gained and book.tell_at is None:
-        yield "pieces that nobody will be told of"
-    if book.counts != np.bincount(book.state, minlength=len(PieceState)).tolist():
-        yield "pieces are not counted right"
-    if book.sealed and not book.durable.all():
-        yield "a sealed image that is not durable"
-    offers = {Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE}
-    if books.origin is not None and book.image in books.pulls:
-        offers.add(Offer.PART)  # before it has anything, so that others who would ask the origin find it
-    if book.offer not in offers:
-        yield "the DHT was told something else"
-    if book.image not in books.pulls and (book.state == PieceState.AT_WORK).any():
-        yield "pieces at work without a pull"
+def left_over(host: SimHost) -> Iterator[str]:
+    """What a host still keeps, long after its last order has ended and nobody asks it for anything."""
+    books = host.core.books
+    if len(books.requests) or books.requests.in_flight_bytes:
+        yield "requests"
+    if books.uploads.sending or books.uploads.queued:
+        yield "uploads"
+    if books.pulls:
+        yield "pulls"
+    if books.demands:
+        yield "demands of readers"
+    if books.busy:
+        yield "images with something to tell or to sync"
+    if books.dialling:
+        yield "dials"
+    if books.wanted:
+        yield "orders"
+    by_state: dict[PieceState, int] = defaultdict(int)
+    for book in books.images.values():
+        for state in PieceState:
+            by_state[state] += book.counts[state]
+    if by_state[PieceState.AT_WORK] or by_state[PieceState.WRITTEN]:
+        yield "pieces that are at work, or not durable"
+    if len(books.peers):
+        yield "sessions that nobody has a use for"

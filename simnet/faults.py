@@ -39,6 +39,8 @@ class Trouble(StrEnum):
     """Whatever waits for the disk takes `factor` times as long."""
     FULL_DISK = "full-disk"
     FAILING_DISK = "failing-disk"
+    ROT = "rot"
+    """A piece that it has is found to be another than it was, each time it happens."""
 
     # What it finds.
     LOST_LOOKUPS = "lost-lookups"
@@ -50,7 +52,9 @@ class Trouble(StrEnum):
     CORRUPT = "corrupt"
     """Every fragment that it sends is wrong."""
     WRONG_PIECE = "wrong-piece"
-    """It answers with something else than it was asked for."""
+    """It sends what it has of another piece."""
+    GARBLED = "garbled"
+    """What it answers is no message of the protocol."""
     SILENT = "silent"
     """It takes requests and never answers."""
     REFUSING = "refusing"
@@ -59,8 +63,8 @@ class Trouble(StrEnum):
     """It says that it has every piece, whatever it has."""
 
 
-BAD = frozenset({Trouble.SLOW_LINK, Trouble.CORRUPT, Trouble.WRONG_PIECE, Trouble.SILENT, Trouble.REFUSING})
-BAD |= {Trouble.LYING}
+SPOILING = frozenset({Trouble.CORRUPT, Trouble.WRONG_PIECE})
+BAD = SPOILING | {Trouble.SLOW_LINK, Trouble.GARBLED, Trouble.SILENT, Trouble.REFUSING, Trouble.LYING}
 """Bad peers: others must not suffer from them; what becomes of their own orders counts nowhere."""
 
 
@@ -100,9 +104,12 @@ class Condition:
     def __init__(self) -> None:
         self._troubles: Counter[Trouble] = Counter()
         self._factors: dict[Trouble, float] = {}
+        self.had: set[Trouble] = set()
+        """All that ever was the matter."""
 
     def begin(self, trouble: Trouble, factor: float = 10.0) -> None:
         self._troubles[trouble] += 1
+        self.had.add(trouble)
         self._factors[trouble] = factor
 
     def end(self, trouble: Trouble) -> None:
@@ -124,16 +131,16 @@ class Condition:
         return Failure.NO_SPACE if self.has(Trouble.FULL_DISK) else None
 
     @property
-    def refuses(self) -> bool:
-        """Whether it says no to whoever is to be sent something."""
-        return self.has(Trouble.REFUSING) or self.has(Trouble.FAILING_DISK)
+    def declines(self) -> Fault | None:
+        """What comes of whatever it is asked for, instead of bytes."""
+        if self.has(Trouble.GARBLED):
+            return Fault.MALFORMED
+        return Fault.REFUSED if self.has(Trouble.REFUSING) or self.has(Trouble.FAILING_DISK) else None
 
     @property
-    def spoils(self) -> Fault | None:
-        """What is found wrong with whatever it sends."""
-        if self.has(Trouble.CORRUPT):
-            return Fault.CORRUPT
-        return Fault.MALFORMED if self.has(Trouble.WRONG_PIECE) else None
+    def spoils(self) -> bool:
+        """Whether all that it sends is wrong."""
+        return any(map(self.has, SPOILING))
 
     def said(self, message: Control) -> Control:
         """What it says instead of what it should."""

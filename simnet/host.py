@@ -105,6 +105,11 @@ class SimHost:
             what()
 
     @property
+    def bytes_per_s(self) -> float:
+        """What its link carries just now, each way."""
+        return self.link.bytes_per_s / self.condition.factor(Trouble.SLOW_LINK)
+
+    @property
     def now(self) -> float:
         """By its own clock."""
         return self.world.now + self._ahead_s
@@ -132,7 +137,7 @@ class SimHost:
         if not self.is_up:
             return
         if self.condition.has(Trouble.PAUSE):
-            self.after(0.0, lambda: self.tell(event))
+            self._frozen.append(lambda: self.tell(event))
             return
         effects = self.core.handle(event, self.now)
         for watch in self.world.watchers:
@@ -151,12 +156,15 @@ class SimHost:
 
         def happen() -> None:
             if life == self._life:
-                if self.condition.has(Trouble.PAUSE):
-                    self._frozen.append(what)
-                else:
-                    what()
+                self._when_awake(what)
 
         self.world.after(seconds, happen)
+
+    def _when_awake(self, what: Callable[[], None]) -> None:
+        if self.condition.has(Trouble.PAUSE):
+            self._frozen.append(what)
+        else:
+            what()
 
     def _set_alarm(self) -> None:
         deadline = self.core.next_deadline(self.now)
@@ -309,7 +317,7 @@ class SimHost:
         self._requests.add(effect.request)
         origin = self.world.the_origin
         size_bytes, now = effect.wanted.count * self.world.images[effect.wanted.image].fragment_bytes, self.world.now
-        self._receives_until = max(now, self._receives_until) + size_bytes / self.link.bytes_per_s
+        self._receives_until = max(now, self._receives_until) + size_bytes / self.bytes_per_s
         came_at = max(origin.send(now, size_bytes), self._receives_until)
 
         def came() -> None:
@@ -335,32 +343,33 @@ class SimHost:
         """Both links take transfers one after another; a busy asker holds the slot here, not the link."""
         upload, now = self._uploads[ticket], self.world.now
         asker, size_bytes = upload.asker, upload.size_bytes
-        if self.condition.refuses:
-            self._answer(ticket, ev.Fault.REFUSED)
+        declined = self.condition.declines
+        if declined is not None:
+            self._answer(ticket, declined)
             self._later(0.0, ev.UploadEnded(ticket, 0))
             return
         start = max(now, self._sends_until, asker._receives_until)
-        seconds = size_bytes / min(self.link.bytes_per_s, asker.link.bytes_per_s)
-        self._sends_until = max(now, self._sends_until) + size_bytes / self.link.bytes_per_s
-        asker._receives_until = max(now, asker._receives_until) + size_bytes / asker.link.bytes_per_s
+        seconds = size_bytes / min(self.bytes_per_s, asker.bytes_per_s)
+        self._sends_until = max(now, self._sends_until) + size_bytes / self.bytes_per_s
+        asker._receives_until = max(now, asker._receives_until) + size_bytes / asker.bytes_per_s
         self.after(start + seconds - now + self.link.latency_s, lambda: self._sent(ticket))
 
     def _sent(self, ticket: int) -> None:
         upload = self._uploads[ticket]
         self.sent_bytes += upload.size_bytes
         self.tell(ev.UploadEnded(ticket, upload.size_bytes))
-        asker, spoilt, first = upload.asker, self.condition.spoils, upload.wanted.first
-        traffic = self.world.traffic
+        asker, first, traffic = upload.asker, upload.wanted.first, self.world.traffic
+        is_waited_for = upload.life == asker._life and upload.request in asker._requests
         traffic.sent(self.contact, asker.contact, upload.size_bytes)
-        if spoilt is not None:
-            traffic.was_wrong(self.contact, asker.contact, upload.size_bytes)
-            self._reply(ticket, lambda request: ev.FetchFailed(request, spoilt, str(spoilt), fragment=first))
+        if self.condition.spoils:
+            if is_waited_for:
+                traffic.was_wrong(self.contact, asker.contact, upload.size_bytes)
+            self._reply(ticket, lambda request: ev.FetchFailed(request, ev.Fault.CORRUPT, "corrupt", fragment=first))
             return
-        if upload.life == asker._life and upload.request in asker._requests:
+        if is_waited_for:
             failure = asker.condition.disk_failure
             if failure is not None:
-                reason = f"disk: {failure}"
-                self._reply(ticket, lambda no: ev.FetchFailed(no, ev.Fault.LOCAL, reason, failure=failure))
+                self._reply(ticket, lambda no: ev.FetchFailed(no, ev.Fault.LOCAL, "the disk failed", failure=failure))
                 return
             asker.received_bytes += upload.size_bytes
             if asker.disk.holds(upload.landing):
@@ -381,6 +390,11 @@ class SimHost:
     def _reply(self, ticket: int, answer: Callable[[int], ev.Event]) -> None:
         """Tell the asker, if it still waits."""
         upload = self._uploads.pop(ticket)
-        if upload.life == upload.asker._life and upload.request in upload.asker._requests:
-            upload.asker._requests.discard(upload.request)
-            upload.asker.tell(answer(upload.request))
+        asker, request = upload.asker, upload.request
+
+        def take() -> None:
+            if upload.life == asker._life and request in asker._requests:
+                asker._requests.discard(request)
+                asker.tell(answer(request))
+
+        asker._when_awake(take)

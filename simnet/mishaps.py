@@ -8,6 +8,7 @@ from math import inf
 
 import numpy as np
 
+from enticed.core.events import PieceRotten
 from simnet.faults import BAD, Mishap, Trouble
 from simnet.host import SimHost
 from simnet.world import World
@@ -34,6 +35,8 @@ class Mishaps:
         self.bad: set[SimHost] = set()
         """Hosts that were bad peers at any time."""
         self.gone: set[SimHost] = set()
+        self._is_over = False
+        self._lasting: list[tuple[SimHost, Mishap]] = []
         self.absences: dict[SimHost, list[tuple[float, float]]] = defaultdict(list)
         """From when to when hosts were down."""
 
@@ -44,6 +47,12 @@ class Mishaps:
         else:
             self._await_copies(mishap, mishap.after_seed_copies)
 
+    def stop(self) -> None:
+        """All that lasts is over, who has crashed is back, and nothing more happens. Who is gone stays away."""
+        self._is_over = True
+        for host, mishap in list(self._lasting):
+            self._end(host, mishap)
+
     def _await_copies(self, mishap: Mishap, copies: float) -> None:
         if self._seed_copies() >= copies:
             self._occur(mishap)
@@ -52,6 +61,8 @@ class Mishaps:
 
     def _occur(self, mishap: Mishap) -> None:
         """To all whom it happens to this time; and plan the next time."""
+        if self._is_over:
+            return
         hosts = self._hosts_of(mishap.whom)
         count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
         for number in self._dice.permutation(len(hosts))[:count]:
@@ -64,7 +75,7 @@ class Mishaps:
         """It happens to one host, at once where it need not wait: whom one meets first is bad from the start."""
 
         def begin() -> None:
-            if host.is_up:
+            if host.is_up and not self._is_over:
                 self._begin(host, mishap)
 
         if wait_s > 0:
@@ -82,15 +93,36 @@ class Mishaps:
             case Trouble.CRASH:
                 self.absences[host].append((self._world.now, self._world.now + mishap.for_s))
                 host.stop()
-                self._world.after(mishap.for_s, host.start)
+                self._last(host, mishap)
             case Trouble.CLOCK:
                 host.clock_ahead_s += mishap.by_s
+            case Trouble.ROT:
+                self._rot(host)
             case _:
                 host.condition.begin(mishap.what, mishap.factor)
-                if mishap.for_s < inf:
-                    self._world.after(mishap.for_s, lambda: self._end(host, mishap))
+                self._last(host, mishap)
+
+    def _last(self, host: SimHost, mishap: Mishap) -> None:
+        self._lasting.append((host, mishap))
+        if mishap.for_s < inf:
+            self._world.after(mishap.for_s, lambda: self._end(host, mishap))
 
     def _end(self, host: SimHost, mishap: Mishap) -> None:
+        if (host, mishap) not in self._lasting:
+            return  # all was stopped before
+        self._lasting.remove((host, mishap))
+        if mishap.what is Trouble.CRASH:
+            host.start()
+            return
         host.condition.end(mishap.what)
         if mishap.what is Trouble.PAUSE and not host.condition.has(Trouble.PAUSE):
             host.resume()
+
+    def _rot(self, host: SimHost) -> None:
+        """Somebody who reads the piece, or checks it, finds out."""
+        for file in host.disk.files.values():
+            whole = np.flatnonzero(file.durable)
+            if len(whole):
+                piece = int(self._dice.choice(whole))
+                file.landed[piece] = file.durable[piece] = file.sealed = False
+                host.tell(PieceRotten(file.image.image, piece))

@@ -80,7 +80,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class OrderSpec:
-    """Every host of the group `who` orders the image, at a moment of its own from `from_s` on for `over_s`."""
+    """Every host of the group `who` orders the image, at a moment of its own from `from_s` on for `over_s`; and cancels
+    that, ready or not, after `cancel_after_s`."""
 
     who: str
     image: str
@@ -88,6 +89,28 @@ class OrderSpec:
     over_s: float = 0.0
     due_in_s: float | None = None
     priority: Priority = Priority.BOOT
+    cancel_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSpec:
+    """On every host of the group somebody reads `fragments` here and there in the image, before it is whole, and waits
+    `within_s` for them."""
+
+    who: str
+    image: str
+    from_s: float = 0.0
+    over_s: float = 0.0
+    fragments: int = 8
+    within_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OriginSpec:
+    """A bucket or web server that has these images, and what it sends at most."""
+
+    has: tuple[str, ...]
+    mbit_per_s: float = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +125,8 @@ class Scenario:
     groups: tuple[Group, ...]
     orders: tuple[OrderSpec, ...]
     network: Network = field(default_factory=Network)
+    readers: tuple[ReaderSpec, ...] = ()
+    origin: OriginSpec | None = None
     faults: tuple[Mishap, ...] = ()
     goals: Mapping[str, float] = field(default_factory=dict)
     seed: int = 1
@@ -112,6 +137,11 @@ class Scenario:
         """`LocalError` where it contradicts itself."""
         for problem in self._problems():
             raise LocalError(f"scenario {self.name}: {problem}")
+
+    @property
+    def all_hosts(self) -> int:
+        """With those of the groups that it does not count."""
+        return self.hosts + sum(group.hosts or 0 for group in self.groups)
 
     def image(self, name: str) -> ImageSpec:
         return next(image for image in self.images if image.name == name)
@@ -136,10 +166,13 @@ class Scenario:
             if image.size_mib < 0 or not 0 <= image.new_percent <= 100:
                 yield f"image {image.name} has a size or a percentage that cannot be"
         named = {name for group in self.groups for name in group.has} | {order.image for order in self.orders}
+        named |= {reader.image for reader in self.readers} | set(self.origin.has if self.origin else ())
         for name in sorted(named | {image.relative for image in self.images if image.relative} - images):
             if name not in images:
                 yield f"no image is called {name!r}"
-        for name in [order.who for order in self.orders] + [fault.whom for fault in self.faults if fault.whom]:
+        whom = [order.who for order in self.orders] + [reader.who for reader in self.readers]
+        whom += [fault.whom for fault in self.faults if fault.whom]
+        for name in whom:
             if name not in groups:
                 yield f"no group is called {name!r}"
         for group in self.groups:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from math import log2
 
 import numpy as np
 
+from enticed.core.events import DemandRaised, OrderCancelled, Stretch
 from enticed.core.policy import Policy
 from protocol.limits import KIB
-from simnet.discovery import dht_for
+from simnet.discovery import MakeDht, dht_for
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.mishaps import Mishaps
-from simnet.origin import Link
-from simnet.scenario import Group, OrderSpec, Scenario
+from simnet.origin import Link, SimOrigin
+from simnet.scenario import Group, OrderSpec, ReaderSpec, Scenario
 from simnet.world import World
 
 BYTES_PER_MBIT = 125_000
@@ -87,12 +89,15 @@ class Stage:
         return max(from_seeds_s, to_a_host_s, all_s) + piece_bytes / slowest * log2(takers + 1)
 
 
-def build(scenario: Scenario, policy: Policy | None = None) -> Stage:
-    """The world as it is when the first host is about to order, with all that is to happen planned."""
-    count = scenario.hosts + sum(group.hosts or 0 for group in scenario.groups)
-    world = World(scenario.seed, policy, dht_for(count))
+def build(scenario: Scenario, policy: Policy | None = None, make_dht: MakeDht | None = None) -> Stage:
+    """The world as it is when the first host is about to order, with all that is to happen planned. The DHT is the most
+    exact one that so many hosts allow, where none is given."""
+    world = World(scenario.seed, policy, make_dht or dht_for(scenario.all_hosts))
     dice = np.random.default_rng((scenario.seed, 1))
     images = _images(scenario, world)
+    if scenario.origin is not None:
+        link = Link(scenario.origin.mbit_per_s * BYTES_PER_MBIT, scenario.network.latency_ms / 1000)
+        world.origin = SimOrigin(link, {images[name].image for name in scenario.origin.has})
     groups = _hosts(scenario, world, dice)
     for group in scenario.groups:
         for host in groups[group.name]:
@@ -108,6 +113,10 @@ def build(scenario: Scenario, policy: Policy | None = None) -> Stage:
     for spec in scenario.orders:
         for host in stage.groups[spec.who]:
             _plan_order(stage, host, spec, float(dice.uniform(0, spec.over_s)))
+    numbers = count(1)
+    for reading in scenario.readers:
+        for host in stage.groups[reading.who]:
+            _plan_reading(stage, host, reading, next(numbers), dice)
     return stage
 
 
@@ -174,5 +183,36 @@ def _plan_order(stage: Stage, host: SimHost, spec: OrderSpec, wait_s: float) -> 
         stage.ordered.setdefault(host, {})[spec.image] = world.now
         due_at = None if spec.due_in_s is None else host.now + spec.due_in_s
         host.order(spec.image, image, due_at, spec.priority)
+        if spec.cancel_after_s is not None:
+            world.after(spec.cancel_after_s, lambda: host.tell(OrderCancelled(spec.image)))
 
     world.after(spec.from_s + wait_s, order)
+
+
+def _plan_reading(stage: Stage, host: SimHost, spec: ReaderSpec, number: int, dice: np.random.Generator) -> None:
+    """A demand for what is not there when it comes to it, once the host has the manifest; else nothing is read."""
+    image = stage.images[spec.image]
+    fragments = (
+        [
+            (int(piece), int(index))
+            for piece, index in zip(
+                dice.integers(image.pieces, size=spec.fragments),
+                dice.integers(len(image.fragment_sizes_bytes), size=spec.fragments),
+                strict=True,
+            )
+        ]
+        if image.pieces
+        else []
+    )
+
+    def read() -> None:
+        if host.is_up and host.core.image(image.image) is not None:
+            landed = host.disk.file(image).landed
+            stretches = [
+                Stretch(piece, index, (image.fragment_bytes,))
+                for piece, index in sorted(set(fragments))
+                if not landed[piece, index]
+            ]
+            host.tell(DemandRaised(number, image.image, tuple(stretches), host.now + spec.within_s))
+
+    stage.world.after(spec.from_s + float(dice.uniform(0, spec.over_s)), read)

@@ -49,7 +49,7 @@ def keep_stock(host: SimHost, effect: StockEffect) -> None:
             file.sealed = True
             _tell_later(host, SYNC_S, ev.Sealed(image.image))
         case ef.Recheck(_, piece):
-            if host.condition.has(Trouble.CORRUPT):
+            if host.condition.spoils:
                 _tell_later(host, PAGE_READ_S, ev.PieceRotten(image.image, piece))
 
 

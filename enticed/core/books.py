@@ -198,6 +198,9 @@ class Pull:
     availability: Availability = field(default_factory=Availability)
     charged: set[NodeId] = field(default_factory=set)
     """Hosts that sent corrupt bytes: nothing more of this image is asked of them."""
+    refused_by: dict[NodeId, int] = field(default_factory=dict)
+    """Hosts that refused pieces which they had said they have: how often, since they last sent something, they were
+    asked anew what they have."""
 
     # Fetching. Arrays have one entry per piece.
     missing_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

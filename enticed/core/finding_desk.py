@@ -28,6 +28,15 @@ class FindingDesk:
             pull.find_pause_s = min(pull.find_pause_s, policy.origin_find_s)
         pull.find_at = now + pull.find_pause_s
         self._books.do(FindProviders(pull.image))
+        if pull.nobody_since is not None:
+            self._ask_anew(pull)
+
+    def _ask_anew(self, pull: Pull) -> None:
+        """Nobody has what is missing. Who refused some of it may have it after all: its disk may have failed once."""
+        for node, times in list(pull.refused_by.items()):
+            if node in pull.availability and times < self._books.policy.ask_anew_max:
+                pull.refused_by[node] += 1
+                self._books.do(Say(node, Subscribe(pull.image)))
 
     def hurry(self, pull: Pull, now: float) -> None:
         """A host that was of use is gone, or nobody has what is missing: do not sit out a long pause."""
@@ -83,9 +92,12 @@ class FindingDesk:
                 self._dial_more(pull, now)
 
     def _dial_more(self, pull: Pull, now: float) -> None:
-        """Up to `degree` hosts for the image, most of them in this rack, some of them not."""
+        """Up to `degree` hosts for the image, most of them in this rack, some of them not; others beside these where
+        none of them has what is missing for long."""
         policy, books = self._books.policy, self._books
         useful = [peer for peer in books.peers if peer.node in pull.availability or pull.image in peer.subscriptions]
+        if pull.nobody_since is not None and now >= pull.nobody_since + policy.wider_after_s:
+            useful = []
         under_way = [contact for node, contact in pull.contacts.items() if node in books.dialling]
         near = sum(peer.same_rack for peer in useful) + sum(map(self._is_near, under_way))
         room = policy.degree - len(useful) - len(under_way)

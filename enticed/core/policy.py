@@ -84,6 +84,10 @@ class Policy:
     """How long an idle host waits for its rack's owner of a piece before it asks outside itself."""
     holder_patience_s: float = 0.5
     """How long a run waits for a busy holder before the seed is asked."""
+    ask_anew_max: int = 4
+    """How often a host that refused what it had said it has is asked what it has, while nobody has what is missing."""
+    wider_after_s: float = 2.5
+    """While nobody has what is missing for so long, hosts beyond `degree` are dialled too."""
     nobody_holds_s: float = 5.0
     """An order fails when for so long no host that could be reached holds what is missing."""
 

@@ -62,7 +62,9 @@ class PullDesk:
             if slow is not None:  # what it may still send is taken all the same
                 slow.failed(now, self._books.policy)
             pull.manifest_from, pull.manifest_asked_at = nearest.node, now
-            pull.nobody_since = None
+            if pull.nobody_since is not None:
+                pull.nobody_since = None
+                self._orders.say_why(pull.image, "")
             self._books.do(FetchManifest(pull.image, nearest.node))
         elif self._origin.may_have_manifest(pull, now):
             pull.manifest_from, pull.manifest_asked_at = ORIGIN, now
@@ -201,6 +203,8 @@ class PullDesk:
         for order in self._books.orders_of(pull.image):
             if now >= self._waits_until(pull.nobody_since, order):
                 self._orders.fail(order, failure, reason, now)
+        if now >= pull.nobody_since + self._books.policy.nobody_holds_s:
+            self._orders.say_why(pull.image, reason)  # to those that wait longer than others
 
     def gives_up_at(self, pull: Pull) -> float | None:
         """When the next order of a pull that nobody can supply fails; None while somebody can."""

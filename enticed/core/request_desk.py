@@ -211,6 +211,8 @@ class RequestDesk:
         supply = Supply.ORIGIN if asked.node == ORIGIN else Supply.PEERS
         self._books.images[run.image].bytes_from[supply] += run.size_bytes
         pull.starved_since = None
+        if asked.node in pull.refused_by:
+            pull.refused_by[asked.node] = 0
         self._measure(pull, run.size_bytes, now)
         self._readers.arrived(run.image, run.piece, run.indices)
         if run.for_reader:
@@ -249,6 +251,7 @@ class RequestDesk:
             case Fault.REFUSED:
                 ledger.availability.change(peer.node, (), (wanted.piece,))
                 peer.failed(now, self._books.policy)
+                pull.refused_by.setdefault(peer.node, 0)
                 if peer.node == ORIGIN:
                     pull.origin.shut_until = now + self._books.policy.origin_shut_s
             case Fault.CORRUPT:

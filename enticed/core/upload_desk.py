@@ -8,7 +8,7 @@ from enticed.core.events import UploadAsked
 from enticed.core.uploads import Waiting
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ALTERNATIVES_MAX_COUNT
-from protocol.messages import Alternative, FragmentsRequest
+from protocol.messages import Alternative, FragmentsRequest, Request
 
 
 class UploadDesk:
@@ -16,10 +16,10 @@ class UploadDesk:
         self._books = books
 
     def asked(self, event: UploadAsked) -> None:
-        if not self._holds(event):
+        if not self._holds(event.request):
             self._books.do(RefuseUpload(event.ticket))
             return
-        if not self._books.uploads.ask(Waiting(event.ticket, event.node, event.size_bytes)):
+        if not self._books.uploads.ask(Waiting(event.ticket, event.node, event.request, event.size_bytes)):
             others = tuple(self.others_after(event.request.image, event.node))
             self._books.do(DeferUpload(event.ticket, self._books.policy.upload_retry_s, others))
             return
@@ -42,14 +42,19 @@ class UploadDesk:
         others.sort(key=lambda peer: (peer.contact.zone, peer.contact.rack) != place)
         return [Alternative(peer.node, peer.contact.addresses) for peer in others[:ALTERNATIVES_MAX_COUNT]]
 
-    def _holds(self, event: UploadAsked) -> bool:
-        book = self._books.images.get(event.request.image)
+    def _holds(self, request: Request) -> bool:
+        book = self._books.images.get(request.image)
         if book is None:
             return False
-        if not isinstance(event.request, FragmentsRequest):
+        if not isinstance(request, FragmentsRequest):
             return True
-        return event.request.piece < book.pieces and bool(book.state[event.request.piece] >= PieceState.WRITTEN)
+        return request.piece < book.pieces and bool(book.state[request.piece] >= PieceState.WRITTEN)
 
     def _grant(self) -> None:
-        for ticket in self._books.uploads.grant():
-            self._books.do(GrantUpload(ticket))
+        while granted := self._books.uploads.grant():
+            for upload in granted:
+                if self._holds(upload.request):
+                    self._books.do(GrantUpload(upload.ticket))
+                else:  # lost while it waited
+                    self._books.do(RefuseUpload(upload.ticket))
+                    self._books.uploads.end(upload.ticket)

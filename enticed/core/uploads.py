@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from enticed.core.policy import Policy
 from protocol.identifiers import NodeId
+from protocol.messages import Request
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     ticket: int
     node: NodeId
+    request: Request
     size_bytes: int
 
 
@@ -44,16 +46,16 @@ class UploadSlots:
         self._queue[upload.ticket] = upload
         return True
 
-    def grant(self) -> list[int]:
-        """Tickets that may start now."""
-        granted: list[int] = []
+    def grant(self) -> list[Waiting]:
+        """Those that may start now."""
+        granted: list[Waiting] = []
         while self._queue and len(self._sending) < self._policy.uploads_transmitting:
             ticket = min(self._queue, key=lambda one: (self._served.get(self._queue[one].node, -1), one))
             upload = self._queue.pop(ticket)
             self._sending[ticket] = upload
             self._turn += 1
             self._served[upload.node] = self._turn
-            granted.append(ticket)
+            granted.append(upload)
         return granted
 
     def end(self, ticket: int) -> None:

@@ -16,7 +16,7 @@ from enticed.core.policy import Policy
 from protocol import messages as ms
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
-from simnet.checkers import wrong_books
+from simnet.book_checks import wrong_books
 from tests.core.chaos import contact, node
 
 IMAGE = ImageId.of(b"image")

@@ -18,7 +18,7 @@ from enticed.core.policy import Policy
 from protocol import messages as ms
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import KIB, MIB
-from simnet.checkers import wrong_books
+from simnet.book_checks import wrong_books
 
 FRAGMENT_BYTES = 256 * KIB
 FRAGMENTS = 8

@@ -130,3 +130,33 @@ def test_the_loss_of_a_host_hurries_the_next_lookup() -> None:
     bench.tell(ev.PeerDown(node(1)))
     bench.wait(1.1)
     assert len(bench.all(ef.FindProviders)) == 1
+
+
+def test_others_beside_the_degree_are_dialled_while_none_of_these_has_what_is_missing() -> None:
+    bench = Bench(degree=2, wider_after_s=2.5)
+    bench.fetching(4)
+    bench.meet(2)
+    bench.has(2, held=[])
+    for fetch in bench.open_all():
+        bench.tell(ev.FetchFailed(fetch.request, ev.Fault.REFUSED, "not held"))
+    more = ev.ProvidersFound(IMAGE, (there(3), there(4), there(5)))
+    bench.tell(more)
+    assert dialled(bench) == set(), "something may come of these"
+    bench.wait(2.6)
+    bench.tell(more)
+    assert len(dialled(bench)) == 2
+
+
+def test_who_refused_what_is_missing_is_asked_anew_what_it_has_and_not_for_ever() -> None:
+    bench = Bench(ask_anew_max=2, nobody_holds_s=60.0)
+    bench.fetching(1)
+    (fetch,) = bench.open_all()
+    bench.tell(ev.FetchFailed(fetch.request, ev.Fault.REFUSED, "the disk failed"))
+    asked = 0
+    for _ in range(10):
+        bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))
+        bench.wait(1.1)
+        asked += bench.said(1).count(ms.Subscribe(IMAGE))
+    assert asked == 2
+    bench.has(1, pieces=1)
+    assert bench.one(ef.Fetch).node == node(1)

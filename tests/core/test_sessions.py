@@ -177,3 +177,16 @@ def test_uploads_wait_for_a_slot_and_are_put_off_beyond_the_places() -> None:
     assert bench.done == [ef.GrantUpload(2)]
     bench.tell(ev.UploadAsked(4, node(3), ms.FragmentsRequest(IMAGE, 4, 0, 4), 1))
     assert bench.done == [ef.RefuseUpload(4)]
+
+
+def test_what_was_lost_while_it_waited_for_a_slot_is_refused() -> None:
+    bench = Bench(uploads_transmitting=1)
+    bench.published()
+    bench.meet(1, 2)
+    for ticket, piece in enumerate((0, 1, 2)):
+        bench.tell(ev.UploadAsked(ticket, node(1), ms.FragmentsRequest(IMAGE, piece, 0, 4), 1))
+    bench.tell(ev.PieceRotten(IMAGE, 1))
+    bench.tell(ev.UploadEnded(0, 1))
+    assert bench.one(ef.RefuseUpload).ticket == 1
+    assert bench.one(ef.GrantUpload).ticket == 2
+    assert (bench.host.uploads().sending, bench.host.uploads().queued) == (1, 0)

@@ -181,3 +181,11 @@ def test_the_liveness_checker_sees_a_standstill() -> None:
     run.publisher.condition.begin(Trouble.SILENT)
     with pytest.raises(BrokenError, match="nothing has come"):
         run.world.run_until_ready(120)
+
+
+def test_a_seed_whose_disk_fails_for_a_while_is_asked_again() -> None:
+    run = swarm(2, 16)
+    assert run.world.run(lambda: run.spread > 0.2, 60)
+    run.publisher.condition.begin(Trouble.FAILING_DISK)
+    run.world.after(1.0, lambda: run.publisher.condition.end(Trouble.FAILING_DISK))
+    assert run.world.run_until_ready(60)
