@@ -15,6 +15,7 @@ from simnet.ablations_command import ablations
 from simnet.idle_command import idle
 from simnet.report import prepare, write
 from simnet.fuzz_command import fuzz
+from simnet.mutants_command import mutants
 from simnet.outcome import goals_of
 from simnet.running import run
 from simnet.scenario_files import load, shipped
@@ -52,6 +53,7 @@ def main() -> None:
 main.add_command(ablations)
 main.add_command(idle)
 main.add_command(fuzz)
+main.add_command(mutants)
 
 
 @main.command("list")
