@@ -13,8 +13,8 @@ from simnet.faults import Trouble
 from simnet.fuzz import Verdict, case_of, play
 from simnet.stage import Stage
 
-SEEDS = 200
-SHARES = 40
+SEEDS = 150
+SHARES = 30
 """So that test processes share them."""
 
 
