@@ -12,11 +12,11 @@ import click
 
 from protocol.errors import EnticedError
 from simnet.ablations_command import ablations
-from simnet.idle_command import idle
-from simnet.report import prepare, write
 from simnet.fuzz_command import fuzz
+from simnet.idle_command import idle
 from simnet.mutants_command import mutants
 from simnet.outcome import goals_of
+from simnet.report import prepare, write
 from simnet.running import run
 from simnet.scenario_files import load, shipped
 from simnet.telling import as_object, configuration, figures

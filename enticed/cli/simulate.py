@@ -132,7 +132,7 @@ def simulate(
         outcome = run(scenario, progress=progress, traces=traces)
     setup_of(ctx).show(asdict(outcome), lambda: _tell(outcome, scenario))
     if report is not None and traces:
-        from simnet.command import configuration
+        from simnet.telling import configuration
 
         page = write(report, scenario.about, configuration(scenario), _tell(outcome, scenario), traces[-1])
         note(f"report in {page}")
