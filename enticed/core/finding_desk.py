@@ -29,12 +29,15 @@ class FindingDesk:
         pull.find_at = now + pull.find_pause_s
         self._books.do(FindProviders(pull.image))
         if pull.nobody_since is not None:
-            self._ask_anew(pull)
+            self._ask_anew(pull, now - pull.nobody_since)
 
-    def _ask_anew(self, pull: Pull) -> None:
-        """Nobody has what is missing. Who refused some of it may have it after all: its disk may have failed once."""
+    def _ask_anew(self, pull: Pull, for_s: float) -> None:
+        """Nobody has what is missing for so long. Who refused some of it may have it after all: its disk may have failed
+        once. The last time is kept for when orders are about to fail."""
+        policy = self._books.policy
+        most = policy.ask_anew_max if for_s >= policy.nobody_holds_s / 2 else policy.ask_anew_max - 1
         for node, times in list(pull.refused_by.items()):
-            if node in pull.availability and times < self._books.policy.ask_anew_max:
+            if node in pull.availability and times < most:
                 pull.refused_by[node] += 1
                 self._books.do(Say(node, Subscribe(pull.image)))
 

@@ -13,7 +13,7 @@ from simnet.faults import Trouble
 from simnet.fuzz import Verdict, case_of, play
 from simnet.stage import Stage
 
-SEEDS = 150
+SEEDS = 200
 SHARES = 30
 """So that test processes share them."""
 
