@@ -32,8 +32,10 @@ class FindingDesk:
             self._ask_anew(pull, now - pull.nobody_since)
 
     def _ask_anew(self, pull: Pull, for_s: float) -> None:
-        """Nobody has what is missing for so long. Who refused some of it may have it after all: its disk may have failed
-        once. The last time is kept for when orders are about to fail."""
+        """Nobody has what is missing for so long. Who refused some of it may have it after all.
+
+        The last time is kept for when orders are about to fail.
+        """
         policy = self._books.policy
         most = policy.ask_anew_max if for_s >= policy.nobody_holds_s / 2 else policy.ask_anew_max - 1
         for node, times in list(pull.refused_by.items()):
