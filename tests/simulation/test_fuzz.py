@@ -18,6 +18,7 @@ SHARES = 30
 """So that test processes share them."""
 
 
+@pytest.mark.hundreds
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // SHARES))
 def test_no_seed_fails(first: int) -> None:
     verdicts = [play(seed) for seed in range(first, first + SEEDS // SHARES)]

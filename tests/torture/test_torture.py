@@ -26,6 +26,7 @@ def play_all(points: Iterable[cuts.Cut]) -> None:
         cuts.play(cut)
 
 
+@pytest.mark.hundreds
 def test_power_is_cut_at_300_points() -> None:
     played = list(cuts.cuts(300))
     play_all(played)
@@ -33,6 +34,7 @@ def test_power_is_cut_at_300_points() -> None:
     assert sum(cut.again_at > 0 for cut in played) == sum(cut.is_after_kill for cut in played) == 100
 
 
+@pytest.mark.hundreds
 def test_calls_fail_at_300_points() -> None:
     played = list(errors.faults(300))
     for fault in played:
@@ -42,6 +44,7 @@ def test_calls_fail_at_300_points() -> None:
     }
 
 
+@pytest.mark.hundreds
 def test_a_store_that_syncs_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks can fail, and say how to see it again."""
     monkeypatch.setattr(MemoryFiles, "datasync", lambda files, fd: None)
