@@ -12,7 +12,7 @@ from simnet.ablations import AS_IT_IS, variants
 from simnet.command import main
 
 
-@pytest.mark.slow
+@pytest.mark.hundreds
 def test_every_variant_is_run_and_drawn(tmp_path: Path) -> None:
     arguments = ["ablations", "--hosts=16", "--size-mib=32", "--seeds=1", "--json", f"--report={tmp_path}"]
     ran = CliRunner().invoke(main, arguments)

@@ -96,7 +96,9 @@ def sample(dht: str, hosts: int, holders: int, lookups: int = 200) -> Sample:
     )
 
 
-@pytest.mark.parametrize(("hosts", "holders"), [(200, 20), (200, 150), pytest.param(600, 550, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("hosts", "holders"), [(200, 20), (200, 150), pytest.param(600, 550, marks=pytest.mark.hundreds)]
+)
 def test_the_model_finds_what_machines_find(hosts: int, holders: int) -> None:
     machines, model = (sample(dht, hosts, holders) for dht in DHTS)
     assert model.providers == pytest.approx(machines.providers, rel=0.1)

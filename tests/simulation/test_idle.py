@@ -11,7 +11,8 @@ from simnet.command import main
 from simnet.idle import measure
 
 
-@pytest.mark.slow
+@pytest.mark.hundreds
+@pytest.mark.timeout(300)
 def test_what_is_fitted_to_small_clouds_holds_for_a_larger_one() -> None:
     sizes = [f"--fit={size}" for size in ("30x3", "60x3", "30x9", "60x9")]
     run = CliRunner().invoke(main, ["idle", *sizes, "--check=120x6", "--json"])

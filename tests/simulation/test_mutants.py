@@ -31,7 +31,7 @@ def test_there_are_enough_and_all_are_of_one_name() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 20
 
 
-@pytest.mark.slow
+@pytest.mark.hundreds
 def test_a_sample_is_seen() -> None:
     result = CliRunner().invoke(main, ["mutants", "--seeds", "10", *SAMPLE])
     assert result.exit_code == 0, result.output
