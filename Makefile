@@ -28,7 +28,7 @@ test: setup ## everything that has to hold: lint, types, all tests, coverage
 	@scripts/system-packages test
 	@scripts/run-tests $(PYTEST_ARGS)
 
-check: setup ## before each commit: lint, types and the quick tests, in under a minute
+check: setup ## before each commit: lint, types and the quick tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -107,6 +107,11 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
         counted[pieces_of(has.held_by_any([node]))] += 1
     if (has.rarity != counted).any():
         yield "rarity is not what the have-maps say"
+    everything = (1 << len(has.rarity)) - 1
+    if has.seeds != {node for node in has if has.held_by_any([node]) == everything}:
+        yield "seeds are not the hosts that have all"
+    if has.theirs != has.held_by_any(set(has) - has.seeds) or has.of_mates != has.held_by_any(has.mates):
+        yield "what others have together is not what the have-maps say"
 
 
 def _wrong_demands(books: Books) -> Iterator[str]:

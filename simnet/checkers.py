@@ -42,7 +42,7 @@ class SafetyChecker:
         faults = [*wrong_effects(host, effects), *self._wrong_orders(host, effects)]
         faults += self._wrong_readers(host, event, effects)
         if self._events % self._books_every == 0:
-            faults += [*wrong_books(host.core.books), *wrong_stock(host)]
+            faults += [*wrong_books(host.core.books), *wrong_stock(host), *_wrong_waiting(host, effects)]
         deadline = host.core.next_deadline(host.now)
         if deadline is not None and deadline <= host.now:
             faults.append("the next deadline is not later than now")
@@ -159,6 +159,14 @@ def _wrong_request(host: SimHost, effect: ef.Fetch | ef.Abandon, effects: list[e
         yield "something is asked of a host without a session"
     if effect.wanted.count != effect.landing.count:
         yield "something else is asked for than what is to land"
+
+
+def _wrong_waiting(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
+    """Requests that the books have closed, and nobody was told to give up."""
+    known = {asked.number for asked in host.core.books.requests}
+    known |= {effect.request for effect in effects if isinstance(effect, ef.Abandon)}
+    if not host._requests <= known:
+        yield "a request goes on that nobody knows of any more"
 
 
 def _wrong_announcement(host: SimHost, image: ImageId, *, whole: bool) -> Iterator[str]:

@@ -18,6 +18,7 @@ from protocol.identifiers import ImageId, NodeId
 from protocol.messages import FragmentsRequest
 from simnet.disk import SimDisk
 from simnet.faults import Condition, Trouble
+from simnet.lanes import Lane, carry
 from simnet.stock import keep_stock
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SimHost:
         self.effects_seen: Counter[str] = Counter()
         self._seeds = np.random.SeedSequence(seed)
         self._life = 0
-        self._sends_until = self._receives_until = 0.0
+        self.out, self.into = Lane(lambda: self.bytes_per_s), Lane(lambda: self.bytes_per_s)
         self.is_up = False
         self.start()
 
@@ -304,21 +305,20 @@ class SimHost:
 
     def _fetch(self, effect: ef.Fetch) -> None:
         request, node, wanted = effect.request, effect.node, effect.wanted
-        self._requests.add(request)
-        size_bytes = wanted.count * self.world.images[wanted.image].fragment_bytes
         if node not in self._sessions:
             self._later(0.0, ev.FetchFailed(request, ev.Fault.LOST, "no session"))
             return
+        self._requests.add(request)
+        size_bytes = wanted.count * self.world.images[wanted.image].fragment_bytes
         upload = Upload(self, self._life, request, wanted, effect.landing, size_bytes)
         self._send(node, lambda other: other.asked(upload))
 
     def _fetch_from_origin(self, effect: ef.Fetch) -> None:
-        """The origin's link and this host's both take transfers one after another."""
         self._requests.add(effect.request)
         origin = self.world.the_origin
         size_bytes, now = effect.wanted.count * self.world.images[effect.wanted.image].fragment_bytes, self.world.now
-        self._receives_until = max(now, self._receives_until) + size_bytes / self.bytes_per_s
-        came_at = max(origin.send(now, size_bytes), self._receives_until)
+        here_at = carry(now, size_bytes, self.into, *self.world.uplinks.into(self.contact))
+        came_at = max(origin.send(now, size_bytes), here_at)
 
         def came() -> None:
             answer = origin.answer(effect)
@@ -340,7 +340,7 @@ class SimHost:
         self.tell(ev.UploadAsked(ticket, upload.asker.contact.node, upload.wanted, upload.size_bytes))
 
     def _upload(self, ticket: int) -> None:
-        """Both links take transfers one after another; a busy asker holds the slot here, not the link."""
+        """A busy asker holds the slot here, not the link."""
         upload, now = self._uploads[ticket], self.world.now
         asker, size_bytes = upload.asker, upload.size_bytes
         declined = self.condition.declines
@@ -348,11 +348,9 @@ class SimHost:
             self._answer(ticket, declined)
             self._later(0.0, ev.UploadEnded(ticket, 0))
             return
-        start = max(now, self._sends_until, asker._receives_until)
-        seconds = size_bytes / min(self.bytes_per_s, asker.bytes_per_s)
-        self._sends_until = max(now, self._sends_until) + size_bytes / self.bytes_per_s
-        asker._receives_until = max(now, asker._receives_until) + size_bytes / asker.bytes_per_s
-        self.after(start + seconds - now + self.link.latency_s, lambda: self._sent(ticket))
+        between = self.world.uplinks.between(self.contact, asker.contact)
+        came_at = carry(now, size_bytes, self.out, asker.into, *between)
+        self.after(came_at - now + self.link.latency_s, lambda: self._sent(ticket))
 
     def _sent(self, ticket: int) -> None:
         upload = self._uploads[ticket]

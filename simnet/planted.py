@@ -66,6 +66,12 @@ MUTANTS = (
         "is_whole = self._maps[node] == (1 << self._pieces[node]) - 1",
         "is_whole = self._maps[node] >= (1 << self._pieces[node] - 1) - 1",
     ),
+    Mutant(
+        "keep what all have together when one loses a piece",
+        "availability",
+        "if lost or node in self.seeds or held",
+        "if node in self.seeds or held",
+    ),
     Mutant("charge who was only silent", "request_desk", "case Fault.CORRUPT:", "case Fault.CORRUPT | Fault.SILENT:"),
     # What is written and becomes durable.
     Mutant(

@@ -13,6 +13,7 @@ from protocol.errors import LocalError
 from protocol.limits import KIB, MIB, PIECES_WANTED, WINDOW_MAX_SIZE_BYTES, WINDOW_MIN_SIZE_BYTES
 from simnet.faults import Mishap
 
+BYTES_PER_MBIT = 125_000
 RACKS_LEAST = 4
 """A swarm that is made smaller keeps so many racks, by making these smaller too."""
 
@@ -63,6 +64,11 @@ class Network:
     rack_hosts: int = 0
     rack_oversubscription: float = 1.0
     zone_racks: int = 0
+
+    @property
+    def uplink_bytes_per_s(self) -> float:
+        """A rack's, each way; 0 where there are no racks."""
+        return self.rack_hosts * self.up_mbit_per_s * BYTES_PER_MBIT / self.rack_oversubscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,8 @@ class Scenario:
         for group in self.groups:
             if (group.hosts is None) == (group.percent is None):
                 yield f"group {group.name} needs hosts or percent, and not both"
+        if self.network.rack_oversubscription < 1:
+            yield "network.rack_oversubscription is at least 1"
         percent = sum(group.percent for group in self.groups if group.percent is not None)
         if self.hosts and round(percent, 6) != 100:
             yield f"its groups have {percent:g} percent of its hosts"

@@ -16,10 +16,9 @@ from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.mishaps import Mishaps
 from simnet.origin import Link, SimOrigin
-from simnet.scenario import Group, OrderSpec, ReaderSpec, Scenario
+from simnet.scenario import BYTES_PER_MBIT, Group, OrderSpec, ReaderSpec, Scenario
 from simnet.world import World
 
-BYTES_PER_MBIT = 125_000
 FIND_EACH_OTHER_S = 30.0
 """What hosts that start together have before the first order comes: they know each other, as hosts of a cloud do."""
 ORDER_AGAIN_S = 1.0
@@ -99,6 +98,7 @@ def build(scenario: Scenario, policy: Policy | None = None, make_dht: MakeDht | 
         link = Link(scenario.origin.mbit_per_s * BYTES_PER_MBIT, scenario.network.latency_ms / 1000)
         world.origin = SimOrigin(link, {images[name].image for name in scenario.origin.has})
     groups = _hosts(scenario, world, dice)
+    _add_uplinks(scenario, world)
     for group in scenario.groups:
         for host in groups[group.name]:
             for name in group.has:
@@ -162,6 +162,14 @@ def _place(scenario: Scenario, number: int) -> tuple[str, str]:
     network = scenario.network
     rack = number // network.rack_hosts if network.rack_hosts else 0
     return f"zone{rack // network.zone_racks if network.zone_racks else 0}", f"rack{rack}"
+
+
+def _add_uplinks(scenario: Scenario, world: World) -> None:
+    """To the racks of the hosts that the scenario counts, but where they would carry what all of a rack can send."""
+    network = scenario.network
+    if network.rack_hosts and network.rack_oversubscription > 1:
+        for number in range(0, scenario.hosts, network.rack_hosts):
+            world.uplinks.add(*_place(scenario, number), network.uplink_bytes_per_s)
 
 
 def _give_relatives(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from simnet.stage import BYTES_PER_MBIT, Stage
+from simnet.stage import Stage
 from simnet.traffic import Distance
 
 LOOKS_PER_BOUND = 50
@@ -47,7 +47,7 @@ def follow(stage: Stage) -> Trace:
         bound_s,
         sum(host.link.bytes_per_s for host in stage.sources),
         len({(host.contact.zone, host.contact.rack) for host in stage.hosts if host.contact.rack}),
-        network.rack_hosts * network.up_mbit_per_s * BYTES_PER_MBIT / network.rack_oversubscription,
+        network.uplink_bytes_per_s,
     )
     before: Counter[tuple[str, str]] = Counter()
     every_s = max(LEAST_S, bound_s / LOOKS_PER_BOUND)

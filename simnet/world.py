@@ -21,6 +21,7 @@ from simnet.dht_model import DhtModel
 from simnet.discovery import Discovery, MakeDht
 from simnet.host import SimHost
 from simnet.images import SimImage
+from simnet.lanes import Uplinks
 from simnet.origin import Link, SimOrigin
 from simnet.traffic import Traffic
 
@@ -40,6 +41,7 @@ class World:
         self.discovery = Discovery(make_dht(self, seed))
         self.watchers: list[Watch] = []
         self.traffic = Traffic()
+        self.uplinks = Uplinks()
         self.origin: SimOrigin | None = None
         """Known to hosts that are added after it."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []

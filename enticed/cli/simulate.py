@@ -14,39 +14,51 @@ from enticed.cli.bars import shows_bars
 from enticed.cli.command import Command, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import duration, note, pairs, size
+from enticed.limits import (
+    SIMULATED_HOSTS_MAX_COUNT,
+    SIMULATED_IMAGE_MAX_SIZE_MIB,
+    SIMULATED_LINK_MAX_MBIT_PER_S,
+    SIMULATED_PATIENCE_S,
+    SIMULATED_SEEDS_MAX_COUNT,
+    SIMULATED_SLOWEST_COPIES_COUNT,
+)
 
 if TYPE_CHECKING:
     from simnet.outcome import Outcome
     from simnet.scenario import Network, Scenario
     from simnet.trace import Trace
 
-HOSTS_MAX_COUNT = 100_000
-LINK_MAX_MBIT_PER_S = 1_000_000.0
-IMAGE_MAX_MIB = 1 << 20
 RACK_HOSTS = 40
 MBIT_PER_MIB = 8.388608
-PATIENCE_S = 60.0
-SLOWEST_COPIES = 100
-"""The cloud is given so long, and the time of so many copies over the slowest link."""
 
 _PERCENT = click.FloatRange(0, 100)
-_MBIT_PER_S = click.FloatRange(0, LINK_MAX_MBIT_PER_S, min_open=True)
+_MBIT_PER_S = click.FloatRange(0, SIMULATED_LINK_MAX_MBIT_PER_S, min_open=True)
 
 
 @click.command(cls=Command)
 @click.option(
-    "--hosts", default=200, metavar="N", type=click.IntRange(1, HOSTS_MAX_COUNT), help="Hosts.  [default: 200]"
+    "--hosts",
+    default=200,
+    metavar="N",
+    type=click.IntRange(1, SIMULATED_HOSTS_MAX_COUNT),
+    help="Hosts.  [default: 200]",
 )
 @click.option(
     "--racks", metavar="N", type=click.IntRange(1), help="They stand in N racks.  [default: one for every 40]"
 )
-@click.option("--seeds", default=1, metavar="N", type=click.IntRange(1, 1000), help="Publishers, apart.  [default: 1]")
+@click.option(
+    "--seeds",
+    default=1,
+    metavar="N",
+    type=click.IntRange(1, SIMULATED_SEEDS_MAX_COUNT),
+    help="Publishers, apart.  [default: 1]",
+)
 @click.option(
     "--image",
     "image_mib",
     default=4096,
     metavar="MIB",
-    type=click.IntRange(1, IMAGE_MAX_MIB),
+    type=click.IntRange(1, SIMULATED_IMAGE_MAX_SIZE_MIB),
     help="The image's data, without its zeros.  [default: 4096]",
 )
 @click.option(
@@ -186,7 +198,9 @@ def _scenario(
         orders=tuple(OrderSpec(one.name, "image", over_s=over_s) for one in groups if one.name != "holders"),
         network=network,
         seed=seed,
-        limit_s=over_s + PATIENCE_S + SLOWEST_COPIES * image_mib * MBIT_PER_MIB / slowest_mbit_per_s,
+        limit_s=over_s
+        + SIMULATED_PATIENCE_S
+        + SIMULATED_SLOWEST_COPIES_COUNT * image_mib * MBIT_PER_MIB / slowest_mbit_per_s,
     )
 
 

@@ -55,7 +55,7 @@ class Policy:
     readers_alone_s: float = 300.0
     """It follows after so long in any case, beside them."""
     beside_readers_bytes: int = 2 * MIB
-    """What may be under way of the rest while readers are about: they wait behind that."""
+    """What may be under way of the rest while readers are about, or one request: they wait behind that."""
     foreseen_bytes: int = 4 * MIB
     """What may be under way of what a boot profile foresees."""
     reader_hedge_s: float = 0.5

@@ -143,8 +143,7 @@ class RequestBook:
         """The other request for the very run of one that was closed, where it was hedged."""
         if not self._hedges and not asked.hedge:
             return []
-        run = asked.run
-        return [asked for asked in self._of_image.get(run.image, {}).values() if asked.run is run]
+        return [other for other in self._of_image.get(asked.run.image, {}).values() if other.run is asked.run]
 
     def overdue(self, now: float) -> list[Asked]:
         earliest = self.next_deadline()

@@ -88,7 +88,7 @@ LAYERS: dict[str, set[str]] = {
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.
     "enticed.cli.demo": LEAVES | {"enticed.cli", "enticed.cli.demo_bars", "enticed.image", "simnet"},
     "enticed.cli.demo_bars": {"enticed.cli", "simnet"},
-    "enticed.cli.simulate": {"enticed.cli", "simnet"},
+    "enticed.cli.simulate": {"enticed.cli", "enticed.limits", "simnet"},
     # The same decisions in a simulated world.
     "simnet": DECISIONS,
 }
