@@ -50,10 +50,9 @@ def main() -> None:
     """
 
 
-main.add_command(ablations)
-main.add_command(idle)
-main.add_command(fuzz)
-main.add_command(mutants)
+OTHERS = (idle, ablations, testbed, fidelity, fuzz, mutants)
+for other in OTHERS:
+    main.add_command(other)
 
 
 @main.command("list")
@@ -61,12 +60,8 @@ def list_scenarios() -> None:
     """The scenarios that ship, and what else is answered."""
     for name in shipped():
         click.echo(f"{name:12} {load(name).about}")
-    for command in (idle, ablations):
+    for command in OTHERS:
         click.echo(f"{command.name:12} {command.get_short_help_str(110)}")
-
-
-main.add_command(testbed)
-main.add_command(fidelity)
 
 
 def _simulation_of(name: str) -> click.Command:

@@ -123,7 +123,7 @@ def test_a_missed_goal_is_said_and_is_exit_code_1(own: Path) -> None:
 
 def test_the_list_has_a_line_for_each() -> None:
     listed = [line.split()[0] for line in command("list").output.splitlines()]
-    assert listed == [*shipped(), "idle", "ablations"]
+    assert listed == [*shipped(), "idle", "ablations", "testbed", "fidelity", "fuzz", "mutants"]
 
 
 @pytest.mark.parametrize(
