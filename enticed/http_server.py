@@ -1,4 +1,4 @@
-"""An HTTP server on a TCP address: the same start, limits and end for each of ours."""
+"""What our HTTP servers have in common: start, limits and end on TCP addresses; and whom none of them answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,22 @@ from typing import Self
 from aiohttp import web
 
 from enticed.limits import API_HANDSHAKE_TIMEOUT_S
-from enticed.problems import ProblemHandler
-from protocol.errors import LocalError
+from enticed.problems import Handler, ProblemHandler
+from protocol.errors import DeniedError, LocalError
+
+_BY_ITS_USER = "none"
+"""What a browser says in `Sec-Fetch-Site` where somebody has typed the address: people look at `/metrics` that way."""
+
+
+@web.middleware
+async def refuse_web_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """No web page is a client: it could have any browser that shows it call here, with its user's certificate.
+
+    `DeniedError` for what a browser sends on behalf of a page. Programs send neither of the two headers.
+    """
+    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", _BY_ITS_USER) != _BY_ITS_USER:
+        raise DeniedError("requests of web pages are not answered here")
+    return await handler(request)
 
 
 @dataclass(frozen=True, slots=True)

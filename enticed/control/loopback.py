@@ -14,7 +14,7 @@ from aiohttp import web
 
 from enticed.control.content import ContentService
 from enticed.engine.port import Engine
-from enticed.http_server import TcpServer, Terms
+from enticed.http_server import TcpServer, Terms, refuse_web_pages
 from enticed.limits import (
     CONTENT_BACKLOG_COUNT,
     CONTENT_LOOPBACK_CONNECTIONS_MAX_COUNT,
@@ -43,7 +43,7 @@ class LoopbackServer(TcpServer):
         if not ip_address(host).is_loopback:
             raise LocalError(f"content_listen: {host} is no loopback address, and others must not read images there")
         self._contents = ContentService(engine)
-        app = web.Application(middlewares=[tell_problems, _only_for_here], client_max_size=1)
+        app = web.Application(middlewares=[tell_problems, refuse_web_pages, _only_for_here], client_max_size=1)
         app.add_routes([web.get("/v1/images/{target}/content", self._content)])
         super().__init__(app, host, port, "content_listen", TERMS)
 

@@ -18,6 +18,7 @@ from enticed.control.handoff import HandoffServer
 from enticed.control.routes import Routes
 from enticed.control.sockets import ListeningSocket
 from enticed.engine.port import Engine
+from enticed.http_server import refuse_web_pages
 from enticed.limits import (
     CONTENT_STALLED_S,
     CONTROL_BACKLOG_COUNT,
@@ -63,7 +64,8 @@ class ControlServer:
         self._handoff = HandoffServer(engine, self._access, handoff_path(socket_path))
         self._streams = EventStreams(self._reader_of, heartbeat_s, slow_reader_s)
         app = web.Application(
-            middlewares=[tell_problems, self._check_rights], client_max_size=CONTROL_BODY_MAX_SIZE_BYTES
+            middlewares=[tell_problems, refuse_web_pages, self._check_rights],
+            client_max_size=CONTROL_BODY_MAX_SIZE_BYTES,
         )
         self._contents = ContentService(engine, stalled_s=stalled_reader_s)
         app.add_routes(Routes(engine, self._access, self._handoff.tickets, self._streams, self._contents).table)

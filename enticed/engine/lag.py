@@ -8,12 +8,15 @@ from collections import deque
 from enticed.histogram import Histogram
 from enticed.limits import LAG_SAMPLE_INTERVAL_S, LAG_SAMPLES_KEPT_COUNT
 
+BOUNDS_S = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 2.0, 10.0)
+"""Of the histogram. 0.25 s is the most that no attack may bring a daemon to."""
+
 
 class LagMeter:
     """Asks to be called at fixed times and notes how much later it was."""
 
     def __init__(self) -> None:
-        self.seconds = Histogram()
+        self.seconds = Histogram(BOUNDS_S)
         """Of all samples since the start."""
         self._samples_s: deque[float] = deque(maxlen=LAG_SAMPLES_KEPT_COUNT)
 

@@ -20,7 +20,7 @@ from enticed.control.order_routes import OrderRoutes
 from enticed.engine.port import Engine
 from enticed.gateway.roles import Roles
 from enticed.gateway.throttle import FailureThrottle
-from enticed.http_server import TcpServer, Terms
+from enticed.http_server import TcpServer, Terms, refuse_web_pages
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import api_context
@@ -65,7 +65,9 @@ class ApiServer(TcpServer):
     ) -> None:
         self._roles = Roles(identity, clock)
         self._streams = EventStreams(self._roles.reader_of)
-        app = web.Application(middlewares=[tell_problems, self._roles.check], client_max_size=API_BODY_MAX_SIZE_BYTES)
+        app = web.Application(
+            middlewares=[tell_problems, refuse_web_pages, self._roles.check], client_max_size=API_BODY_MAX_SIZE_BYTES
+        )
         if authority is not None:
             self._roles.open_to_all(app.add_routes(JoinRoutes(authority, bootstrap).routes))
         if engine is not None:

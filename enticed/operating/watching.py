@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from enticed.http_server import TcpServer, Terms
+from enticed.http_server import TcpServer, Terms, refuse_web_pages
 from enticed.limits import (
     WATCHING_BACKLOG_COUNT,
     WATCHING_CONNECTION_LIFETIME_S,
@@ -72,6 +72,6 @@ class WatchingServer(TcpServer):
     """The three paths on an address."""
 
     def __init__(self, operations: Operations, host: str, port: int) -> None:
-        app = web.Application(middlewares=[tell_problems], client_max_size=1)
+        app = web.Application(middlewares=[tell_problems, refuse_web_pages], client_max_size=1)
         app.add_routes(WatchingRoutes(operations).table)
         super().__init__(app, host, port, "metrics_listen", TERMS)
