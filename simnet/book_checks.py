@@ -40,6 +40,7 @@ def _wrong_requests(books: Books) -> Iterator[str]:
         sizes = [asked.run.size_bytes for asked in asked_of[peer.node]]
         if (peer.in_flight, peer.in_flight_bytes) != (len(sizes), sum(sizes)):
             yield f"what {peer.node.short} has in flight is not counted right"
+    yield from _wrong_standing(books)
     for asked in requests:
         if asked.wanted not in (asked.run.request, asked.run.elsewhere):
             yield "something else was asked for than the run"
@@ -52,6 +53,20 @@ def _wrong_requests(books: Books) -> Iterator[str]:
     uploads, policy = books.uploads, books.policy
     if uploads.sending > policy.uploads_transmitting or uploads.queued > policy.uploads_queued:
         yield "more uploads than there are slots"
+
+
+def _wrong_standing(books: Books) -> Iterator[str]:
+    """What is kept of whom to ask and whom to wait for, against what each peer's own account says."""
+    standing, policy = books.peers.standing, books.policy
+    if not {*standing.able, *standing.unreliable, *standing.stirred} <= {peer.node for peer in books.peers}:
+        yield "a host without a session has a standing"
+    for peer in books.peers:
+        if peer.node in standing.stirred:
+            continue
+        if (peer.node in standing.able) != peer.can_take(standing.at, policy):
+            yield f"whether {peer.node.short} can be asked for more is not kept right"
+        if (peer.node in standing.unreliable) == peer.is_reliable(standing.at, policy):
+            yield f"whether {peer.node.short} is worth waiting for is not kept right"
 
 
 def _over_limits(books: Books) -> Iterator[str]:
@@ -125,9 +140,7 @@ def _wrong_demands(books: Books) -> Iterator[str]:
         for demand in demands.values():
             if not demand.lacking <= coming:
                 yield "a reader waits for what nobody is asked for"
-            if book is not None and (
-                not demand.lacking or any(book.state[one[0]] >= PieceState.WRITTEN for one in demand.lacking)
-            ):
+            if book is not None and (not demand.lacking or any(book.is_held(one[0]) for one in demand.lacking)):
                 yield "a reader waits for what is here"
 
 

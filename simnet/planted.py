@@ -33,7 +33,7 @@ MUTANTS = (
     Mutant(
         "send without looking whether it is here",
         "upload_desk",
-        "return request.piece < book.pieces and bool(book.state[request.piece] >= PieceState.WRITTEN)",
+        "return request.piece < book.pieces and book.is_held(request.piece)",
         "return request.piece < book.pieces",
     ),
     Mutant(
@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         "count a piece that a host lost as one more",
         "availability",
-        "self.rarity[piece] += 1 if has else -1",
-        "self.rarity[piece] += 1",
+        "self._count(gone, -1)",
+        "self._count(gone, 1)",
     ),
     Mutant(
         "take a host for a seed one piece too early",
@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant(
         "keep what all have together when one loses a piece",
         "availability",
-        "if lost or node in self.seeds or held",
+        "if gone or node in self.seeds or held",
         "if node in self.seeds or held",
     ),
     Mutant("charge who was only silent", "request_desk", "case Fault.CORRUPT:", "case Fault.CORRUPT | Fault.SILENT:"),
@@ -121,6 +121,12 @@ MUTANTS = (
     Mutant("forget what is in flight", "requests", "            self.in_flight_bytes -= asked.run.size_bytes\n", ""),
     Mutant("never give a peer its room back", "peers", "        self.in_flight -= 1\n", ""),
     Mutant(
+        "do not see that a peer has room again",
+        "peers",
+        "        self.stirred[self.node] = self\n        self.in_flight -= 1\n",
+        "        self.in_flight -= 1\n",
+    ),
+    Mutant(
         "ask a peer for one thing too many",
         "peers",
         "if self.strikes or self.in_flight >= policy.peer_in_flight:",
@@ -148,8 +154,8 @@ MUTANTS = (
     Mutant(
         "leave pieces at work when a pull ends",
         "pull_desk",
-        "if book.state[piece] == PieceState.AT_WORK], PieceState.WANTED)",
-        "if book.state[piece] > PieceState.DURABLE], PieceState.WANTED)",
+        "if book.is_in(piece, PieceState.AT_WORK)], PieceState.WANTED)",
+        "if book.is_in(piece, PieceState.WRITTEN)], PieceState.WANTED)",
     ),
     Mutant("open a piece and want it still", "fetch_desk", "        pull.wanted &= ~(1 << piece)\n", ""),
     Mutant(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.bitmaps import bits_of_mask, pieces_of
+from enticed.core.bitmaps import bits_of, bits_of_mask, pieces_of
 from enticed.core.events import Mask
 from enticed.core.peers import Peer
 from protocol.identifiers import NodeId
@@ -30,6 +30,8 @@ class Availability:
         self.mates: frozenset[NodeId] = frozenset()
         self.rarity: NDArray[np.int32] = np.zeros(0, np.int32)
         """Per piece: how many hosts have it."""
+        self._rarity_of = self.rarity.data
+        """`rarity` once more, for looking at one piece at a time."""
         self._theirs: int | None = 0
         self._of_mates: int | None = 0
         """What `theirs` and `of_mates` say; None where it has to be gathered anew."""
@@ -48,6 +50,7 @@ class Availability:
             self.drop(node)
         self._settled = True
         self.rarity = np.zeros(pieces, np.int32)
+        self._rarity_of = self.rarity.data
         for held in self._maps.values():
             self.rarity[pieces_of(held)] += 1
 
@@ -65,26 +68,33 @@ class Availability:
         self._sort(node)
         return True
 
-    def change(self, node: NodeId, gained: Iterable[int], lost: Iterable[int]) -> bool:
+    def change(self, node: NodeId, gained: Collection[int], lost: Collection[int]) -> bool:
         """Update a host's map; False for a piece that the image does not have. Hosts without a map are left alone."""
         held = self._maps.get(node)
         if held is None:
             return True
-        if max((*gained, *lost), default=-1) >= self._pieces[node]:
+        if max(gained, default=-1) >= self._pieces[node] or max(lost, default=-1) >= self._pieces[node]:
             return False
-        for pieces, has in ((gained, 1), (lost, 0)):
-            for piece in pieces:
-                if held >> piece & 1 != has:
-                    held ^= 1 << piece
-                    self.gains += has
-                    if self._settled:
-                        self.rarity[piece] += 1 if has else -1
-        self._maps[node] = held
-        if lost or node in self.seeds or held == (1 << self._pieces[node]) - 1:
+        new, gone = bits_of(gained) & ~held, 0
+        if lost:
+            gone = bits_of(lost) & (held | new)
+        self._maps[node] = held = (held | new) & ~gone
+        self.gains += new.bit_count()
+        if self._settled:
+            self._count(new, 1)
+            self._count(gone, -1)
+        if gone or node in self.seeds or held == (1 << self._pieces[node]) - 1:
             self._sort(node)
         else:
             self._join(node, held)
         return True
+
+    def _count(self, pieces: int, holders: int) -> None:
+        """So many more hosts have these pieces (bits): nearly always one piece, or a few."""
+        while pieces:
+            lowest = pieces & -pieces
+            self._rarity_of[lowest.bit_length() - 1] += holders
+            pieces ^= lowest
 
     def drop(self, node: NodeId) -> bool:
         """Forget a host; whether it was known."""
@@ -140,6 +150,24 @@ class Availability:
 
     def has(self, node: NodeId, piece: int) -> bool:
         return bool(self._maps.get(node, 0) >> piece & 1)
+
+    def known(self, peers: dict[NodeId, Peer]) -> list[Peer]:
+        """Of `peers`, those that said what they have."""
+        maps = self._maps
+        return [peer for node, peer in peers.items() if node in maps]
+
+    def knows_any(self, nodes: frozenset[NodeId]) -> bool:
+        return not self._maps.keys().isdisjoint(nodes)
+
+    def offered_by(self, peers: list[Peer]) -> tuple[int, bool]:
+        """The pieces that those of `peers` have that are no seeds, and whether one of them is a seed."""
+        offered, has_seed, maps, seeds = 0, False, self._maps, self.seeds
+        for peer in peers:
+            if peer.node in seeds:
+                has_seed = True
+            else:
+                offered |= maps.get(peer.node, 0)
+        return offered, has_seed
 
     def holders(self, peers: list[Peer], piece: int) -> list[Peer]:
         """Of `peers`, those that have the piece."""

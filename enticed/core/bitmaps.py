@@ -40,4 +40,4 @@ def bits_of(pieces: Iterable[int]) -> int:
 def pieces_of(bits: int) -> NDArray[np.int64]:
     """The pieces in a set, rising."""
     raw = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
-    return np.flatnonzero(np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little"))
+    return np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little").nonzero()[0]

@@ -64,6 +64,8 @@ class ImageBook:
     offer: Offer = Offer.NONE
     counts: list[int] = field(init=False)
     """How many pieces are in each `PieceState`."""
+    _state_of: memoryview = field(init=False, repr=False)
+    """`state` once more: what is looked up piece by piece is had from it at a fraction of the cost."""
     total_bytes: int = field(init=False)
     bytes_from: Counter[Supply] = field(default_factory=Counter)
     """Of the pull under way, or the last one that ended."""
@@ -81,6 +83,7 @@ class ImageBook:
 
     def __post_init__(self) -> None:
         self.total_bytes = int(self.data_bytes.sum())
+        self._state_of = self.state.data
         self.count()
 
     def count(self) -> None:
@@ -88,10 +91,18 @@ class ImageBook:
 
     def move(self, pieces: Iterable[int], state: PieceState) -> None:
         """Note how far pieces are now."""
+        counts, state_of = self.counts, self._state_of
         for piece in pieces:
-            self.counts[self.state[piece]] -= 1
-            self.counts[state] += 1
-            self.state[piece] = state
+            counts[state_of[piece]] -= 1
+            counts[state] += 1
+            state_of[piece] = state
+
+    def is_held(self, piece: int) -> bool:
+        """Whether the piece is verified and written; `IndexError` for one that the image does not have."""
+        return self._state_of[piece] >= PieceState.WRITTEN
+
+    def is_in(self, piece: int, state: PieceState) -> bool:
+        return self._state_of[piece] == state
 
     @property
     def all_written(self) -> bool:

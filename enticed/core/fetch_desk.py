@@ -35,7 +35,7 @@ class FetchDesk:
         room = policy.opening_pieces - len(pull.opening)
         for _ in range(min(len(pull.here), room // 2 + 1 if room > 0 else 0)):
             piece = pull.here.popleft()
-            if book.state[piece] == PieceState.WANTED:
+            if book.is_in(piece, PieceState.WANTED):
                 self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
         most_bytes = policy.ahead_bytes + around.in_line_bytes
@@ -116,8 +116,8 @@ class FetchDesk:
         if has.seeds_abound:
             offered = has.held_by_any([peer.node for peer in around.able])
         else:
-            offered = has.held_by_any([peer.node for peer in around.able if peer.node not in has.seeds])
-            if any(peer.node in has.seeds for peer in around.able):
+            offered, has_seed = has.offered_by(around.able)
+            if has_seed:
                 offered |= ~(around.theirs | covered)
         if covered and self._kin.has_able(pull, around.able):
             offered |= covered

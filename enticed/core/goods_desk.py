@@ -120,7 +120,7 @@ class GoodsDesk:
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
         if book is None:
             return
-        lost = [piece for piece in pieces if piece < book.pieces and book.state[piece] >= PieceState.WRITTEN]
+        lost = [piece for piece in pieces if piece < book.pieces and book.is_held(piece)]
         if not lost:
             return
         book.move(lost, PieceState.WANTED)

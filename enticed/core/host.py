@@ -60,7 +60,6 @@ PullEvent = (
     | ev.ManifestFailed
     | ev.SpaceReserved
     | ev.SpaceRefused
-    | ev.PieceOpened
     | ev.PieceUnopened
     | ev.RelativeLearned
     | ev.RelativeUnlearned
@@ -230,6 +229,10 @@ class Host:
             case ev.UploadEnded(ticket):
                 self._uploads.ended(ticket)
                 return False
+            case ev.PieceOpened(image):
+                pull = self._books.pulls.get(image)
+                if pull is not None:
+                    self._fetch.opened(pull, event, now)
             case ev.PeerUp(contact):
                 self._sessions.up(contact, now)
             case ev.PeerDown(node):
@@ -324,8 +327,6 @@ class Host:
                 self._readers.settled(event.image)
             case ev.SpaceRefused(image, failure, reason):
                 self._orders.fail_all(image, failure, reason, now)
-            case ev.PieceOpened():
-                self._fetch.opened(pull, event, now)
             case ev.PieceUnopened(image, piece, failure, reason):
                 if piece in pull.opening:
                     self._orders.fail_all(image, failure, reason, now)
@@ -363,7 +364,9 @@ class Host:
         elif pull.stage is OrderState.FETCHING:
             self._sessions.offer(self._books.images[pull.image])
             self._kin.go_on(pull, now)
-            around = pull.around = reach(pull.availability, self._kin.holders(pull), now, self._books.policy)
+            standing = self._books.peers.standing
+            standing.bring_to(now)
+            around = pull.around = reach(pull.availability, self._kin.supplies(pull), standing)
             self._origin.look(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)

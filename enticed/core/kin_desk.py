@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.availability import Availability
 from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books, Kin, Pull
 from enticed.core.effects import Dial, FindProviders, ForgetRelatives, LearnRelative, LocateRun, Say
@@ -169,15 +170,9 @@ class KinDesk:
 
     # --- what that comes to ---
 
-    def holders(self, pull: Pull) -> list[Peer]:
-        """Peers that said what they have of the pull's image, or of a relative that was learned."""
-        if not pull.kin_learned:
-            return self._books.holders(pull)
-        nodes = dict.fromkeys(pull.availability)
-        for kin in pull.kin.values():
-            if kin.learned:
-                nodes.update(dict.fromkeys(kin.availability))
-        return self._books.peers.known(nodes)
+    def supplies(self, pull: Pull) -> list[Availability]:
+        """Who has what of the relatives that were learned."""
+        return [kin.availability for kin in pull.kin.values() if kin.learned] if pull.kin_learned else []
 
     def rarity(self, pull: Pull) -> NDArray[np.int32]:
         """Per piece: how many hosts have it; hosts that have all of a relative that holds it count as one."""

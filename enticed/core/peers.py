@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from enticed.core.events import Contact
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 
 
-@dataclass
+@dataclass(eq=False)
 class Peer:
     """One host with a session."""
 
@@ -38,6 +40,8 @@ class Peer:
     """How often it made us check our own copy of a piece."""
     idle_since: float | None = None
     """Since when neither side has had a use for the session."""
+    stirred: dict[NodeId, Peer] = field(default_factory=dict, repr=False)
+    """Where it enters itself whenever what can be asked of it may have changed."""
 
     def __post_init__(self) -> None:
         self.node = self.contact.node
@@ -58,7 +62,15 @@ class Peer:
             return False
         return self.waited_for_since is None or now < self.waited_for_since + policy.stall_s
 
+    def changes_at(self, now: float, policy: Policy) -> float:
+        """When it can be asked again, or is not reliable any more, if nothing else happens."""
+        again_at = self.backoff_until if now < self.backoff_until else math.inf
+        if self.waited_for_since is None or not self.is_reliable(now, policy):
+            return again_at
+        return min(again_at, self.waited_for_since + policy.stall_s)
+
     def asked(self, size_bytes: int, now: float) -> None:
+        self.stirred[self.node] = self
         if not self.in_flight:
             self.waited_for_since = now
         self.in_flight += 1
@@ -66,6 +78,7 @@ class Peer:
 
     def answered(self, size_bytes: int, now: float) -> None:
         """A request of it is closed, whatever became of it."""
+        self.stirred[self.node] = self
         self.in_flight -= 1
         self.in_flight_bytes -= size_bytes
         self.waited_for_since = now if self.in_flight else None
@@ -76,17 +89,76 @@ class Peer:
         fair_bytes = int(self.bytes_per_s * policy.peer_in_flight_s)
         self.most_bytes = min(policy.peer_in_flight_bytes, max(policy.peer_in_flight_least_bytes, fair_bytes))
         self.strikes = self.busies = 0
+        self.stirred[self.node] = self
 
     def failed(self, now: float, policy: Policy) -> None:
         self.strikes += 1
-        pause_s = min(policy.backoff_last_s, policy.backoff_first_s * 2 ** (self.strikes - 1))
-        self.backoff_until = max(self.backoff_until, now + pause_s)
+        self._pause(now, min(policy.backoff_last_s, policy.backoff_first_s * 2 ** (self.strikes - 1)))
 
     def is_busy(self, now: float, retry_after_s: float, policy: Policy) -> None:
         """It has no slot for us now: no fault, so no strike. What it says of when is taken within our own bounds."""
         self.busies += 1
-        pause_s = min(policy.backoff_last_s, max(policy.busy_least_s, retry_after_s))
+        self._pause(now, min(policy.backoff_last_s, max(policy.busy_least_s, retry_after_s)))
+
+    def _pause(self, now: float, pause_s: float) -> None:
         self.backoff_until = max(self.backoff_until, now + pause_s)
+        self.stirred[self.node] = self
+
+
+class Standing:
+    """Who of all peers can be asked for more, and who is not worth waiting for.
+
+    Only peers of which that may have changed are looked at: with hundreds of them, hardly any change at a time.
+    """
+
+    def __init__(self, policy: Policy, peers: dict[NodeId, Peer]) -> None:
+        self._policy = policy
+        self._peers = peers
+        self.at = -math.inf
+        """The time for which it holds, but for the `stirred`."""
+        self.able: dict[NodeId, Peer] = {}
+        self.unreliable: frozenset[NodeId] = frozenset()
+        self.changes_at = math.inf
+        """When somebody can be asked again, or is not reliable any more, if nothing else happens."""
+        self.stirred: dict[NodeId, Peer] = {}
+        self._alarms: list[tuple[float, NodeId]] = []
+        """A heap; a peer is looked at when its time comes, and may then turn out to have a later one."""
+        self._alarm_at: dict[NodeId, float] = {}
+        """Per peer: its entry in the heap that counts."""
+
+    def bring_to(self, now: float) -> None:
+        """Make it hold for `now`."""
+        alarms, peers, self.at = self._alarms, self._peers, now
+        while True:
+            for node, peer in self.stirred.items():
+                self._sort(node, peer, now)
+            self.stirred.clear()
+            while alarms and self._alarm_at.get(alarms[0][1]) != alarms[0][0]:
+                heappop(alarms)
+            self.changes_at = alarms[0][0] if alarms else math.inf
+            if not alarms or (now < self.changes_at == peers[alarms[0][1]].changes_at(now, self._policy)):
+                return
+            _, node = heappop(alarms)
+            del self._alarm_at[node]
+            self.stirred[node] = peers[node]
+
+    def forget(self, node: NodeId) -> None:
+        self.able.pop(node, None)
+        self.stirred.pop(node, None)
+        self._alarm_at.pop(node, None)
+        self.unreliable -= {node}
+
+    def _sort(self, node: NodeId, peer: Peer, now: float) -> None:
+        if peer.can_take(now, self._policy):
+            self.able[node] = peer
+        else:
+            self.able.pop(node, None)
+        if peer.is_reliable(now, self._policy) == (node in self.unreliable):
+            self.unreliable ^= {node}
+        changes_at = peer.changes_at(now, self._policy)
+        if changes_at < self._alarm_at.get(node, math.inf):
+            self._alarm_at[node] = changes_at
+            heappush(self._alarms, (changes_at, node))
 
 
 class PeerBook:
@@ -94,6 +166,7 @@ class PeerBook:
         self._me = me
         self._policy = policy
         self._peers: dict[NodeId, Peer] = {}
+        self.standing = Standing(policy, self._peers)
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
@@ -110,14 +183,17 @@ class PeerBook:
     def add(self, contact: Contact) -> Peer:
         """Enter a host that has a session now; for one that is known, what it says of itself is taken anew."""
         same_zone = contact.zone == self._me.zone
-        peer = self._peers.setdefault(
-            contact.node, Peer(contact, False, False, self._policy.peer_in_flight_least_bytes)
-        )
+        peer = self._peers.get(contact.node)
+        if peer is None:
+            least_bytes, stirred = self._policy.peer_in_flight_least_bytes, self.standing.stirred
+            peer = self._peers[contact.node] = Peer(contact, False, False, least_bytes, stirred=stirred)
+            stirred[contact.node] = peer
         peer.contact, peer.same_zone = contact, same_zone
         peer.same_rack = same_zone and contact.rack == self._me.rack
         return peer
 
     def remove(self, node: NodeId) -> Peer | None:
+        self.standing.forget(node)
         return self._peers.pop(node, None)
 
     def known(self, nodes: Iterable[NodeId]) -> list[Peer]:

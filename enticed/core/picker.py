@@ -73,9 +73,9 @@ def pick_pieces(candidates: int, rarity: NDArray[np.int32], noise: NDArray[np.fl
     pieces = pieces_of(candidates)
     keys = rarity[pieces] + noise[pieces]
     if len(pieces) > count:
-        first = np.argpartition(keys, count - 1)[:count]
+        first = keys.argpartition(count - 1)[:count]
         pieces, keys = pieces[first], keys[first]
-    picked: list[int] = pieces[np.argsort(keys)].tolist()
+    picked: list[int] = pieces[keys.argsort()].tolist()
     return picked
 
 

@@ -157,7 +157,7 @@ class PullDesk:
         book = self._books.images.get(pull.image)
         if book is not None:
             at_work = [*pull.opening, *pull.outstanding]
-            book.move([piece for piece in at_work if book.state[piece] == PieceState.AT_WORK], PieceState.WANTED)
+            book.move([piece for piece in at_work if book.is_in(piece, PieceState.AT_WORK)], PieceState.WANTED)
         del self._books.pulls[pull.image]
         self._sessions.end(pull)
         self._kin.end(pull)

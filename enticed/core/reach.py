@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from enticed.core.availability import Availability
-from enticed.core.peers import Peer
-from enticed.core.policy import Policy
+from enticed.core.peers import Peer, Standing
 from protocol.identifiers import NodeId
 
 
@@ -30,27 +28,22 @@ class Reach:
     """Of runs that stand in line for the origin: however slow it is, they keep nothing else waiting."""
 
 
-def reach(has: Availability, peers: Iterable[Peer], now: float, policy: Policy) -> Reach:
-    """What `peers`, who may have the image or a relative, come to now."""
-    able, unreliable, changes_at = [], set(), now + policy.stall_s
-    for peer in peers:
-        if peer.can_take(now, policy):
-            able.append(peer)
-        elif now < peer.backoff_until < changes_at:
-            changes_at = peer.backoff_until
-        if not peer.is_reliable(now, policy):
-            unreliable.add(peer.node)
-        elif peer.waited_for_since is not None:
-            changes_at = min(changes_at, peer.waited_for_since + policy.stall_s)
-    if not unreliable:
-        return Reach(able, has.mates, has.theirs, frozenset(), changes_at=changes_at)
+def reach(has: Availability, relatives: list[Availability], standing: Standing) -> Reach:
+    """What those come to who have some of the image, or of a relative of it that was learned."""
+    if relatives:
+        able = [peer for node, peer in standing.able.items() if any(node in one for one in (has, *relatives))]
+    else:
+        able = has.known(standing.able)
+    unreliable, changes_at = standing.unreliable, standing.changes_at
+    if not has.knows_any(unreliable):
+        return Reach(able, has.mates, has.theirs, unreliable, changes_at=changes_at)
     theirs = has.held_by_any([node for node in has if node not in has.seeds and node not in unreliable])
-    return Reach(able, has.mates - unreliable, theirs, frozenset(unreliable), changes_at=changes_at)
+    return Reach(able, has.mates - unreliable, theirs, unreliable, changes_at=changes_at)
 
 
 def reach_of(peer: Peer, has: Availability, before: Reach) -> Reach:
     """The reach of one peer that has more pieces than before: it alone is asked, all else is as it was."""
-    if before.unreliable:
+    if has.knows_any(before.unreliable):
         theirs = before.theirs | (0 if peer.node in has.seeds else has.held_by_any([peer.node]))
         return Reach([peer], has.mates - before.unreliable, theirs, before.unreliable)
     return Reach([peer], has.mates, has.theirs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from enticed.core.books import Books, Demand, PieceState, Pull
+from enticed.core.books import Books, Demand, Pull
 from enticed.core.effects import FailDemand, Foresee, MeetDemand
 from enticed.core.events import DemandRaised, Stretch
 from enticed.core.orders import Failure, OrderState, Priority
@@ -36,7 +36,7 @@ class ReaderDesk:
         lacking = {
             (stretch.piece, index)
             for stretch in event.wanted
-            if book is not None and book.state[stretch.piece] < PieceState.WRITTEN
+            if book is not None and not book.is_held(stretch.piece)
             for index in stretch.indices
         }
         demand = Demand(event.demand, lacking, event.deadline)
@@ -66,7 +66,7 @@ class ReaderDesk:
         """It is known anew what of the image is here."""
         book = self._books.images[image]
         for demand in self._books.demands.get(image, {}).values():
-            demand.lacking = {one for one in demand.lacking if book.state[one[0]] < PieceState.WRITTEN}
+            demand.lacking = {one for one in demand.lacking if not book.is_held(one[0])}
         self._tidy(image)
 
     def go_on(self, now: float) -> None:
@@ -100,7 +100,7 @@ class ReaderDesk:
         """Put in line what readers will want, as far as it is not under way."""
         book = self._books.images.get(pull.image)
         if book is not None and all(0 <= stretch.piece < book.pieces for stretch in wanted):
-            missing = [one for one in wanted if book.state[one.piece] < PieceState.WRITTEN]
+            missing = [one for one in wanted if not book.is_held(one.piece)]
             taken = self._covered(pull, [*pull.urgent, *pull.foreseen, *pull.runs])
             for stretch in missing:
                 pull.foreseen.extend(_runs(pull.image, stretch, set(_fragments(stretch)) - taken, now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import replace
 
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
@@ -53,19 +54,32 @@ class RequestDesk:
         """Ask for every run that somebody has who can be asked now; the rest stays in line. Readers come first."""
         if pull.urgent or pull.foreseen:
             self._ask_for_readers(pull, around, now)
-        if not around.able and not around.from_origin:
+        if not pull.runs or not (around.able or around.from_origin):
             return
+        policy, requests = self._books.policy, self._books.requests
         room_bytes = self._room_beside_readers(pull, now)
-        offered = pull.availability.held_by_any([peer.node for peer in around.able]) | around.from_origin
-        for _ in range(len(pull.runs)):
-            run = pull.runs.popleft()
-            may_ask = run.size_bytes <= room_bytes and (run.elsewhere is not None or offered >> run.piece & 1)
-            may_ask = may_ask and not self._kin.is_to_locate(pull, run)
+        if len(requests):
+            room_bytes = min(room_bytes, policy.in_flight_bytes - requests.in_flight_bytes)
+        offered, has_seed = self._offered(pull, around)
+        waiting, pull.runs = pull.runs, deque()
+        for run in waiting:
+            is_offered = offered >> run.piece & 1 or run.elsewhere is not None
+            is_offered = is_offered or (has_seed and now >= run.since + policy.holder_patience_s)
+            may_ask = is_offered and run.size_bytes <= room_bytes and not self._kin.is_to_locate(pull, run)
             if may_ask and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
                 room_bytes -= run.size_bytes
             else:
                 pull.runs.append(run)
+
+    def _offered(self, pull: Pull, around: Reach) -> tuple[int, bool]:
+        """The pieces (bits) that somebody can be asked for at once, and whether a seed can be asked for the rest too,
+        once they have waited: see `_source`."""
+        has = pull.availability
+        offered, has_seed = has.offered_by(around.able)
+        if has_seed:
+            offered |= -1 if has.seeds_abound else ~around.theirs
+        return offered | around.from_origin, has_seed
 
     def _ask_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
         """What readers wait for is asked of somebody even where all are at their limits; what they will want, within

@@ -50,7 +50,7 @@ def cut_runs(
 ) -> list[Run]:
     """The missing fragments of a piece as runs of at most `most_bytes` (a longer fragment alone) each."""
     runs: list[Run] = []
-    indices = np.flatnonzero(missing)
+    indices = missing.nonzero()[0]
     sizes = sizes_bytes[indices].tolist()
     first = size_bytes = length = 0
     for index, fragment_bytes in zip(indices.tolist(), sizes, strict=True):

@@ -115,7 +115,7 @@ class SessionDesk:
 
     def _charged(self, peer: Peer, image: ImageId, piece: int) -> None:
         book = self._books.images.get(image)
-        if book is not None and piece < book.pieces and book.state[piece] >= PieceState.WRITTEN:
+        if book is not None and piece < book.pieces and book.is_held(piece):
             peer.charges += 1
             if peer.charges <= self._books.policy.charges_max:
                 self._books.do(Recheck(image, piece))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enticed.core.books import Books, PieceState
+from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
 from enticed.core.events import UploadAsked
 from enticed.core.uploads import Waiting
@@ -48,7 +48,7 @@ class UploadDesk:
             return False
         if not isinstance(request, FragmentsRequest):
             return True
-        return request.piece < book.pieces and bool(book.state[request.piece] >= PieceState.WRITTEN)
+        return request.piece < book.pieces and book.is_held(request.piece)
 
     def _grant(self) -> None:
         while granted := self._books.uploads.grant():

@@ -1,5 +1,10 @@
 """The peer book: how much to ask a peer for, and when not to."""
 
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from enticed.core.events import Contact
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
@@ -83,3 +88,43 @@ def test_the_next_retry_is_the_end_of_the_next_pause() -> None:
     assert book.next_retry(0.0) == 2.0
     assert book.next_retry(2.0) == 3.0
     assert book.next_retry(3.0) is None
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["come", "go", "ask", "answer", "deliver", "fail", "busy", "pass"]),
+        st.integers(1, 4),
+        st.sampled_from([0.01, 0.3, 1.5, 40.0]),
+    ),
+    max_size=80,
+)
+
+
+@given(STEPS)
+def test_who_stands_how_is_what_each_account_says(steps: list[tuple[str, int, float]]) -> None:
+    """Whatever happens, looking only at those that were stirred comes to what looking at everybody does."""
+    book, now = PeerBook(contact(0), POLICY), 0.0
+    for what, number, seconds in steps:
+        one = book.get(node(number))
+        match what:
+            case "come":
+                book.add(contact(number))
+            case "go":
+                book.remove(node(number))
+            case "ask" if one is not None:
+                one.asked(MIB, now)
+            case "answer" if one is not None and one.in_flight:
+                one.answered(MIB, now)
+            case "deliver" if one is not None:
+                one.delivered(MIB, seconds, POLICY)
+            case "fail" if one is not None:
+                one.failed(now, POLICY)
+            case "busy" if one is not None:
+                one.is_busy(now, seconds, POLICY)
+            case "pass":
+                now += seconds
+        standing = book.standing
+        standing.bring_to(now)
+        assert set(standing.able) == {peer.node for peer in book if peer.can_take(now, POLICY)}
+        assert standing.unreliable == {peer.node for peer in book if not peer.is_reliable(now, POLICY)}
+        assert standing.changes_at == min((peer.changes_at(now, POLICY) for peer in book), default=math.inf)
