@@ -63,6 +63,8 @@ PROFILE_MAX_BLOCKS = 2**18
 STATEMENTS_MAX_COUNT = 8
 """Statements that a daemon keeps and serves for one image."""
 NAME_RECORD_MAX_SIZE_BYTES = 1000
+NAME_VERSION_MAX_LEAD = 86_400
+"""How far a name's version may be ahead of the second in which it was issued: who steals a key cannot use them up."""
 PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 ADDRESSES_MAX_COUNT = 4
 ADDRESS_MAX_CHARS = 64

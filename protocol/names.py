@@ -16,7 +16,7 @@ from protocol.codec import U64, Between, pack_record, unpack_record
 from protocol.dsse import seal, unseal
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, PublisherKey
-from protocol.limits import CLOCK_SKEW_MAX_S, NAME_MAX_CHARS, NAME_RECORD_MAX_SIZE_BYTES
+from protocol.limits import CLOCK_SKEW_MAX_S, NAME_MAX_CHARS, NAME_RECORD_MAX_SIZE_BYTES, NAME_VERSION_MAX_LEAD
 
 NAME_TYPE = "application/vnd.enticed.name.v1"
 
@@ -74,14 +74,20 @@ def open_name(envelope: bytes, trusted: frozenset[PublisherKey], now: float, thr
     `DeniedError` if they have not, checked before the record is parsed, and if it has expired or is not yet issued;
     `MalformedError` for anything else. Whether a higher version is known is for the caller to say.
     """
-    if len(envelope) > NAME_RECORD_MAX_SIZE_BYTES:
-        raise MalformedError(f"a name record of {len(envelope)} bytes")
-    record = unpack_record(NameRecord, unseal(NAME_TYPE, envelope, trusted, threshold))
-    _check(record)
+    record = open_past_name(envelope, trusted, threshold)
     if now >= record.expires_at:
         raise DeniedError(f"the record of {record.name} has expired")
     if now + CLOCK_SKEW_MAX_S < record.issued_at:
         raise DeniedError(f"the record of {record.name} is of a time to come: compare the clocks")
+    return record
+
+
+def open_past_name(envelope: bytes, trusted: frozenset[PublisherKey], threshold: int = 1) -> NameRecord:
+    """As `open_name`, whether or not the record still holds."""
+    if len(envelope) > NAME_RECORD_MAX_SIZE_BYTES:
+        raise MalformedError(f"a name record of {len(envelope)} bytes")
+    record = unpack_record(NameRecord, unseal(NAME_TYPE, envelope, trusted, threshold))
+    _check(record)
     return record
 
 
@@ -94,3 +100,5 @@ def _check(record: NameRecord) -> None:
     parse_name(record.name)
     if record.expires_at <= record.issued_at:
         raise MalformedError("a name record that expires before it is issued")
+    if record.version > record.issued_at + NAME_VERSION_MAX_LEAD:
+        raise MalformedError("a name record with a version far ahead of its time")

@@ -104,8 +104,8 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class LearnRelative:
-    """Get the relative's manifest (no statement: bytes are verified as the image's own) and work out which of the
-    image's fragments lie where in it. -> RelativeLearned | RelativeUnlearned"""
+    """Get the relative's manifest, verified as any, and work out which of the image's fragments lie where in it.
+    -> RelativeLearned | RelativeUnlearned"""
 
     image: ImageId
     relative: ImageId

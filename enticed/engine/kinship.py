@@ -125,9 +125,10 @@ class Kinship:
         image, relative, node = effect.image, effect.relative, effect.node
         try:
             async with asyncio.timeout(MANIFEST_TIMEOUT_S):
-                root, fragments = await self._purchasing.fetch_fragments(relative, node)
+                manifest = await self._purchasing.fetch_manifest(relative, node)
+            root = manifest.root
             async with self._adding:
-                work = (image, relative, root, fragments)
+                work = (image, relative, root, manifest.fragments)
                 self._places[image], shared_bytes = await self._threads.run(self._look_in, *work)
         except TimeoutError:
             reason = "the manifest of a relative did not come in time"

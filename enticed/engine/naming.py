@@ -25,7 +25,7 @@ from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
-from protocol.names import NameRecord, is_image_id, open_name, parse_name, renewal_due
+from protocol.names import NameRecord, is_image_id, open_name, open_past_name, parse_name, renewal_due
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class Naming:
         self._publisher = publisher
         self._clock = clock
         self._tasks = Tasks()
+        self._signing = asyncio.Lock()
+        """A version is given once, whoever publishes or renews at the same time."""
         driver.carry(ef.ResolveTarget, self._start_resolve)
 
     def start(self) -> None:
@@ -74,7 +76,7 @@ class Naming:
         name = self.checked(target)
         await self._overlay.ready()  # an order placed right after the start is not refused for want of acquaintances
         found = await self._overlay.find(DiscoveryKey.of_name(name))
-        newest, trouble = self._newest(name, self._seen(name), found.names), ""
+        newest, trouble = self._newest(name, self._standing(name), found.names), ""
         if origin and self._origin.is_there and not found.names:
             try:
                 newest = self._newest(name, newest, (await self._origin.name(name),))
@@ -129,15 +131,26 @@ class Naming:
             raise LocalError(f"{name!r} is no name: {error}") from error
 
     async def _save(self, saved: SavedName) -> None:
-        await self._threads.run(
-            self._store.save_name, saved.name, saved.version, saved.image, saved.expires_at, saved.envelope
-        )
+        seen = self._seen(saved.name)
+        void = seen if seen is not None and not self._stands(seen) else None
+        what = (saved.name, saved.version, saved.image, saved.expires_at, saved.envelope)
+        await self._threads.run(self._store.save_name, *what, void)
 
     def _seen(self, name: str) -> SavedName | None:
         try:
             return self._store.name(name)
         except AbsentError:
             return None
+
+    def _stands(self, saved: SavedName) -> bool:
+        """Whether somebody trusted by now has signed it, expired or not. If not, its version counts for nothing: who
+        had signed it may have used a stolen key, and chosen a version that no honest one could follow."""
+        return self._record(self._trusted, saved) is not None
+
+    def _standing(self, name: str) -> SavedName | None:
+        """The highest version of a name ever seen here, of those that stand."""
+        seen = self._seen(name)
+        return seen if seen is not None and self._stands(seen) else None
 
     def _start_resolve(self, effect: ef.ResolveTarget) -> None:
         self._tasks.spawn(self._resolve_for_order(effect), f"resolve {effect.target}")
@@ -154,31 +167,32 @@ class Naming:
 
     async def publish(self, publisher: Publisher, name: str, image: ImageId) -> int:
         """Sign that `name` means `image` from now on, remember it and tell others; the record's version."""
-        last = self._record(publisher, self._seen(name))
-        record = next_name_record(name, image, last, self._clock())
-        envelope = publisher.sign_name(record)
-        saved = SavedName(name, record.version, image, record.expires_at, envelope)
-        await self._save(saved)
+        async with self._signing:
+            last = self._record(self._trusted, self._standing(name))
+            record = next_name_record(name, image, last, self._clock())
+            envelope = publisher.sign_name(record)
+            saved = SavedName(name, record.version, image, record.expires_at, envelope)
+            await self._save(saved)
         self._announce(saved)
         await told_others(self._overlay, DiscoveryKey.of_name(name))
         return record.version
 
-    def _record(self, publisher: Publisher, saved: SavedName | None) -> NameRecord | None:
+    @staticmethod
+    def _record(signers: frozenset[PublisherKey], saved: SavedName | None) -> NameRecord | None:
         if saved is None:
             return None
         try:
-            # At a time when it surely held: what it says of the past is asked, not whether it still holds.
-            return open_name(saved.envelope, frozenset({publisher.key}), saved.expires_at - 1)
+            return open_past_name(saved.envelope, signers)
         except (DeniedError, MalformedError):
             return None
 
     async def _keep_alive(self, publisher: Publisher) -> None:
         for saved in self._store.names():
-            if self._record(publisher, saved) is not None:
+            if self._record(frozenset({publisher.key}), saved) is not None:
                 self._announce(saved)
         while True:
             for saved in self._store.names():
-                record = self._record(publisher, saved)
+                record = self._record(frozenset({publisher.key}), saved)
                 if record is not None and renewal_due(record, self._clock()):
                     log.info("signing name %s anew", saved.name)
                     try:

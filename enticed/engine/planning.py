@@ -24,7 +24,7 @@ from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
 from protocol.errors import AbsentError, EnticedError, ExhaustedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ROOT_MAX_SIZE_BYTES
-from protocol.manifest import Fragments, Root, decode_pages
+from protocol.manifest import Fragments, Root
 from protocol.messages import HaveMap, NotHeld, Part, Subscribe, Unsubscribe
 
 
@@ -179,7 +179,7 @@ class Planning:
             except EnticedError as error:
                 reason = str(error)
                 continue
-            return manifest.root, await self._threads.run(decode_pages, manifest.root, manifest.pages)
+            return manifest.root, manifest.fragments
         raise AbsentError(f"no manifest of image {image.short}: {reason}")
 
     async def _origin_has(self, image: ImageId) -> bool:

@@ -45,6 +45,7 @@ class Manifest:
 
     root: Root
     pages: bytes
+    fragments: Fragments
     statements: tuple[bytes, ...]
     said: Statement
     """What the first of the trusted statements says."""
@@ -126,29 +127,22 @@ class Purchasing:
     async def fetch_manifest(self, image: ImageId, node: NodeId) -> Manifest:
         """An image's manifest from one peer, or ORIGIN, each part verified before the next is asked for.
 
+        Statements come first: nothing else of an image is asked for before it is known that it may be had.
         Raises as `PeerNetwork.fetch_part` does, `CorruptError` or `MalformedError` for what is not this image's, and
         `DeniedError` where no trusted publisher has signed for it.
         """
+        statements, said = self._trusted_ones(image, await self.fetch_statements(image, node))
         root = Root.decode(await self._part(image, node, Part.ROOT, ROOT_MAX_SIZE_BYTES), image)
-        envelopes = await self.fetch_statements(image, node)
-        statements, said = self._trusted_ones(image, envelopes)
+        if (said.virtual_size_bytes, said.data_bytes) != (root.virtual_size_bytes, root.total_data_bytes):
+            raise CorruptError(f"the statement of image {image.short} gives another size than its manifest has")
         pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
-        await asyncio.to_thread(decode_pages, root, pages)
-        return Manifest(root, pages, statements, said)
+        fragments = await asyncio.to_thread(decode_pages, root, pages)
+        return Manifest(root, pages, fragments, statements, said)
 
     async def fetch_statements(self, image: ImageId, node: NodeId) -> tuple[bytes, ...]:
         """What a host has of statements and profiles of an image, unverified. Raises as `PeerNetwork.fetch_part`."""
         packed = await self._part(image, node, Part.STATEMENTS, STATEMENT_SET_MAX_SIZE_BYTES)
         return unpack_record(StatementSet, packed).envelopes
-
-    async def fetch_fragments(self, image: ImageId, node: NodeId) -> tuple[Root, Fragments]:
-        """What an image consists of, verified against its id alone: nobody need have signed for it.
-
-        Raises as `fetch_manifest` does, but for `DeniedError`.
-        """
-        root = Root.decode(await self._part(image, node, Part.ROOT, ROOT_MAX_SIZE_BYTES), image)
-        pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
-        return root, await asyncio.to_thread(decode_pages, root, pages)
 
     def _trusted_ones(self, image: ImageId, envelopes: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], Statement]:
         trusted: list[tuple[bytes, Statement]] = []

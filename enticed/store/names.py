@@ -60,16 +60,20 @@ class NameBook:
             raise AbsentError(f"{name} is not known here")
         return saved
 
-    def save(self, new: SavedName) -> None:
-        """Make it durable. `DeniedError` for a version below the highest seen, and for another image in the same."""
+    def save(self, new: SavedName, void: SavedName | None = None) -> None:
+        """Make it durable. `DeniedError` for a version below the highest seen, and for another image in the same.
+
+        void: what may be replaced whatever its version, as nobody who is trusted stands for it any more.
+        """
         with self._lock:
             old = self._names.get(new.name)
             if old == new:
                 return
-            if old is not None and new.version < old.version:
-                raise DeniedError(f"{new.name} is at version {old.version}: version {new.version} is an older one")
-            if old is not None and new.version == old.version and new.image != old.image:
-                raise DeniedError(f"{new.name} has two meanings in version {new.version}")
+            if old is not None and old != void:
+                if new.version < old.version:
+                    raise DeniedError(f"{new.name} is at version {old.version}: version {new.version} is an older one")
+                if new.version == old.version and new.image != old.image:
+                    raise DeniedError(f"{new.name} has two meanings in version {new.version}")
             if old is None and len(self._names) >= NAMES_MAX_COUNT:
                 raise ExhaustedError(f"more than {NAMES_MAX_COUNT} names")
             packed = pack_record(new)

@@ -298,9 +298,17 @@ class Store:
 
     # --- names, orders, addresses ---
 
-    def save_name(self, name: str, version: int, image: ImageId, expires_at: int, envelope: bytes) -> None:
-        """`DeniedError` for a version below the highest ever seen here, and for a second meaning of the same one."""
-        self._names.save(SavedName(name, version, image, expires_at, envelope))
+    def save_name(
+        self,
+        name: str,
+        version: int,
+        image: ImageId,
+        expires_at: int,
+        envelope: bytes,
+        void: SavedName | None = None,
+    ) -> None:
+        """As `NameBook.save`."""
+        self._names.save(SavedName(name, version, image, expires_at, envelope), void)
 
     def names(self) -> tuple[SavedName, ...]:
         """At once."""

@@ -170,7 +170,12 @@ def test_no_part_of_a_manifest_is_believed(tmp_path: Path) -> None:
         assert failures == [Failure.UNAVAILABLE, Failure.DENIED, Failure.UNAVAILABLE, Failure.UNAVAILABLE]
         parts = [{path.rpartition("/")[2] for path in asked if str(image.published.image) in path} for _, asked in came]
         # Nothing is fetched before what it stands on is verified, a publisher's word before the rest.
-        assert parts == [{"root"}, {"root", "statements"}, {"root", "statements", "pages"}, {"root"}]
+        assert parts == [
+            {"statements", "root"},
+            {"statements"},
+            {"statements", "root", "pages"},
+            {"statements", "root"},
+        ]
 
     run(scenario())
 

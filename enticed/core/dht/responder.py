@@ -25,7 +25,7 @@ from protocol.dht import (
     fitting_values,
 )
 from protocol.errors import EnticedError
-from protocol.identifiers import NodeId
+from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.limits import CONTACTS_MAX_COUNT
 
 
@@ -91,7 +91,17 @@ class Responder:
             checked = self._notary.check_name(question.key, question.record)
         except EnticedError:
             return Stored(question.token, Verdict.REFUSED, 0)
+        if known is not None and known.version >= checked.version and not self._stands(question.key, known.data):
+            self._shelves.drop_name(question.key)
         return Stored(question.token, self._shelves.put_name(question.key, checked, now), 0)
+
+    def _stands(self, key: DiscoveryKey, data: bytes) -> bool:
+        """Whether a name that is kept would be taken now: who signed it may no longer be trusted."""
+        try:
+            self._notary.check_name(key, data)
+        except EnticedError:
+            return False
+        return True
 
     def _may_check(self, asker: NodeId, now: float) -> bool:
         return self._checks.take(asker, now) and self._all_checks.take(now)

@@ -201,6 +201,9 @@ class Shelves:
         self.names[key] = KeptName(checked.data, checked.version, now + checked.lifetime_s, now)
         return Verdict.KEPT
 
+    def drop_name(self, key: DiscoveryKey) -> None:
+        self.names.pop(key, None)
+
     def name(self, key: DiscoveryKey, now: float) -> KeptName | None:
         known = self.names.get(key)
         return known if known is not None and known.expires_at > now else None

@@ -126,6 +126,15 @@ def test_names_are_checked() -> None:
 # --- floods ---
 
 
+def test_a_name_whose_signer_is_no_longer_trusted_gives_way_to_a_lower_version() -> None:
+    here = Alone()
+    stolen, good = here.ledger.name(key(1), 9), here.ledger.name(key(1), 2)
+    assert here.say(host(1), StoreName(1, key(1), stolen)) == [Stored(1, Verdict.KEPT, 0)]
+    assert here.say(host(1), StoreName(2, key(1), good)) == [Stored(2, Verdict.OUTDATED, 0)]
+    del here.ledger.names[stolen]
+    assert here.say(host(1), StoreName(3, key(1), good)) == [Stored(3, Verdict.KEPT, 0)]
+
+
 def test_one_host_causes_only_so_many_checks() -> None:
     here = Alone(DhtPolicy(checks_per_peer_burst=5, checks_per_peer_s=1.0))
     verdicts = [here.store(host(1), b"forged %d" % n) for n in range(8)]

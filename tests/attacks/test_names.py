@@ -1,0 +1,254 @@
+"""Names under attack, as TUF tells them: whoever answers for the DHT sends what suits them, in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enticed.core import events as ev
+from enticed.core.host import Host
+from enticed.engine.driver import Driver
+from enticed.engine.naming import Naming
+from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.threads import StoreThreads
+from enticed.identity.publisher import Publisher, next_name_record
+from enticed.overlay.port import Found, Offer
+from enticed.store.store import Store
+from protocol.errors import AbsentError, EnticedError, LocalError
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
+from protocol.limits import CLOCK_SKEW_MAX_S, NAME_VERSION_MAX_LEAD
+from protocol.names import NameRecord, seal_name
+from tests.wire.cas import DAY_S, NOW, signing_key
+
+NAME = "debian:12"
+OLD, NEW, EVIL = ImageId.of(b"old"), ImageId.of(b"new"), ImageId.of(b"evil")
+PUBLISHER, SECOND, THIEF = signing_key("publisher"), signing_key("second"), signing_key("thief")
+
+
+def key_of(label: str) -> PublisherKey:
+    return PublisherKey(signing_key(label).public_key().public_bytes_raw())
+
+
+TRUSTED = frozenset({key_of("publisher")})
+
+
+@dataclass
+class Replicas:
+    """The DHT, all of it the attacker's: it says what it is told to say."""
+
+    say: tuple[bytes, ...] = ()
+    asked: list[DiscoveryKey] = field(default_factory=list)
+    announced_offers: list[Offer] = field(default_factory=list)
+
+    async def ready(self) -> None: ...
+
+    async def find(self, key: DiscoveryKey) -> Found:
+        self.asked.append(key)
+        return Found((), self.say, 0, 8)
+
+    def announce(self, offer: Offer) -> None:
+        self.announced_offers.append(offer)
+
+    async def announced(self, key: DiscoveryKey) -> None: ...
+
+    async def withdraw(self, key: DiscoveryKey) -> None: ...
+
+
+@dataclass
+class Victim:
+    """A host that resolves names, whose state outlives it."""
+
+    state_dir: Path
+    now: float = float(NOW)
+    trusted: frozenset[PublisherKey] = TRUSTED
+    replicas: Replicas = field(default_factory=Replicas)
+
+    @asynccontextmanager
+    async def naming(self, publisher: Publisher | None = None) -> AsyncIterator[Naming]:
+        """Start it; leaving stops it."""
+        clock = lambda: self.now  # noqa: E731
+        with Store.open(self.state_dir, None, 0, clock) as store, self._driver() as driver:
+            threads, origin = StoreThreads(), OriginSupply(None)
+            naming = Naming(driver, store, threads, self.replicas, origin, self.trusted, publisher, clock)
+            try:
+                yield naming
+            finally:
+                await naming.close()
+                await origin.close()
+                await threads.close()
+
+    @contextmanager
+    def _driver(self) -> Iterator[Driver]:
+        driver = Driver(Host(ev.Contact(NodeId(bytes(20)), ()), np.random.default_rng(1)), lambda: self.now)
+        try:
+            yield driver
+        finally:
+            driver.close()
+
+    async def resolves(self, *envelopes: bytes, name: str = NAME) -> ImageId:
+        """What a name means to it, started anew, when the DHT says this."""
+        self.replicas.say = envelopes
+        async with self.naming() as naming:
+            return await naming.resolve(name)
+
+
+def signed(version: int, image: ImageId, *, name: str = NAME, since: int = NOW, life_s: int = 30 * DAY_S) -> bytes:
+    return seal_name(NameRecord(name, version, image, since, since + life_s), PUBLISHER)
+
+
+def test_rollback(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path)
+        assert await victim.resolves(signed(1, OLD), signed(2, NEW)) == NEW
+        # The version is remembered, not the process: each of these is a start of its own.
+        assert await victim.resolves(signed(1, OLD)) == NEW
+        assert await victim.resolves(signed(1, EVIL, life_s=365 * DAY_S)) == NEW
+        assert await victim.resolves() == NEW
+
+    asyncio.run(scenario())
+
+
+def test_two_meanings_of_one_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path)
+        assert await victim.resolves(signed(2, NEW)) == NEW
+        assert await victim.resolves(signed(2, EVIL)) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_freeze(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path)
+        frozen = signed(2, OLD, life_s=10 * DAY_S)
+        assert await victim.resolves(frozen) == OLD
+        victim.now = NOW + 10 * DAY_S
+        with pytest.raises(AbsentError, match="expired, and nobody has a newer one"):
+            await victim.resolves(frozen)
+        # Nor does an older one help that would hold for longer.
+        with pytest.raises(AbsentError, match="expired"):
+            await victim.resolves(frozen, signed(1, EVIL, life_s=365 * DAY_S))
+        assert await victim.resolves(signed(3, NEW, since=NOW + 10 * DAY_S)) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_mix_and_match(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path)
+        other = signed(9, EVIL, name="debian:11")
+        with pytest.raises(AbsentError):
+            await victim.resolves(other)
+        assert await victim.resolves(other, signed(2, NEW)) == NEW
+        # It has not been remembered either: not for the name that was asked for, nor for its own.
+        async with victim.naming() as naming:
+            with pytest.raises(AbsentError):
+                naming.known("debian:11")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("version", [NOW + NAME_VERSION_MAX_LEAD + 1, 2**64 - 1])
+def test_fast_forward_far_ahead_cannot_be_signed(version: int) -> None:
+    with pytest.raises(LocalError, match="ahead of its time"):
+        signed(version, EVIL)
+
+
+def test_fast_forward_with_a_stolen_key_ends_with_the_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path, trusted=frozenset({key_of("publisher"), key_of("thief")}))
+        assert await victim.resolves(signed(5, OLD)) == OLD
+        stolen = seal_name(NameRecord(NAME, NOW + NAME_VERSION_MAX_LEAD, EVIL, NOW, NOW + DAY_S), THIEF)
+        assert await victim.resolves(stolen) == EVIL  # the key is a publisher's, so far
+        victim.trusted = TRUSTED  # a new trust bundle, without it
+        assert await victim.resolves(stolen, signed(6, NEW)) == NEW
+        assert await victim.resolves(stolen) == NEW
+        assert await victim.resolves(signed(5, OLD)) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_a_publisher_signs_beyond_a_version_that_a_revoked_key_has_used(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path, trusted=TRUSTED | {key_of("thief")})
+        await victim.resolves(seal_name(NameRecord(NAME, NOW + NAME_VERSION_MAX_LEAD, EVIL, NOW, NOW + DAY_S), THIEF))
+        victim.trusted = TRUSTED
+        publisher = Publisher(key_of("publisher"), PUBLISHER)
+        async with victim.naming(publisher) as naming:
+            assert await naming.publish(publisher, NAME, NEW) == NOW
+        assert await victim.resolves() == NEW
+
+    asyncio.run(scenario())
+
+
+def test_a_publisher_goes_on_from_the_version_of_another(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path, trusted=TRUSTED | {key_of("second")})
+        assert await victim.resolves(signed(NOW + 7, OLD)) == OLD
+        second = Publisher(key_of("second"), SECOND)
+        async with victim.naming(second) as naming:
+            assert await naming.publish(second, NAME, NEW) == NOW + 8
+        assert await victim.resolves(signed(NOW + 7, OLD)) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_publishing_at_once_gives_each_its_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        publisher = Publisher(key_of("publisher"), PUBLISHER)
+        async with Victim(tmp_path).naming(publisher) as naming:
+            images = [ImageId.of(bytes([n])) for n in range(8)]
+            versions = await asyncio.gather(*(naming.publish(publisher, NAME, image) for image in images))
+            assert sorted(versions) == list(range(NOW, NOW + 8))
+
+    asyncio.run(scenario())
+
+
+def test_a_record_of_a_time_to_come(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with pytest.raises(AbsentError):
+            await Victim(tmp_path).resolves(signed(2, EVIL, since=NOW + CLOCK_SKEW_MAX_S + 1))
+
+    asyncio.run(scenario())
+
+
+def test_what_no_publisher_has_signed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim, record = Victim(tmp_path), next_name_record(NAME, EVIL, None, NOW)
+        for envelope in (seal_name(record, THIEF), b"", b"\xc1", bytes(1000)):
+            with pytest.raises(AbsentError):
+                await victim.resolves(envelope)
+
+    asyncio.run(scenario())
+
+
+def test_every_byte_of_a_record_flipped(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        good, victim = signed(2, NEW), Victim(tmp_path)
+        flipped = tuple(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :] for at in range(len(good)))
+        with pytest.raises(AbsentError):
+            await victim.resolves(*flipped)
+        assert await victim.resolves(*flipped, good) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_an_image_id_needs_nobodys_word(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        victim = Victim(tmp_path, now=NOW + 50 * 365 * DAY_S, trusted=frozenset())
+        assert await victim.resolves(signed(1, EVIL), name=str(NEW)) == NEW
+        assert await victim.resolves(signed(1, EVIL), name=str(NEW).upper()) == NEW
+        assert victim.replicas.asked == []
+
+    asyncio.run(scenario())
+
+
+def test_a_name_that_is_an_image_id_cannot_be_signed() -> None:
+    with pytest.raises(EnticedError):
+        signed(1, EVIL, name=str(NEW))
