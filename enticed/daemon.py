@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
 
@@ -22,6 +21,7 @@ from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import OrderState
 from enticed.engine.addresses import StoredAddresses
+from enticed.engine.caretaker import Caretaker
 from enticed.engine.clock import SteadyClock
 from enticed.engine.discovery import Discovery
 from enticed.engine.dispatch import Dispatch
@@ -59,7 +59,7 @@ from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
-from protocol.errors import EnticedError, LocalError
+from protocol.errors import LocalError
 from protocol.messages import ORDERS
 
 log = logging.getLogger("enticed")
@@ -126,7 +126,8 @@ async def start(
     driver = Driver(_host(identity, origin), clock, on_broken)
     threads = owned(StoreThreads())
     stockroom = owned(Stockroom(driver, store, threads, trusted))
-    ledger = owned(OrderLedger(driver, store, threads, partial(_report, "orders cannot be saved")))
+    ledger = owned(OrderLedger(driver, store, threads))
+    caretaker = owned(Caretaker(driver, store, threads, ledger))
     warehouse = PeerWarehouse(driver, stockroom)
 
     # Peers: one port, TCP for data and UDP for discovery.
@@ -147,11 +148,10 @@ async def start(
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
 
     # People and clouds.
-    lag = LagMeter()
-    served_at: list[str] = []
+    lag, served_at = LagMeter(), list[str]()
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, naming, publishing, planning, reading, dispatch, lag, overlay, origin,
+        warehouse, ledger, caretaker, naming, publishing, planning, reading, dispatch, lag, overlay, origin,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -162,7 +162,7 @@ async def start(
     _take_up(driver, store, ledger)
     # Only now, so that those who came early do not hear that nothing is here.
     switchboard.connect(purchasing.network_event, planning.network_event, dispatch.network_event)
-    for part in (stockroom, discovery, naming, reading, origin, dispatch):
+    for part in (stockroom, caretaker, discovery, naming, reading, origin, dispatch):
         part.start()
     return engine
 
@@ -320,7 +320,3 @@ def _advertised(config: Config) -> tuple[str, ...]:
         addresses.append(join_address(host, port))
     # A port that the system chooses is known only to the listener, who then tells what it listens on.
     return () if any(address.endswith(":0") for address in addresses) else tuple(addresses)
-
-
-def _report(what: str, error: EnticedError) -> None:
-    log.error("%s: %s", what, error)

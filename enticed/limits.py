@@ -122,6 +122,8 @@ STORE_INDEX_RUN_MAX_COUNT = 1024 * 1024
 """Fragments that one sorted run of an index covers: 12 MiB to build or to look through."""
 STORE_PREFIX_ALIKE_MAX_COUNT = 4
 """Different fragments with one 8-byte prefix that are looked at; nobody meets more by chance."""
+STORE_LOOK_INTERVAL_S = 5.0
+"""How soon it is seen that the store's file system became read-only, or was unmounted, while nothing is written."""
 NAMES_MAX_COUNT = 65_536
 ORDERS_MAX_COUNT = 65_536
 ADDRESSES_REMEMBERED_MAX_COUNT = 256
@@ -235,6 +237,8 @@ ATTACH_FIND_TIMEOUT_S = 60.0
 """For finding an image that is to be attached, unless --deadline says otherwise."""
 CAMPAIGN_WATCH_GRACE_S = 2.0
 """After the due date, until hosts that could not be reached have been given up."""
+PAUSED_PATIENCE_S = 10.0
+"""How long `entice pull` waits for an order that waits for the disk: one that is tried again soon is seen to go on."""
 BAR_INTERVAL_S = 0.25
 """Between two looks of a live bar at the order that it shows."""
 

@@ -22,6 +22,7 @@ def wrong_books(books: Books) -> Iterator[str]:
     for book in books.images.values():
         yield from _wrong_image(books, book)
     yield from _wrong_demands(books)
+    yield from _wrong_disk(books)
     yield from _over_limits(books)
     for effect in books.effects:
         yield f"{effect} was left undone"
@@ -88,6 +89,21 @@ def _over_limits(books: Books) -> Iterator[str]:
         book = books.images.get(pull.image)
         if book and pull.hedged_bytes > policy.hedge_share * book.total_bytes + policy.request_bytes:
             yield "more is asked for twice than may be"
+
+
+def _wrong_disk(books: Books) -> Iterator[str]:
+    disk = books.disk
+    if any(image in books.pulls for image in disk.paused):
+        yield "a pull goes on that is paused"
+    for image, pause in disk.paused.items():
+        orders = books.orders_of(image)
+        if any((one.state, one.failure) != (OrderState.PAUSED, pause.failure) or not one.reason for one in orders):
+            yield "an order does not say that it is paused, or why"
+    paused = {order.image for order in books.orders.values() if order.state is OrderState.PAUSED}
+    if not paused <= disk.paused.keys():
+        yield "an order is paused that nothing will take up again"
+    if not disk.degraded and disk.probe_at is not None:
+        yield "a disk is probed that is well"
 
 
 def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:

@@ -209,8 +209,10 @@ def left_over(host: SimHost) -> Iterator[str]:
         yield "images with something to tell or to sync"
     if books.dialling:
         yield "dials"
-    if books.wanted:
+    if books.wanted or books.disk.paused:
         yield "orders"
+    if books.disk.degraded:
+        yield "that it is degraded"
     by_state: dict[PieceState, int] = defaultdict(int)
     for book in books.images.values():
         for state in PieceState:

@@ -186,18 +186,17 @@ def _all_ended(stage: Stage) -> Callable[[], bool]:
 
 
 def _unexcused(stage: Stage) -> Iterator[str]:
-    """Orders that failed though nothing happened that could be why."""
+    """Orders that failed though nothing happened that could be why; for their own host's disk, orders wait."""
     had = set().union(*(host.condition.had for host in stage.hosts))
     happened = {mishap.what for mishap in stage.scenario.faults}
     for host in stage.hosts:
         for order in host.orders.values():
             excused = {
-                Failure.DISK: Trouble.FAILING_DISK in host.condition.had,
-                Failure.NO_SPACE: Trouble.FULL_DISK in host.condition.had,
                 Failure.INTEGRITY: bool(had & SPOILING),
                 Failure.UNAVAILABLE: bool(happened - HARMLESS),
             }
-            if order.failure is not None and not excused.get(order.failure, False):
+            is_excused = order.failure is not None and excused.get(order.failure, False)
+            if order.state is OrderState.FAILED and not is_excused:
                 yield f"on {host.contact.addresses[0]} an order failed for no reason: {order.failure}, {order.reason}"
 
 

@@ -208,9 +208,9 @@ class SimHost:
             case ef.LocateRun(run):
                 span = self.world.images[run.image].located(run)
                 self._later(0.0, ev.RunLocated(run.image, run, (span,)))
-            case ef.ForgetRelatives() | ef.Foresee():
+            case ef.ForgetRelatives() | ef.Foresee() | ef.NoteDegraded():
                 pass
-            case ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal() | ef.Recheck():
+            case ef.Reserve() | ef.OpenPiece() | ef.MakeDurable() | ef.Seal() | ef.Recheck() | ef.ProbeStore():
                 keep_stock(self, effect)
             case ef.SaveOrder(order):
                 self.orders[order.key] = order

@@ -1,4 +1,4 @@
-"""What a simulated host does with its disk: the effects that reserve, open, sync, seal and check."""
+"""What a simulated host does with its disk: the effects that reserve, open, sync, seal, check and probe."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 PAGE_READ_S = 0.0005
 SYNC_S = 0.02
 
-StockEffect = ef.Reserve | ef.OpenPiece | ef.MakeDurable | ef.Seal | ef.Recheck
+StockEffect = ef.Reserve | ef.OpenPiece | ef.MakeDurable | ef.Seal | ef.Recheck | ef.ProbeStore
 
 
 def keep_stock(host: SimHost, effect: StockEffect) -> None:
     """Do it now, or what the disk does, when it is done; the host is told."""
+    if isinstance(effect, ef.ProbeStore):
+        host.after(SYNC_S * host.condition.factor(Trouble.SLOW_DISK), lambda: _probe(host))
+        return
     image, failure = host.world.images[effect.image], host.condition.disk_failure
     file, on_hand = host.disk.file(image), host.disk.on_hand(image)
     match effect:
@@ -55,6 +58,11 @@ def keep_stock(host: SimHost, effect: StockEffect) -> None:
 
 def _tell_later(host: SimHost, seconds: float, event: ev.Event) -> None:
     host.after(seconds * host.condition.factor(Trouble.SLOW_DISK), lambda: host.tell(event))
+
+
+def _probe(host: SimHost) -> None:
+    failure = host.condition.disk_failure
+    host.tell(ev.StoreProbed("" if failure is None else f"disk: {failure}"))
 
 
 def _sync(host: SimHost, image: SimImage, pieces: tuple[int, ...]) -> None:

@@ -96,12 +96,20 @@ def _origin(origin: dict[str, Any] | None) -> str:
     return f"{origin['prefix']}, {state}, {size(origin['received_bytes'])} received"
 
 
+def _degraded(status: dict[str, Any]) -> str:
+    """Empty, and so not shown, while all is well."""
+    if not status["degraded"]:
+        return ""
+    return f"since {ago(status['degraded_since'])}, takes no orders, serves what it has: {status['degraded']}"
+
+
 def _status_lines(status: dict[str, Any]) -> Iterable[str]:
     quota = "" if status["quota_bytes"] is None else f" of {size(status['quota_bytes'])}"
     counted = ", ".join(f"{count} {state}" for state, count in status["orders"].items() if count)
     return pairs(
         f"enticed {status['version']}, started {ago(status['started_at'])}",
         [
+            ("DEGRADED", _degraded(status)),
             ("host", f"{status['node_id']}{' (founded the cluster)' if status['founder'] else ''}"),
             ("zone", status["zone"]),
             ("rack", status["rack"]),

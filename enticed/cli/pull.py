@@ -23,7 +23,7 @@ from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
 from enticed.cli.output import duration, short, size
-from enticed.limits import BAR_INTERVAL_S
+from enticed.limits import BAR_INTERVAL_S, PAUSED_PATIENCE_S
 
 ENDED = ("ready", "failed", "cancelled")
 LEASE_WHILE_COPYING_S = 86400.0
@@ -137,6 +137,7 @@ def bring(daemon: Daemon, key: str, wanted: Wanted) -> dict[str, Any]:
 def _follow(daemon: Daemon, key: str, wanted: Wanted, since: float, shown: Bar) -> dict[str, Any]:
     """Place the order and wait for its end: the order, ready."""
     deadline = None if wanted.deadline_s is None else since + wanted.deadline_s
+    paused_since: float | None = None
     keep_s = LEASE_WHILE_COPYING_S if wanted.output is not None else 0.0
     order: dict[str, Any] | None = None
     while order is None or order["state"] not in ENDED:
@@ -149,9 +150,10 @@ def _follow(daemon: Daemon, key: str, wanted: Wanted, since: float, shown: Bar) 
             )
             with suppress(ConnectionError):
                 while order["state"] not in ENDED:
-                    changed = events.next(deadline)
+                    paused_since = (paused_since or time.monotonic()) if order["state"] == "paused" else None
+                    changed = events.next(_sooner(deadline, paused_since))
                     if changed is None:
-                        raise _late(order, key, wanted)
+                        raise _paused(order, key) if order["state"] == "paused" else _late(order, key, wanted)
                     order = changed
                     shown.update(order["done_bytes"], order["data_bytes"], f"{wanted.target}: {order['state']}")
     if order["state"] == "ready":
@@ -170,6 +172,18 @@ def _listening(daemon: Daemon, key: str, *, is_placed: bool) -> Iterator[Events]
         if error.code is Exit.NO_DAEMON and is_placed:
             raise Failed(Exit.NO_DAEMON, f"{error}; the order {key} goes on when it is back") from error
         raise
+
+
+def _sooner(deadline: float | None, paused_since: float | None) -> float | None:
+    """Until when to wait. A disk that is full, or fails, may be so for long: who waits for it is told, and let go."""
+    if paused_since is None:
+        return deadline
+    gives_up_at = paused_since + PAUSED_PATIENCE_S
+    return gives_up_at if deadline is None else min(deadline, gives_up_at)
+
+
+def _paused(order: dict[str, Any], key: str) -> Failed:
+    return Failed(Exit.TEMPORARY, f"paused: {order['reason']}; once that is over, it goes on by itself as {key}")
 
 
 def _late(order: dict[str, Any], key: str, wanted: Wanted) -> Failed:

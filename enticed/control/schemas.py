@@ -268,6 +268,10 @@ RECORDS: dict[str, Schema] = {
         quota_bytes=or_null(BYTES),
         free_bytes=BYTES,
         uploads=COUNT,
+        degraded=or_null(
+            TEXT | {"description": "why it writes nothing and takes no orders, though it serves what it has"}
+        ),
+        degraded_since=or_null(TIME),
         orders=counts_by("state"),
         started_at=TIME,
         certificate_expires_at=TIME,

@@ -17,6 +17,7 @@ from enticed.core.availability import Availability
 from enticed.core.effects import Effect, SaveOrder
 from enticed.core.events import ORIGIN, Contact, Mask
 from enticed.core.orders import Order, OrderState, Priority, urgency
+from enticed.core.own_disk import OwnDisk
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.picker import Ownership
 from enticed.core.policy import Policy
@@ -187,6 +188,8 @@ class Pull:
     started_at: float
     stage: OrderState = OrderState.QUEUED
     """RESOLVING until the manifest is here, then RESERVING, FETCHING, VERIFYING."""
+    paused_s: float = 0.0
+    """How long it waited for the disk last; 0 once something has become durable since."""
 
     # Finding hosts.
     contacts: dict[NodeId, Contact] = field(default_factory=dict)
@@ -291,6 +294,7 @@ class Books:
     pulls: dict[ImageId, Pull] = field(default_factory=dict)
     demands: dict[ImageId, dict[int, Demand]] = field(default_factory=dict)
     """What readers wait for, by image and number."""
+    disk: OwnDisk = field(default_factory=OwnDisk)
     effects: list[Effect] = field(default_factory=list)
     promise_at: float | None = None
     """When promises are to be made anew; None while there is no order with a due date to be met."""

@@ -196,6 +196,18 @@ class Foresee:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeStore:
+    """Write a little of every kind in the store, and save what could not be saved. -> StoreProbed"""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteDegraded:
+    """Tell whoever watches this host that it is degraded, and why; or, empty, that it is well again."""
+
+    degraded: str
+
+
+@dataclass(frozen=True, slots=True)
 class FailDemand:
     """It has not come in time, or nobody is to get it any more."""
 
@@ -231,4 +243,6 @@ Effect = (
     | MeetDemand
     | FailDemand
     | Foresee
+    | ProbeStore
+    | NoteDegraded
 )

@@ -131,6 +131,8 @@ class SpaceRefused:
     image: ImageId
     failure: Failure
     reason: str
+    for_good: bool = False
+    """It is larger than what images may take here at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,20 @@ class Sealed:
     """The image is whole, durable and read-only."""
 
     image: ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTroubled:
+    """Something that is no image's has failed: orders cannot be saved, or the store cannot be written to."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreProbed:
+    """reason: why the store still cannot be written to; empty where it can."""
+
+    reason: str
 
 
 # --- relatives of an image that is pulled ---
@@ -359,6 +375,8 @@ Event = (
     | SyncFailed
     | PieceRotten
     | Sealed
+    | StoreTroubled
+    | StoreProbed
     | RelativeLearned
     | RelativeUnlearned
     | RunLocated

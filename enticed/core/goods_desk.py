@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books, ImageBook, PieceState, Pull
+from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import MakeDurable, Seal
 from enticed.core.events import Mask
 from enticed.core.order_desk import OrderDesk
@@ -21,8 +22,11 @@ from protocol.identifiers import ImageId
 
 
 class GoodsDesk:
-    def __init__(self, books: Books, orders: OrderDesk, sessions: SessionDesk, readers: ReaderDesk) -> None:
+    def __init__(
+        self, books: Books, orders: OrderDesk, sessions: SessionDesk, readers: ReaderDesk, disk: DiskDesk
+    ) -> None:
         self._books = books
+        self._disk = disk
         self._readers = readers
         self._orders = orders
         self._sessions = sessions
@@ -94,6 +98,9 @@ class GoodsDesk:
             book.move(safe, PieceState.DURABLE)
             book.syncing -= safe
             self._sessions.offer(book)
+        pull = self._books.pulls.get(image)
+        if pull is not None:
+            pull.paused_s = 0.0
 
     def sealed(self, image: ImageId, now: float) -> None:
         book = self._books.images.get(image)
@@ -113,7 +120,7 @@ class GoodsDesk:
         if book is not None:
             book.sealing = False
             self.lose(image, np.flatnonzero(book.state == PieceState.WRITTEN).tolist(), now)
-        self._orders.fail_all(image, failure, reason, now)
+        self._disk.hinder(image, failure, reason, now)
 
     def lose(self, image: ImageId, pieces: list[int], now: float) -> None:
         """Pieces that were held are not (a failed sync, rot): retract them, and fetch them again if wanted."""

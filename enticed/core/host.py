@@ -13,6 +13,7 @@ import numpy as np
 
 from enticed.core import events as ev
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Effect
 from enticed.core.fetch_desk import FetchDesk
 from enticed.core.finding_desk import FindingDesk
@@ -21,6 +22,7 @@ from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
 from enticed.core.origin_desk import OriginDesk
+from enticed.core.own_disk import OwnDisk
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
 from enticed.core.promise_desk import Forecast, PromiseDesk
@@ -87,10 +89,11 @@ class Host:
         self._origin = OriginDesk(self._books, self._kin)
         self._pulls = PullDesk(self._books, self._orders, self._finding, self._sessions, self._kin, self._origin)
         self._readers = ReaderDesk(self._books)
-        self._goods = GoodsDesk(self._books, self._orders, self._sessions, self._readers)
+        self._disk = DiskDesk(self._books, self._orders, self._pulls)
+        self._goods = GoodsDesk(self._books, self._orders, self._sessions, self._readers, self._disk)
         self._requests = RequestDesk(
             self._books,
-            self._orders,
+            self._disk,
             self._finding,
             self._pulls,
             self._goods,
@@ -119,6 +122,7 @@ class Host:
     def _find_deadline(self, now: float) -> float | None:
         policy, books = self._books.policy, self._books
         times = [books.requests.next_deadline(), self._readers.next_deadline(), books.promise_at]
+        times += self._disk.moments()
         if not books.pulls:
             times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
         for book in books.busy.values():
@@ -175,6 +179,11 @@ class Host:
 
     def uploads(self) -> UploadSlots:
         return self._books.uploads
+
+    @property
+    def disk(self) -> OwnDisk:
+        """How this host's disk does; to be read only."""
+        return self._books.disk
 
     def is_leased(self, image: ImageId, now: float) -> bool:
         return any(order.leases(image, now) for order in self._books.orders.values())
@@ -249,6 +258,10 @@ class Host:
                 ev.ImageOnHand() | ev.ImageForgotten() | ev.Synced() | ev.SyncFailed() | ev.PieceRotten() | ev.Sealed()
             ):
                 self._take_stock(event, now)
+            case ev.StoreTroubled(reason):
+                self._disk.degrade(reason, now)
+            case ev.StoreProbed(reason):
+                self._disk.probed(reason, now)
             case ev.Woken():
                 pass
             case ev.ProvidersFound(image, providers, mates):
@@ -307,6 +320,7 @@ class Host:
             case ev.ImageForgotten(image):
                 self._orders.fail_all(image, Failure.DISK, f"image {image.short} was removed from this host", now)
                 self._sessions.forgotten(image)
+                self._disk.room_made(now)
             case ev.Synced(image, pieces):
                 self._goods.synced(image, pieces)
             case ev.SyncFailed(image, _, failure, reason):
@@ -325,11 +339,11 @@ class Host:
             case ev.SpaceReserved():
                 self._pulls.reserved(pull, event, now)
                 self._readers.settled(event.image)
-            case ev.SpaceRefused(image, failure, reason):
-                self._orders.fail_all(image, failure, reason, now)
+            case ev.SpaceRefused(image, failure, reason, for_good):
+                self._disk.hinder(image, failure, reason, now, for_good=for_good)
             case ev.PieceUnopened(image, piece, failure, reason):
                 if piece in pull.opening:
-                    self._orders.fail_all(image, failure, reason, now)
+                    self._disk.hinder(image, failure, reason, now)
             case ev.RelativeLearned():
                 self._kin.learned(pull, event)
             case ev.RelativeUnlearned():
@@ -343,6 +357,7 @@ class Host:
 
     def _go_on(self, now: float) -> None:
         self._pulls.drop_unwanted(now)
+        self._disk.go_on(now)
         self._requests.expire(now)
         for pull in self._books.pulls_by_urgency():
             self._advance(pull, now)

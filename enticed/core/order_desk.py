@@ -84,6 +84,10 @@ class OrderDesk:
             self._books.put_order(order.step(OrderState.READY, now))
             return
         self._books.put_order(order)
+        pause = self._books.disk.paused.get(image)
+        if pause is not None:
+            self.pause(order, pause.failure, pause.reason, now)
+            return
         if image not in self._books.pulls:
             self._books.pulls[image] = Pull(image, now, find_at=now)
         self.follow(self._books.pulls[image], now)
@@ -111,6 +115,10 @@ class OrderDesk:
     def fail(self, order: Order, failure: Failure, reason: str, now: float) -> None:
         self._books.put_order(order.step(OrderState.FAILED, now, failure=failure, reason=reason))
 
+    def pause(self, order: Order, failure: Failure, reason: str, now: float) -> None:
+        """It waits for this host's disk."""
+        self._books.put_order(order.step(OrderState.PAUSED, now, failure=failure, reason=reason))
+
     def fail_all(self, image: ImageId, failure: Failure, reason: str, now: float) -> None:
         """Every order for the image fails, and with them its pull."""
         for order in self._books.orders_of(image):
@@ -130,6 +138,9 @@ class OrderDesk:
 
     def _walk(self, order: Order, stage: OrderState, now: float) -> None:
         if order.state is OrderState.VERIFYING and stage is OrderState.FETCHING:
+            self._books.put_order(order.step(stage, now))
+            return
+        if order.state is OrderState.PAUSED:  # it has come here in another way
             self._books.put_order(order.step(stage, now))
             return
         while _ROAD.index(order.state) < _ROAD.index(stage):

@@ -19,6 +19,8 @@ class OrderState(StrEnum):
     RESERVING = "reserving"
     FETCHING = "fetching"
     VERIFYING = "verifying"
+    PAUSED = "paused"
+    """It waits for this host's disk, and goes on by itself; `failure` and `reason` say for what."""
     READY = "ready"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -64,10 +66,11 @@ S = OrderState
 ENDED = frozenset({S.READY, S.FAILED, S.CANCELLED})
 TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
     S.QUEUED: frozenset({S.RESOLVING, S.CANCELLED}),
-    S.RESOLVING: frozenset({S.RESERVING, S.READY, S.FAILED, S.CANCELLED}),
-    S.RESERVING: frozenset({S.FETCHING, S.FAILED, S.CANCELLED}),
-    S.FETCHING: frozenset({S.VERIFYING, S.FAILED, S.CANCELLED}),
-    S.VERIFYING: frozenset({S.READY, S.FETCHING, S.FAILED, S.CANCELLED}),
+    S.RESOLVING: frozenset({S.RESERVING, S.PAUSED, S.READY, S.FAILED, S.CANCELLED}),
+    S.RESERVING: frozenset({S.FETCHING, S.PAUSED, S.FAILED, S.CANCELLED}),
+    S.FETCHING: frozenset({S.VERIFYING, S.PAUSED, S.FAILED, S.CANCELLED}),
+    S.VERIFYING: frozenset({S.READY, S.FETCHING, S.PAUSED, S.FAILED, S.CANCELLED}),
+    S.PAUSED: frozenset({S.RESOLVING, S.READY, S.FAILED, S.CANCELLED}),
     # Asked for again: a lease is renewed in place, an order that failed or whose image went starts over.
     S.READY: frozenset({S.RESOLVING, S.CANCELLED}),
     S.FAILED: frozenset({S.QUEUED, S.CANCELLED}),
@@ -94,7 +97,7 @@ class Order:
     image: ImageId | None = None
     failure: Failure | None = None
     reason: str = ""
-    """One line for people: why it failed, or what it waits for."""
+    """One line for people: why it failed, or what it waits for; `failure` says of what kind."""
     ready_at: float | None = None
     keep_until: float | None = None
     promise: Promise | None = None

@@ -137,6 +137,11 @@ class Policy:
     charges_max: int = 64
     """Times that one peer, in one session, may have us check a piece of ours."""
 
+    # When this host's own disk fails.
+    disk_retry_first_s: float = 1.0
+    disk_retry_last_s: float = 30.0
+    """What it has failed at is tried again after so long, then after twice that, and so on; give or take a half."""
+
     # What is remembered.
     orders_kept: int = 4096
     """Orders; beyond them the oldest go that have ended and lease nothing."""

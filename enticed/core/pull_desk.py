@@ -148,9 +148,10 @@ class PullDesk:
         """End every pull that no live order wants; what is written stays, offered and to be built on."""
         for pull in list(self._books.pulls.values()):
             if pull.image not in self._books.wanted:
-                self._drop(pull, now)
+                self.drop(pull, now)
 
-    def _drop(self, pull: Pull, now: float) -> None:
+    def drop(self, pull: Pull, now: float) -> None:
+        """End a pull; what is written stays, offered and to be built on."""
         for asked in self._books.requests.of_image(pull.image):
             self._books.close(asked.number, now)
             self._books.do(Abandon(asked.number))

@@ -164,6 +164,9 @@ class ReaderDesk:
 
     def _why_not(self, image: ImageId) -> tuple[Failure, str]:
         """Of an image that is not pulled."""
+        pause = self._books.disk.paused.get(image)
+        if pause is not None:
+            return pause.failure, pause.reason
         failed = [one for one in self._books.orders.values() if one.image == image and one.state is OrderState.FAILED]
         if not failed:
             return Failure.UNAVAILABLE, f"nobody has ordered image {image.short} onto this host"

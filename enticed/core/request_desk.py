@@ -7,12 +7,12 @@ from collections import deque
 from dataclasses import replace
 
 from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Abandon, Fetch, Say
 from enticed.core.events import ORIGIN, Fault, FetchFailed
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
-from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure
 from enticed.core.origin_desk import OriginDesk
 from enticed.core.peers import Peer
@@ -31,7 +31,7 @@ class RequestDesk:
     def __init__(
         self,
         books: Books,
-        orders: OrderDesk,
+        disk: DiskDesk,
         finding: FindingDesk,
         pulls: PullDesk,
         goods: GoodsDesk,
@@ -42,7 +42,7 @@ class RequestDesk:
         self._books = books
         self._kin = kin
         self._origin = origin
-        self._orders = orders
+        self._disk = disk
         self._finding = finding
         self._pulls = pulls
         self._goods = goods
@@ -243,7 +243,7 @@ class RequestDesk:
             return
         pull = self._books.pulls[asked.run.image]
         if event.fault is Fault.LOCAL:
-            self._orders.fail_all(pull.image, event.failure or Failure.DISK, event.reason, now)
+            self._disk.hinder(pull.image, event.failure or Failure.DISK, event.reason, now)
             return
         peer = self._books.source(asked.node)
         if peer is not None:

@@ -17,6 +17,7 @@ import enticed
 from enticed.core import events as ev
 from enticed.core.orders import Order, OrderState, owner_text
 from enticed.engine.campaign_port import CampaignTerms, CampaignView
+from enticed.engine.caretaker import Caretaker
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.lag import LagMeter
@@ -80,6 +81,7 @@ class Parts:
     purchasing: Purchasing
     warehouse: PeerWarehouse
     ledger: OrderLedger
+    caretaker: Caretaker
     naming: Naming
     publishing: Publishing
     planning: Planning
@@ -102,6 +104,7 @@ class DaemonEngine:
     # --- publish ---
 
     async def publish(self, what: Publication, progressed: Progressed) -> Published:
+        self._check_disk("nothing can be published here")
         return await self.parts.publishing.publish(what, progressed)
 
     # --- orders ---
@@ -129,10 +132,16 @@ class DaemonEngine:
         if known is not None:
             if (conflict := known.conflict(order, now)) is not None:
                 raise LocalError(conflict)
-        elif order.owner:
+            return
+        self._check_disk("this host takes no new orders")
+        if order.owner:
             theirs = sum(1 for one in self._host.orders() if one.owner == order.owner and one.holds_place(now))
             if theirs >= ORDERS_PER_OWNER_MAX_COUNT:
                 raise ExhaustedError(f"{owner_text(order.owner)} has {theirs} orders here: cancel some, or wait")
+
+    def _check_disk(self, refused: str) -> None:
+        if degraded := self._host.disk.degraded:
+            raise ExhaustedError(f"{refused} just now: it is degraded: {degraded}")
 
     def _is_promised(self, key: str) -> bool:
         order = self._host.order(key)
@@ -264,7 +273,7 @@ class DaemonEngine:
 
     def status(self) -> StatusView:
         parts, credential = self.parts, self.parts.identity.credential
-        space = parts.store.space()
+        space, disk = parts.store.space(), self._host.disk
         return StatusView(
             version=enticed.__version__,
             node=parts.identity.node,
@@ -288,6 +297,8 @@ class DaemonEngine:
             loop_lag_p99_ms=parts.lag.p99_ms,
             memory_bytes=_resident_bytes(),
             origin=parts.origin.view,
+            degraded=disk.degraded,
+            degraded_since=disk.since if disk.degraded else None,
         )
 
     async def token(self, uses: int, ttl_s: float, *, may_dispatch: bool = False) -> str:

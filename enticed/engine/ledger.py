@@ -1,4 +1,7 @@
-"""The order ledger: makes orders durable in the order in which they changed, and tells watchers."""
+"""The order ledger: makes orders durable in the order in which they changed, and tells watchers.
+
+What cannot be saved is told to the core, which has it tried again (`catch_up`) until it can.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from enticed.core import effects as ef
+from enticed.core import events as ev
 from enticed.core.orders import ENDED, Order, OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.threads import StoreThreads
@@ -21,17 +25,16 @@ log = logging.getLogger(__name__)
 
 
 class OrderLedger:
-    """Belongs to the event loop. `on_failure` is told, once, of a catalogue that no longer takes orders."""
+    """Belongs to the event loop."""
 
-    def __init__(
-        self, driver: Driver, store: Store, threads: StoreThreads, on_failure: Callable[[EnticedError], None]
-    ) -> None:
+    def __init__(self, driver: Driver, store: Store, threads: StoreThreads) -> None:
         self._driver = driver
         self._store = store
         self._threads = threads
-        self._on_failure = on_failure
         self._unsaved: dict[str, Order | None] = {}
         """By key; None is to be deleted."""
+        self._owed: dict[str, Order | None] = {}
+        """What could not be saved, and has not changed since."""
         self._work = asyncio.Event()
         self._saved = asyncio.Condition()
         self._trouble: EnticedError | None = None
@@ -69,6 +72,13 @@ class OrderLedger:
             await self._saved.wait_for(lambda: not self._unsaved)
             if self._trouble is not None:
                 raise self._trouble
+
+    async def catch_up(self) -> None:
+        """Save what could not be saved; raises why it still cannot be."""
+        if self._owed:
+            self._unsaved, self._owed = {**self._owed, **self._unsaved}, {}
+            self._work.set()
+            await self.saved()
 
     async def watch(self, after: int | None, *, is_ours: bool = False) -> AsyncIterator[tuple[int, Order]]:
         """Changes as they happen, each with its number: those after `after`, which was the last that was heard.
@@ -148,14 +158,19 @@ class OrderLedger:
                 self._trouble = None
             except EnticedError as error:
                 self._trouble = error
-                self._on_failure(error)
             async with self._saved:
                 for key, order in batch.items():
+                    if self._trouble is not None:
+                        self._owed[key] = order
+                    else:
+                        self._owed.pop(key, None)
                     if key in self._unsaved and self._unsaved[key] is order:
                         del self._unsaved[key]
                 if self._unsaved:
                     self._work.set()
                 self._saved.notify_all()
+            if self._trouble is not None:
+                self._driver.tell(ev.StoreTroubled(f"orders cannot be saved: {self._trouble}"))
 
     def _save(self, orders: dict[str, Order | None]) -> None:
         for key, order in orders.items():

@@ -22,10 +22,12 @@ def place_order(ask: Ask, now: float) -> PlaceOrder:
 
 def news_of(key: str, order: OrderView) -> OrderNews:
     """What to tell the host that has placed an order, under its own key."""
+    failure = order.failure if order.state is OrderState.FAILED else None
     return OrderNews(
         key,
-        OrderStage[order.state.name],
-        None if order.failure is None else OrderFault[order.failure.name],
+        # One that is paused goes on as after a restart: by reserving.
+        OrderStage.RESERVING if order.state is OrderState.PAUSED else OrderStage[order.state.name],
+        None if failure is None else OrderFault[failure.name],
         None if order.promise is None else OrderPromise[order.promise.name],
         round(10 * order.percent),
         None if order.estimate_s is None else _milliseconds(order.estimate_s),

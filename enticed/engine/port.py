@@ -191,6 +191,9 @@ class StatusView:
     memory_bytes: int
     origin: OriginView | None
     """None where there is none."""
+    degraded: str = ""
+    """Why this host writes nothing and takes no orders, though it serves what it has; empty while all is well."""
+    degraded_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

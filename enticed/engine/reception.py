@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from enticed.core import events as ev
 from enticed.core.campaigns.reception import Bounds, Declined, admit, key_of, owner_of
-from enticed.core.orders import Order
+from enticed.core.orders import Failure, Order
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.order_messages import declined, news_of
@@ -76,6 +76,8 @@ class Reception:
         credential, now = self._hosts.get(node), self._driver.clock()
         may_dispatch = credential is not None and credential.may_dispatch
         admitted = admit(asked, node, may_dispatch, self._driver.host.orders(), self._bounds, now)
+        if degraded := self._driver.host.disk.degraded:
+            admitted = Declined(Failure.BUSY, f"this host takes no orders just now: it is degraded: {degraded}")
         if isinstance(admitted, Declined):
             # Any enrolled host can have this said as often as it likes: it fills no log.
             log.debug("host %s: no order of it is taken: %s", node.short, admitted.reason)

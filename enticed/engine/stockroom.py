@@ -21,6 +21,7 @@ from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
 from enticed.store.images import StoredImage
 from enticed.store.reading import Excerpt
+from enticed.store.space import TooLargeError
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
 from enticed.store.table import Hold
@@ -167,13 +168,16 @@ class Stockroom:
             durable, missing_bytes = await self._threads.run(self._take_stock, image)
             relatives = await self._threads.run(self._relatives, image)
         except EnticedError as error:
-            self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error)))
+            for_good = isinstance(error, TooLargeError)
+            self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error), for_good))
         else:
             self._driver.tell(ev.SpaceReserved(image, durable, missing_bytes, relatives))
 
     def _take_stock(self, image: ImageId) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         delivery = self._expected.pop(image, None)
-        if delivery is not None:
+        if delivery is None:
+            self._store.recheck(image)
+        else:
             self._store.begin_pull(delivery.root.encoded, delivery.pages, delivery.statements)
         stored = self._store.vouch(image)
         root, fragments = stored.root, stored.all_fragments()

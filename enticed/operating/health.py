@@ -23,7 +23,7 @@ class Check:
 def checks(engine: DaemonEngine) -> Iterator[Check]:
     """All checks, as things are now."""
     yield _certificate(engine)
-    yield _orders(engine)
+    yield _store(engine)
     yield _disk(engine)
     yield _quota(engine)
     yield _peers(engine)
@@ -38,12 +38,12 @@ def _certificate(engine: DaemonEngine) -> Check:
     return Check("certificate", False, "this host's certificate has expired", "let the host join again: entice join")
 
 
-def _orders(engine: DaemonEngine) -> Check:
-    trouble = engine.parts.ledger.trouble
-    if trouble is None:
-        return Check("orders", True, "saved")
-    to_do = "orders are lost with a restart: see to the disk under the state directory"
-    return Check("orders", False, f"orders cannot be saved: {trouble}", to_do)
+def _store(engine: DaemonEngine) -> Check:
+    degraded = engine.parts.driver.host.disk.degraded
+    if not degraded:
+        return Check("store", True, "can be written to")
+    to_do = "see to the disk under the state directory: once it can be written to, this host goes on by itself"
+    return Check("store", False, f"degraded, no new orders are taken: {degraded}", to_do)
 
 
 def _disk(engine: DaemonEngine) -> Check:

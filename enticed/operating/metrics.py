@@ -122,6 +122,12 @@ def _store(engine: DaemonEngine) -> Iterable[Family]:
         "Pieces that were found wrong on this host's disk, and taken back.",
         parts.stockroom.rotten_pieces,
     )
+    yield gauge(
+        "enticed_degraded",
+        "1 while the store cannot be written to: no orders are taken, what is here is served.",
+        int(bool(parts.driver.host.disk.degraded)),
+    )
+    yield counter("enticed_degradations_total", "How often that began.", parts.caretaker.degradations)
     yield gauge("enticed_store_doubted_pieces", "Pieces that wait to be read back.", parts.stockroom.doubted)
 
 

@@ -72,6 +72,10 @@ class Catalogue(Protocol):
         """Replaces all of them; their order stays."""
         ...
 
+    def probe(self) -> None:
+        """A commit that changes nothing: returns where others would."""
+        ...
+
     def close(self) -> None: ...
 
 

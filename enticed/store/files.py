@@ -110,6 +110,11 @@ class Files(Protocol):
         """What an ordinary user may still write to this file system."""
         ...
 
+    def look(self) -> None:
+        """`DiskError` where it can be seen at once that nothing is to be written: the file system is read-only, or the
+        directory is not any more what stands at its path."""
+        ...
+
 
 _EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM}
@@ -141,6 +146,7 @@ class PosixFiles:
 
     def __init__(self, directory: Path) -> None:
         """`directory` must exist."""
+        self._path = directory
         with _told(f"cannot open {directory}"):
             self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -250,6 +256,18 @@ class PosixFiles:
         with _told("cannot look at the file system"):
             found = os.fstatvfs(self._root)
         return found.f_bavail * found.f_frsize
+
+    def look(self) -> None:
+        with _told(f"cannot look at {self._path}"):
+            if os.fstatvfs(self._root).f_flag & os.ST_RDONLY:
+                raise DiskError(f"{self._path} is on a read-only file system")
+            try:
+                found = os.stat(self._path)
+            except FileNotFoundError:
+                found = None
+            opened = os.fstat(self._root)
+        if found is None or (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino):
+            raise DiskError(f"{self._path} is not what was opened there: has its file system been unmounted?")
 
     @contextmanager
     def _directory(self, path: str) -> Iterator[int]:

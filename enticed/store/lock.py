@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from enticed.store.files import DIRECTORY_MODE, PRIVATE_MODE, typed
@@ -41,7 +42,8 @@ class StateLock:
 
     def release(self) -> None:
         # The file stays: removing it would let two processes lock two files of one name.
-        os.ftruncate(self._fd, 0)
+        with suppress(OSError):  # who is refused would be told of a process that has ended: on a failing disk, so be it
+            os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
 

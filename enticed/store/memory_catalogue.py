@@ -73,6 +73,9 @@ class MemoryCatalogue:
     def put_addresses(self, addresses: tuple[str, ...]) -> None:
         self._commit(lambda: setattr(self, "_addresses", addresses))
 
+    def probe(self) -> None:
+        self._commit(lambda: None)
+
     def close(self) -> None:
         pass
 

@@ -255,6 +255,10 @@ class MemoryFiles:
         with self._call("free_bytes"):
             return self._free_bytes()
 
+    def look(self) -> None:
+        with self._call("look"):
+            pass
+
     def _free_bytes(self) -> int:
         return self._size_bytes - sum(len(file.pages) * PAGE_SIZE_BYTES for file in _files(self._root))
 

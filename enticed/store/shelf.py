@@ -31,7 +31,7 @@ from enticed.store.layout import (
 )
 from protocol.errors import AbsentError, CorruptError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import Digest, ImageId
-from protocol.limits import ROOT_MAX_SIZE_BYTES, STATEMENT_MAX_SIZE_BYTES
+from protocol.limits import BLOCK_SIZE_BYTES, ROOT_MAX_SIZE_BYTES, STATEMENT_MAX_SIZE_BYTES
 from protocol.manifest import DigestRows, Root
 
 
@@ -65,6 +65,17 @@ class Shelf:
         directory = f"{IMAGES}/{INCOMING_PREFIX}{next(self._numbers)}"
         self._files.make_dir(directory)
         return directory
+
+    def probe(self) -> None:
+        """Make a draft with a file in it, durable, and remove it: raises where an image could not be made."""
+        draft = self.draft()
+        try:
+            write_file(self._files, f"{draft}/{RAW}", bytes(BLOCK_SIZE_BYTES))
+            self._files.sync_dir(draft)
+        except EnticedError:
+            self.abandon(draft)
+            raise
+        remove_tree(self._files, draft)
 
     def adopt_raw(self, draft: str, image: ImageId) -> None:
         """Give the draft a raw file to write in: that of a broken image of this id where there is one."""

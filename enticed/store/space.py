@@ -28,6 +28,10 @@ class Space:
     reserved_bytes: int
 
 
+class TooLargeError(ExhaustedError):
+    """An image that would not fit even if there were no other: waiting for room is of no use."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Claim:
     size_bytes: int
@@ -60,7 +64,8 @@ class Ledger:
         if quota_bytes is not None:
             left_bytes = quota_bytes - sum(one.size_bytes for one in others.values())
             if size_bytes > left_bytes:
-                raise ExhaustedError(
+                full = TooLargeError if size_bytes > quota_bytes else ExhaustedError
+                raise full(
                     f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left "
                     f"of {size(quota_bytes)}"
                 )

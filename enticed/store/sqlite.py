@@ -95,6 +95,9 @@ class SqliteCatalogue:
         insert = "INSERT INTO addresses (place, address) VALUES (?, ?)"
         self._commit(("DELETE FROM addresses", ()), *((insert, row) for row in enumerate(addresses)))
 
+    def probe(self) -> None:
+        self._commit((f"PRAGMA user_version = {SCHEMA_VERSION}", ()))  # writes its page, whatever it was
+
     def _commit(self, *changes: tuple[str, tuple[Any, ...]]) -> None:
         with _told():
             self._connection.execute("BEGIN IMMEDIATE")

@@ -283,6 +283,25 @@ class Store:
         with self._table.hold(image) as hold:
             return read_excerpt(self._files, hold.image, offset_bytes, size_bytes)
 
+    def recheck(self, image: ImageId) -> None:
+        """`ExhaustedError` where the disk has no room any more for the rest of an image that is being pulled."""
+        with self._writing:
+            if not self._table.get(image).ready:
+                self._ledger.recheck(str(image))
+
+    # --- how the disk does ---
+
+    def look(self) -> None:
+        """`DiskError` where it can be seen, without writing, that the store cannot be written to. Quick."""
+        self._files.look()
+
+    def probe(self) -> None:
+        """Write a little of every kind, durably, and take it back: raises what images and orders would meet."""
+        self._files.look()
+        with self._writing:
+            self._shelf.probe()
+            self._catalogue.probe()
+
     def space(self) -> Space:
         """At once."""
         return self._ledger.space()

@@ -94,6 +94,8 @@ class Chaos:
                 self.pending = [one for one in self.pending if not self._is_learning(one, image)]
             case ef.Say() | ef.HangUp() | ef.SaveOrder() | ef.Announce() | ef.Withdraw() | ef.ForgetOrder():
                 pass
+            case ef.NoteDegraded(degraded):
+                assert degraded == self.host.disk.degraded
             case _:
                 self.pending.append(effect)
 
@@ -118,7 +120,8 @@ class Chaos:
             self.pass_time, self.pass_time, self.pass_time, self.place, self.meet, self.meet, self.part, self.say,
             self.say, self.say, self.say, self.ask_upload, self.ask_upload, self.end_upload, self.end_upload,
         ]  # fmt: skip
-        seldom: list[Callable[[], object]] = [self.cancel, self.rot, self.forget, self.publish, self.demand, self.find]
+        seldom: list[Callable[[], object]] = [self.cancel, self.rot, self.forget, self.publish, self.demand, self.find,
+                                                  self.trouble]  # fmt: skip
         self.dice.choice(happenings if self.dice.random() < 0.9 else seldom)()
 
     def answer(self, effect: ef.Effect, *, well: bool) -> None:
@@ -145,6 +148,8 @@ class Chaos:
                 self._answer_learning(image_, relative, peer, well=well)
             case ef.LocateRun(run):
                 self.tell(ev.RunLocated(run.image, run, self._spans(run)))
+            case ef.ProbeStore():
+                self.tell(ev.StoreProbed("" if well else "no"))
             case _:
                 assert image is not None
                 self._answer_stock(effect, image, well=well)
@@ -212,6 +217,9 @@ class Chaos:
         due_at = self.dice.choice([None, self.now + 5, self.now + 60])
         keep_s = self.dice.choice([None, 0.5, 1000.0])
         self.tell(ev.OrderPlaced(Order(key, target, self.now, due_at, self.dice.choice(list(Priority)), keep_s)))
+
+    def trouble(self) -> None:
+        self.tell(ev.StoreTroubled("orders cannot be saved"))
 
     def cancel(self) -> None:
         self.tell(ev.OrderCancelled(f"key{self.dice.randrange(4)}"))

@@ -145,13 +145,13 @@ def test_stock_that_turns_out_bad_is_fetched_after_all() -> None:
     assert bench.one(ef.Fetch).wanted == ms.FragmentsRequest(IMAGE, 0, 1, 1)
 
 
-def test_a_page_that_cannot_be_read_fails_the_order() -> None:
+def test_a_page_that_is_damaged_fails_the_order() -> None:
     bench = Bench()
     bench.fetching(2)
     bench.tell(ev.PieceUnopened(IMAGE, 5, Failure.DISK, "never asked for"))
     assert bench.state() == "fetching"
-    bench.tell(ev.PieceUnopened(IMAGE, 0, Failure.DISK, "bad sector"))
-    assert reason(bench) == "bad sector"
+    bench.tell(ev.PieceUnopened(IMAGE, 0, Failure.INTEGRITY, "page 0 is damaged"))
+    assert failure_of(bench) == (Failure.INTEGRITY, "page 0 is damaged")
 
 
 def test_pieces_being_opened_when_their_pull_ends_are_let_be() -> None:
@@ -246,7 +246,7 @@ def test_a_corrupt_peer_is_told_and_asked_for_nothing_more_of_the_image() -> Non
     assert nodes_of(bench.all(ef.Fetch)) == [node(2)] * 2
 
 
-def test_a_local_fault_fails_the_order() -> None:
+def test_a_local_fault_is_this_hosts_own() -> None:
     bench = Bench()
     (fetch, *_) = asked(bench, 2)
     bench.tell(ev.FetchFailed(fetch.request, Fault.LOCAL, "disk full", failure=Failure.NO_SPACE))

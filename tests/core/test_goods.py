@@ -87,7 +87,7 @@ def test_a_failed_sync_takes_back_all_that_is_not_durable() -> None:
     assert tuple(np.flatnonzero(book_of(bench).held).tolist()) == first
     order = bench.host.order("order")
     assert order is not None
-    assert (order.failure, order.reason) == (Failure.DISK, "bad disk")
+    assert (str(order.state), order.failure, order.reason) == ("paused", Failure.DISK, "bad disk")
     bench.tell(ev.SyncFailed(IMAGE, (0,), Failure.DISK, "bad disk"))
     assert bench.done == []
 
@@ -144,7 +144,7 @@ def test_events_about_what_is_not_here() -> None:
     for event in (
         ev.Synced(IMAGE, (0,)),
         ev.Sealed(IMAGE),
-        ev.SyncFailed(IMAGE, (0,), Failure.DISK, "x"),
+        ev.SyncFailed(IMAGE, (0,), Failure.NO_SPACE, "x"),
         ev.PieceRotten(IMAGE, 0),
         ev.PieceUnopened(IMAGE, 0, Failure.DISK, "x"),
         ev.Fetched(7),

@@ -96,7 +96,7 @@ def test_orders_for_one_image_share_its_pull() -> None:
     assert bench.state("second") == "fetching"
     assert bench.all(ef.FetchManifest) == []
     bench.tell(ev.SpaceRefused(IMAGE, Failure.NO_SPACE, "full"))
-    assert [bench.state(key) for key in ("order", "second")] == ["failed", "failed"]
+    assert [bench.state(key) for key in ("order", "second")] == ["paused", "paused"]
 
 
 def test_after_a_restart_orders_go_on_where_they_knew_to_go() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from enticed.config import Config
 from enticed.config_sources import Configured, Sources
+from enticed.core import effects as ef
 from enticed.core.orders import Priority
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
@@ -77,6 +78,18 @@ async def publish(engine: DaemonEngine, content: bytes, name: str, directory: Pa
         return await engine.publish(Publication(fd, name, len(content), **terms), lambda done, all_of_it: None)
     finally:
         os.close(fd)
+
+
+def recovery_of(engine: DaemonEngine) -> asyncio.Event:
+    """Set when the host, degraded by then, is well again. From here on its log says nothing of that."""
+    recovered = asyncio.Event()
+
+    def note(effect: ef.NoteDegraded) -> None:
+        if not effect.degraded:
+            recovered.set()
+
+    engine.parts.driver.carry(ef.NoteDegraded, note)
+    return recovered
 
 
 async def until(engine: DaemonEngine, key: str, holds: Callable[[OrderView], bool]) -> OrderView:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from enticed.core.campaigns.events import Ask
 from enticed.core.events import Contact
-from enticed.core.orders import Failure, OrderState, Promise
-from enticed.engine.order_messages import declined, place_order, told_of
+from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.engine.order_messages import declined, news_of, place_order, told_of
+from enticed.engine.port import BytesFrom, OrderView
 from enticed.engine.roster import Roster
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, found_cluster
@@ -69,7 +70,17 @@ async def _roster(stack: AsyncExitStack, swarm: MemorySwarm, host: HostIdentity,
 
 def test_every_word_of_the_core_has_one_on_the_wire() -> None:
     for ours, theirs in ((OrderState, OrderStage), (Failure, OrderFault), (Promise, OrderPromise)):
-        assert {one.name for one in ours} == {one.name for one in theirs}
+        assert {one.name for one in ours} - {"PAUSED"} == {one.name for one in theirs}
+
+
+def test_an_order_that_is_paused_is_told_of_as_reserving_and_why() -> None:
+    order = OrderView(
+        "order", "name", None, OrderState.PAUSED, Failure.NO_SPACE, "the disk is full", Priority.PREWARM, 1.0,
+        due_at=None, keep_until=None, ready_at=None, late=False, percent=50.0, virtual_size_bytes=2, data_bytes=2,
+        done_bytes=1, fragments=1, bytes_from=BytesFrom(), bytes_per_s=0.0, estimate_s=None, path=None,
+    )  # fmt: skip
+    news = news_of("key", order)
+    assert (news.stage, news.fault, news.reason) == (OrderStage.RESERVING, None, "the disk is full")
 
 
 @given(records(OrderNews))

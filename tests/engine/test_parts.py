@@ -22,7 +22,7 @@ from enticed.engine.threads import StoreThreads
 from enticed.store.files import DiskError
 from enticed.store.store import Store
 from enticed.transfer.ports import DialFailed, Event
-from protocol.errors import EnticedError, LocalError
+from protocol.errors import LocalError
 from protocol.identifiers import ImageId, NodeId
 
 NODE = NodeId(bytes(20))
@@ -106,9 +106,10 @@ def test_who_waits_for_an_order_to_be_saved_hears_that_it_cannot_be(
     async def scenario() -> None:
         with Store.open(tmp_path / "state", None, 0, lambda: 1.0) as store:
             driver, threads = Driver(host(), lambda: 1.0), StoreThreads()
+            degraded: list[ef.NoteDegraded] = []
             driver.carry(ef.ResolveTarget, lambda effect: None)
-            failures: list[EnticedError] = []
-            ledger = OrderLedger(driver, store, threads, failures.append)
+            driver.carry(ef.NoteDegraded, degraded.append)
+            ledger = OrderLedger(driver, store, threads)
             ledger.start()
 
             def fail(order: Order) -> None:
@@ -119,9 +120,12 @@ def test_who_waits_for_an_order_to_be_saved_hears_that_it_cannot_be(
                 driver.tell(ev.OrderPlaced(ORDER))
                 with pytest.raises(DiskError):
                     await ledger.saved()
-            assert failures
-            driver.tell(ev.OrderCancelled("order"))
-            await ledger.saved()  # a disk that works again
+                with pytest.raises(DiskError):
+                    await ledger.catch_up()
+            assert degraded == [ef.NoteDegraded("orders cannot be saved: no disk")]
+            assert store.orders() == ()
+            await ledger.catch_up()  # a disk that works again
+            assert [order.key for order in store.orders()] == ["order"]
             await ledger.close()
             await threads.close()
             driver.close()
@@ -150,7 +154,7 @@ def test_what_a_watcher_who_comes_back_has_missed(tmp_path: Path) -> None:
         with Store.open(tmp_path / "state", None, 0, lambda: 1.0) as store:
             driver, threads = Driver(host(), lambda: 1.0), StoreThreads()
             driver.carry(ef.ResolveTarget, lambda effect: None)
-            ledger = OrderLedger(driver, store, threads, lambda error: None)
+            ledger = OrderLedger(driver, store, threads)
 
             async def heard(after: int, count: int) -> list[tuple[int, str, str]]:
                 async with aclosing(ledger.watch(after)) as changes:  # type: ignore[type-var]

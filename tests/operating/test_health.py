@@ -16,9 +16,9 @@ from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.limits import LAG_SAMPLE_INTERVAL_S
 from enticed.operating.health import Check, checks
-from protocol.errors import LocalError
+from protocol.errors import ExhaustedError, LocalError
 from tests.clusters import make_cluster
-from tests.engine.swarm import config_of, disk, publish, run, swarm
+from tests.engine.swarm import config_of, disk, publish, recovery_of, run, swarm
 
 
 def failing(engine: DaemonEngine) -> dict[str, Check]:
@@ -71,13 +71,18 @@ def test_orders_that_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def broken(*_: object) -> None:
             raise LocalError("the disk is read-only")
 
+        recovered = recovery_of(engine)
         with monkeypatch.context() as patched:
             patched.setattr(engine.parts.store, "save_order", broken)
             with pytest.raises(LocalError):
                 await engine.place_order("a", OrderTerms("none:1"))
-            assert "the disk is read-only" in only(engine, "orders").said
-        await engine.place_order("b", OrderTerms("none:1"))
+            assert "the disk is read-only" in only(engine, "store").said
+            with pytest.raises(ExhaustedError, match="takes no new orders just now: it is degraded"):
+                await engine.place_order("b", OrderTerms("none:1"))
+        await recovered.wait()
         assert failing(engine) == {}
+        await engine.place_order("b", OrderTerms("none:1"))
+        assert {"a", "b"} == {order.key for order in engine.parts.store.orders()}, "what could not be saved is now"
 
     check_founder(tmp_path, work)
 

@@ -140,12 +140,20 @@ def test_a_crash_after_a_sync_fetches_only_the_rest() -> None:
     assert host.received_bytes <= run.image.size_bytes + unsynced_bytes
 
 
-def test_a_disk_that_fails_fails_the_order_and_not_the_swarm() -> None:
+@pytest.mark.parametrize(
+    ("trouble", "failure"), [(Trouble.FAILING_DISK, Failure.DISK), (Trouble.FULL_DISK, Failure.NO_SPACE)]
+)
+def test_an_order_waits_for_its_disk_and_nobody_else_does(trouble: Trouble, failure: Failure) -> None:
     run = swarm(4, 32)
-    run.hosts[0].condition.begin(Trouble.FAILING_DISK)
-    assert run.world.run_until_ended(60)
-    assert run.hosts[0].orders["order"].failure is Failure.DISK
-    assert all(host.orders["order"].state is OrderState.READY for host in run.hosts[1:])
+    host, others = run.hosts[0], run.hosts[1:]
+    host.condition.begin(trouble)
+    assert run.world.run(lambda: all(other.orders["order"].state is OrderState.READY for other in others), 60)
+    order = host.orders["order"]
+    assert (order.state, order.failure) == (OrderState.PAUSED, failure)
+    over_at = run.world.now
+    host.condition.end(trouble)
+    assert run.world.run_until_ready(60)
+    assert run.world.now < over_at + 1.5 * run.world.policy.disk_retry_last_s
 
 
 def test_rot_in_a_leased_image_is_mended() -> None:

@@ -58,6 +58,26 @@ def test_what_is_not_there_is_absent(files: Files, access: Access) -> None:
         files.unlink("a")
 
 
+def test_a_look_finds_nothing_wrong_with_what_is_right(files: Files) -> None:
+    files.look()
+
+
+def test_a_look_sees_that_the_directory_is_another_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    files = PosixFiles(state)
+    state.rename(tmp_path / "moved")
+    with pytest.raises(DiskError, match="is not what was opened there"):
+        files.look()
+    state.mkdir()
+    with pytest.raises(DiskError, match="is not what was opened there"):
+        files.look()
+    state.rmdir()
+    (tmp_path / "moved").rename(state)
+    files.look()
+    files.shut()
+
+
 def test_directories(files: Files) -> None:
     files.make_dir("d")
     files.make_dir("d/e")

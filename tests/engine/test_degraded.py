@@ -1,0 +1,85 @@
+"""Whole daemons in one process whose own disk fails: they say so, serve what they have, and go on by themselves."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from enticed.core import events as ev
+from enticed.core.orders import Priority
+from enticed.engine.engine import DaemonEngine
+from enticed.engine.port import OrderTerms
+from enticed.store.files import DiskError
+from protocol.errors import ExhaustedError
+from tests.engine.swarm import content_of, disk, publish, pull, recovery_of, run, swarm, until
+
+SIZE_MIB = 24
+
+
+def failing(code: int, of: DaemonEngine, times: list[int]) -> object:
+    """A `fdatasync` that fails on the raw files of this host, and says in `times` how often it was asked to."""
+    real, state = os.fdatasync, str(of.parts.identity.directory.parent)
+
+    def fdatasync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith(f"{state}/images/"):
+            times.append(fd)
+            raise OSError(code, os.strerror(code))
+        real(fd)
+
+    return fdatasync
+
+
+def test_after_failed_syncs_the_order_waits_and_then_the_image_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk(1, SIZE_MIB)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 3) as (founder, host, third):
+            await publish(founder, content, "a:1", tmp_path)
+            times: list[int] = []
+            recovered = recovery_of(host)
+            with monkeypatch.context() as broken:
+                broken.setattr(os, "fdatasync", failing(errno.EIO, host, times))
+                await host.place_order("order", OrderTerms("a:1", priority=Priority.BOOT))
+                paused = await until(host, "order", lambda order: order.state.value == "paused")
+                assert paused.failure is not None
+                assert (paused.failure.value, "cannot sync" in paused.reason) == ("disk", True)
+                assert "Input/output error" in host.status().degraded
+                assert host.status().degraded_since is not None
+                with pytest.raises(ExhaustedError, match="takes no new orders"):
+                    await host.place_order("other", OrderTerms("a:1"))
+                assert len(times) < 20, "it is not tried again and again"
+            await recovered.wait()
+            ready = await until(host, "order", lambda order: order.state.value == "ready")
+            assert content_of(ready) == content
+            assert content_of(await pull(third, "a:1")) == content
+
+    run(main())
+
+
+def test_a_degraded_host_serves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = disk(2, SIZE_MIB), disk(3, SIZE_MIB)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, first, "first:1", tmp_path)
+            recovered = recovery_of(founder)
+            with monkeypatch.context() as broken:
+                broken.setattr(os, "fdatasync", failing(errno.EROFS, founder, []))
+                with pytest.raises(DiskError, match="Read-only file system"):
+                    await publish(founder, second, "second:1", tmp_path)
+                founder.parts.driver.tell(ev.StoreTroubled("Read-only file system"))
+                assert founder.status().degraded
+                with pytest.raises(ExhaustedError, match="nothing can be published here"):
+                    await publish(founder, second, "second:1", tmp_path)
+                assert content_of(await pull(host, "first:1")) == first
+                assert founder.status().degraded, "the probe meets what others met"
+            await recovered.wait()
+            await publish(founder, second, "second:1", tmp_path)
+            assert content_of(await pull(host, "second:1", "second")) == second
+
+    run(main())
