@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from enticed.cli.command import Command, daemon_of, setup_of
+from enticed.cli.client import part
+from enticed.cli.command import Command, daemon_of, setup_of, target
 from enticed.cli.output import ago, pairs, short, size, table
 
 
@@ -37,6 +38,21 @@ def orders(ctx: click.Context) -> None:
         for order in answer["orders"]
     ]
     setup_of(ctx).show(answer, lambda: table(columns, rows, "no orders"))
+
+
+@click.command(cls=Command)
+@click.argument("what", metavar="NAME|IMAGE_ID|ORDER", callback=target)
+@click.pass_context
+def why(ctx: click.Context, what: str) -> None:
+    """Say in one line why an order does not go on: the piece, who was asked, and what each of them answered.
+
+    WHAT is the key of an order, or the image that orders are for, as it was ordered or by its id.
+
+    \b
+    entice why ubuntu:24.04
+    """
+    answer = daemon_of(ctx).ask("GET", f"/v1/why?what={part(what)}")
+    setup_of(ctx).show(answer, lambda: [f"{one['key']}: {one['state']}: {one['why']}" for one in answer["orders"]])
 
 
 def _kept(order: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "order": ("enticed.cli.order", "order", "Bring an image onto many hosts, ahead of time."),
     "campaigns": ("enticed.cli.order", "campaigns", "List what is being brought onto many hosts; follow or cancel it."),
     "orders": ("enticed.cli.hosts", "orders", "List the orders: pulls, and what schedulers asked for."),
+    "why": ("enticed.cli.hosts", "why", "Say why an order does not go on."),
     "peers": ("enticed.cli.hosts", "peers", "List the hosts that this one is connected to."),
     "status": ("enticed.cli.hosts", "status", "Show how the daemon on this host is doing."),
     "config": ("enticed.cli.config", "config", "Show the daemon's settings and where each comes from."),

@@ -110,6 +110,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         problems=(403, 409, 422, 503),
     ),
     ("GET", "/v1/orders"): Operation("All orders", _listed("orders", "Order"), query={"state": enum(OrderState)}),
+    ("GET", "/v1/why"): Operation(
+        "Why orders do not go on: the one of this key, or those for an image of this name or id",
+        _listed("orders", "Why"),
+        query={"what": TEXT},
+        needed=("what",),
+    ),
     ("PUT", "/v1/orders/{key}"): Operation(
         "Order an image onto this host, or renew an order: the same key again is the same order",
         ref("Order"),

@@ -17,7 +17,7 @@ from enticed.control.fields import (
     parse_query,
     parse_state,
 )
-from enticed.control.views import image_json, order_json
+from enticed.control.views import image_json, order_json, why_json
 from enticed.engine.port import Engine, OrderView
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
@@ -37,6 +37,7 @@ class OrderRoutes:
         return [
             web.get("/v1/images", self.images),
             web.get("/v1/orders", self.orders),
+            web.get("/v1/why", self.why),
             web.put("/v1/orders/{key}", self.place_order),
             web.get("/v1/orders/{key}", self.order),
             web.delete("/v1/orders/{key}", self.cancel_order),
@@ -51,6 +52,12 @@ class OrderRoutes:
         query = parse_query(request.query, "state")
         state = parse_state(query["state"]) if "state" in query else None
         return web.json_response({"orders": [order_json(order) for order in self._engine.orders(state)]})
+
+    async def why(self, request: web.Request) -> web.Response:
+        query = parse_query(request.query, "what")
+        if "what" not in query:
+            raise UsageError("what is missing: the key of an order, or the name or id of an image")
+        return web.json_response({"orders": [why_json(one) for one in self._engine.why(query["what"])]})
 
     async def place_order(self, request: web.Request) -> web.Response:
         key, terms = _key(request), parse_order(await _body(request))

@@ -188,6 +188,13 @@ RECORDS: dict[str, Schema] = {
         promise=or_null(enum(Promise)),
         owner=TEXT | {"description": "who placed it; empty for a user of this host"},
     ),
+    "Why": answer(
+        key=KEY,
+        image=TEXT | {"description": "as it was asked for"},
+        image_id=or_null(IMAGE_ID),
+        state=enum(OrderState),
+        why=TEXT | {"description": "one line: what it waits for (the piece, who was asked, what each answered)"},
+    ),
     "CampaignTerms": request(
         ("image",),
         image=TARGET,

@@ -21,6 +21,7 @@ from enticed.engine.port import (
     Published,
     StatusView,
     Verification,
+    Why,
 )
 
 
@@ -78,6 +79,17 @@ def order_json(order: OrderView) -> dict[str, Any]:
         "copies": order.copies,
         "promise": None if order.promise is None else order.promise.value,
         "owner": order.owner,
+    }
+
+
+def why_json(one: Why) -> dict[str, Any]:
+    order = one.order
+    return {
+        "key": order.key,
+        "image": order.target,
+        "image_id": None if order.image is None else str(order.image),
+        "state": order.state.value,
+        "why": one.why,
     }
 
 

@@ -209,6 +209,8 @@ class Pull:
     nobody_since: float | None = None
     trouble: str = ""
     """What went wrong last with a host."""
+    answers: dict[NodeId, str] = field(default_factory=dict)
+    """What each of `asked` answered last, for people, where that was no piece."""
     availability: Availability = field(default_factory=Availability)
     charged: set[NodeId] = field(default_factory=set)
     """Hosts that sent corrupt bytes: nothing more of this image is asked of them."""

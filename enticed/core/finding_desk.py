@@ -87,10 +87,12 @@ class FindingDesk:
     def reached(self, node: NodeId) -> None:
         self._books.dialling.discard(node)
 
-    def unreachable(self, node: NodeId, now: float) -> None:
+    def unreachable(self, node: NodeId, reason: str, now: float) -> None:
         """Forget the host until somebody names it again, and dial another in its place."""
         self._books.dialling.discard(node)
         for pull in self._books.pulls.values():
+            if node in pull.asked:
+                pull.answers[node] = f"cannot be reached: {reason}"
             if pull.contacts.pop(node, None) is not None:
                 pull.hearsay.discard(node)
                 pull.named.discard(node)

@@ -34,6 +34,7 @@ from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
 from enticed.core.upload_desk import UploadDesk
 from enticed.core.uploads import UploadSlots
+from enticed.core.why import why
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import HaveChange
 
@@ -216,6 +217,10 @@ class Host:
         """Where the pull that made an order ready had its bytes from; None where none was needed (or remembered)."""
         return self._books.supplied.get(key)
 
+    def why(self, key: str, now: float) -> str:
+        """In one line, what an order waits for, failed for, or is doing."""
+        return why(self._books, self._books.orders[key], now)
+
     # --- events ---
 
     def _take(self, event: ev.Event, now: float) -> bool:
@@ -246,8 +251,8 @@ class Host:
                 self._sessions.up(contact, now)
             case ev.PeerDown(node):
                 self._requests.peer_lost(node, now)
-            case ev.DialFailed(node):
-                self._finding.unreachable(node, now)
+            case ev.DialFailed(node, reason):
+                self._finding.unreachable(node, reason, now)
             case ev.DemandRaised():
                 self._readers.raise_demand(event, now)
             case ev.DemandDropped(demand):

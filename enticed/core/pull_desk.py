@@ -20,6 +20,7 @@ from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.origin_desk import OriginDesk
 from enticed.core.session_desk import SessionDesk
+from enticed.core.why import asked_of, names_of, ranges_of
 from protocol.identifiers import NodeId
 
 
@@ -74,7 +75,7 @@ class PullDesk:
             self._orders.fail_all(pull.image, Failure.DENIED, pull.denied, now)
         else:
             failure = Failure.DENIED if pull.denied else Failure.UNAVAILABLE
-            nobody = f"no host that could be reached has image {pull.image.short}; asked: {names_of(pull.asked)}"
+            nobody = f"no host that could be reached has image {pull.image.short}; {asked_of(self._books, pull)}"
             self._wait_in_vain(pull, failure, pull.denied or nobody, now)
 
     def manifest_is_late_at(self, pull: Pull) -> float:
@@ -101,6 +102,7 @@ class PullDesk:
     def note_trouble(self, pull: Pull, node: NodeId, reason: str) -> None:
         """A host did not deliver: that is what orders wait for, and what is told if they fail."""
         pull.trouble = f"{name_of(node)}: {reason}"
+        pull.answers[node] = reason
         self._orders.say_why(pull.image, pull.trouble)
 
     def manifest_fetched(self, pull: Pull, data_bytes: NDArray[np.int64], now: float) -> None:
@@ -177,7 +179,7 @@ class PullDesk:
             return
         reason = (
             f"no host that could be reached has {len(lacking)} of {len(pull.missing_bytes)} pieces "
-            f"({_ranges(lacking)}) of image {pull.image.short}; asked: {names_of(pull.asked)}"
+            f"({ranges_of(lacking)}) of image {pull.image.short}; {asked_of(self._books, pull, int(lacking[0]))}"
         )
         if pull.charged:
             reason += f"; corrupt bytes came from {names_of(pull.charged)}"
@@ -223,18 +225,3 @@ class PullDesk:
         if order.priority is Priority.BOOT or order.due_at is None:
             return soon
         return max(soon, order.due_at)
-
-
-def names_of(nodes: set[NodeId]) -> str:
-    """Nodes for people, a few of them."""
-    listed = sorted(map(name_of, nodes))
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") or "nobody"
-
-
-def _ranges(pieces: NDArray[np.int64]) -> str:
-    """`3-7, 9, 12-14` and so on, a few of them."""
-    breaks = np.flatnonzero(np.diff(pieces) > 1)
-    firsts = pieces[np.concatenate(([0], breaks + 1))].tolist()
-    lasts = pieces[np.concatenate((breaks, [len(pieces) - 1]))].tolist()
-    texts = [str(first) if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True)]
-    return ", ".join(texts[:5]) + (", ..." if len(texts) > 5 else "")

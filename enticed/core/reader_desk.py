@@ -12,8 +12,8 @@ from enticed.core.books import Books, Demand, Pull
 from enticed.core.effects import FailDemand, Foresee, MeetDemand
 from enticed.core.events import DemandRaised, Stretch
 from enticed.core.orders import Failure, OrderState, Priority
-from enticed.core.pull_desk import names_of
 from enticed.core.requests import Run
+from enticed.core.why import asked_of
 from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 
@@ -177,7 +177,7 @@ class ReaderDesk:
         reasons = (order.reason for order in self._books.orders_of(image) if order.reason)
         pull = self._books.pulls[image]
         if pull.stage is OrderState.RESOLVING:
-            nobody = f"no host that could be reached has image {image.short}; asked: {names_of(pull.asked)}"
+            nobody = f"no host that could be reached has image {image.short}; {asked_of(self._books, pull)}"
             return next(reasons, nobody)
         return next(reasons, f"what is read of image {image.short} did not come in time")
 

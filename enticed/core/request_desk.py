@@ -227,6 +227,7 @@ class RequestDesk:
         pull.starved_since = None
         if asked.node in pull.refused_by:
             pull.refused_by[asked.node] = 0
+        pull.answers.pop(asked.node, None)
         self._measure(pull, run.size_bytes, now)
         self._readers.arrived(run.image, run.piece, run.indices)
         if run.for_reader:
@@ -261,8 +262,10 @@ class RequestDesk:
         ledger = pull if wanted.image == pull.image else pull.kin[wanted.image]
         match event.fault:
             case Fault.BUSY:
+                pull.answers[peer.node] = "is busy"
                 peer.is_busy(now, event.retry_after_s, self._books.policy)
             case Fault.REFUSED:
+                pull.answers[peer.node] = event.reason
                 ledger.availability.change(peer.node, (), (wanted.piece,))
                 peer.failed(now, self._books.policy)
                 pull.refused_by.setdefault(peer.node, 0)
@@ -298,6 +301,8 @@ class RequestDesk:
             self._abandon(asked, now)
             self._ask_again(self._books.pulls[asked.run.image], asked)
         for pull in self._books.pulls.values():
+            if node in pull.asked:
+                pull.answers[node] = "went away"
             if pull.availability.drop(node):
                 self._finding.hurry(pull, now)
             if pull.manifest_from == node:

@@ -85,6 +85,9 @@ class SessionDesk:
             case NotHeld(image):
                 for ledger in self._books.ledgers(image):
                     ledger.availability.drop(peer.node)
+                pull = self._books.pulls.get(image)
+                if pull is not None and peer.node in pull.asked:
+                    pull.answers[peer.node] = "has none of it"
             case Acquaint(image, hosts):
                 pull = self._books.pulls.get(image)
                 if pull is not None:

@@ -38,6 +38,7 @@ from enticed.engine.port import (
     Published,
     StatusView,
     Verification,
+    Why,
 )
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
@@ -166,6 +167,15 @@ class DaemonEngine:
         chosen = (order for order in self._host.orders() if state is None or order.state is state)
         now, forecasts = self.parts.clock(), self._host.forecasts()
         return tuple(self._views.order(order, now, forecasts) for order in chosen)
+
+    def why(self, what: str) -> tuple[Why, ...]:
+        now = self.parts.clock()
+        known = self._host.order(what)
+        same = (one for one in self._host.orders() if what in (one.target, str(one.image)))
+        chosen = [known] if known is not None else list(same)
+        if not chosen:
+            raise AbsentError(f"there is no order {what!r}, and none for an image of that name or id")
+        return tuple(Why(self._views.order(order, now), self._host.why(order.key, now)) for order in chosen)
 
     def late(self) -> int:
         """How many orders under way are past their due date, or by the present rate going to be."""

@@ -111,6 +111,14 @@ class OrderView:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """why: in one line, what an order waits for (the piece, who was asked, what each answered), failed for, or does."""
+
+    order: OrderView
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerView:
     node: NodeId
     addresses: tuple[str, ...]
@@ -260,6 +268,10 @@ class Engine(CampaignEngine, Protocol):
     def order(self, key: str) -> OrderView: ...
 
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]: ...
+
+    def why(self, what: str) -> tuple[Why, ...]:
+        """The order of this key, or all orders for an image given by name or id. `AbsentError` where there is none."""
+        ...
 
     def events(self, after: int | None) -> AsyncIterator[tuple[int, OrderView]]:
         """Order changes as they happen, each with its number; first those after number `after` that are still kept."""

@@ -31,6 +31,7 @@ from enticed.engine.port import (
     Published,
     StatusView,
     Verification,
+    Why,
 )
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
@@ -371,6 +372,12 @@ class MemoryEngine(MemoryCampaigns):
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:
         views = [self.order(key) for key in self._orders]
         return tuple(view for view in views if state is None or view.state is state)
+
+    def why(self, what: str) -> tuple[Why, ...]:
+        chosen = [key for key, order in self._orders.items() if what in (key, order.target)]
+        if not chosen:
+            raise AbsentError(f"there is no order {what}")
+        return tuple(Why(self.order(key), "piece 7 is with 0 of those who were asked; asked: nobody") for key in chosen)
 
     async def ended(self, key: str) -> OrderView:
         """For tests: the order, once it has ended."""

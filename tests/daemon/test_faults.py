@@ -120,6 +120,11 @@ def test_pieces_that_nobody_holds_are_named_and_so_is_who_was_asked(swarm: Testb
     assert found is not None, failed.stderr
     assert 0 < int(found[1]) < int(found[2])
     assert node[:8] in found[3]
+    said = host.entice("why", "half:1")
+    assert (said.exit_code, said.stdout.count("\n")) == (0, 1)
+    assert ": failed: no host that could be reached has" in said.stdout
+    assert re.search(rf"{node[:8]}\w* \((went away|cannot be reached: .*)\)", said.stdout), said.stdout
+    assert host.entice("why", "never:ordered").exit_code == 4
 
     # The publisher is back: what was fetched counts.
     again = host.json("pull", "half:1")
