@@ -44,9 +44,9 @@ def simulate(hosts: int, racks: int, pieces: int, seed: int, *, from_origin: boo
     def count_what_enters_racks(host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
         for effect in effects:
             if isinstance(effect, ef.GrantUpload):
-                upload = host._uploads[effect.ticket]
+                upload = host.transfers.uploads[effect.ticket]
                 if upload.asker.contact.rack != host.contact.rack:
-                    entered_bytes[upload.asker.contact.rack] += upload.size_bytes
+                    entered_bytes[upload.asker.contact.rack] += upload.job.size_bytes
 
     world.watchers.append(count_what_enters_racks)
     start = world.now

@@ -112,12 +112,12 @@ def wrong_effects(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
                 if is_new and order.image is not None and not host.disk.files[order.image].durable.all():
                     yield "an order is ready whose image is not"
             case ef.GrantUpload(ticket):
-                if ticket not in host._uploads:
+                if ticket not in host.transfers.uploads:
                     yield "something is sent that nobody waits for"
-                elif not host.disk.holds(host._uploads[ticket].wanted):
+                elif not host.disk.holds(host.transfers.uploads[ticket].job.effect.wanted):
                     yield "fragments are sent that are not here"
             case ef.DeferUpload(ticket) | ef.RefuseUpload(ticket):
-                if ticket not in host._uploads:
+                if ticket not in host.transfers.uploads:
                     yield "somebody is turned away who does not wait"
             case ef.FindProviders(image) | ef.FetchManifest(image) | ef.Reserve(image) | ef.OpenPiece(image):
                 if not host.core.books.ledgers(image) and not _just_ended(image, effects):
@@ -149,7 +149,7 @@ def _wrong_words(host: SimHost, said: ef.Say, message: object) -> Iterator[str]:
 def _wrong_request(host: SimHost, effect: ef.Fetch | ef.Abandon, effects: list[ef.Effect]) -> Iterator[str]:
     if isinstance(effect, ef.Abandon):
         asked_now = any(isinstance(one, ef.Fetch) and one.request == effect.request for one in effects)
-        if effect.request not in host._requests and not asked_now:
+        if effect.request not in host.transfers.requests and not asked_now:
             yield "a request is abandoned that is not under way"
         return
     abandoned = any(isinstance(one, ef.Abandon) and one.request == effect.request for one in effects)
@@ -165,7 +165,7 @@ def _wrong_waiting(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
     """Requests that the books have closed, and nobody was told to give up."""
     known = {asked.number for asked in host.core.books.requests}
     known |= {effect.request for effect in effects if isinstance(effect, ef.Abandon)}
-    if not host._requests <= known:
+    if not host.transfers.requests.keys() <= known:
         yield "a request goes on that nobody knows of any more"
 
 

@@ -43,7 +43,9 @@ class SimDisk:
 
     def on_hand(self, image: SimImage) -> NDArray[np.bool_]:
         """bool per piece: whether a local relative has it."""
-        return np.arange(image.pieces) < self.relatives.get(image.image, 0.0) * image.pieces
+        if image.image not in self.relatives:
+            return image.no_pieces
+        return np.arange(image.pieces) < self.relatives[image.image] * image.pieces
 
     def land(self, wanted: FragmentsRequest) -> None:
         file = self.files.get(wanted.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class SimImage:
     def pieces(self) -> int:
         return self.size_bytes // self.piece_bytes
 
-    @property
+    @cached_property
     def data_bytes(self) -> NDArray[np.int64]:
         return np.full(self.pieces, self.piece_bytes, np.int64)
 
@@ -48,7 +49,11 @@ class SimImage:
             elsewhere = FragmentsRequest(self.relative.image, run.piece, run.first, run.count)
         return Span(run.first, run.count, run.count * self.fragment_bytes, elsewhere)
 
-    @property
+    @cached_property
+    def no_pieces(self) -> NDArray[np.bool_]:
+        return np.zeros(self.pieces, np.bool_)
+
+    @cached_property
     def fragment_sizes_bytes(self) -> NDArray[np.int32]:
         """Of each piece alike."""
         return np.full(self.piece_bytes // self.fragment_bytes, self.fragment_bytes, np.int32)

@@ -1,22 +1,19 @@
-"""A simulated origin: an object store behind a link of its own, which sends one thing after another."""
+"""A simulated origin: an object store behind a link of its own, with a connection for each request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
-from enticed.core import effects as ef
 from enticed.core import events as ev
 from protocol.identifiers import ImageId
-from protocol.limits import MIB
 from simnet.images import SimImage
+from simnet.network import Link
 
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A network interface: the same capacity both ways, and what a message takes to anywhere."""
-
-    bytes_per_s: float = 100 * MIB
-    latency_s: float = 0.0005
+if TYPE_CHECKING:
+    from simnet.host import SimHost
+    from simnet.transfers import Job
 
 
 @dataclass
@@ -31,24 +28,23 @@ class SimOrigin:
     """It answers every request with an error."""
     asked: int = 0
     sent_bytes: int = 0
-    _sends_until: float = 0.0
+    _port: int | None = None
 
-    def send(self, now: float, size_bytes: int) -> float:
-        """When so many bytes will have come."""
+    def fetch(self, host: SimHost, job: Job) -> None:
         self.asked += 1
         if self.fails:
-            return now + 2 * self.link.latency_s
-        self.sent_bytes += size_bytes
-        self._sends_until = max(now, self._sends_until) + size_bytes / self.link.bytes_per_s
-        return self._sends_until + 2 * self.link.latency_s
+            host.after(2 * self.link.latency_s, partial(self._fail, host, job))
+            return
+        network = host.world.network
+        if self._port is None:
+            self._port = network.port("", "of the origin")
+        network.set_link(self._port, self.link.bytes_per_s, self.link.down)
+        network.send(self._port, host.plug_in(), job.size_bytes, partial(self._carried, host, job), job.effect.request)
 
-    def answer(self, effect: ef.Fetch) -> ev.Fetched | ev.FetchFailed:
-        if self.fails:
-            return ev.FetchFailed(effect.request, ev.Fault.LOST, "HTTP status 503")
-        if self.corrupts:
-            first = effect.wanted.first
-            return ev.FetchFailed(effect.request, ev.Fault.CORRUPT, f"fragment {first} is corrupt", fragment=first)
-        return ev.Fetched(effect.request)
+    def withdraw(self, host: SimHost, job: Job) -> None:
+        """Its connection is closed: what was not sent never is."""
+        if self._port is not None:
+            self.sent_bytes += host.world.network.drop(self._port, host.port, job.effect.request)
 
     def manifest(self, image: SimImage) -> ev.ManifestFetched | ev.ManifestFailed:
         self.asked += 1
@@ -57,3 +53,18 @@ class SimOrigin:
         if image.image not in self.has:
             return ev.ManifestFailed(image.image, ev.ORIGIN, ev.Fault.REFUSED, "no such object")
         return ev.ManifestFetched(image.image, image.data_bytes)
+
+    def _carried(self, host: SimHost, job: Job) -> None:
+        self.sent_bytes += job.size_bytes
+        host.after(2 * self.link.latency_s, partial(self._fail if self.fails else self._deliver, host, job))
+
+    def _deliver(self, host: SimHost, job: Job) -> None:
+        request, first = job.effect.request, job.effect.wanted.first
+        if self.corrupts:
+            wrong = ev.FetchFailed(request, ev.Fault.CORRUPT, f"fragment {first} is corrupt", fragment=first)
+            host.transfers.settle(job, wrong)
+        elif not job.is_abandoned:
+            host.transfers.land(job)
+
+    def _fail(self, host: SimHost, job: Job) -> None:
+        host.transfers.settle(job, ev.FetchFailed(job.effect.request, ev.Fault.LOST, "HTTP status 503"))

@@ -15,7 +15,8 @@ from simnet.discovery import MakeDht, dht_for
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.mishaps import Mishaps
-from simnet.origin import Link, SimOrigin
+from simnet.network import Link
+from simnet.origin import SimOrigin
 from simnet.scenario import BYTES_PER_MBIT, Group, OrderSpec, ReaderSpec, Scenario
 from simnet.world import World
 
@@ -81,10 +82,10 @@ class Stage:
         seeds_up = sum(host.link.bytes_per_s for host in self.sources)
         all_up = sum(links[name].bytes_per_s * len(hosts) for name, hosts in self.groups.items())
         from_seeds_s = only_at_seeds / seeds_up if seeds_up else 0.0
-        to_a_host_s = max(size / links[name].bytes_per_s for name, size in needed.items() if size)
+        to_a_host_s = max(size / links[name].down for name, size in needed.items() if size)
         all_s = sum(size * len(self.groups[name]) for name, size in needed.items()) / all_up
         piece_bytes = max(scenario.image(order.image).piece_bytes for order in scenario.orders)
-        slowest = min(links[name].bytes_per_s for name, size in needed.items() if size)
+        slowest = min(links[name].down for name, size in needed.items() if size)
         return max(from_seeds_s, to_a_host_s, all_s) + piece_bytes / slowest * log2(takers + 1)
 
 
@@ -124,7 +125,7 @@ def link_of(scenario: Scenario, group: Group) -> Link:
     network = scenario.network
     up = network.up_mbit_per_s if group.up_mbit_per_s is None else group.up_mbit_per_s
     down = network.down_mbit_per_s if group.down_mbit_per_s is None else group.down_mbit_per_s
-    return Link(min(up, down) * BYTES_PER_MBIT, network.latency_ms / 1000)
+    return Link(up * BYTES_PER_MBIT, network.latency_ms / 1000, down * BYTES_PER_MBIT)
 
 
 def _images(scenario: Scenario, world: World) -> dict[str, SimImage]:
@@ -169,7 +170,7 @@ def _add_uplinks(scenario: Scenario, world: World) -> None:
     network = scenario.network
     if network.rack_hosts and network.rack_oversubscription > 1:
         for number in range(0, scenario.hosts, network.rack_hosts):
-            world.uplinks.add(*_place(scenario, number), network.uplink_bytes_per_s)
+            world.network.set_uplink(*_place(scenario, number), network.uplink_bytes_per_s)
 
 
 def _give_relatives(stage: Stage) -> None:

@@ -57,7 +57,7 @@ def keep_stock(host: SimHost, effect: StockEffect) -> None:
 
 
 def _tell_later(host: SimHost, seconds: float, event: ev.Event) -> None:
-    host.after(seconds * host.condition.factor(Trouble.SLOW_DISK), lambda: host.tell(event))
+    host.later(seconds * host.condition.factor(Trouble.SLOW_DISK), event)
 
 
 def _probe(host: SimHost) -> None:

@@ -21,8 +21,8 @@ from simnet.dht_model import DhtModel
 from simnet.discovery import Discovery, MakeDht
 from simnet.host import SimHost
 from simnet.images import SimImage
-from simnet.lanes import Uplinks
-from simnet.origin import Link, SimOrigin
+from simnet.network import Link, Network
+from simnet.origin import SimOrigin
 from simnet.traffic import Traffic
 
 Watch = Callable[[SimHost, Event, list[Effect]], None]
@@ -41,11 +41,13 @@ class World:
         self.discovery = Discovery(make_dht(self, seed))
         self.watchers: list[Watch] = []
         self.traffic = Traffic()
-        self.uplinks = Uplinks()
+        self.network = Network(self)
         self.origin: SimOrigin | None = None
         """Known to hosts that are added after it."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._turns = count()
+        self._post: tuple[float, Event, list[tuple[SimHost, int]]] | None = None
+        """What was posted last: when it comes, what, and to whom, in which of their lives."""
 
     @property
     def the_origin(self) -> SimOrigin:
@@ -59,13 +61,30 @@ class World:
     def add_host(self, name: str, *, zone: str = "", rack: str = "", link: Link | None = None) -> SimHost:
         node = NodeId(Digest.of(name.encode())[: NodeId.size_bytes])
         contact = Contact(node, (f"{name}:1",), zone, rack)
-        host = SimHost(self, contact, link or Link(), int(self.dice.integers(2**63)))
+        port = self.network.port(zone, rack)
+        host = SimHost(self, contact, link or Link(), port, int(self.dice.integers(2**63)))
         self.hosts[node] = host
         return host
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Let `what` happen in so many seconds."""
         heapq.heappush(self._heap, (self.now + seconds, next(self._turns), what))
+
+    def post(self, seconds: float, host: SimHost, event: Event) -> None:
+        """Let an event come to a host in so many seconds, unless it stops before; one to many is one thing to come."""
+        at = self.now + seconds
+        if self._post is not None and self._post[1] is event and self._post[0] == at:
+            self._post[2].append((host, host.life))
+            return
+        hosts = [(host, host.life)]
+        self._post = (at, event, hosts)
+        heapq.heappush(self._heap, (at, next(self._turns), lambda: self._deliver(event, hosts)))
+
+    def _deliver(self, event: Event, hosts: list[tuple[SimHost, int]]) -> None:
+        self._post = None
+        for host, life in hosts:
+            if host.life == life:
+                host.tell(event)
 
     def run_until_ready(self, limit_s: float = 3600.0) -> bool:
         """Let time pass until every order of every host that is up is ready, as `run` does."""

@@ -177,7 +177,11 @@ class OriginUse:
     waits_since: float | None = None
     """Since when there is nothing to do but wait for what others fetch, and they have got nothing."""
     gains: int = 0
-    """What others had gained in all then."""
+    """What others had gained in all when it was last looked,"""
+    gained_at: float = 0.0
+    """since when they have gained nothing,"""
+    longest_gap_s: float = 0.0
+    """and the longest that it ever took until they gained something, while it was needed."""
 
 
 @dataclass

@@ -54,8 +54,13 @@ class OriginDesk:
             return 0
         if use.needed_since is None:
             use.needed_since = now
-        if now < max(self._opens_at(pull, use.needed_since), use.shut_until) or ORIGIN in pull.charged:
+        opens_at = max(self._opens_at(pull, use.needed_since), use.shut_until)
+        if now < opens_at or ORIGIN in pull.charged:
             return 0
+        use.gained_at = max(use.gained_at, opens_at)
+        if use.gains != pull.availability.gains:
+            use.longest_gap_s = max(use.longest_gap_s, now - use.gained_at)
+            use.gains, use.gained_at = pull.availability.gains, now
         mine = lacking & (at_work | self._owned(pull, around))
         if mine or pull.opening or self._books.requests.has_any_of(pull.image):
             use.waits_since = None
@@ -84,7 +89,7 @@ class OriginDesk:
         if use.needed_since is not None:
             times.append(self._opens_at(pull, use.needed_since))
         if use.waits_since is not None:
-            times.append(use.waits_since + self._patience_s)
+            times.append(use.waits_since + self._patience_s(pull))
         if origin.waited_for_since is not None:
             times.append(origin.waited_for_since + policy.stall_s)
         return times
@@ -121,16 +126,15 @@ class OriginDesk:
 
     def _wait(self, pull: Pull, around: Reach, lacking: int, now: float) -> int:
         """All that is left is others' to fetch: wait while they get anything, then count on fewer of them."""
-        use, has = pull.origin, pull.availability
-        if use.waits_since is None or use.gains != has.gains:
-            use.waits_since, use.gains = now, has.gains
-        if now < use.waits_since + self._patience_s or use.circle is Circle.ALONE:
+        use = pull.origin
+        use.waits_since = now if use.waits_since is None else max(use.waits_since, use.gained_at)
+        if now < use.waits_since + self._patience_s(pull) or use.circle is Circle.ALONE:
             return 0
-        use.circle, use.waits_since = Circle(use.circle + 1), now
+        use.circle, use.waits_since, use.gained_at = Circle(use.circle + 1), now, now
         return lacking & self._owned(pull, around)
 
-    @property
-    def _patience_s(self) -> float:
-        """A slow origin keeps its owners waiting, too: no request is overtaken that is not slow for what is usual."""
+    def _patience_s(self, pull: Pull) -> float:
+        """A slow origin keeps its owners waiting, too: nobody is overtaken who is not slow for what is usual."""
         patience_s = self._books.policy.origin_patience_s
-        return max(patience_s, min(self._books.requests.slow_after_s, 4 * patience_s))
+        usual_s = max(self._books.requests.slow_after_s, 2 * pull.origin.longest_gap_s)
+        return max(patience_s, min(usual_s, 4 * patience_s))

@@ -10,7 +10,7 @@ from protocol.limits import MIB
 from simnet.checkers import LivenessChecker, SafetyChecker
 from simnet.host import SimHost
 from simnet.images import SimImage
-from simnet.origin import Link
+from simnet.network import Link
 from simnet.world import World
 
 PATIENCE_S = 15.0

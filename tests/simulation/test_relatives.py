@@ -13,7 +13,7 @@ from simnet.checkers import SafetyChecker
 from simnet.faults import Trouble
 from simnet.host import SimHost
 from simnet.images import SimImage
-from simnet.origin import Link
+from simnet.network import Link
 from simnet.world import World
 
 MIB_OF_IMAGE = 64
