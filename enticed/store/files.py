@@ -1,8 +1,9 @@
 """The narrow port through which the store reaches the disk, and its real implementation.
 
 Paths are relative to the state directory. Every call raises one of: `ExhaustedError` (no space, no descriptor),
-`AbsentError` (no such file), `DeniedError` (permissions), `LocalError` (it exists already, a directory not empty) and
-`DiskError` for everything that is the disk's own fault. The twin that simulates crashes is in `memory_files.py`.
+`AbsentError` (no such file), `DeniedError` (permissions), `LocalError` (it exists already, a directory not empty),
+`CorruptError` (a link, a pipe or a device where a file or a directory should be) and `DiskError` for everything that is
+the disk's own fault. The twin that simulates crashes is in `memory_files.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from enticed.reflink import clone_range, clones_work, copy_range
-from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
 
 PRIVATE_MODE = 0o600
 SHARED_MODE = 0o440
@@ -116,9 +117,12 @@ class Files(Protocol):
         ...
 
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
+_OF_ANOTHER_KIND = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
+"""A link, what is no directory, a pipe that nobody reads or a socket."""
 
 
 def typed(error: OSError, doing: str) -> EnticedError:
@@ -138,11 +142,17 @@ def _told(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _OF_ANOTHER_KIND:
+            raise CorruptError(f"{doing}: {error.strerror}") from error
         raise typed(error, doing) from error
 
 
 class PosixFiles:
-    """`Files` in one real directory. It is opened once: what is mounted over it later is never written to."""
+    """`Files` in one real directory. It is opened once: what is mounted over it later is never written to.
+
+    Nothing in it is reached through a link, neither a file nor a directory on the way to one: whoever can put a name
+    there must not have the daemon read, write or remove what it leads to.
+    """
 
     def __init__(self, directory: Path) -> None:
         """`directory` must exist."""
@@ -159,8 +169,7 @@ class PosixFiles:
         os.close(self._root)
 
     def open(self, path: str, access: Access) -> int:
-        with _told(f"cannot open {path}"):
-            return os.open(path, access.value | os.O_NOFOLLOW, PRIVATE_MODE, dir_fd=self._root)
+        return self._open(path, access.value)
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -225,12 +234,16 @@ class PosixFiles:
         return FileStatus(found.st_size, found.st_blocks * 512, stat.S_IMODE(found.st_mode))
 
     def set_mode(self, path: str, mode: int) -> None:
-        with _told(f"cannot change {path}"):
-            os.chmod(path, mode, dir_fd=self._root)
+        fd = self._open(path, os.O_RDONLY)
+        try:
+            with _told(f"cannot change {path}"):
+                os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
 
     def make_dir(self, path: str) -> None:
-        with _told(f"cannot make {path}"):
-            os.mkdir(path, DIRECTORY_MODE, dir_fd=self._root)
+        with _told(f"cannot make {path}"), self._parent(path) as (parent, name):
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
 
     def list_dir(self, path: str) -> tuple[str, ...]:
         with _told(f"cannot list {path}"), self._directory(path) as fd:
@@ -241,16 +254,20 @@ class PosixFiles:
             os.fsync(fd)
 
     def rename(self, old: str, new: str) -> None:
-        with _told(f"cannot rename {old}"):
-            os.rename(old, new, src_dir_fd=self._root, dst_dir_fd=self._root)
+        with (
+            _told(f"cannot rename {old}"),
+            self._parent(old) as (source, name),
+            self._parent(new) as (target, new_name),
+        ):
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
     def unlink(self, path: str) -> None:
-        with _told(f"cannot remove {path}"):
-            os.unlink(path, dir_fd=self._root)
+        with _told(f"cannot remove {path}"), self._parent(path) as (parent, name):
+            os.unlink(name, dir_fd=parent)
 
     def remove_dir(self, path: str) -> None:
-        with _told(f"cannot remove {path}"):
-            os.rmdir(path, dir_fd=self._root)
+        with _told(f"cannot remove {path}"), self._parent(path) as (parent, name):
+            os.rmdir(name, dir_fd=parent)
 
     def free_bytes(self) -> int:
         with _told("cannot look at the file system"):
@@ -269,10 +286,30 @@ class PosixFiles:
         if found is None or (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino):
             raise DiskError(f"{self._path} is not what was opened there: has its file system been unmounted?")
 
+    def _open(self, path: str, flags: int) -> int:
+        """A regular file. Not blocking: a pipe of that name is no reason to wait for its writer."""
+        with _told(f"cannot open {path}"), self._parent(path) as (parent, name):
+            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, PRIVATE_MODE, dir_fd=parent)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise CorruptError(f"cannot open {path}: it is no regular file")
+        return fd
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The directory that `path` is in, and its name there."""
+        directory, _, name = path.rpartition("/")
+        with self._directory(directory or ".") as fd:
+            yield fd, name
+
     @contextmanager
     def _directory(self, path: str) -> Iterator[int]:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
+        """Opened step by step: O_NOFOLLOW is about the last name only."""
+        fd = os.open(".", _DIRECTORY, dir_fd=self._root)
         try:
+            for name in path.split("/"):
+                above, fd = fd, os.open(name, _DIRECTORY, dir_fd=fd)
+                os.close(above)
             yield fd
         finally:
             os.close(fd)

@@ -95,11 +95,11 @@ def read_file(files: Files, path: str, max_size_bytes: int) -> bytes:
 
 
 def remove_tree(files: Files, path: str) -> None:
-    """Remove a directory and all in it. Not durable, and need not be: what carries a prefix is swept at every start."""
-    for name in files.list_dir(path):
-        child = f"{path}/{name}"
-        try:
-            files.unlink(child)
-        except LocalError:  # a directory
-            remove_tree(files, child)
-    files.remove_dir(path)
+    """Remove what is there, and all in it if it is a directory. Not durable, and need not be: what carries a prefix is
+    swept at every start."""
+    try:
+        files.unlink(path)
+    except LocalError:  # a directory
+        for name in files.list_dir(path):
+            remove_tree(files, f"{path}/{name}")
+        files.remove_dir(path)

@@ -24,7 +24,7 @@ class StateLock:
     def acquire(cls, path: Path) -> StateLock:
         """`LocalError`, naming the holder, where another process (or this one) has it."""
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_MODE)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, PRIVATE_MODE)
         except OSError as error:
             raise typed(error, f"cannot open {path}") from error
         try:

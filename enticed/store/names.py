@@ -11,7 +11,7 @@ from typing import Annotated
 
 from enticed.limits import NAMES_MAX_COUNT
 from enticed.store.files import Files
-from enticed.store.layout import NAMES, NEW_PREFIX, read_file, replace_file
+from enticed.store.layout import NAMES, NEW_PREFIX, read_file, remove_tree, replace_file
 from protocol.codec import U64, Between, pack_record, unpack_record
 from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, MalformedError
 from protocol.identifiers import Digest, ImageId
@@ -42,7 +42,7 @@ class NameBook:
         files.sync_dir(NAMES)  # after a kill too, what was seen here once is never to fall back
         for file in files.list_dir(NAMES):
             if file.startswith(NEW_PREFIX):
-                files.unlink(f"{NAMES}/{file}")
+                remove_tree(files, f"{NAMES}/{file}")
                 continue
             try:
                 saved = _decode(read_file(files, f"{NAMES}/{file}", _FILE_MAX_SIZE_BYTES))

@@ -85,7 +85,9 @@ class Shelf:
             self._files.rename(f"{broken}/{RAW}", raw)
             self._files.set_mode(raw, PRIVATE_MODE)
             remove_tree(self._files, broken)
-        except AbsentError:
+        except (AbsentError, CorruptError):  # none, or something else that stood in its place
+            with suppress(AbsentError):
+                remove_tree(self._files, raw)
             self._files.close(self._files.open(raw, Access.CREATE))
 
     def fill(self, draft: str, root: Root, pages: bytes, statements: Iterable[bytes], digests: DigestRows) -> None:
@@ -164,7 +166,9 @@ class Shelf:
         try:
             self._files.set_mode(path, PRIVATE_MODE)
             raw = self._files.open(path, Access.WRITE)
-        except AbsentError:
+        except (AbsentError, CorruptError):
+            with suppress(AbsentError):
+                remove_tree(self._files, path)
             raw = self._files.open(path, Access.CREATE)
         try:
             self._files.truncate(raw, root.virtual_size_bytes)
@@ -194,7 +198,7 @@ class Shelf:
             except CorruptError:
                 envelope = b""
             if name.startswith(NEW_PREFIX) or str(Digest.of(envelope)) != name:
-                self._files.unlink(f"{directory}/{name}")
+                remove_tree(self._files, f"{directory}/{name}")
             else:
                 found.append(envelope)
         return found

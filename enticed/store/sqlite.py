@@ -41,7 +41,11 @@ class SqliteCatalogue:
 
     @classmethod
     def open(cls, path: Path) -> SqliteCatalogue:
-        """Open it, or make it. `CorruptError` where it is damaged, `LocalError` where it is of a newer version."""
+        """Open it, or make it. `CorruptError` where it is damaged; `LocalError` where it is of a newer version, or a
+        link, which SQLite would follow."""
+        for file in (path, *(Path(f"{path}-{kind}") for kind in ("wal", "shm", "journal"))):
+            if file.is_symlink():
+                raise LocalError(f"{file} is a link: put the file itself there, or remove it")
         with _told():
             # Used from any thread, one at a time; transactions are begun by hand.
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

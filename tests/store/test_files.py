@@ -11,7 +11,7 @@ import pytest
 from enticed.store.files import Access, DiskError, Files, PosixFiles, typed
 from enticed.store.memory_files import MemoryFiles
 from enticed.store.power import Fuse, PowerCut
-from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
 from protocol.limits import MIB
 
 
@@ -168,7 +168,7 @@ def test_descriptors_are_not_inherited(tmp_path: Path) -> None:
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("/etc/hostname")
     files = PosixFiles(tmp_path)
-    with pytest.raises(LocalError):
+    with pytest.raises(CorruptError):
         files.open("a", Access.READ)
     files.shut()
 
