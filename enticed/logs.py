@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from enticed.limits import LOG_MESSAGE_MAX_SIZE_BYTES
 
@@ -29,7 +30,7 @@ def set_up(level: str, environment: Mapping[str, str]) -> None:
     """Once, before anything is logged; the level may change later."""
     journal = JournalHandler(JOURNAL_SOCKET) if writes_to_journal(environment, sys.stderr.fileno()) else None
     handler = journal if journal is not None and journal.is_open else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s" if handler is journal else LINE_FORMAT))
+    handler.setFormatter(LineFormatter("%(message)s" if handler is journal else LINE_FORMAT))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(level.upper())
 
@@ -38,6 +39,24 @@ def writes_to_journal(environment: Mapping[str, str], descriptor: int) -> bool:
     """Whether the descriptor is the journal's stream that JOURNAL_STREAM names, and not what a shell has put there."""
     found = os.fstat(descriptor)
     return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+class LineFormatter(logging.Formatter):
+    """One line for a record, and indented ones for its traceback: what others wrote (names, reasons, file names) can
+    neither look like another record nor speak to a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        record.message = _printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).splitlines())
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class JournalHandler(logging.Handler):

@@ -7,6 +7,8 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests import secrets
+
 # The machine's load is no property of the code: no deadline per example. With CI=true the examples are the same in
 # every run, so that a change is judged by what it changes.
 hypothesis.settings.register_profile("here", deadline=None)
@@ -17,6 +19,7 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+secrets.watch_logs()
 NOTHING_IS_SKIPPED = os.environ.get("CI") == "true"
 hypothesis.settings.load_profile("ci" if NOTHING_IS_SKIPPED else "here")
 

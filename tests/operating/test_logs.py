@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enticed.limits import LOG_MESSAGE_MAX_SIZE_BYTES
-from enticed.logs import JournalHandler, datagram, writes_to_journal
+from enticed.logs import LINE_FORMAT, JournalHandler, LineFormatter, datagram, writes_to_journal
 from protocol.identifiers import ImageId
 from tests.project.imports import ROOT
 
@@ -135,3 +135,16 @@ def test_people_get_lines() -> None:
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stderr.endswith(" WARNING enticed.x: yes\n")
     assert ran.stderr.count("\n") == 1
+
+
+@given(st.text(), st.text())
+def test_what_others_wrote_is_one_line(said: str, wrong: str) -> None:
+    """Neither a record that never was, nor anything that a terminal would obey; a traceback is indented."""
+    try:
+        raise ValueError(wrong)
+    except ValueError:
+        failure = sys.exc_info()
+    record = logging.LogRecord("enticed.x", logging.WARNING, "x.py", 1, "a peer says %s", (said,), failure)
+    first, *rest = LineFormatter(LINE_FORMAT).format(record).split("\n")
+    assert first.isprintable()
+    assert all(line.startswith("  ") and line.isprintable() for line in rest)
