@@ -196,8 +196,9 @@ class PairBook:
             return [Transmit(endpoint, unknown_answer(data))]
         payload = pair.open(data)
         if endpoint not in peer.endpoints:
-            # It has moved, or somebody sends its datagrams on from elsewhere: the cookie will tell.
-            return self.greet(endpoint, now) if self._regreets.take(now) else []
+            # It has moved, or somebody sends its datagrams on from elsewhere: if it sits there, it will knock. Speaking
+            # first would have this host send whoever sits there more than came from it.
+            return [Transmit(endpoint, unknown_answer(data))] if self._unknowns.take(now) else []
         return [Opened(peer.node, endpoint, payload)] if payload else []
 
     def _take_first(self, greeting: _Greeting, endpoint: bytes, data: bytes, now: float) -> list[Output]:
