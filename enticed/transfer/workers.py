@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from protocol.errors import LocalError
+
+log = logging.getLogger(__name__)
 
 
 class Workers:
@@ -51,4 +54,7 @@ class Workers:
 def _be_nice(nice: int) -> None:
     # On Linux this concerns the one thread. Going up takes no privilege; being nicer already is as well.
     thread = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, thread, max(nice, os.getpriority(os.PRIO_PROCESS, thread)))
+    try:
+        os.setpriority(os.PRIO_PROCESS, thread, max(nice, os.getpriority(os.PRIO_PROCESS, thread)))
+    except PermissionError:  # a stricter unit than ours forbids the call itself: no reason to fetch nothing
+        log.debug("threads of bulk connections keep the event loop's priority: the system forbids another")

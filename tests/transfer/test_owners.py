@@ -77,3 +77,18 @@ def test_threads_are_nice_and_no_more_than_allowed() -> None:
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
     asyncio.run(scenario())
+
+
+def test_threads_work_where_the_system_lets_them_be_no_nicer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+
+    async def scenario() -> None:
+        workers, ran = Workers(1, "t", 5), threading.Event()
+        await workers.start(ran.set)
+        assert ran.is_set()
+        await workers.close()
+
+    asyncio.run(scenario())
