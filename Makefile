@@ -12,7 +12,7 @@ PYTHON := $(BIN)/python
 # More arguments for pytest, as in: make test PYTEST_ARGS="-k layers"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check simulate bench torture audit lock clean distclean
+.PHONY: help setup demo test check simulate bench torture fuzz audit lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ bench: setup ## our figures beside those of casync, nginx and curl
 torture: setup ## power cuts, failing calls and kills by the thousand: nothing may be lost
 	@scripts/system-packages test
 	@$(PYTHON) -m tests.torture all
+
+fuzz: setup ## ten million inputs for each parser, by atheris: hours (RUNS=100000, TARGET=root)
+	@scripts/fuzz $(TARGET) --runs $(or $(RUNS),10000000)
 
 audit: ## ask for known weaknesses of each locked package (needs the network)
 	@scripts/audit

@@ -17,7 +17,7 @@ import pytest
 
 from enticed.identity.host import HostIdentity
 from enticed.transfer.addresses import HostPort
-from enticed.transfer.ports import PeerDown, PeerUp
+from enticed.transfer.ports import PeerDown, PeerUp, Timing
 from protocol.addresses import split_address
 from protocol.codec import unpack_record
 from protocol.credentials import Role
@@ -33,6 +33,7 @@ from tests.gateway.clients import Shown
 from tests.transfer.hosts import host, run
 from tests.transfer.rogue import Frames, connect, until_closed
 
+PATIENT = Timing()
 WORDS = {"control": CONTROL, "bulk": BULK, "dht": DHT}
 
 
@@ -71,7 +72,7 @@ def test_only_nodes_have_sessions_and_say_anything(
         shown = certificates.of_role(founder.directory.parent, founder.authority_der, role, tmp_path)
 
     async def scenario() -> None:
-        async with host(cluster[1]) as victim:
+        async with host(cluster[1], timing=PATIENT) as victim:
             for alpn in (ALPN_CONTROL, ALPN_BULK):
                 heard = await asyncio.to_thread(intrude, shown, founder, victim.network.listening[0], alpn)
                 assert heard == b""
@@ -125,6 +126,8 @@ def test_no_message_carries_a_place_to_go() -> None:
 MEMORY_MAX_BYTES = 40 << 20
 """For a moment, on one thread at a time: msgpack makes room for the 4,096 entries that each of 1,024 arrays, one in the
 other, may say to have. Everything else here takes less than 1 MiB."""
+TIME_MAX_S = 5.0
+"""For all that read it, while memory is traced, on a machine that does other things; milliseconds, without."""
 GREEDY = {
     "an array of 4 Gi entries": b"\xdd\xff\xff\xff\xff",
     "a string of 4 GiB": b"\x92\x01\xdb\xff\xff\xff\xff",
@@ -153,7 +156,7 @@ def test_what_declares_much_or_nests_deep_is_malformed_and_cheap(data: bytes) ->
         assert tracemalloc.get_traced_memory()[1] < MEMORY_MAX_BYTES
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - began_s < 1.0
+    assert time.monotonic() - began_s < TIME_MAX_S
 
 
 @pytest.mark.parametrize("data", GREEDY.values(), ids=GREEDY)
@@ -162,7 +165,7 @@ def test_a_session_that_sends_it_ends(cluster: list[HostIdentity], data: bytes) 
     frame = encode_frame(data) if len(data) <= FRAME_MAX_SIZE_BYTES else data
 
     async def scenario() -> None:
-        async with host(cluster[1]) as victim, host(cluster[3]) as honest:
+        async with host(cluster[1], timing=PATIENT) as victim, host(cluster[3], timing=PATIENT) as honest:
             await honest.meet(victim)
 
             def talk(stream: bytes) -> None:

@@ -1,0 +1,187 @@
+"""Where fuzzing begins: for each target true inputs, what it may raise, and what earlier runs have left in corpus/."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from enticed.problems import UsageError
+from enticed.store.sqlite import open_or_rebuild
+from protocol.codec import Vocabulary, pack_record
+from protocol.datagram import HELLOS, Knock, seal_hello
+from protocol.dht import DHT
+from protocol.dsse import unseal
+from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
+from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError, RemoteError
+from protocol.identifiers import Identifier
+from protocol.messages import BULK, CONTROL
+from protocol.names import NAME_TYPE, NameRecord, seal_name
+from protocol.profile import PROFILE_TYPE, BlockRun, BootProfile, seal_profile
+from protocol.statement import STATEMENT_TYPE, Statement, StatementSet, seal_statement
+from protocol.token import JoinToken, format_token
+from protocol.trust import TRUST_TYPE, TrustBundle, seal_trust
+from tests.fuzz import targets as parse
+from tests.fuzz.targets import IMAGE, PUBLISHER, TRUSTED, Target, manifest
+from tests.project.imports import ROOT
+from tests.wire.cas import NOW, TestCa, credential_of, signing_key
+from tests.wire.hosts import CA, HELLO_KEY, Sealer
+from tests.wire.test_records import SEALED as SEALED_PROVIDER
+
+CORPUS = Path(__file__).parent / "corpus"
+MALFORMED: tuple[type[Exception], ...] = (MalformedError,)
+DENIED = (MalformedError, DeniedError)
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """allowed: what the parser may raise, its one error and those that say why a well-formed thing is not taken."""
+
+    run: Target
+    allowed: tuple[type[Exception], ...]
+    seeds: tuple[bytes, ...]
+
+    def __call__(self, data: bytes) -> None:
+        try:
+            self.run(data)
+        except self.allowed:
+            pass
+
+
+def corpus(name: str) -> tuple[bytes, ...]:
+    """What earlier runs have found worth keeping: in hex, an input a line."""
+    file = CORPUS / f"{name}.hex"
+    return tuple(map(bytes.fromhex, file.read_text().split())) if file.exists() else ()
+
+
+HTTP_BODIES = (
+    b'{"image": "web:1", "deadline_s": 60, "keep_s": 3600, "priority": "boot", "origin": "never"}',
+    b'{"ticket": "t", "name": "a:1", "relatives": ["b:1"], "digests": true, "source_format": "qcow2"}',
+    b'{"image": "web:1", "hosts": ["a", "b"], "at_most_at_once": 3}',
+    b'{"uses": 3, "ttl_s": 60, "campaigns": true}',
+    b'{"role": "scheduler", "name": "nova", "request": "eA==", "lifetime_s": 60}',
+    b'{"ranges": [[0, 4096], [8192, 1]]}',
+)
+
+
+@cache
+def all_targets() -> dict[str, Fuzzed]:
+    """By name."""
+    return {**_signed(), **_said(), **_hosts(), **_here()}
+
+
+def _signed() -> dict[str, Fuzzed]:
+    whole, pages = manifest()
+    statement = seal_statement(Statement(IMAGE, 4096, 4096, "raw", False, None, (), NOW), PUBLISHER)
+    name = seal_name(NameRecord("ubuntu:24.04", 3, IMAGE, NOW, NOW + 1000), PUBLISHER)
+    profile = seal_profile(BootProfile(IMAGE, (BlockRun(7, 1), BlockRun(0, 3)), NOW), PUBLISHER)
+    trust = seal_trust(_bundle(), CA.private)
+    authority = frozenset([CA.private.public_key().public_bytes_raw()])
+    return {
+        "root": Fuzzed(parse.root, MALFORMED, (whole.encoded,)),
+        "page": Fuzzed(parse.page, MALFORMED, (pages[: whole.page_size_bytes(0)],)),
+        "statement": Fuzzed(parse.statement, MALFORMED, (unseal(STATEMENT_TYPE, statement, TRUSTED),)),
+        "statements": Fuzzed(parse.statements, MALFORMED, (pack_record(StatementSet((b"x", b"y"))),)),
+        "name": Fuzzed(parse.name, DENIED, (unseal(NAME_TYPE, name, TRUSTED),)),
+        "profile": Fuzzed(parse.profile, MALFORMED, (unseal(PROFILE_TYPE, profile, TRUSTED),)),
+        "trust": Fuzzed(parse.trust, MALFORMED, (unseal(TRUST_TYPE, trust, authority),)),
+        "envelope": Fuzzed(parse.envelope, DENIED, (statement,)),
+        "record": Fuzzed(parse.record, (MalformedError, CorruptError), (SEALED_PROVIDER,)),
+    }
+
+
+def _said() -> dict[str, Fuzzed]:
+    control, bulk, dht = _messages(CONTROL), _messages(BULK), _messages(DHT)
+    knock = Knock(Sealer.named("bob").introduction, b"c" * 16)
+    knocks = seal_hello(knock, HELLO_KEY, b"n" * 12)
+    said = HELLOS.encode(knock)
+    return {
+        "control": Fuzzed(parse.vocabulary(CONTROL), MALFORMED, control),
+        "bulk": Fuzzed(parse.vocabulary(BULK), MALFORMED, bulk),
+        "dht": Fuzzed(parse.vocabulary(DHT), MALFORMED, dht),
+        "session": Fuzzed(parse.session, (RemoteError,), (_frames(control), _frames(control[:6]))),
+        "served": Fuzzed(parse.served, (RemoteError,), (_frames(bulk), _frames(bulk[:6]))),
+        "reply": Fuzzed(parse.reply, (RemoteError,), bulk),
+        "datagram": Fuzzed(parse.datagram, (), (knocks, bytes([2]).ljust(60, b"\1"), bytes([3]).ljust(28, b"\1"))),
+        "hello": Fuzzed(parse.hello, MALFORMED, (len(said).to_bytes(2, "big") + said + bytes(20),)),
+    }
+
+
+def _hosts() -> dict[str, Fuzzed]:
+    certificate = CA.certify(credential_of("host"))
+    request = request_certificate(signing_key("n"), credential_of("host").sealing_key)
+    answer = JoinAnswer(certificate, CA.der, seal_trust(_bundle(), CA.private), ("10.0.0.1:7400",))
+    token = format_token(JoinToken("10.0.0.1:7401", bytes(32), bytes(8), bytes(24))).encode()
+    return {
+        "certificate": Fuzzed(parse.certificate, MALFORMED, (certificate,)),
+        "authority": Fuzzed(parse.authority, MALFORMED, (CA.der, TestCa.named("other").der)),
+        "request": Fuzzed(parse.request, DENIED, (request,)),
+        "join": Fuzzed(parse.join, DENIED, (pack_record(JoinRequest(bytes(8), bytes(24), request, "z1", "r7")),)),
+        "joined": Fuzzed(parse.joined, MALFORMED, (pack_record(answer),)),
+        "token": Fuzzed(parse.token, MALFORMED, (token,)),
+        "text_names": Fuzzed(parse.text_names, MALFORMED, (b"ubuntu:24.04", b"sha512:" + b"0f" * 64)),
+    }
+
+
+def _here() -> dict[str, Fuzzed]:
+    parameters = (b"bytes=0-99", b"ready", b"0.5", b"vm-7", b"ubuntu:24.04", b"0" * 64)
+    headers = (b"QFI\xfb\0\0\0\3", b"KDMV", b"conectix", b"vhdxfile", b"# Disk DescriptorFile\nversion=1\n")
+    return {
+        "body": Fuzzed(parse.body, (UsageError,), HTTP_BODIES),
+        "parameters": Fuzzed(parse.parameters, (), parameters),
+        "configuration": Fuzzed(parse.configuration, (LocalError,), (_settings(),)),
+        "prefix": Fuzzed(parse.prefix, (LocalError,), (b"https://h.example/a/b", b"s3://bucket/x", b"/srv/images")),
+        "container": Fuzzed(parse.container, (LocalError,), tuple(one.ljust(600, b"\0") for one in headers)),
+        "catalogue": Fuzzed(parse.catalogue, (LocalError,), (_catalogue(),)),
+    }
+
+
+def _bundle() -> TrustBundle:
+    return TrustBundle(1, (CA.der,), tuple(TRUSTED), ())
+
+
+def _settings() -> bytes:
+    """The example, with everything in it that it only mentions."""
+    text = (ROOT / "systemd" / "enticed.toml").read_bytes()
+    return b"\n".join(line.removeprefix(b"#") for line in text.splitlines() if not line.startswith(b"# "))
+
+
+def _catalogue() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "catalogue.sqlite"
+        open_or_rebuild(file, Path(directory) / "damaged")[0].close()
+        return file.read_bytes()
+
+
+def _messages(words: Vocabulary) -> tuple[bytes, ...]:
+    """One of each kind."""
+    return tuple(words.encode(_some(kind)) for kind in words.messages.values())
+
+
+def _some(annotation: Any) -> Any:
+    """A small value of what a field or a record may be."""
+    if is_dataclass(annotation):
+        hints = get_type_hints(annotation, include_extras=True)
+        return annotation(*(_some(hints[field.name]) for field in fields(annotation)))  # type: ignore[operator]
+    if get_origin(annotation) is Annotated:
+        base, bounds = get_args(annotation)[:2]
+        if base is int:
+            return bounds.low
+        size = max(bounds.low, min(1, bounds.high))
+        if base in (str, bytes):
+            return base(b"1" * size, *(["ascii"] if base is str else []))
+        return tuple(_some(get_args(base)[0]) for _ in range(size))
+    if get_origin(annotation) in (UnionType, Union):
+        return _some(get_args(annotation)[0])
+    if issubclass(annotation, Identifier):
+        return annotation(bytes(annotation.size_bytes))
+    return next(iter(annotation)) if issubclass(annotation, IntEnum) else annotation()
+
+
+def _frames(messages: Iterable[bytes]) -> bytes:
+    return b"".join(len(one).to_bytes(4, "big") + one for one in messages)

@@ -1,0 +1,284 @@
+"""Every parser of what others send or what lies on a disk: bytes in, nothing out but the errors that it may raise.
+
+A target is given any bytes. What it raises beyond its own errors is a fault, and so is an object that breaks what its
+type promises (the asserts below). Where bytes are signed, a target signs whatever it is given: a signature would keep
+everything from the parser behind it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from aiohttp import web
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from enticed.config_sources import Sources
+from enticed.control import fields
+from enticed.control.ranges import parse_range
+from enticed.image.formats import ImageFormat, check_header, detect
+from enticed.image.source import inspect
+from enticed.origin.prefix import parse_prefix
+from enticed.overlay.pairs import PairBook
+from enticed.problems import UsageError
+from enticed.store.sqlite import open_or_rebuild
+from protocol.codec import Vocabulary, unpack_record
+from protocol.credentials import load_authority, read_certificate
+from protocol.datagram import open_hello
+from protocol.dsse import seal, unseal
+from protocol.enrolment import JoinAnswer, JoinRequest, read_request
+from protocol.errors import LocalError
+from protocol.identifiers import ImageId, PublisherKey
+from protocol.labels import parse_labels
+from protocol.manifest import Fragments, Root, decode_page, encode_manifest
+from protocol.messages import Hello, Part, PartRequest
+from protocol.names import NAME_TYPE, open_name, parse_name
+from protocol.profile import PROFILE_TYPE, open_profile
+from protocol.records import open_provider
+from protocol.session import Agreement, BulkClientSession, BulkServerSession, ControlSession, Question
+from protocol.statement import STATEMENT_TYPE, StatementSet, open_statement
+from protocol.token import format_token, parse_token
+from protocol.trust import TRUST_TYPE, open_trust
+from tests.wire.cas import NOW, signing_key
+from tests.wire.hosts import CA, HELLO_KEY, Sealer, check
+
+Target = Callable[[bytes], None]
+PUBLISHER = signing_key("publisher")
+TRUSTED = frozenset([PublisherKey(PUBLISHER.public_key().public_bytes_raw())])
+IMAGE = ImageId(bytes(range(32)))
+
+
+# --- manifests ---
+
+
+@cache
+def manifest() -> tuple[Root, bytes]:
+    offsets = np.array([0, 65536, 1 << 20, (1 << 20) + 131072], np.int64)
+    sizes = np.full(4, 65536, np.int32)
+    digests = np.frombuffer(blake3(b"fragments").digest(128), np.uint8).reshape(4, 32)
+    return encode_manifest((1 << 21) + 777, Fragments(offsets, sizes, digests))
+
+
+def root(data: bytes) -> None:
+    found = Root.decode(data)
+    assert found.encoded == data
+    assert found.pages_size_bytes >= 0
+
+
+def page(data: bytes) -> None:
+    """As if the root had said so: its digest is that of these bytes."""
+    whole, _ = manifest()
+    digests = whole.page_digests.copy()
+    digests[0] = np.frombuffer(blake3(data).digest(), np.uint8)
+    found = decode_page(replace(whole, page_digests=digests), 0, data)
+    assert int(found.sizes_bytes.min()) > 0
+
+
+# --- what is signed ---
+
+
+def signed(kind: str, read: Callable[[bytes], object]) -> Target:
+    def target(data: bytes) -> None:
+        try:
+            envelope = seal(kind, data, PUBLISHER)
+        except LocalError:
+            return  # larger than any envelope
+        read(envelope)
+
+    return target
+
+
+def envelope(data: bytes) -> None:
+    unseal(STATEMENT_TYPE, data, TRUSTED)
+
+
+statement = signed(STATEMENT_TYPE, lambda one: open_statement(one, TRUSTED))
+name = signed(NAME_TYPE, lambda one: open_name(one, TRUSTED, NOW))
+profile = signed(PROFILE_TYPE, lambda one: open_profile(one, TRUSTED))
+
+
+def statements(data: bytes) -> None:
+    unpack_record(StatementSet, data)
+
+
+def record(data: bytes) -> None:
+    open_provider(data)
+
+
+def trust(data: bytes) -> None:
+    try:
+        sealed = seal(TRUST_TYPE, data, CA.private)
+    except LocalError:
+        return
+    open_trust(sealed, (CA.der,))
+
+
+# --- what hosts say ---
+
+
+def vocabulary(words: Vocabulary) -> Target:
+    def target(data: bytes) -> None:
+        words.encode(words.decode(data))  # what was understood can be said again
+
+    return target
+
+
+def session(data: bytes) -> None:
+    ours = ControlSession(Hello(1, 1, ("orders",), 1, ()))
+    ours.start()
+    for start in range(0, len(data), 100):
+        ours.receive(data[start : start + 100])
+
+
+def served(data: bytes) -> None:
+    BulkServerSession(("orders",)).receive(data)
+
+
+def reply(data: bytes) -> None:
+    client = BulkClientSession()
+    client.start(Agreement(1, ()))
+    client.ask(Question(PartRequest(IMAGE, Part.ROOT, 0, 4096), 4096))
+    client.receive(data)
+
+
+def hello(data: bytes) -> None:
+    """Sealed as any member can: what is within is parsed."""
+    header = b"\1" + bytes(12)
+    open_hello(header + ChaCha20Poly1305(HELLO_KEY).encrypt(bytes(12), data, header), (HELLO_KEY,))
+
+
+@cache
+def _book() -> PairBook:
+    alice = Sealer.named("alice")
+    return PairBook(alice.credential.node, alice.introduction, alice.private, (HELLO_KEY,), check, bytes)
+
+
+def datagram(data: bytes) -> None:
+    """From an address that nobody has been at: never an error, and never more back than came."""
+    outputs = _book().received(b"\1" * 6, data, float(NOW))
+    assert sum(len(getattr(one, "data", b"")) for one in outputs) <= len(data)
+
+
+# --- who hosts are ---
+
+
+def certificate(data: bytes) -> None:
+    read_certificate(data)
+
+
+def authority(data: bytes) -> None:
+    load_authority.__wrapped__(data)
+
+
+def request(data: bytes) -> None:
+    read_request(data)
+
+
+def joined(data: bytes) -> None:
+    unpack_record(JoinAnswer, data)
+
+
+def token(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    assert format_token(parse_token(text)) == text
+
+
+def join(data: bytes) -> None:
+    asked = unpack_record(JoinRequest, data)
+    parse_labels(asked.labels)
+    read_request(asked.request)
+
+
+def text_names(data: bytes) -> None:
+    text = data.decode("latin-1")
+    assert parse_name(text) == text
+
+
+# --- HTTP ---
+
+
+def body(data: bytes) -> None:
+    values = fields.parse_object(data)
+    for parse in (
+        fields.parse_order, fields.parse_publish, fields.parse_campaign, fields.parse_token_request, fields.parse_grant,
+        fields.parse_profile,
+    ):  # fmt: skip
+        try:
+            parse(dict(values))
+        except UsageError:
+            pass
+
+
+def parameters(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        parse_range(text, 1 << 30)
+    except web.HTTPRequestRangeNotSatisfiable:
+        pass
+    for parse in (
+        fields.parse_target, fields.parse_key, fields.parse_state, fields.parse_event_number, fields.parse_deadline,
+        fields.parse_progress_interval, fields.parse_campaign_key, fields.parse_revision, fields.parse_wait,
+    ):  # fmt: skip
+        try:
+            parse(text)
+        except UsageError:
+            pass
+
+
+# --- what lies on a disk, or is handed over ---
+
+
+@cache
+def _directory() -> Path:
+    """For the file that is written for each input."""
+    directory = tempfile.mkdtemp(prefix="fuzz-")
+    atexit.register(shutil.rmtree, directory)
+    return Path(directory)
+
+
+def configuration(data: bytes) -> None:
+    file = _directory() / "enticed.toml"
+    file.write_bytes(data)
+    Sources(_directory() / "state", file, environment={}).load()
+
+
+def prefix(data: bytes) -> None:
+    parse_prefix(data.decode("utf-8", "surrogateescape"))
+
+
+def container(data: bytes) -> None:
+    file = _directory() / "image"
+    file.write_bytes(data)
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        source = inspect(fd)
+        for form in ImageFormat:
+            try:
+                check_header(source, form)
+            except LocalError:
+                pass
+        detect(source)
+    finally:
+        os.close(fd)
+
+
+def catalogue(data: bytes) -> None:
+    """A file in its place gives a catalogue, whatever is in it: the old one, or a new one."""
+    directory = _directory()
+    for left in directory.glob("c*"):
+        left.unlink()
+    (directory / "catalogue.sqlite").write_bytes(data)
+    found, _ = open_or_rebuild(directory / "catalogue.sqlite", directory / "catalogue.damaged")
+    try:
+        found.images()
+        found.orders()
+    finally:
+        found.close()
