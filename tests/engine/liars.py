@@ -33,6 +33,8 @@ class Liar:
         self.answer: Answer = refuse
         self.claim: Callable[[NodeId, Subscribe], None] = lambda node, said: None
         self.heard: list[Heard] = []
+        self.heard_more = asyncio.Event()
+        """Set whenever something more is in `heard`."""
         self._up: dict[NodeId, asyncio.Event] = {}
         self.network = PeerNetwork(identity, listen=["127.0.0.1:0"], warehouse=self, on_event=self._told)
 
@@ -57,6 +59,7 @@ class Liar:
             self._up[event.node].set()
         elif isinstance(event, Heard):
             self.heard.append(event)
+            self.heard_more.set()
             if isinstance(event.message, Subscribe):
                 self.claim(event.node, event.message)
 

@@ -1,0 +1,102 @@
+"""The DHT under members that act together: a third of all hosts, and one key with ten thousand announcers."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from random import Random
+
+import pytest
+
+from enticed.core.dht.events import Heard, Join, Send
+from enticed.core.dht.node import DhtNode
+from enticed.core.dht.policy import DhtPolicy
+from protocol.dht import Contact, DhtMessage, FindNode, FindValue, Nodes, Ping, Pong, Store, Stored, Values, Verdict
+from protocol.identifiers import DiscoveryKey, NodeId
+from protocol.limits import CONTACTS_MAX_COUNT
+from protocol.records import ProviderState
+from tests.core.dht.harness import Host, Ledger, LedgerNotary, World
+from tests.core.dht.test_network import key, nodes, offer
+
+HOSTS = 90
+IMAGES = 30
+FOUND_MIN_SHARE = 0.95
+"""Of the images that somebody announces; finding is tried again by whoever needs it."""
+
+
+def distance(one: bytes, other: bytes) -> int:
+    return int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+
+
+def conspire(liars: list[Host]) -> None:
+    """They take every record and keep none; whoever asks is told of none, and sent to the liars that are nearest."""
+    contacts = [Contact(liar.id, liar.endpoint) for liar in liars]
+
+    def answer(heard: Heard) -> DhtMessage | None:
+        match heard.message:
+            case Ping(token):
+                return Pong(token)
+            case Store(token):
+                return Stored(token, Verdict.KEPT, 1)
+            case FindNode(token, target):
+                return Nodes(token, nearest(target))
+            case FindValue(token, target):
+                return Values(token, (), None, 0, nearest(target))
+        return None
+
+    def nearest(target: bytes) -> tuple[Contact, ...]:
+        return tuple(sorted(contacts, key=lambda one: distance(one.node, target))[:CONTACTS_MAX_COUNT])
+
+    for liar in liars:
+        liar.answer = answer
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_third_of_the_hosts_lie_and_images_are_found_all_the_same(seed: int) -> None:
+    """From the start, before anything is announced: liars are among the replicas of every key, and in every table."""
+    world = World(seed)
+    hosts = world.network(HOSTS)
+    conspire(world.dice.sample(hosts, HOSTS // 3))
+    honest = [one for one in hosts if one.answer is None]
+    for number in range(IMAGES):
+        honest[number].announce(offer(number))
+    world.run(20)
+    tried = [(number, asker) for number in range(IMAGES) for asker in world.dice.sample(honest[IMAGES:], 5)]
+    found = [nodes(asker.look_up(key(number))) == {honest[number].id} for number, asker in tried]
+    share = sum(found) / len(tried)
+    print(f"seed {seed}: {share:.3f} of {len(tried)} lookups found what was announced")
+    assert share >= FOUND_MIN_SHARE
+
+
+ANNOUNCERS = 10_000
+MEMORY_MAX_BYTES = 8 << 20
+
+
+def test_ten_thousand_records_for_one_image_leave_a_sample() -> None:
+    """Each of its own host, each good: so many are kept, an answer fits a datagram, and the rest costs no memory."""
+    now = [1000.0]
+    ledger = Ledger(lambda: now[0])
+    me = NodeId(b"o" * 20)
+    policy = DhtPolicy(checks_burst=ANNOUNCERS, checks_per_s=ANNOUNCERS)
+    node = DhtNode(me, LedgerNotary(me, ledger), Random(1), policy)
+    node.handle(Join(()), now[0])
+    senders = [NodeId(Random(number).randbytes(20)) for number in range(ANNOUNCERS)]
+    records = [LedgerNotary(sender, ledger).sign(key(1), ProviderState.WHOLE) for sender in senders]
+    tracemalloc.start()
+    began_s = time.monotonic()
+    for sender, record in zip(senders, records, strict=True):
+        node.handle(Heard(sender, bytes(6), Store(1, record)), now[0])
+    took_s, held_bytes = time.monotonic() - began_s, tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    print(f"{ANNOUNCERS} records: {took_s:.1f} s, {held_bytes >> 10} KiB held")
+    assert len(node.shelves) == 256
+    assert held_bytes < MEMORY_MAX_BYTES
+    values = ask(node, key(1), now[0])
+    assert 0.7 * ANNOUNCERS < values.population < 1.4 * ANNOUNCERS
+    assert 0 < len(values.providers) <= 8
+
+
+def ask(node: DhtNode, wanted: DiscoveryKey, now: float) -> Values:
+    effects = node.handle(Heard(NodeId(b"a" * 20), bytes(6), FindValue(1, wanted)), now)
+    (values,) = [one.message for one in effects if isinstance(one, Send) and isinstance(one.message, Values)]
+    return values
