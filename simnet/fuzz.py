@@ -12,6 +12,7 @@ from enticed.core.effects import Effect
 from enticed.core.events import Event, OrderCancelled
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.policy import Policy
+from protocol.identifiers import NodeId
 from protocol.limits import KIB, MIB
 from simnet.checkers import BrokenError, SafetyChecker, left_over
 from simnet.dht_model import DhtModel
@@ -132,7 +133,11 @@ def _play(case: Case, counter: _Counter) -> tuple[int, int]:
     world.run(_at(stage, TROUBLED_S), TROUBLED_S + 1)
     _hold(_unexcused(stage))
     stage.mishaps.stop()
-    _order_again(stage)
+    failed = _failed(stage)
+    _order_again(stage, failed)
+    # An order that was about to give up for want of hosts may still do so. One that is placed from now on may not.
+    world.run(_at(stage, TROUBLED_S + stage.world.policy.nobody_holds_s), PATIENCE_S)
+    _order_again(stage, _failed(stage) - failed)
     world.run(_all_ended(stage), PATIENCE_S)
     _hold(_incomplete(stage))
     for host in stage.hosts:
@@ -200,11 +205,21 @@ def _unexcused(stage: Stage) -> Iterator[str]:
                 yield f"on {host.contact.addresses[0]} an order failed for no reason: {order.failure}, {order.reason}"
 
 
-def _order_again(stage: Stage) -> None:
-    """As whoever placed an order that failed would, now that nothing is wrong any more."""
+def _failed(stage: Stage) -> set[tuple[NodeId, str]]:
+    """Orders that have failed, by host and key."""
+    return {
+        (host.contact.node, order.key)
+        for host in stage.hosts
+        for order in host.orders.values()
+        if order.state is OrderState.FAILED
+    }
+
+
+def _order_again(stage: Stage, failed: set[tuple[NodeId, str]]) -> None:
+    """As whoever placed them would, now that nothing is wrong any more."""
     for host in stage.hosts:
         for order in list(host.orders.values()):
-            if order.state is OrderState.FAILED:
+            if (host.contact.node, order.key) in failed:
                 host.order(order.key, stage.images[order.target])
 
 

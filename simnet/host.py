@@ -84,6 +84,7 @@ class SimHost:
         """Go away without a word; what was not synced is lost."""
         self.is_up = False
         self.life += 1
+        self._frozen.clear()
         self.disk.crash()
         self.transfers.close()
         self.world.discovery.vanish(self.contact.node)
@@ -156,7 +157,7 @@ class SimHost:
         self.world.after(seconds, happen)
 
     def when_awake(self, what: Callable[[], None]) -> None:
-        """Now, or when its pause is over."""
+        """Now, or once its pause is over; not at all if it stops before."""
         if self.condition.has(Trouble.PAUSE):
             self._frozen.append(what)
         else:

@@ -50,7 +50,8 @@ class Mishaps:
     def stop(self) -> None:
         """All that lasts is over, who has crashed is back, and nothing more happens. Who is gone stays away."""
         self._is_over = True
-        for host, mishap in list(self._lasting):
+        # Pauses last: what was put off is then done by a host with which nothing else is the matter.
+        for host, mishap in sorted(self._lasting, key=lambda one: one[1].what is Trouble.PAUSE):
             self._end(host, mishap)
 
     def _await_copies(self, mishap: Mishap, copies: float) -> None:
@@ -97,7 +98,7 @@ class Mishaps:
             case Trouble.CLOCK:
                 host.clock_ahead_s += mishap.by_s
             case Trouble.ROT:
-                self._rot(host)
+                host.when_awake(lambda: self._rot(host))
             case _:
                 host.condition.begin(mishap.what, mishap.factor)
                 self._last(host, mishap)

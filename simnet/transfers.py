@@ -84,9 +84,9 @@ class Transfers:
         if job is None:
             return
         job.is_abandoned = True
-        if job.connection is None:
+        if job.effect.node == ev.ORIGIN:
             self._host.world.the_origin.withdraw(self._host, job)
-        elif job.connection.abandon(job):
+        elif job.connection is not None and job.connection.abandon(job):
             del self._asked[job.effect.node]
 
     def settle(self, job: Job, answer: ev.Fetched | ev.FetchFailed) -> None:

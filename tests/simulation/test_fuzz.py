@@ -51,7 +51,7 @@ def test_what_fails_is_told_with_the_command_that_replays_it(monkeypatch: pytest
 
 
 def test_an_error_in_the_core_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(stage: Stage) -> None:
+    def fails(stage: Stage, failed: object) -> None:
         raise KeyError("no such key")
 
     monkeypatch.setattr(fuzz, "_order_again", fails)
