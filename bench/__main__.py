@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("import_image", "pull_one_peer", "swarm", "small_image", "memory", "campaign", "read_image", "boot")
+NAMES = ("import_image", "pull_one_peer", "swarm", "small_image", "memory", "campaign", "read_image", "boot", "rates")
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from enticed.limits import RATE_MIN_BYTES_PER_S
 from enticed.origin.prefix import parse_prefix
 from protocol.addresses import split_address
 from protocol.errors import LocalError, MalformedError
@@ -52,6 +53,11 @@ class Config:
     """The address of an S3 service that is not Amazon's."""
     quota_bytes: int | None = None
     reserve_bytes: int = 1 * GIB
+    up_bytes_per_s: int | None = None
+    down_bytes_per_s: int | None = None
+    write_bytes_per_s: int | None = None
+    lower_effort: bool = False
+    """Whether bulk packets are marked as those that may be dropped first (RFC 8622)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +148,18 @@ def _size(value: Any) -> int:
     return value
 
 
+def _rate(value: Any) -> int | None:
+    if type(value) is not int or 0 != value < RATE_MIN_BYTES_PER_S:
+        raise ValueError(f"bytes a second: 0 for no limit, or at least {RATE_MIN_BYTES_PER_S}")
+    return value or None
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def _origin(value: Any) -> str:
     text = _text(value)
     if text == NEVER:
@@ -169,6 +187,11 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def _yes_or_no(text: str) -> Any:
+    """What is neither stays text, for `read` to refuse."""
+    return {"true": True, "false": False}.get(text, text)
+
+
 def _number(text: str) -> Any:
     """What is no number stays text, for `read` to refuse."""
     try:
@@ -186,6 +209,8 @@ _NETWORKS = Kind(_networks, _words, lambda networks: [str(one) for one in networ
 _SIZE = Kind(_size, _number)
 _LIMIT = Kind(lambda value: _size(value) or None, _number, lambda value: value or 0)
 """0 is no limit."""
+_RATE = Kind(_rate, _number, lambda value: value or 0)
+_FLAG = Kind(_flag, _yes_or_no)
 
 SETTINGS = (
     Setting("listen", "listen", _LISTENS),
@@ -202,5 +227,9 @@ SETTINGS = (
     Setting("origin_endpoint", "origin_endpoint", Kind(_endpoint)),
     Setting("store.quota_bytes", "quota_bytes", _LIMIT),
     Setting("store.reserve_bytes", "reserve_bytes", _SIZE),
+    Setting("rates.up_bytes_per_s", "up_bytes_per_s", _RATE),
+    Setting("rates.down_bytes_per_s", "down_bytes_per_s", _RATE),
+    Setting("rates.write_bytes_per_s", "write_bytes_per_s", _RATE),
+    Setting("rates.lower_effort", "lower_effort", _FLAG),
 )
 """All there are, in the order in which people are shown them."""

@@ -55,6 +55,7 @@ from enticed.origin.opening import open_origin
 from enticed.origin.patience import PatientOrigin
 from enticed.origin.prefix import parse_prefix
 from enticed.overlay.udp import UdpOverlay
+from enticed.pace import Pace, Paces
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
@@ -63,6 +64,7 @@ from protocol.errors import LocalError
 from protocol.messages import ORDERS
 
 log = logging.getLogger("enticed")
+RATES = ("rates.up_bytes_per_s", "rates.down_bytes_per_s", "rates.write_bytes_per_s")
 
 
 class Part(Protocol):
@@ -122,17 +124,18 @@ async def start(
 
     # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
-    origin = owned(_origin(config))
+    paces = owned(Paces())
+    origin = owned(_origin(config, paces.down))
     driver = Driver(_host(identity, origin), clock, on_broken)
     threads = owned(StoreThreads())
-    stockroom = owned(Stockroom(driver, store, threads, trusted))
+    stockroom = owned(Stockroom(driver, store, threads, trusted, paces.write))
     ledger = owned(OrderLedger(driver, store, threads))
     caretaker = owned(Caretaker(driver, store, threads, ledger))
     warehouse = PeerWarehouse(driver, stockroom)
 
     # Peers: one port, TCP for data and UDP for discovery.
     switchboard = Switchboard()
-    network = owned(_network(config, identity, warehouse, switchboard, clock))
+    network = owned(_network(config, identity, warehouse, switchboard, clock, paces))
     await network.start()
     overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
@@ -158,6 +161,8 @@ async def start(
 
     # Everything stands: let it run.
     stack.callback(driver.close)
+    _limit_rates(config, paces, driver)
+    settings.on_change(lambda config: _limit_rates(config, paces, driver), *RATES)
     owned(Tasks()).spawn(lag.run(), "lag meter")
     _take_up(driver, store, ledger)
     # Only now, so that those who came early do not hear that nothing is here.
@@ -196,6 +201,14 @@ def _follow(settings: LiveSettings, store: Store, control: ControlServer) -> Non
     )
 
 
+def _limit_rates(config: Config, paces: Paces, driver: Driver) -> None:
+    paces.up.limit(config.up_bytes_per_s)
+    paces.down.limit(config.down_bytes_per_s)
+    paces.write.limit(config.write_bytes_per_s)
+    slowest = min((rate for rate in (config.down_bytes_per_s, config.write_bytes_per_s) if rate), default=None)
+    driver.tell(ev.RatesLimited(config.up_bytes_per_s, slowest))
+
+
 async def _reload(settings: LiveSettings) -> None:
     """What SIGHUP asks for; nobody but the log hears what came of it."""
     try:
@@ -219,11 +232,11 @@ def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> St
     return store
 
 
-def _origin(config: Config) -> OriginSupply:
+def _origin(config: Config, down: Pace) -> OriginSupply:
     """`LocalError` where an origin is configured that cannot be used."""
     if config.origin is None or config.origin == NEVER:
         return OriginSupply(None)
-    return OriginSupply(PatientOrigin(open_origin(parse_prefix(config.origin), config.origin_endpoint)))
+    return OriginSupply(PatientOrigin(open_origin(parse_prefix(config.origin), config.origin_endpoint)), down)
 
 
 def _host(identity: HostIdentity, origin: OriginSupply) -> Host:
@@ -239,7 +252,12 @@ def _dice() -> np.random.Generator:
 
 
 def _network(
-    config: Config, identity: HostIdentity, warehouse: PeerWarehouse, switchboard: Switchboard, clock: SteadyClock
+    config: Config,
+    identity: HostIdentity,
+    warehouse: PeerWarehouse,
+    switchboard: Switchboard,
+    clock: SteadyClock,
+    paces: Paces,
 ) -> PeerNetwork:
     return PeerNetwork(
         identity,
@@ -250,6 +268,8 @@ def _network(
         dial_networks=config.dial_networks,
         capabilities=(ORDERS,),
         clock=clock,
+        paces=paces,
+        lower_effort=config.lower_effort,
     )
 
 

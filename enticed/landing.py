@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from blake3 import blake3
 
+from enticed.pace import Pace
 from protocol.errors import CorruptError, ExhaustedError
 from protocol.manifest import Fragments
 
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """Where received fragments go. `fragments`: offsets in that file, sizes and digests, in the order of the request.
+    """Where received fragments go. `fragments`: offsets in that file, sizes and digests, in the order of the request;
+    `pace`: how fast they may be written.
 
     The descriptor is duplicated for as long as bytes may still be written to it: the caller may close it at any time.
     """
 
     fd: int
     fragments: Fragments
+    pace: Pace = field(default_factory=Pace)
 
 
 class Body(Protocol):
@@ -58,6 +61,7 @@ def land(body: Body, landing: Landing, first: int, buffer: memoryview) -> None:
         body.fill(fragment)
         if blake3(fragment).digest() != digests[32 * index : 32 * index + 32]:
             raise CorruptFragmentError(first + index)
+        landing.pace.take(size)
         _write(landing.fd, fragment, offset)
 
 

@@ -31,6 +31,12 @@ BULK_SECOND_BELOW_COUNT = 4
 """A peer gets a second connection only while fewer than so many are open to all of them."""
 BULK_NICE = 10
 """Of the bulk threads: the event loop goes first."""
+RATE_MIN_BYTES_PER_S = 1_000_000
+"""Of a limit that is configured: below it peers would take this host for one that is silent."""
+RATE_BURST_S = 0.05
+"""What comes in so long, at the limit, may go at once."""
+RATE_PORTION_SIZE_BYTES = 256 * KIB
+"""Taken at once at the most."""
 BULK_SERVED_MAX_COUNT = 64
 BULK_SERVED_PER_PEER_MAX_COUNT = 4
 BULK_REQUESTS_AHEAD_COUNT = 4

@@ -358,6 +358,14 @@ class Woken:
     """The time that `next_deadline` named has come."""
 
 
+@dataclass(frozen=True, slots=True)
+class RatesLimited:
+    """What this host may send to others, and receive, is limited from now on; None for no limit."""
+
+    up_bytes_per_s: float | None
+    down_bytes_per_s: float | None
+
+
 Event = (
     OrderPlaced
     | OrderCancelled
@@ -393,4 +401,5 @@ Event = (
     | DemandDropped
     | ReadingForeseen
     | Woken
+    | RatesLimited
 )

@@ -269,6 +269,10 @@ class Host:
                 self._disk.probed(reason, now)
             case ev.Woken():
                 pass
+            case ev.RatesLimited(up, down):
+                self._books.uploads.limit(up)
+                self._books.requests.limit(down)
+                self._uploads.go_on()
             case ev.ProvidersFound(image, providers, mates):
                 self._kin.found(image, (*providers, *mates))
                 pull = self._books.pulls.get(image)

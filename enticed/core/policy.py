@@ -31,6 +31,8 @@ class Policy:
     """Missing bytes of pieces that are opened and not asked for yet: enough never to run dry, too few to clog."""
     in_flight_bytes: int = 64 * MIB
     """What all requests of a host may have under way."""
+    in_flight_s: float = 2.0
+    """Under a limit of what may come, no more than comes in so long, or one request."""
     peer_in_flight_bytes: int = 8 * MIB
     peer_in_flight_least_bytes: int = 1 * MIB
     peer_in_flight_s: float = 0.25
@@ -130,6 +132,9 @@ class Policy:
     # What is given.
     uploads_transmitting: int = 16
     """Half of them transmit: each connection has one request being sent and the next one ready."""
+    upload_least_bytes_per_s: int = 2 * MIB
+    """Under a limit of what may be sent, so few are sent at once that each goes so fast: those who asked do not wait
+    for ever (`request_slowest_bytes_per_s`)."""
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
     upload_retry_s: float = 0.2

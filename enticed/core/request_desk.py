@@ -59,7 +59,7 @@ class RequestDesk:
         policy, requests = self._books.policy, self._books.requests
         room_bytes = self._room_beside_readers(pull, now)
         if len(requests):
-            room_bytes = min(room_bytes, policy.in_flight_bytes - requests.in_flight_bytes)
+            room_bytes = min(room_bytes, requests.most_bytes - requests.in_flight_bytes)
         offered, has_seed = self._offered(pull, around)
         waiting, pull.runs = pull.runs, deque()
         for run in waiting:
@@ -121,7 +121,7 @@ class RequestDesk:
     ) -> bool:
         """Ask somebody for a run; who can take no more then is struck off."""
         policy, requests = self._books.policy, self._books.requests
-        is_full = requests.in_flight_bytes + run.size_bytes > policy.in_flight_bytes and len(requests) > 0
+        is_full = requests.in_flight_bytes + run.size_bytes > requests.most_bytes and len(requests) > 0
         if is_full and not urgent:
             return False
         wanted, source = self._source(pull, run, around, now, urgent=urgent)

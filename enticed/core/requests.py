@@ -91,7 +91,15 @@ class RequestBook:
         """A heap, in which requests that were closed stay until they are on top."""
         self._seconds: deque[float] = deque(maxlen=64)
         self.in_flight_bytes = 0
+        self.most_bytes = policy.in_flight_bytes
+        """What may be in flight."""
         self._hedges = 0
+
+    def limit(self, bytes_per_s: float | None) -> None:
+        """No more can come than this: what is asked for beyond it would only wait, and be given up."""
+        policy = self._policy
+        most_bytes = policy.in_flight_bytes if bytes_per_s is None else int(bytes_per_s * policy.in_flight_s)
+        self.most_bytes = max(policy.request_bytes, min(policy.in_flight_bytes, most_bytes))
 
     def __iter__(self) -> Iterator[Asked]:
         return iter(self._asked.values())

@@ -29,6 +29,10 @@ class UploadDesk:
         self._books.uploads.end(ticket)
         self._grant()
 
+    def go_on(self) -> None:
+        """There may be more slots than before."""
+        self._grant()
+
     def others_after(self, image: ImageId, node: NodeId) -> list[Alternative]:
         """Some of the hosts that are after the image, those in `node`'s rack first."""
         asking = self._books.peers.get(node)

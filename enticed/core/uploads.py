@@ -23,12 +23,19 @@ class Waiting:
 class UploadSlots:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._most = policy.uploads_transmitting
         self._sending: dict[int, Waiting] = {}
         self._queue: dict[int, Waiting] = {}
         self._served: dict[NodeId, int] = {}
         """Per peer: the turn in which it was last served. Kept between its requests, so that no stream of new ones from
         others who ask for one thing at a time can pass by what it has queued."""
         self._turn = 0
+
+    def limit(self, bytes_per_s: float | None) -> None:
+        """No more can be sent than this; those that are being sent already go on."""
+        policy = self._policy
+        most = policy.uploads_transmitting if bytes_per_s is None else bytes_per_s / policy.upload_least_bytes_per_s
+        self._most = max(1, min(policy.uploads_transmitting, int(most)))
 
     @property
     def sending(self) -> int:
@@ -49,7 +56,7 @@ class UploadSlots:
     def grant(self) -> list[Waiting]:
         """Those that may start now."""
         granted: list[Waiting] = []
-        while self._queue and len(self._sending) < self._policy.uploads_transmitting:
+        while self._queue and len(self._sending) < self._most:
             ticket = min(self._queue, key=lambda one: (self._served.get(self._queue[one].node, -1), one))
             upload = self._queue.pop(ticket)
             self._sending[ticket] = upload

@@ -21,6 +21,7 @@ from enticed.origin.errors import ObjectAbsentError
 from enticed.origin.fragments import FragmentsRead
 from enticed.origin.layout import object_of, object_of_name
 from enticed.origin.port import Origin
+from enticed.pace import Pace
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, CorruptError, EnticedError, LocalError
 from protocol.identifiers import Digest, ImageId
@@ -32,10 +33,11 @@ Got = TypeVar("Got")
 
 
 class OriginSupply:
-    """Belongs to the event loop. Without an origin every read raises `AbsentError`."""
+    """Belongs to the event loop. Without an origin every read raises `AbsentError`. down: how fast bytes may come."""
 
-    def __init__(self, origin: Origin | None) -> None:
+    def __init__(self, origin: Origin | None, down: Pace | None = None) -> None:
         self._origin = origin
+        self._down = down or Pace()
         self._pool = ThreadPoolExecutor(ORIGIN_THREADS_COUNT, "origin")
         self._reads: set[FragmentsRead] = set()
         self._tasks = Tasks()
@@ -79,7 +81,7 @@ class OriginSupply:
 
         Cancelling ends the read; its thread may take a moment longer, and then writes nothing that is not right.
         """
-        read = FragmentsRead(self._there, wanted.image, landing, wanted.first)
+        read = FragmentsRead(self._there, wanted.image, landing, wanted.first, self._down)
         self._reads.add(read)
         try:
             await self._run(read.run)

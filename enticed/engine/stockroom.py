@@ -19,6 +19,7 @@ from enticed.engine.faults import failure_of
 from enticed.engine.threads import StoreThreads
 from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
+from enticed.pace import Pace
 from enticed.store.images import StoredImage
 from enticed.store.reading import Excerpt
 from enticed.store.space import TooLargeError
@@ -45,7 +46,17 @@ class Delivery:
 
 
 class Stockroom:
-    def __init__(self, driver: Driver, store: Store, threads: StoreThreads, trusted: frozenset[PublisherKey]) -> None:
+    """write: how fast what is received may be written."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        threads: StoreThreads,
+        trusted: frozenset[PublisherKey],
+        write: Pace | None = None,
+    ) -> None:
+        self._write = write or Pace()
         self._driver = driver
         self._store = store
         self._threads = threads
@@ -133,7 +144,7 @@ class Stockroom:
         """Where the fragments of a request go."""
         page = await self.page(wanted.image, wanted.piece)
         part = page[wanted.first : wanted.first + wanted.count]
-        return Landing(self._store.image(wanted.image).raw_fd, part)
+        return Landing(self._store.image(wanted.image).raw_fd, part, self._write)
 
     @property
     def doubted(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,20 +13,22 @@ from enticed.limits import ORIGIN_READ_GAP_SIZE_BYTES
 from enticed.origin.errors import OriginLostError
 from enticed.origin.layout import RAW, object_of
 from enticed.origin.port import Origin, Stream
+from enticed.pace import Pace
 from protocol.identifiers import ImageId
 from protocol.limits import FRAGMENT_MAX_SIZE_BYTES
 
 
 class FragmentsRead:
-    """One read, run once, in a thread. first: the index in its piece of the first fragment.
+    """One read, run once, in a thread. first: the index in its piece of the first fragment; down: how fast it may come.
 
     The landing's descriptor is duplicated: the caller may close it at any time.
     """
 
-    def __init__(self, origin: Origin, image: ImageId, landing: Landing, first: int) -> None:
+    def __init__(self, origin: Origin, image: ImageId, landing: Landing, first: int, down: Pace) -> None:
         self._origin = origin
         self._object = object_of(image, RAW)
-        self._landing = Landing(os.dup(landing.fd), landing.fragments)
+        self._landing = replace(landing, fd=os.dup(landing.fd))
+        self._down = down
         self._first = first
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -39,7 +42,7 @@ class FragmentsRead:
         if not self._running:
             raise OriginLostError("given up")
         try:
-            land(_Ranges(self), self._landing, self._first, memoryview(bytearray(FRAGMENT_MAX_SIZE_BYTES)))
+            land(_Ranges(self, self._down), self._landing, self._first, memoryview(bytearray(FRAGMENT_MAX_SIZE_BYTES)))
         finally:
             self._replace(None)
             os.close(self._landing.fd)
@@ -90,8 +93,9 @@ class FragmentsRead:
 class _Ranges:
     """`Body` of a read: the fragments in turn, whatever ranges they come in."""
 
-    def __init__(self, read: FragmentsRead) -> None:
+    def __init__(self, read: FragmentsRead, down: Pace) -> None:
         self._read = read
+        self._down = down
         self._offsets = iter(read.offsets)
         self._ranges = iter(read.ranges)
         self._stream: Stream | None = None
@@ -106,4 +110,5 @@ class _Ranges:
         if offset > self._at:
             self._stream.fill(self._hole[: offset - self._at])
         self._stream.fill(view)
+        self._down.take(offset + len(view) - self._at)
         self._at = offset + len(view)

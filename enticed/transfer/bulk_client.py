@@ -8,10 +8,12 @@ from typing import cast
 
 from enticed.landing import Landing
 from enticed.limits import BULK_DIALLED_PER_PEER_MAX_COUNT, BULK_REQUESTS_AHEAD_COUNT, BULK_SECOND_BELOW_COUNT
+from enticed.pace import Paces
 from enticed.transfer.bulk_connection import BulkConnection, Job
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.ports import Timing
 from enticed.transfer.receiving import FragmentsReceiver, PartReceiver, Receiver, Result
+from enticed.transfer.stream import BulkStream
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.tls import Secured
 from enticed.transfer.workers import Workers
@@ -30,11 +32,13 @@ class BulkClient:
         workers: Workers,
         tasks: Tasks,
         timing: Timing,
+        paces: Paces,
     ) -> None:
         self._dial = dial
         self._agreement = agreement
         self._workers = workers
         self._timing = timing
+        self._paces = paces
         self._connections: set[BulkConnection] = set()
         self._dialling: asyncio.Task[EnticedError | None] | None = None
         self._tasks = tasks
@@ -108,7 +112,7 @@ class BulkClient:
         if not self._workers.free_count:
             secured.sock.close()
             return ExhaustedError("too many bulk connections are open")
-        connection = BulkConnection(secured, self._agreement, self._timing)
+        connection = BulkConnection(BulkStream(secured, self._paces), self._agreement, self._timing)
         self._connections.add(connection)
         done = self._workers.start(connection.run)
         done.add_done_callback(lambda _: self._connections.discard(connection))

@@ -25,7 +25,6 @@ from enticed.transfer.errors import (
 from enticed.transfer.ports import Timing
 from enticed.transfer.receiving import Receiver
 from enticed.transfer.stream import Body, BulkStream, Woken
-from enticed.transfer.tls import Secured
 from protocol.errors import EnticedError
 from protocol.limits import FRAGMENT_MAX_SIZE_BYTES
 from protocol.messages import Busy, Data
@@ -53,9 +52,9 @@ class Job:
 class BulkConnection:
     """One connection, from its handshake to its end. `submit`, `abandon` and `interrupt` belong to the loop."""
 
-    def __init__(self, secured: Secured, agreement: Agreement, timing: Timing) -> None:
+    def __init__(self, stream: BulkStream, agreement: Agreement, timing: Timing) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stream = BulkStream(secured)
+        self._stream = stream
         self._session = BulkClientSession()
         self._agreement = agreement
         self._timing = timing

@@ -22,6 +22,7 @@ from enticed.limits import (
     BULK_SERVED_MAX_COUNT,
     BULK_SERVED_PER_PEER_MAX_COUNT,
 )
+from enticed.pace import Paces
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.inquiry import Inquiry
 from enticed.transfer.ports import Consignment, Timing, Warehouse
@@ -43,10 +44,13 @@ _HEADROOM_SIZE_BYTES = 64
 class BulkServer:
     """All bulk connections that peers have opened to this host."""
 
-    def __init__(self, warehouse: Warehouse, capabilities: tuple[str, ...], timing: Timing, nice: int) -> None:
+    def __init__(
+        self, warehouse: Warehouse, capabilities: tuple[str, ...], timing: Timing, paces: Paces, nice: int
+    ) -> None:
         self._warehouse = warehouse
         self._capabilities = capabilities
         self._timing = timing
+        self._paces = paces
         self._workers = Workers(BULK_SERVED_MAX_COUNT, "bulk-serve", nice)
         self._buffers = Buffers()
         self._connections: set[ServedConnection] = set()
@@ -59,7 +63,8 @@ class BulkServer:
             log.info("too many bulk connections: closed another one of %s", node.short, extra={"peer": node})
             secured.sock.close()
             return
-        connection = ServedConnection(secured, self._warehouse, self._capabilities, self._timing, self._buffers)
+        stream = BulkStream(secured, self._paces)
+        connection = ServedConnection(node, stream, self._warehouse, self._capabilities, self._timing, self._buffers)
         self._connections.add(connection)
         self._per_peer[node] += 1
         self._workers.start(connection.run).add_done_callback(lambda _: self._forget(connection, node))
@@ -105,15 +110,16 @@ class ServedConnection:
 
     def __init__(
         self,
-        secured: Secured,
+        node: NodeId,
+        stream: BulkStream,
         warehouse: Warehouse,
         capabilities: tuple[str, ...],
         timing: Timing,
         buffers: Buffers,
     ) -> None:
-        self.node = secured.node
+        self.node = node
         self._loop = asyncio.get_running_loop()
-        self._stream = BulkStream(secured)
+        self._stream = stream
         self._session = BulkServerSession(capabilities)
         self._warehouse = warehouse
         self._timing = timing

@@ -10,6 +10,7 @@ from functools import partial
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE
+from enticed.pace import Paces
 from enticed.transfer.addresses import HostPort, IpNetwork
 from enticed.transfer.bulk_client import BulkClient
 from enticed.transfer.bulk_server import BulkServer
@@ -57,6 +58,8 @@ class PeerNetwork:
         capabilities: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
         timing: Timing | None = None,
+        paces: Paces | None = None,
+        lower_effort: bool = False,
         bulk_nice: int = BULK_NICE,
     ) -> None:
         self._identity = identity
@@ -65,7 +68,8 @@ class PeerNetwork:
         self._capabilities = tuple(capabilities)
         self._on_event = on_event
         self._timing = timing or Timing()
-        self._handshakes = Handshakes(identity, clock, self._timing)
+        self._paces = paces or Paces()
+        self._handshakes = Handshakes(identity, clock, self._timing, lower_effort=lower_effort)
         self._listener = Listener(self._handshakes, self._on_secured)
         events = SessionEvents(self._up, self._down, self._heard, self._dial_failed)
         self._sessions = Sessions(
@@ -74,7 +78,7 @@ class PeerNetwork:
         self._bulk: dict[NodeId, BulkClient] = {}
         self._bulk_threads = Workers(BULK_DIALLED_MAX_COUNT, "bulk-fetch", bulk_nice)
         self._bulk_dials = Tasks()
-        self._served = BulkServer(warehouse, self._capabilities, self._timing, bulk_nice)
+        self._served = BulkServer(warehouse, self._capabilities, self._timing, self._paces, bulk_nice)
         self._running = False
 
     @property
@@ -180,7 +184,7 @@ class PeerNetwork:
     def _up(self, connection: ControlConnection, addresses: tuple[HostPort, ...]) -> None:
         node, agreement = connection.node, connection.agreement
         dial = partial(self._handshakes.dial, addresses, node, ALPN_BULK)
-        self._bulk[node] = BulkClient(dial, agreement, self._bulk_threads, self._bulk_dials, self._timing)
+        self._bulk[node] = BulkClient(dial, agreement, self._bulk_threads, self._bulk_dials, self._timing, self._paces)
         where = tuple(str(address) for address in addresses)
         serial = connection.hello.trust_serial
         self._emit(PeerUp(node, connection.credential, where, agreement.capabilities, serial))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -44,7 +45,7 @@ class FragmentsReceiver(Receiver[None]):
             raise LocalError(f"{len(fragments)} fragments of {size_bytes} bytes for a request of {request.count}")
         self.question = Question(request, size_bytes)
         self._first = request.first
-        self._landing = Landing(os.dup(landing.fd), fragments)
+        self._landing = replace(landing, fd=os.dup(landing.fd))
 
     def receive(self, data: Data, body: Body, buffer: memoryview) -> None:
         """`CorruptFragmentError` or `LandingError`; the fragments before are written then."""

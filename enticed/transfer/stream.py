@@ -13,6 +13,7 @@ import threading
 import time
 from enum import Enum, auto
 
+from enticed.pace import Paces
 from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.tls import Secured, fault_of
 from protocol.errors import LocalError
@@ -34,8 +35,9 @@ class BulkStream:
     for what is no TLS; the stream is of no use after any of them.
     """
 
-    def __init__(self, secured: Secured) -> None:
+    def __init__(self, secured: Secured, paces: Paces) -> None:
         self.sent_bytes = 0
+        self._paces = paces
         self._sock: ssl.SSLSocket = secured.sock
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
@@ -121,6 +123,7 @@ class BulkStream:
                 if received == 0:
                     raise PeerLostError("the peer has closed the connection")
                 got += received
+                self._paces.down.take(received)
                 self._check(deadline_s)
         except OSError as error:
             raise fault_of(error) from error
@@ -128,10 +131,12 @@ class BulkStream:
     def send(self, data: bytes | memoryview, deadline_s: float) -> None:
         """Send all of it."""
         self._limit(deadline_s)
-        view = memoryview(data)
+        view, pace = memoryview(data), self._paces.up
         try:
             while view:
-                sent = self._sock.send(view)
+                portion = view[: pace.portion_bytes]
+                pace.take(len(portion))
+                sent = self._sock.send(portion)
                 self.sent_bytes += sent
                 view = view[sent:]
                 self._check(deadline_s)

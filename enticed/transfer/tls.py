@@ -23,6 +23,8 @@ from protocol.errors import DeniedError, EnticedError, RemoteError
 from protocol.identifiers import NodeId
 from protocol.messages import ALPN_BULK, ALPN_CONTROL
 
+LOWER_EFFORT_TRAFFIC_CLASS = 1 << 2
+"""The code point LE, 000001 (RFC 8622), above the two bits of congestion notification."""
 _DENIED_ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "CERTIFICATE_REQUIRED", "ALERT_CERTIFICATE_EXPIRED")
 
 
@@ -41,9 +43,15 @@ class Secured:
 
 
 class Handshakes:
-    """Makes connections of this host and its peers secure, or nothing of them."""
+    """Makes connections of this host and its peers secure, or nothing of them.
 
-    def __init__(self, identity: HostIdentity, clock: Callable[[], float], timing: Timing) -> None:
+    lower_effort: what bulk connections send is marked so that networks which know the mark drop it first.
+    """
+
+    def __init__(
+        self, identity: HostIdentity, clock: Callable[[], float], timing: Timing, *, lower_effort: bool = False
+    ) -> None:
+        self._lower_effort = lower_effort
         self._identity = identity
         self._clock = clock
         self._timing = timing
@@ -94,6 +102,8 @@ class Handshakes:
             alpn = tls.selected_alpn_protocol()
             if alpn is None:
                 raise RemoteError("the peer speaks neither control nor bulk")
+            if alpn == ALPN_BULK and self._lower_effort:
+                _mark_lower_effort(tls)
         return Secured(tls, credential, alpn, address)
 
 
@@ -108,6 +118,13 @@ def closed_on_error(sock: socket.socket) -> Iterator[None]:
     except BaseException:
         sock.close()
         raise
+
+
+def _mark_lower_effort(sock: socket.socket) -> None:
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, LOWER_EFFORT_TRAFFIC_CLASS)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, LOWER_EFFORT_TRAFFIC_CLASS)
 
 
 def fault_of(error: OSError) -> EnticedError:

@@ -100,6 +100,8 @@ def test_what_is_wrong_in_a_file_is_said_with_file_and_key(tmp_path: Path, text:
         ({"environment": {"ENTICED_LISTN": "1"}}, "did you mean 'ENTICED_LISTEN'?"),
         ({"environment": {"ENTICED_STORE_QUOTA_BYTES": "much"}}, "ENTICED_STORE_QUOTA_BYTES: a number of bytes"),
         ({"flags": (Flag("--listen", "listen", "x"),)}, "--listen: "),
+        ({"environment": {"ENTICED_RATES_UP_BYTES_PER_S": "1"}}, "bytes a second: 0 for no limit, or at least 1000000"),
+        ({"environment": {"ENTICED_RATES_LOWER_EFFORT": "yes"}}, "ENTICED_RATES_LOWER_EFFORT: true or false"),
         ({"flags": (set_flag("store.quota_bytes=x"),)}, "--set: store.quota_bytes: a number of bytes"),
         ({"file": Path("/nowhere/enticed.toml")}, "/nowhere/enticed.toml: No such file or directory"),
     ],
@@ -128,7 +130,8 @@ def test_every_setting_has_a_variable_and_is_shown_as_it_is_read(tmp_path: Path)
         "dial_networks": ["10.0.0.0/8"], "bootstrap": ["10.0.0.3:1"], "socket": "/run/x", "socket_group": "x",
         "metrics_listen": "127.0.0.1:7402", "content_listen": "127.0.0.1:7403",
         "log_level": "debug", "origin": "s3://images/prod", "origin_endpoint": "https://s3.example:9000",
-        "store.quota_bytes": 5, "store.reserve_bytes": 6,
+        "store.quota_bytes": 5, "store.reserve_bytes": 6, "rates.up_bytes_per_s": 1_000_000,
+        "rates.down_bytes_per_s": 2_000_000, "rates.write_bytes_per_s": 3_000_000, "rates.lower_effort": True,
     }  # fmt: skip
     configured = Configured(Config(tmp_path), {})
     for key, value in everything.items():
