@@ -64,7 +64,6 @@ from protocol.errors import LocalError
 from protocol.messages import ORDERS
 
 log = logging.getLogger("enticed")
-RATES = ("rates.up_bytes_per_s", "rates.down_bytes_per_s", "rates.write_bytes_per_s")
 
 
 class Part(Protocol):
@@ -112,8 +111,7 @@ async def start(
 ) -> DaemonEngine:
     """Build and start every part; `stack` owns them and takes them down. `on_broken`: as of `Driver`."""
     config, clock = settings.config, SteadyClock()
-    identity = load_identity(config.state_dir)
-    identity.require_valid(clock())
+    identity = _identity(config, clock)
     authority, publisher = _founding_roles(config, clock)
     trusted = identity.trust.trusted_publishers
     zone, rack = identity.credential.zone, identity.credential.rack
@@ -135,8 +133,7 @@ async def start(
 
     # Peers: one port, TCP for data and UDP for discovery.
     switchboard = Switchboard()
-    network = owned(_network(config, identity, warehouse, switchboard, clock, paces))
-    await network.start()
+    network = owned(await _network(config, identity, warehouse, switchboard, clock, paces))
     overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
     purchasing = owned(Purchasing(driver, network, stockroom, origin, trusted))
@@ -161,8 +158,7 @@ async def start(
 
     # Everything stands: let it run.
     stack.callback(driver.close)
-    _limit_rates(config, paces, driver)
-    settings.on_change(lambda config: _limit_rates(config, paces, driver), *RATES)
+    _keep_pace(settings, paces, driver)
     owned(Tasks()).spawn(lag.run(), "lag meter")
     _take_up(driver, store, ledger)
     # Only now, so that those who came early do not hear that nothing is here.
@@ -201,12 +197,18 @@ def _follow(settings: LiveSettings, store: Store, control: ControlServer) -> Non
     )
 
 
-def _limit_rates(config: Config, paces: Paces, driver: Driver) -> None:
-    paces.up.limit(config.up_bytes_per_s)
-    paces.down.limit(config.down_bytes_per_s)
-    paces.write.limit(config.write_bytes_per_s)
-    slowest = min((rate for rate in (config.down_bytes_per_s, config.write_bytes_per_s) if rate), default=None)
-    driver.tell(ev.RatesLimited(config.up_bytes_per_s, slowest))
+def _keep_pace(settings: LiveSettings, paces: Paces, driver: Driver) -> None:
+    """Limit rates as the configuration says, now and whenever it says something else."""
+
+    def limit(config: Config) -> None:
+        paces.up.limit(config.up_bytes_per_s)
+        paces.down.limit(config.down_bytes_per_s)
+        paces.write.limit(config.write_bytes_per_s)
+        slowest = min((rate for rate in (config.down_bytes_per_s, config.write_bytes_per_s) if rate), default=None)
+        driver.tell(ev.RatesLimited(config.up_bytes_per_s, slowest))
+
+    limit(settings.config)
+    settings.on_change(limit, "rates.up_bytes_per_s", "rates.down_bytes_per_s", "rates.write_bytes_per_s")
 
 
 async def _reload(settings: LiveSettings) -> None:
@@ -215,6 +217,13 @@ async def _reload(settings: LiveSettings) -> None:
         await settings.reload()
     except LocalError as error:
         log.error("%s", error)
+
+
+def _identity(config: Config, clock: SteadyClock) -> HostIdentity:
+    """`LocalError` where there is none, or it is not valid now."""
+    identity = load_identity(config.state_dir)
+    identity.require_valid(clock())
+    return identity
 
 
 def _founding_roles(config: Config, clock: SteadyClock) -> tuple[Authority | None, Publisher | None]:
@@ -251,7 +260,7 @@ def _dice() -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _network(
+async def _network(
     config: Config,
     identity: HostIdentity,
     warehouse: PeerWarehouse,
@@ -259,7 +268,8 @@ def _network(
     clock: SteadyClock,
     paces: Paces,
 ) -> PeerNetwork:
-    return PeerNetwork(
+    """Listening already; `LocalError` where that is not possible."""
+    network = PeerNetwork(
         identity,
         listen=config.listen,
         warehouse=warehouse,
@@ -271,6 +281,8 @@ def _network(
         paces=paces,
         lower_effort=config.lower_effort,
     )
+    await network.start()
+    return network
 
 
 def _overlay(

@@ -144,9 +144,10 @@ class Recheck:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """-> Sealed"""
+    """-> Sealed. cold: nobody here reads it soon, so that it need not stay in memory."""
 
     image: ImageId
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,39 +367,9 @@ class RatesLimited:
 
 
 Event = (
-    OrderPlaced
-    | OrderCancelled
-    | TargetResolved
-    | TargetUnresolved
-    | ImageOnHand
-    | ImageForgotten
-    | ManifestFetched
-    | ManifestFailed
-    | SpaceReserved
-    | SpaceRefused
-    | PieceOpened
-    | PieceUnopened
-    | Synced
-    | SyncFailed
-    | PieceRotten
-    | Sealed
-    | StoreTroubled
-    | StoreProbed
-    | RelativeLearned
-    | RelativeUnlearned
-    | RunLocated
-    | ProvidersFound
-    | PeerUp
-    | PeerDown
-    | DialFailed
-    | Heard
-    | Fetched
-    | FetchFailed
-    | UploadAsked
-    | UploadEnded
-    | DemandRaised
-    | DemandDropped
-    | ReadingForeseen
-    | Woken
-    | RatesLimited
-)
+    OrderPlaced | OrderCancelled | TargetResolved | TargetUnresolved | ImageOnHand | ImageForgotten |
+    ManifestFetched | ManifestFailed | SpaceReserved | SpaceRefused | PieceOpened | PieceUnopened | Synced |
+    SyncFailed | PieceRotten | Sealed | StoreTroubled | StoreProbed | RelativeLearned | RelativeUnlearned |
+    RunLocated | ProvidersFound | PeerUp | PeerDown | DialFailed | Heard | Fetched | FetchFailed | UploadAsked |
+    UploadEnded | DemandRaised | DemandDropped | ReadingForeseen | Woken | RatesLimited
+)  # fmt: skip

@@ -15,7 +15,7 @@ from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import MakeDurable, Seal
 from enticed.core.events import Mask
 from enticed.core.order_desk import OrderDesk
-from enticed.core.orders import Failure, OrderState
+from enticed.core.orders import Failure, OrderState, Priority
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.session_desk import SessionDesk
 from protocol.identifiers import ImageId
@@ -78,9 +78,14 @@ class GoodsDesk:
                     self._sync(book)
             elif all_written and pull is not None and not book.sealed and book.all_durable:
                 book.sealing = True
-                self._books.do(Seal(book.image))
+                self._books.do(Seal(book.image, self._is_cold(book.image)))
             elif not book.gained and (book.sealed or pull is None or not all_written):
                 del self._books.busy[book.image]
+
+    def _is_cold(self, image: ImageId) -> bool:
+        """Whether it was fetched ahead of time alone: then the memory that it takes is better left to the guests."""
+        orders = self._books.orders_of(image)
+        return bool(orders) and all(order.priority is Priority.PREWARM for order in orders)
 
     def _must_sync(self, book: ImageBook, now: float) -> bool:
         policy = self._books.policy

@@ -7,12 +7,10 @@ generator. The daemon's driver and the simulator run this same class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.books import Books, ImageBook, Pull, Supply
 from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Effect
 from enticed.core.fetch_desk import FetchDesk
@@ -25,6 +23,7 @@ from enticed.core.origin_desk import OriginDesk
 from enticed.core.own_disk import OwnDisk
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
+from enticed.core.progress import Progress, progress_of
 from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
 from enticed.core.reach import reach, reach_of
@@ -37,24 +36,6 @@ from enticed.core.uploads import UploadSlots
 from enticed.core.why import why
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import HaveChange
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a pull is. `bytes_from` counts data bytes by supply; `remaining_s` is None while nothing is measured.
-
-    copies: of the rarest piece, here and on the hosts that this one talks to; None where no pull has its manifest.
-    """
-
-    pieces: int
-    pieces_done: int
-    data_bytes: int
-    done_bytes: int
-    bytes_from: dict[Supply, int]
-    bytes_per_s: float
-    remaining_s: float | None
-    copies: int | None
-
 
 OrderEvent = ev.OrderPlaced | ev.OrderCancelled | ev.TargetResolved | ev.TargetUnresolved
 StockEvent = ev.ImageOnHand | ev.ImageForgotten | ev.Synced | ev.SyncFailed | ev.PieceRotten | ev.Sealed
@@ -200,14 +181,8 @@ class Host:
 
     def progress(self, image: ImageId) -> Progress | None:
         """How far an image is, pulled or not; None for one whose manifest is not known here."""
-        book, pull = self._books.images.get(image), self._books.pulls.get(image)
-        if book is None:
-            return None
-        total, done = book.total_bytes, int(book.data_bytes[book.held].sum())
-        rate = pull.bytes_per_s if pull is not None else 0.0
-        remaining_s = 0.0 if done == total else (total - done) / rate if rate else None
-        held = book.counts[PieceState.WRITTEN] + book.counts[PieceState.DURABLE]
-        return Progress(book.pieces, held, total, done, dict(book.bytes_from), rate, remaining_s, _copies(book, pull))
+        book = self._books.images.get(image)
+        return None if book is None else progress_of(book, self._books.pulls.get(image))
 
     def forecasts(self) -> dict[ImageId, Forecast]:
         """When every image that is pulled, and whose size is known, will be here."""
@@ -270,9 +245,8 @@ class Host:
             case ev.Woken():
                 pass
             case ev.RatesLimited(up, down):
-                self._books.uploads.limit(up)
+                self._uploads.limit(up)
                 self._books.requests.limit(down)
-                self._uploads.go_on()
             case ev.ProvidersFound(image, providers, mates):
                 self._kin.found(image, (*providers, *mates))
                 pull = self._books.pulls.get(image)
@@ -396,9 +370,3 @@ class Host:
             self._requests.ask(pull, around, now)
             self._requests.hedge(pull, around, now)
             self._pulls.check_supply(pull, now)
-
-
-def _copies(book: ImageBook, pull: Pull | None) -> int | None:
-    if pull is None or len(pull.availability.rarity) != book.pieces or not book.pieces:
-        return None
-    return int((pull.availability.rarity + book.held).min())

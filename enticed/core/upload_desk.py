@@ -29,8 +29,9 @@ class UploadDesk:
         self._books.uploads.end(ticket)
         self._grant()
 
-    def go_on(self) -> None:
-        """There may be more slots than before."""
+    def limit(self, bytes_per_s: float | None) -> None:
+        """No more than this can be sent; None: as much as can be."""
+        self._books.uploads.limit(bytes_per_s)
         self._grant()
 
     def others_after(self, image: ImageId, node: NodeId) -> list[Alternative]:

@@ -68,7 +68,7 @@ class Stockroom:
         driver.carry(ef.Reserve, lambda effect: self._start(self._reserve(effect.image), "reserve"))
         driver.carry(ef.OpenPiece, lambda effect: self._start(self._open_piece(effect), "open piece"))
         driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
-        driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect.image), "seal"))
+        driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect), "seal"))
         self._opened = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(partial(open_statement, trusted=trusted))
         """Whoever may read may ask about every image as often as they like; a signature is checked once."""
         self._doubted: dict[tuple[ImageId, int], None] = {}
@@ -243,9 +243,10 @@ class Stockroom:
         else:
             self._driver.tell(ev.Synced(effect.image, effect.pieces))
 
-    async def _seal(self, image: ImageId) -> None:
+    async def _seal(self, effect: ef.Seal) -> None:
+        image = effect.image
         try:
-            await self._threads.run(self._store.finish, image)
+            await self._threads.run(partial(self._store.finish, image, cold=effect.cold))
         except EnticedError as error:
             self._driver.tell(ev.SyncFailed(image, (), failure_of(error), str(error)))
         else:

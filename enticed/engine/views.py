@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from enticed.core.books import Supply
-from enticed.core.host import Host, Progress
+from enticed.core.host import Host
 from enticed.core.orders import Order, OrderState, Promise, owner_text
+from enticed.core.progress import Progress
 from enticed.core.promise_desk import Forecast
 from enticed.engine.naming import Naming
 from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView

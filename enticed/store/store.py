@@ -221,10 +221,15 @@ class Store:
         with self._table.hold(image) as hold:
             self._durability.mark(hold.image, pieces)
 
-    def finish(self, image: ImageId) -> None:
-        """The image is whole: ready, read-only, its descriptor too. `LocalError` where a piece is not durable."""
+    def finish(self, image: ImageId, *, cold: bool = False) -> None:
+        """The image is whole: ready, read-only, its descriptor too. `LocalError` where a piece is not durable.
+
+        cold: what of it is in the page cache is let go, since nobody here reads it soon.
+        """
         with self._table.hold(image) as hold:
             self._durability.finish(hold.image)
+            if cold:
+                self._files.drop_cache(hold.image.raw_fd, 0, hold.image.root.virtual_size_bytes)
 
     def retract(self, image: ImageId, pieces: PieceIndices) -> None:
         """These pieces have turned out wrong: they are not durable, the image not ready, its file writable again."""

@@ -1,12 +1,13 @@
 """What is written becomes durable, then sealed; what is lost is taken back and fetched again; readers are told."""
 
 import numpy as np
+import pytest
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.books import ImageBook, PieceState
-from enticed.core.host import Progress
-from enticed.core.orders import Failure
+from enticed.core.orders import Failure, Priority
+from enticed.core.progress import Progress
 from protocol import messages as ms
 from protocol.limits import MIB
 from tests.core.bench import IMAGE, Bench, sizes
@@ -188,3 +189,19 @@ def test_an_image_without_pieces_has_no_rarest_one() -> None:
     assert progress_of(bench).copies is None
     bench.tell(ev.Sealed(IMAGE))
     assert bench.state() == "ready"
+
+
+@pytest.mark.parametrize(
+    ("priorities", "cold"),
+    [([Priority.PREWARM], True), ([Priority.BOOT], False), ([Priority.PREWARM, Priority.READ], False)],
+)
+def test_only_what_was_fetched_ahead_alone_is_cold(priorities: list[Priority], cold: bool) -> None:
+    bench = Bench()
+    bench.fetching(4, priority=priorities[0])
+    for priority in priorities[1:]:
+        bench.order("other", priority=priority)
+        bench.tell(ev.TargetResolved("other", IMAGE, "image:1"))
+    bench.deliver(bench.open_all())
+    while not book_of(bench).sealing:
+        bench.tell(ev.Synced(IMAGE, tuple(book_of(bench).syncing)))
+    assert bench.one(ef.Seal).cold == cold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
@@ -48,3 +49,17 @@ def test_a_limit_that_is_lifted_lets_go_of_what_waits() -> None:
         (host.directory / "settings.toml").write_text(DEFAULT_SETTINGS)
         assert [one["key"] for one in host.json("reload")["applied"]] == ["rates.down_bytes_per_s"]
         assert pulled_in_s(host) < DATA_BYTES / 1_000_000 / 2, "it goes on as slowly as before"
+
+
+@pytest.mark.parametrize(("priority", "stays"), [("prewarm", False), ("boot", True)])
+def test_what_is_fetched_ahead_does_not_stay_in_memory(priority: str, stays: bool) -> None:
+    with Testbed() as testbed:
+        publisher, (host,) = testbed.found(), testbed.join(1)
+        disk = testbed.directory / "disk.raw"
+        scatter(disk, 32 * MIB, 32 * MIB, seed=43)
+        publisher.json("publish", disk, "ahead:1")
+        host.control.place_order("ahead", "ahead:1", priority=priority, keep_s=0)
+        order = host.control.wait_for_order("ahead")
+        looked = ["fincore", "--bytes", "--noheadings", "--output", "RES", order["path"]]
+        resident_bytes = int(subprocess.run(looked, check=True, capture_output=True, text=True).stdout)
+        assert resident_bytes > 30 * MIB if stays else resident_bytes < MIB

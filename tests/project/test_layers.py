@@ -16,7 +16,8 @@ LEAVES = {"protocol", "enticed.limits"}
 DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
-    "enticed.overlay", "enticed.landing", "enticed.origin", "enticed.origin.prefix", "enticed.histogram",
+    "enticed.overlay", "enticed.landing", "enticed.pace", "enticed.origin", "enticed.origin.prefix",
+    "enticed.histogram",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -31,7 +32,8 @@ LAYERS: dict[str, set[str]] = {
     "enticed.logs": {"enticed.limits"},
     "enticed.reflink": set(),
     "enticed.host_address": set(),
-    "enticed.landing": {"protocol"},  # peers and origins: fragments are verified and written in one way
+    "enticed.pace": {"enticed.limits"},
+    "enticed.landing": {"protocol", "enticed.pace"},  # peers and origins: fragments are verified and written in one way
     "enticed.identity": LEAVES,
     "enticed.origin.prefix": LEAVES,  # what may be configured as an origin
     "enticed.config": LEAVES | {"enticed.origin.prefix"},
@@ -41,10 +43,10 @@ LAYERS: dict[str, set[str]] = {
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.histogram", "enticed.reflink"},
-    "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing"},
+    "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing", "enticed.pace"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
-    "enticed.origin": LEAVES | {"enticed.landing", "enticed.image", "enticed.origin.prefix"},
+    "enticed.origin": LEAVES | {"enticed.landing", "enticed.pace", "enticed.image", "enticed.origin.prefix"},
     "enticed.overlay": DECISIONS | {"enticed.histogram", "enticed.identity"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
