@@ -120,7 +120,7 @@ def wrong_effects(host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
                 if ticket not in host.transfers.uploads:
                     yield "somebody is turned away who does not wait"
             case ef.FindProviders(image) | ef.FetchManifest(image) | ef.Reserve(image) | ef.OpenPiece(image):
-                if not host.core.books.ledgers(image) and not _just_ended(image, effects):
+                if not host.core.books.ledgers(image) and not _just_ended(host, image, effects):
                     yield f"{effect} is on behalf of no pull"
             case _:
                 pass
@@ -176,9 +176,12 @@ def _wrong_announcement(host: SimHost, image: ImageId, *, whole: bool) -> Iterat
         yield "an image is announced that is not durable"
 
 
-def _just_ended(image: ImageId, effects: list[ef.Effect]) -> bool:
-    """Whether the last order for the image ended in this very event."""
-    return any(isinstance(one, ef.SaveOrder) and one.order.image == image and one.order.ended for one in effects)
+def _just_ended(host: SimHost, image: ImageId, effects: list[ef.Effect]) -> bool:
+    """Whether the last order for the image, or for one that it is a relative of, ended in this very event."""
+    saved = (one.order for one in effects if isinstance(one, ef.SaveOrder))
+    ended = [host.world.images[order.image] for order in saved if order.ended and order.image is not None]
+    relatives = [one.relative.image for one in ended if one.relative is not None]
+    return image in (*(one.image for one in ended), *relatives)
 
 
 def wrong_stock(host: SimHost) -> Iterator[str]:
