@@ -37,6 +37,7 @@ from enticed.engine.profiles import Profiles
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
+from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.switchboard import Switchboard
 from enticed.engine.threads import StoreThreads
@@ -141,8 +142,8 @@ async def start(
     discovery = owned(Discovery(driver, overlay, zone, rack))
     naming = owned(Naming(driver, store, threads, overlay, origin, trusted, publisher, clock))
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
-    me = ev.Contact(identity.node, network.advertised, zone, rack)
-    planning = Planning(driver, store, threads, purchasing, discovery, network, origin, me)
+    planning = Planning(driver, store, threads, purchasing, discovery, network, origin, identity.credential)
+    scrubber = owned(Scrubber(driver, store, stockroom, planning))
     profiles = owned(Profiles(driver, stockroom, threads, purchasing, trusted, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
@@ -151,7 +152,7 @@ async def start(
     lag, served_at = LagMeter(), list[str]()
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, caretaker, naming, publishing, planning, reading, dispatch, lag, overlay, origin,
+        warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch, lag, overlay, origin,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -163,7 +164,7 @@ async def start(
     _take_up(driver, store, ledger)
     # Only now, so that those who came early do not hear that nothing is here.
     switchboard.connect(purchasing.network_event, planning.network_event, dispatch.network_event)
-    for part in (stockroom, caretaker, discovery, naming, reading, origin, dispatch):
+    for part in (stockroom, caretaker, scrubber, discovery, naming, reading, origin, dispatch):
         part.start()
     return engine
 

@@ -130,6 +130,18 @@ STORE_PREFIX_ALIKE_MAX_COUNT = 4
 """Different fragments with one 8-byte prefix that are looked at; nobody meets more by chance."""
 STORE_LOOK_INTERVAL_S = 5.0
 """How soon it is seen that the store's file system became read-only, or was unmounted, while nothing is written."""
+SCRUB_PERIOD_S = 7 * 86400.0
+"""Within which all of the store is read back."""
+SCRUB_DISK_SHARE = 0.05
+"""Of the disk's time, that this takes at the most."""
+SCRUB_BATCH_SIZE_BYTES = 8 * MIB
+"""Read and hashed between two rests."""
+SCRUB_REST_MAX_S = 3600.0
+"""Then it is looked again how much there is to do."""
+SCRUB_MARK_INTERVAL_S = 60.0
+"""How much of the scrub a restart may repeat."""
+HEAL_RETRY_S = 600.0
+"""Until an image is asked for again that rotted here and that nobody had then."""
 NAMES_MAX_COUNT = 65_536
 ORDERS_MAX_COUNT = 65_536
 ADDRESSES_REMEMBERED_MAX_COUNT = 256

@@ -89,8 +89,8 @@ def rm(ctx: click.Context, image: str) -> None:
 def verify(ctx: click.Context, image: str) -> None:
     """Read an image on this host and check every byte of it.
 
-    What is wrong is withdrawn from other hosts, and fetched again where an order still wants the image; the exit code
-    is 5 then.
+    What is wrong is withdrawn from other hosts, and fetched again from them; the exit code is 5 then. The daemon does
+    this by itself too, slowly, with all images within seven days.
 
     \b
     entice verify ubuntu:24.04

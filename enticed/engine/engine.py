@@ -43,6 +43,7 @@ from enticed.engine.port import (
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reader, Reading
+from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.engine.views import Views
@@ -83,6 +84,7 @@ class Parts:
     warehouse: PeerWarehouse
     ledger: OrderLedger
     caretaker: Caretaker
+    scrubber: Scrubber
     naming: Naming
     publishing: Publishing
     planning: Planning
@@ -250,10 +252,11 @@ class DaemonEngine:
         if leasing:
             raise LocalError(f"image {image.short} is leased by order {leasing[0]}: cancel it first")
         view = self._views.image(stored, now)
-        if self.parts.store.held(image):
-            raise LocalError(f"image {image.short} is in use: try again when its readers are done")
-        self.parts.driver.tell(ev.ImageForgotten(image))
-        await self.parts.threads.run(self.parts.store.forget, image)
+        async with self.parts.scrubber.at_work:
+            if self.parts.store.held(image):
+                raise LocalError(f"image {image.short} is in use: try again when its readers are done")
+            self.parts.driver.tell(ev.ImageForgotten(image))
+            await self.parts.threads.run(self.parts.store.forget, image)
         return view
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
@@ -267,8 +270,7 @@ class DaemonEngine:
             wrong += await self.parts.threads.run(self.parts.stockroom.audit, stored.image, batch)
             done_bytes += int(root.data_bytes[batch].sum())
             progressed(done_bytes, root.total_data_bytes)
-        for piece in wrong:
-            self.parts.driver.tell(ev.PieceRotten(stored.image, piece))
+        self.parts.stockroom.withdraw(stored.image, tuple(wrong))
         return Verification(stored.image, root.pieces, tuple(wrong))
 
     async def plan(self, target: str) -> PlanView:

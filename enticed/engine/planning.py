@@ -15,12 +15,13 @@ from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.port import BytesFrom, PlanView
-from enticed.engine.purchasing import Purchasing
+from enticed.engine.purchasing import Manifest, Purchasing
 from enticed.engine.threads import StoreThreads
 from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S, PLANS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
+from protocol.credentials import NodeCredential
 from protocol.errors import AbsentError, EnticedError, ExhaustedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ROOT_MAX_SIZE_BYTES
@@ -54,7 +55,7 @@ class Planning:
         discovery: Discovery,
         network: PeerNetwork,
         origin: OriginSupply,
-        me: ev.Contact,
+        me: NodeCredential,
     ) -> None:
         self._driver = driver
         self._store = store
@@ -168,18 +169,23 @@ class Planning:
             return stored.root, await self._threads.run(stored.all_fragments)
         except AbsentError:
             pass
+        manifest = await self._manifest_from(image, survey)
+        return manifest.root, manifest.fragments
+
+    async def fetch_manifest(self, image: ImageId) -> Manifest:
+        """The manifest of an image, verified. `AbsentError` where nobody has it who can be reached."""
+        return await self._manifest_from(image, await self._survey(image))
+
+    async def _manifest_from(self, image: ImageId, survey: _Survey) -> Manifest:
         reason = "nobody that could be reached has it"
         for node in (*survey.maps, *([ev.ORIGIN] if self._origin.is_there else [])):
             try:
                 async with asyncio.timeout(PLAN_TIMEOUT_S):
-                    manifest = await self._purchasing.fetch_manifest(image, node)
+                    return await self._purchasing.fetch_manifest(image, node)
             except TimeoutError:
                 reason = f"{name_of(node)} does not send it"
-                continue
             except EnticedError as error:
                 reason = str(error)
-                continue
-            return manifest.root, manifest.fragments
         raise AbsentError(f"no manifest of image {image.short}: {reason}")
 
     async def _origin_has(self, image: ImageId) -> bool:

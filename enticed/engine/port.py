@@ -152,7 +152,7 @@ class Verification:
     image: ImageId
     pieces: int
     wrong_pieces: tuple[int, ...]
-    """Withdrawn, and fetched again where an order still wants the image."""
+    """Withdrawn, and fetched again."""
 
 
 class OriginState(StrEnum):

@@ -14,6 +14,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.orders import Order, Priority
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.threads import StoreThreads
@@ -34,6 +35,8 @@ from protocol.messages import FragmentsRequest
 from protocol.statement import Statement, open_statement
 
 log = logging.getLogger(__name__)
+HEAL_PREFIX = "heal-"
+"""Of the keys of orders that make an image whole again that nobody has ordered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,8 @@ class Stockroom:
         self.cloned_bytes = 0
         """Verified, and taken from other images here."""
         self.rotten_pieces = 0
+        self._once_whole: set[ImageId] = set()
+        """Images that were ready until a piece of them was found wrong."""
         driver.carry(ef.Recheck, lambda effect: self.recheck(effect.image, effect.piece))
 
     async def close(self) -> None:
@@ -276,12 +281,28 @@ class Stockroom:
             return
         for rotten in wrong:
             log.warning("piece %d of image %s has rotted on this host's disk", rotten, image.short, extra=about)
-            self._driver.tell(ev.PieceRotten(image, rotten))
+        self.withdraw(image, wrong)
+
+    def withdraw(self, image: ImageId, wrong: tuple[int, ...], *, was_whole: bool = False) -> None:
+        """Pieces that were found wrong, and taken back, are offered no more; an image that was whole is to be so again,
+        whether an order wants it or not."""
+        for piece in wrong:
+            self._driver.tell(ev.PieceRotten(image, piece))
+        if wrong and (was_whole or image in self._once_whole) and not self._driver.host.is_wanted(image):
+            now = self._driver.clock()
+            self._driver.tell(
+                ev.OrderPlaced(
+                    Order(f"{HEAL_PREFIX}{image}", str(image), now, priority=Priority.PREWARM, keep_s=0.0, image=image)
+                )
+            )
+        self._once_whole.discard(image)
 
     def audit(self, image: ImageId, pieces: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, ...]:
         """Read pieces back and take back those that are wrong; blocks. Which they were."""
         wrong = pieces[~self._store.audit(image, pieces)]
         if len(wrong):
+            if self._store.image(image).ready:
+                self._once_whole.add(image)
             self._store.retract(image, wrong)
             self.rotten_pieces += len(wrong)
         return tuple(wrong.tolist())

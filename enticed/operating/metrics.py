@@ -128,6 +128,19 @@ def _store(engine: DaemonEngine) -> Iterable[Family]:
         int(bool(parts.driver.host.disk.degraded)),
     )
     yield counter("enticed_degradations_total", "How often that began.", parts.caretaker.degradations)
+    yield counter(
+        "enticed_store_scrubbed_bytes_total", "What was read back in the background.", parts.scrubber.scrubbed_bytes
+    )
+    yield gauge(
+        "enticed_store_scrubbed_timestamp_seconds",
+        "When all of the store had been read back last; 0 before the first time.",
+        parts.scrubber.finished_at or 0,
+    )
+    yield counter(
+        "enticed_store_mended_files_total",
+        "Files of images, other than their pieces, that were found wrong and made right.",
+        parts.scrubber.mended_files,
+    )
     yield gauge("enticed_store_doubted_pieces", "Pieces that wait to be read back.", parts.stockroom.doubted)
 
 

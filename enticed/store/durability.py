@@ -57,12 +57,14 @@ class Durability:
             stored.settle_access()
             self._ledger.settle(str(stored.image))
 
-    def retract(self, stored: StoredImage, pieces: PieceIndices) -> None:
+    def retract(self, stored: StoredImage, pieces: PieceIndices, *, settle: bool = True) -> None:
+        """settle: whether the raw file is there to be made writable."""
         with self._writing:
             durable = stored.durable.copy()
             durable[pieces] = False
             self._put(stored, durable, bool(durable.all()) and stored.ready)
-            stored.settle_access()
+            if settle:
+                stored.settle_access()
 
     def audit(self, stored: StoredImage, pieces: PieceIndices) -> Pieces:
         return right_pieces(self._pool, self._files, stored, pieces)

@@ -89,6 +89,10 @@ class Files(Protocol):
 
     def status(self, fd: int) -> FileStatus: ...
 
+    def is_at(self, fd: int, path: str) -> bool:
+        """Whether what is open as `fd` is the file that stands at this path. `AbsentError` where none does."""
+        ...
+
     def set_mode(self, path: str, mode: int) -> None: ...
 
     def make_dir(self, path: str) -> None: ...
@@ -232,6 +236,11 @@ class PosixFiles:
         with _told("cannot look at a file"):
             found = os.fstat(fd)
         return FileStatus(found.st_size, found.st_blocks * 512, stat.S_IMODE(found.st_mode))
+
+    def is_at(self, fd: int, path: str) -> bool:
+        with _told(f"cannot look at {path}"):
+            opened, found = os.fstat(fd), os.stat(path, dir_fd=self._root, follow_symlinks=False)
+        return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
 
     def set_mode(self, path: str, mode: int) -> None:
         fd = self._open(path, os.O_RDONLY)

@@ -205,6 +205,13 @@ class MemoryFiles:
             file = self._open[fd]
             return FileStatus(file.size_bytes, len(file.pages) * PAGE_SIZE_BYTES, file.mode)
 
+    def is_at(self, fd: int, path: str) -> bool:
+        with self._call("is_at", path):
+            directory, name = self._parent(path)
+            if name not in directory.entries:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return directory.entries[name] is self._open[fd]
+
     def set_mode(self, path: str, mode: int) -> None:
         with self._call("set_mode", path):
             directory, name = self._parent(path)

@@ -37,11 +37,13 @@ from enticed.store.lock import StateLock, make_state_dir
 from enticed.store.names import NameBook, SavedName
 from enticed.store.opening import Opener
 from enticed.store.reading import Excerpt, read_excerpt
+from enticed.store.scrub_mark import ScrubBook
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger, Space
 from enticed.store.sqlite import open_or_rebuild
 from enticed.store.stock import Mask, OnHand, Stock
 from enticed.store.table import Hold, Table
+from enticed.store.upkeep import Upkeep
 from protocol.errors import EnticedError, ExhaustedError
 from protocol.identifiers import ImageId
 from protocol.manifest import Fragments
@@ -71,6 +73,7 @@ class Store:
         self._ledger = Ledger(files, quota_bytes, reserve_bytes)
         self._stock = Stock(files, self._pool)
         self._durability = Durability(files, catalogue, self._ledger, self._writing, self._pool)
+        self._upkeep = Upkeep(files, self._shelf, self._durability, self._writing)
         opener = Opener(files=files, shelf=self._shelf, catalogue=catalogue, state_dir=state_dir, now=now)
         self._intake = Intake(
             files=files,
@@ -86,6 +89,7 @@ class Store:
             now=now,
         )
         self._names = NameBook(files)
+        self.scrub_book = ScrubBook(files, now)
         self._orders = {order.key: order for order in catalogue.orders()}
         self._addresses = catalogue.addresses()
         for image in opener.open_all():
@@ -242,6 +246,11 @@ class Store:
             if pieces is None:
                 pieces = np.arange(hold.image.root.pieces)
             return self._durability.audit(hold.image, pieces)
+
+    def mend(self, image: ImageId, pages: bytes | None = None) -> tuple[str, ...]:
+        """Look at all files of an image, and make right what needs no peer, or only `pages`; as of `Upkeep.mend`."""
+        with self._table.hold(image) as hold:
+            return self._upkeep.mend(hold.image, pages)
 
     def vouch(self, image: ImageId) -> StoredImage:
         """Hash what the raw file holds beyond what is durable, and make durable what is right; `finish` what is whole.

@@ -78,6 +78,18 @@ def test_a_look_sees_that_the_directory_is_another_one(tmp_path: Path) -> None:
     files.shut()
 
 
+def test_what_is_open_is_told_from_what_took_its_place(files: Files) -> None:
+    fd = write(files, "a", b"ours")
+    assert files.is_at(fd, "a")
+    files.close(write(files, "b", b"another"))
+    files.rename("b", "a")
+    assert not files.is_at(fd, "a")
+    files.unlink("a")
+    with pytest.raises(AbsentError):
+        files.is_at(fd, "a")
+    files.close(fd)
+
+
 def test_directories(files: Files) -> None:
     files.make_dir("d")
     files.make_dir("d/e")
