@@ -99,6 +99,14 @@ WATCHING_SHUTDOWN_TIMEOUT_S = 1.0
 READY_LOOP_LAG_MAX_S = 1.0
 """An event loop that is later than this for one sample in a hundred is not ready for more."""
 
+DOCTOR_ADDRESSES_MAX_COUNT = 8
+"""Hosts that `entice doctor` has connected to, to see whether that works."""
+DOCTOR_CONNECT_TIMEOUT_S = 2.0
+DOCTOR_CERTIFICATE_EARLY_S = 30 * 86400.0
+"""A certificate that expires sooner is told of."""
+DOCTOR_CLOCK_STEP_MAX_S = 5.0
+"""A clock that was set by more is told of: certificates and names are judged by the one that the daemon goes by."""
+
 # --- gateway ---
 API_HANDSHAKE_TIMEOUT_S = 10.0
 API_KEEPALIVE_S = 15.0

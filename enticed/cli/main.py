@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "why": ("enticed.cli.hosts", "why", "Say why an order does not go on."),
     "peers": ("enticed.cli.hosts", "peers", "List the hosts that this one is connected to."),
     "status": ("enticed.cli.hosts", "status", "Show how the daemon on this host is doing."),
+    "doctor": ("enticed.cli.doctor", "doctor", "Say what is wrong with this host, and what to do."),
     "config": ("enticed.cli.config", "config", "Show the daemon's settings and where each comes from."),
     "reload": ("enticed.cli.config", "reload", "Have the daemon read its settings again."),
     "export": ("enticed.cli.export", "export", "Write an image where an origin can be read: a directory or S3."),

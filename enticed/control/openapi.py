@@ -164,6 +164,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         problems=(409,),
     ),
     ("GET", "/v1/config"): Operation("Every setting, its value and where that comes from", ref("Configuration")),
+    ("GET", "/v1/doctor"): Operation(
+        "What is wrong with host, store, time, network and trust, and what to do", _listed("findings", "Finding")
+    ),
     ("POST", "/v1/reload"): Operation(
         "Read the settings again; 409 if they are wrong, and nothing changes", ref("Reloaded"), problems=(409,)
     ),

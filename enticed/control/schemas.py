@@ -26,6 +26,7 @@ from enticed.limits import (
     TOKEN_MAX_USES,
     TOKEN_MIN_LIFETIME_S,
 )
+from enticed.operating.diagnosis import Area, Verdict
 from enticed.problems import STATUS, TYPE_PREFIX, Kind
 from protocol.limits import (
     IMAGE_MAX_SIZE_BYTES,
@@ -307,6 +308,7 @@ RECORDS: dict[str, Schema] = {
     "Configuration": answer(
         state=TEXT, file=or_null(TEXT), settings=array(answer(key=TEXT, value=ANYTHING, origin=TEXT))
     ),
+    "Finding": answer(area=enum(Area), name=TEXT, verdict=enum(Verdict), said=TEXT, to_do=TEXT),
     "SettingChange": answer(key=TEXT, old=ANYTHING, new=ANYTHING, origin=TEXT),
     "Reloaded": answer(applied=array(ref("SettingChange")), restart=array(ref("SettingChange"))),
 }

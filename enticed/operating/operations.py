@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from enticed.engine.engine import DaemonEngine
 from enticed.operating import health, metrics
+from enticed.operating.diagnosis import Finding, diagnose
 from enticed.operating.exposition import Family
 from enticed.operating.health import Check
 from enticed.operating.live_settings import LiveSettings
@@ -18,6 +19,9 @@ class DaemonOperations:
 
     def checks(self) -> Iterable[Check]:
         return health.checks(self._engine)
+
+    async def diagnose(self) -> tuple[Finding, ...]:
+        return await diagnose(self._engine)
 
     def metrics(self) -> Iterable[Family]:
         return metrics.families(self._engine)

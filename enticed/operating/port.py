@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from enticed.operating.diagnosis import Finding
 from enticed.operating.exposition import Family
 from enticed.operating.health import Check
 from enticed.operating.live_settings import LiveSettings
@@ -17,5 +18,9 @@ class Operations(Protocol):
         ...
 
     def checks(self) -> Iterable[Check]: ...
+
+    async def diagnose(self) -> tuple[Finding, ...]:
+        """What `entice doctor` tells; takes up to a few seconds."""
+        ...
 
     def metrics(self) -> Iterable[Family]: ...

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from enticed.operating.diagnosis import Verdict
 from enticed.operating.live_settings import Change
 from enticed.operating.port import Operations
 
@@ -16,7 +17,11 @@ class OperatingRoutes:
 
     @property
     def table(self) -> list[web.RouteDef]:
-        return [web.get("/v1/config", self.config), web.post("/v1/reload", self.reload)]
+        return [
+            web.get("/v1/config", self.config),
+            web.post("/v1/reload", self.reload),
+            web.get("/v1/doctor", self.doctor),
+        ]
 
     async def config(self, request: web.Request) -> web.Response:
         settings = self._operations.settings
@@ -26,6 +31,23 @@ class OperatingRoutes:
                 "state": str(settings.config.state_dir),
                 "file": None if file is None else str(file),
                 "settings": settings.running.table(),
+            }
+        )
+
+    async def doctor(self, request: web.Request) -> web.Response:
+        findings = await self._operations.diagnose()
+        return web.json_response(
+            {
+                "findings": [
+                    {
+                        "area": one.area.value,
+                        "name": one.name,
+                        "verdict": one.verdict.value,
+                        "said": one.said,
+                        "to_do": "" if one.verdict is Verdict.GOOD else one.to_do,
+                    }
+                    for one in findings
+                ]
             }
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from enticed.config_sources import Sources
+from enticed.operating.diagnosis import Area, Finding, Verdict
 from enticed.operating.exposition import Family, gauge
 from enticed.operating.health import Check
 from enticed.operating.live_settings import LiveSettings
@@ -18,9 +19,13 @@ class MemoryOperations:
         sources = Sources(state_dir)
         self.settings = LiveSettings(sources.load(), sources)
         self.failing: tuple[Check, ...] = ()
+        self.findings: tuple[Finding, ...] = ()
 
     def checks(self) -> Iterable[Check]:
         return (Check("disk", True, "1.0 GiB free"), *self.failing)
+
+    async def diagnose(self) -> tuple[Finding, ...]:
+        return (Finding(Area.STORE, "disk", Verdict.GOOD, "1.0 GiB free"), *self.findings)
 
     def metrics(self) -> Iterable[Family]:
         return (gauge("enticed_peers", "Hosts with which there is a session.", 3),)

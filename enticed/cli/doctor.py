@@ -1,0 +1,151 @@
+"""What is wrong with this host, and what to do about it: from the daemon where one answers, else from its files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from enticed.cli.command import Command, daemon_of, setup_of
+from enticed.cli.failures import Exit, Failed
+from enticed.config import DEFAULT_FILE, DEFAULT_STATE
+from protocol.errors import EnticedError
+
+Finding = dict[str, Any]
+"""area, name, verdict (good, hint, wrong), said, to_do; as `GET /v1/doctor` has them."""
+_STA_UNSYNC = 0x0040
+_MARKS = {"good": "ok", "hint": "hint", "wrong": "WRONG"}
+
+
+class _Timex(ctypes.Structure):
+    """The beginning of the kernel's `struct timex`, and room for the rest of it."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("rest", ctypes.c_long * 32),
+    )  # fmt: skip
+
+
+@click.command(cls=Command)
+@click.option(
+    "--state",
+    "state_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The daemon's state, where none answers.  [default: /var/lib/enticed]",
+)
+@click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Its settings, where none answers.  [default: /etc/enticed/enticed.toml where there is one]",
+)
+@click.pass_context
+def doctor(ctx: click.Context, state_dir: Path | None, file: Path | None) -> None:
+    """Say what is wrong with host, store, time, network and trust of this host, and what to do.
+
+    Asks the daemon, which tries out what can be tried; where none answers, looks at its settings, its identity and its
+    state. The exit code is 1 where something is wrong; hints do not count.
+
+    \b
+    entice doctor
+    """
+    try:
+        findings: list[Finding] = daemon_of(ctx).ask("GET", "/v1/doctor")["findings"]
+    except Failed as error:
+        if error.code is not Exit.NO_DAEMON:
+            raise
+        findings = [
+            _wrong("host", "daemon", str(error), "systemctl start enticed; journalctl -u enticed -n 20"),
+            *_without_daemon(state_dir or DEFAULT_STATE, file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)),
+        ]
+    findings = [*findings, _kept_clock()]
+    wrong = sum(one["verdict"] == "wrong" for one in findings)
+    setup_of(ctx).show({"findings": findings, "wrong": wrong}, lambda: _lines(findings))
+    if wrong:
+        raise Failed(Exit.FAILED, f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong with this host")
+
+
+def _lines(findings: list[Finding]) -> Iterable[str]:
+    """What is wrong first, then hints, then the rest."""
+    order = list(_MARKS)
+    for one in sorted(findings, key=lambda one: -order.index(one["verdict"])):
+        yield f"{_MARKS[one['verdict']]:<5}  {one['area']}: {one['name'].replace('_', ' ')}: {one['said']}"
+        if one["to_do"]:
+            yield f"       -> {one['to_do']}"
+
+
+def _without_daemon(state_dir: Path, file: Path | None) -> Iterator[Finding]:
+    yield from _settings(state_dir, file)
+    if not os.access(state_dir, os.R_OK | os.X_OK):
+        there = "cannot be read by you" if state_dir.exists() else "is not there"
+        to_do = "ask as root, or mount its file system; a new host: entice init, or entice join"
+        yield _wrong("store", "state", f"{state_dir} {there}", to_do)
+        return
+    yield from _identity(state_dir)
+    yield from _store(state_dir)
+
+
+def _settings(state_dir: Path, file: Path | None) -> Iterator[Finding]:
+    from enticed.config_sources import Sources
+
+    try:
+        Sources(state_dir, file).load()
+    except EnticedError as error:
+        yield _wrong("host", "settings", str(error), "mend that file: entice config show")
+    else:
+        yield _finding("host", "settings", "good", "they can be read")
+
+
+def _identity(state_dir: Path) -> Iterator[Finding]:
+    from enticed.identity.host import load_identity
+
+    try:
+        identity = load_identity(state_dir)
+        identity.require_valid(time.time())
+    except EnticedError as error:
+        to_do = "is this host's clock right? Else let it join again: entice join; the founding host: restore its backup"
+        yield _wrong("trust", "identity", str(error), to_do)
+    else:
+        left_days = (identity.credential.not_after - time.time()) / 86400
+        said = f"host {identity.node}, its certificate is good for {left_days:.0f} days"
+        yield _finding("trust", "identity", "good", said)
+
+
+def _store(state_dir: Path) -> Iterator[Finding]:
+    found = os.statvfs(state_dir)
+    if found.f_flag & os.ST_RDONLY:
+        yield _wrong("store", "file_system", f"{state_dir} is on a read-only file system", "see to the disk: dmesg")
+    free_bytes, free_inodes = found.f_bavail * found.f_frsize, found.f_favail
+    if free_bytes < 64 * 1024 * 1024 or (found.f_files and not free_inodes):
+        said = f"{free_bytes // (1024 * 1024)} MiB and {free_inodes} inodes are free at {state_dir}"
+        yield _wrong("store", "space", said, "make room: the daemon needs some to start")
+    holder = state_dir / "lock"
+    held_by = holder.read_text(encoding="utf-8", errors="replace").strip() if os.access(holder, os.R_OK) else ""
+    if held_by:
+        said = f"{state_dir} was taken last by {held_by}, which does not answer"
+        yield _finding("store", "lock", "hint", said, "does it still run, with another --socket?")
+
+
+def _kept_clock() -> Finding:
+    """Whether the kernel knows of anybody who keeps the clock: certificates, names and due dates go by it."""
+    timex = _Timex()  # all zero: only to look
+    code = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
+    if code < 0 or timex.status & _STA_UNSYNC:
+        said = "the kernel knows of nobody who keeps this host's clock"
+        return _finding("time", "synchronised", "hint", said, "run chrony or systemd-timesyncd: chronyc tracking")
+    return _finding("time", "synchronised", "good", "the clock is kept")
+
+
+def _finding(area: str, name: str, verdict: str, said: str, to_do: str = "") -> Finding:
+    return {"area": area, "name": name, "verdict": verdict, "said": said, "to_do": to_do}
+
+
+def _wrong(area: str, name: str, said: str, to_do: str) -> Finding:
+    return _finding(area, name, "wrong", said, to_do)

@@ -1,0 +1,180 @@
+"""What is wrong with this host, and what to do: what `entice doctor` asks of a running daemon.
+
+Beside the checks of `/readyz`, which say whether it can work, this looks for what will keep it from working, or already
+does for some orders; some of it (whether others can be reached) is tried out while one waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from os import listdir
+
+from enticed.core.orders import OrderState
+from enticed.engine.engine import DaemonEngine
+from enticed.engine.stockroom import HEAL_PREFIX
+from enticed.limits import (
+    DOCTOR_ADDRESSES_MAX_COUNT,
+    DOCTOR_CERTIFICATE_EARLY_S,
+    DOCTOR_CLOCK_STEP_MAX_S,
+    DOCTOR_CONNECT_TIMEOUT_S,
+    SCRUB_PERIOD_S,
+)
+from enticed.operating import health
+from protocol.addresses import split_address
+from protocol.errors import EnticedError
+
+
+class Area(StrEnum):
+    HOST = "host"
+    STORE = "store"
+    TIME = "time"
+    NETWORK = "network"
+    TRUST = "trust"
+
+
+class Verdict(StrEnum):
+    GOOD = "good"
+    HINT = "hint"
+    """It works, and will not for ever, or not as well as it could."""
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """said: how things are. to_do: what helps, where it is not good."""
+
+    area: Area
+    name: str
+    verdict: Verdict
+    said: str
+    to_do: str = ""
+
+
+_AREAS = {"certificate": Area.TRUST, "event_loop": Area.HOST, "peers": Area.NETWORK}
+
+
+async def diagnose(engine: DaemonEngine) -> tuple[Finding, ...]:
+    """All findings, as things are now; takes as long as it takes to find that hosts cannot be reached."""
+    found = [*_ready(engine), *_orders(engine), *_rot(engine), _descriptors(), *_clock(engine), *_trust(engine)]
+    found += [_advertised(engine), *[one async for one in _reached(engine)]]
+    return tuple(sorted(found, key=lambda one: list(Area).index(one.area)))
+
+
+def _ready(engine: DaemonEngine) -> Iterator[Finding]:
+    for check in health.checks(engine):
+        verdict = Verdict.GOOD if check.is_ok else Verdict.WRONG
+        yield Finding(_AREAS.get(check.name, Area.STORE), check.name, verdict, check.said, check.to_do)
+
+
+def _orders(engine: DaemonEngine) -> Iterator[Finding]:
+    orders = engine.orders()
+    failed = [order for order in orders if order.state is OrderState.FAILED and not order.key.startswith(HEAL_PREFIX)]
+    paused = [order for order in orders if order.state is OrderState.PAUSED]
+    if paused:
+        said = f"{len(paused)} wait for this host's disk: {paused[0].reason}"
+        yield Finding(Area.STORE, "paused_orders", Verdict.WRONG, said, "make room, or see to the disk: entice why KEY")
+    if failed:
+        said = f"{len(failed)} have failed, one of them: {failed[-1].reason}"
+        yield Finding(Area.HOST, "failed_orders", Verdict.HINT, said, "entice why KEY, for each of entice orders")
+
+
+def _rot(engine: DaemonEngine) -> Iterator[Finding]:
+    parts = engine.parts
+    rotten, mended = parts.stockroom.rotten_pieces, parts.scrubber.mended_files
+    if rotten or mended:
+        said = f"{rotten} pieces and {mended} files were found wrong on this host's disk since the start"
+        to_do = "they are healed from peers; suspect the disk and the memory of this host: smartctl, dmesg, memtest"
+        yield Finding(Area.STORE, "rot", Verdict.HINT, said, to_do)
+    unhealed = [order for order in engine.orders(OrderState.FAILED) if order.key.startswith(HEAL_PREFIX)]
+    if unhealed:
+        said = f"{len(unhealed)} images that rotted here cannot be healed: {unhealed[0].reason}"
+        yield Finding(Area.STORE, "unhealed", Verdict.WRONG, said, "start a host that has them, or publish them again")
+    finished_at, now = parts.scrubber.finished_at, parts.clock()
+    overdue_s = now - max(finished_at or 0.0, engine.started_at) - SCRUB_PERIOD_S
+    if overdue_s > 0 and parts.store.images():
+        said = f"the store was last read back as a whole more than {SCRUB_PERIOD_S / 86400:.0f} days ago"
+        yield Finding(Area.STORE, "scrub", Verdict.HINT, said, "the disk is too slow, or too busy, for so many images")
+
+
+def _descriptors() -> Finding:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(listdir("/proc/self/fd"))
+    is_few = in_use > 0.8 * most
+    said = f"{in_use} of {most} descriptors are open"
+    return Finding(Area.HOST, "descriptors", Verdict.WRONG if is_few else Verdict.GOOD, said, "raise LimitNOFILE")
+
+
+def _clock(engine: DaemonEngine) -> Iterator[Finding]:
+    """The daemon's clock does not follow the host's: that is seen where the two have come apart."""
+    step_s = time.time() - engine.parts.clock()
+    if abs(step_s) > DOCTOR_CLOCK_STEP_MAX_S:
+        said = f"this host's clock was set by {step_s:+.0f} s while the daemon ran, which goes by what it was"
+        to_do = "see to the clock (chronyc tracking), then restart enticed"
+        yield Finding(Area.TIME, "clock", Verdict.WRONG, said, to_do)
+    else:
+        yield Finding(Area.TIME, "clock", Verdict.GOOD, "it runs evenly since the daemon was started")
+
+
+def _trust(engine: DaemonEngine) -> Iterator[Finding]:
+    parts = engine.parts
+    credential, trust, seen = parts.identity.credential, parts.identity.trust, parts.overlay.trust_serial
+    left_s = credential.not_after - parts.clock()
+    if 0 < left_s < DOCTOR_CERTIFICATE_EARLY_S:
+        said = f"this host's certificate is good for only {left_s / 86400:.0f} days"
+        yield Finding(Area.TRUST, "certificate_expires", Verdict.HINT, said, "let the host join again: entice join")
+    if not trust.trusted_publishers:
+        yield Finding(
+            Area.TRUST, "publishers", Verdict.WRONG, "no publisher is trusted: nothing can be pulled", "entice join"
+        )
+    if seen > trust.serial:
+        said = f"other hosts have the trust bundle of serial {seen}, this one that of {trust.serial}"
+        yield Finding(Area.TRUST, "trust_bundle", Verdict.HINT, said, "let the host join again: entice join")
+    else:
+        said = f"its serial is {trust.serial}, the newest that is known"
+        yield Finding(Area.TRUST, "trust_bundle", Verdict.GOOD, said)
+
+
+def _advertised(engine: DaemonEngine) -> Finding:
+    network = engine.parts.network
+    hosts = [ip_address(split_address(address)[0]) for address in network.advertised]
+    others = [ip_address(split_address(one, any_port=True)[0]) for one in engine.parts.store.remembered_addresses()]
+    is_local = all(host.is_loopback for host in hosts) and any(not other.is_loopback for other in others)
+    said = f"others are told to dial {', '.join(network.advertised) or 'nothing'}"
+    to_do = "set `advertise` to an address that other hosts reach, and restart enticed"
+    return Finding(Area.NETWORK, "advertise", Verdict.WRONG if is_local or not hosts else Verdict.GOOD, said, to_do)
+
+
+async def _reached(engine: DaemonEngine) -> AsyncIterator[Finding]:
+    """Whether hosts that answered over UDP take connections over TCP."""
+    addresses = [
+        one for one in engine.parts.store.remembered_addresses() if one not in engine.parts.network.advertised
+    ][:DOCTOR_ADDRESSES_MAX_COUNT]
+    if not addresses:
+        return
+    answers = await asyncio.gather(*(_connects(address) for address in addresses))
+    silent = [f"{address} ({why})" for address, why in zip(addresses, answers, strict=True) if why]
+    said = f"{len(addresses) - len(silent)} of {len(addresses)} hosts that were seen last take connections"
+    if silent:
+        said += f"; not {', '.join(silent[:3])}"
+    verdict = Verdict.WRONG if len(silent) == len(addresses) else Verdict.HINT if silent else Verdict.GOOD
+    yield Finding(Area.NETWORK, "tcp", verdict, said, "are these hosts up, is TCP of their `listen` open from here?")
+
+
+async def _connects(address: str) -> str:
+    """Empty, or why it does not."""
+    try:
+        host, port = split_address(address)
+        async with asyncio.timeout(DOCTOR_CONNECT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+    except TimeoutError:
+        return "no answer"
+    except (OSError, EnticedError) as error:
+        return (getattr(error, "strerror", None) or str(error)).lower()
+    return ""

@@ -1,0 +1,118 @@
+"""What `entice doctor` finds, on real daemons: nothing where all is well, and each thing that is made wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import AsyncExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from enticed.core import events as ev
+from enticed.engine.engine import DaemonEngine
+from enticed.engine.port import OrderTerms
+from enticed.limits import SCRUB_PERIOD_S
+from enticed.operating.diagnosis import Area, Finding, Verdict, diagnose
+from tests.engine.swarm import disk, publish, pull, run, swarm, until
+from tests.engine.test_scrub import overwrite
+
+
+async def found(engine: DaemonEngine, name: str) -> Finding:
+    """What is said about it, in one line, with what helps."""
+    (finding,) = [one for one in await diagnose(engine) if one.name == name]
+    assert finding.said
+    assert "\n" not in finding.said
+    assert finding.to_do or finding.verdict is Verdict.GOOD
+    return finding
+
+
+async def bad(engine: DaemonEngine) -> set[str]:
+    return {one.name for one in await diagnose(engine) if one.verdict is not Verdict.GOOD}
+
+
+def test_nothing_is_wrong_with_what_is_well(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, disk(1, 4), "a:1", tmp_path)
+            await pull(host, "a:1")
+            assert await bad(founder) == await bad(host) == set()
+            assert {one.area for one in await diagnose(host)} == set(Area)
+
+    run(main())
+
+
+def test_a_store_that_cannot_be_written_to_and_orders_that_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            await publish(engine, disk(1, 4), "a:1", tmp_path)
+            engine.parts.driver.tell(ev.StoreTroubled("Read-only file system"))
+            assert (await found(engine, "store")).verdict is Verdict.WRONG
+            assert "Read-only file system" in (await found(engine, "store")).said
+
+    run(main())
+
+
+def test_orders_that_failed_and_an_image_that_cannot_be_healed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            await publish(engine, disk(1, 4), "a:1", tmp_path)
+            await engine.place_order("lost", OrderTerms("ab" * 32))
+            await until(engine, "lost", lambda order: order.state.value == "failed")
+            assert "no host that could be reached has image" in (await found(engine, "failed_orders")).said
+            (stored,) = engine.parts.store.images()
+            overwrite(stored.path, 5, b"rot")
+            await engine.verify("a:1", lambda done, total: None)
+            await until(engine, f"heal-{stored.image}", lambda order: order.state.value == "failed")
+            assert (await found(engine, "unhealed")).verdict is Verdict.WRONG
+            assert (await found(engine, "rot")).verdict is Verdict.HINT
+
+    run(main())
+
+
+def test_a_clock_that_was_set_and_a_store_that_was_not_read_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            await publish(engine, disk(1, 4), "a:1", tmp_path)
+            for step_s in (86400.0, -86400.0, 3653 * 86400.0):
+                now = time.time() + step_s
+                with monkeypatch.context() as patched:
+                    patched.setattr("enticed.operating.diagnosis.time.time", lambda now=now: now)
+                    assert f"{step_s:+.0f} s" in (await found(engine, "clock")).said
+            engine.started_at -= SCRUB_PERIOD_S + 60
+            assert (await found(engine, "scrub")).verdict is Verdict.HINT
+
+    run(main())
+
+
+def test_a_certificate_that_expires_soon(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            soon = engine.parts.identity.credential.not_after - 5 * 86400.0
+            later = DaemonEngine(replace(engine.parts, clock=lambda: soon))
+            assert "only 5 days" in (await found(later, "certificate_expires")).said
+
+    run(main())
+
+
+def test_hosts_that_answer_over_udp_and_take_no_connections(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            (engine,) = await stack.enter_async_context(swarm(tmp_path, 1))
+            with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+                reached = f"127.0.0.1:{listening.getsockname()[1]}"
+                with closing(socket.create_server(("127.0.0.1", 0))) as closed:
+                    silent = f"127.0.0.1:{closed.getsockname()[1]}"
+                await asyncio.to_thread(engine.parts.store.remember_addresses, (reached, silent))
+                tcp = await found(engine, "tcp")
+                assert (tcp.verdict, silent in tcp.said) == (Verdict.HINT, True)
+                assert "1 of 2 hosts" in tcp.said
+            assert (await found(engine, "tcp")).verdict is Verdict.WRONG, "none of them now"
+            await asyncio.to_thread(engine.parts.store.remember_addresses, ("192.0.2.1:7400",))
+            assert (await found(engine, "advertise")).verdict is Verdict.WRONG, "its own is of this host alone"
+
+    run(main())
