@@ -54,7 +54,7 @@ class DhtModel:
         self.dice = Random(seed)
         # Nobody need notice that the network grows: replicas are found where they are.
         self.policy = replace(policy or DhtPolicy(), survey_every_s=NEVER_S)
-        self.table = _FullTable(NodeId(bytes(NodeId.size_bytes)), self.policy.bucket_contacts, 1)
+        self.table = _FullTable(NodeId(bytes(NodeId.size_bytes)), self.policy.bucket_contacts, 1, 0)
         self.hosts: dict[NodeId, ModelHost] = {}
         self._latency_s = latency_s
         self._loss = loss

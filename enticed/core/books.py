@@ -289,6 +289,8 @@ class Books:
     origin: Peer | None = None
     """The origin's account, where there is one: kept like a peer's, though it is none and has no session."""
     dialling: set[NodeId] = field(default_factory=set)
+    acquaintances: dict[NodeId, Contact] = field(default_factory=dict)
+    """Hosts that there was a session with, the last ones last: who is asked when nobody can be found otherwise."""
     orders: dict[str, Order] = field(default_factory=dict)
     wanted: dict[ImageId, dict[str, Order]] = field(default_factory=dict)
     """Of `orders`, those that are not ended, by image."""

@@ -59,7 +59,24 @@ class FindingDesk:
                 pull.contacts[contact.node] = contact
                 pull.hearsay.discard(contact.node)
         pull.named.update(contact.node for contact in providers if contact.node in pull.contacts)
+        if not providers and pull.nobody_since is not None:
+            self._recall(pull)
         self._meet(pull, now)
+
+    def remember(self, contact: Contact) -> None:
+        """There is a session with this host: it may be asked again when nobody can be found."""
+        acquaintances = self._books.acquaintances
+        acquaintances.pop(contact.node, None)
+        acquaintances[contact.node] = contact
+        if len(acquaintances) > self._books.policy.acquaintances_max:
+            del acquaintances[next(iter(acquaintances))]
+
+    def _recall(self, pull: Pull) -> None:
+        """Lookups find nobody, perhaps because there is no DHT any more: hosts that we knew may have the image."""
+        for contact in self._books.acquaintances.values():
+            if len(pull.hearsay) < self._books.policy.hearsay_max and contact.node not in pull.contacts:
+                pull.contacts[contact.node] = contact
+                pull.hearsay.add(contact.node)
 
     def heard_of(self, pull: Pull, contacts: Iterable[Contact], now: float) -> None:
         """Hosts that another peer names: it may be wrong, so it displaces nobody whom this host knows of otherwise."""
@@ -90,6 +107,7 @@ class FindingDesk:
     def unreachable(self, node: NodeId, reason: str, now: float) -> None:
         """Forget the host until somebody names it again, and dial another in its place."""
         self._books.dialling.discard(node)
+        self._books.acquaintances.pop(node, None)
         for pull in self._books.pulls.values():
             if node in pull.asked:
                 pull.answers[node] = f"cannot be reached: {reason}"

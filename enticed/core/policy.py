@@ -17,6 +17,8 @@ class Policy:
     sessions_max: int = 128
     contacts_max: int = 512
     """Hosts that may have an image, of which so many are remembered."""
+    acquaintances_max: int = 64
+    """Hosts remembered from sessions that have ended, to be asked where lookups find nobody."""
     hearsay_max: int = 64
     """Of these, hosts of whom only a peer has told and not the DHT; they get half of the dials at the most."""
     find_first_s: float = 1.0

@@ -37,6 +37,7 @@ class SessionDesk:
     def up(self, contact: Contact, now: float) -> None:
         self._finding.reached(contact.node)
         self._books.peers.add(contact)
+        self._finding.remember(contact)
         for pull in self._books.pulls.values():
             self._finding.ask(pull, contact.node, now)
             for image in pull.kin:

@@ -119,8 +119,6 @@ class Namespaces:
 
     def lose(self, number: int, share: float) -> None:
         """Of the frames to and from the host so many are lost, at random; 0 ends that. `TestbedError` without nft."""
-        if not present("nft"):
-            raise TestbedError("losses need nft, from the Debian package nftables")
         table, port = f"bridge loss{number}", f"h{number}"
         rules = [f"add table {table}", f"delete table {table}"]
         if share:
@@ -131,9 +129,26 @@ class Namespaces:
                 f'add rule {table} frames iifname "{port}" {drop}',
                 f'add rule {table} frames oifname "{port}" {drop}',
             ]
-        self._do("ip", "netns", "exec", self.namespace(_SWITCH), tool("nft"), "-f", "-", text="\n".join(rules))
+        self._nft(rules)
+
+    def lose_datagrams(self, *, lost: bool) -> None:
+        """Whether all UDP between hosts is lost, and with it whatever they find each other by."""
+        table = "bridge datagrams"
+        rules = [f"add table {table}", f"delete table {table}"]
+        if lost:
+            rules += [
+                f"add table {table}",
+                f"add chain {table} frames {{ type filter hook forward priority 0; }}",
+                f"add rule {table} frames ip protocol udp drop",
+            ]
+        self._nft(rules)
 
     # --- how ---
+
+    def _nft(self, rules: Sequence[str]) -> None:
+        if not present("nft"):
+            raise TestbedError("losses need nft, from the Debian package nftables")
+        self._do("ip", "netns", "exec", self.namespace(_SWITCH), tool("nft"), "-f", "-", text="\n".join(rules))
 
     def _make(self, name: str) -> str:
         namespace = self.namespace(name)

@@ -28,6 +28,7 @@ class Membership:
         self._joined = False
         self._placing = False
         self._placed_at = -inf
+        self._regained_at = -inf
         self._is_new = True
         self._seek_after_s = self._policy.seek_first_s
 
@@ -48,6 +49,11 @@ class Membership:
         self._is_new = True
         self._place(now)
         self._agenda.at(now + self._policy.place_again_s * (1 + self._dice.random()), self._place)
+
+    def regained(self, now: float) -> None:
+        """To be called when a contact that had answered no more is heard again: there may be others like it."""
+        if now >= self._placed_at + self._policy.place_again_s:
+            self.grew(now)
 
     # --- the own place ---
 
@@ -104,6 +110,8 @@ class Membership:
     def _tend(self, now: float) -> None:
         """Ping the quietest contact and refresh the stalest bucket, one of each at a time, if either is due."""
         wait_s = self._policy.tend_rarely_s
+        if self._table.lost:
+            wait_s = min(wait_s, self._regain(now))
         quietest = self._table.quietest()
         if quietest is not None:
             contact, heard_at = quietest
@@ -117,6 +125,17 @@ class Membership:
                 wait_s = 0
                 self._walks.start(Nearest(position, self._policy.replicas, lambda nearest, now: None), now)
         self._agenda.at(now + max(wait_s, self._policy.tend_every_s), self._tend)
+
+    def _regain(self, now: float) -> float:
+        """Greet some of those that answered no more, if it is time to; how long until it is again."""
+        wait_s = self._regained_at + self._policy.regain_every_s - now
+        if wait_s > 0:
+            return wait_s
+        self._regained_at = now
+        lost = list(self._table.lost)
+        for endpoint in self._dice.sample(lost, min(len(lost), self._policy.regained_max)):
+            self._emit(Greet(endpoint))
+        return self._policy.regain_every_s
 
     def _remember(self, now: float) -> None:
         self._agenda.at(now + self._policy.remember_every_s, self._remember)

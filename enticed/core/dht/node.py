@@ -51,7 +51,7 @@ class DhtNode:
         self._effects: list[Effect] = []
         self._agenda = Agenda()
         self._notary = notary
-        self.table = Table(node, self.policy.bucket_contacts, self.policy.failures_max)
+        self.table = Table(node, self.policy.bucket_contacts, self.policy.failures_max, self.policy.lost_max)
         self.shelves = Shelves(node, self.policy, dice)
         self._calls = Calls(self.policy, self.table, dice, self._emit)
         self._walks = Walks(node, self.policy, self.table, self._calls, self._agenda)
@@ -121,10 +121,12 @@ class DhtNode:
             self._emit(Send(heard.node, heard.endpoint, reply))
 
     def _know(self, contact: Contact, now: float) -> None:
-        was_alone = len(self.table) == 0
+        was_alone, was_lost = len(self.table) == 0, contact.endpoint in self.table.lost
         self.table.heard(contact, now)
         if was_alone and len(self.table):
             self._membership.grew(now)
+        elif was_lost:
+            self._membership.regained(now)
 
     def _find(self, ticket: int, key: DiscoveryKey, now: float) -> None:
         search = Search(ticket, key, self.node, self.policy, self._notary, self.table.forget, self._found)

@@ -87,6 +87,11 @@ class DhtPolicy:
     """Between looks for a first contact, doubling."""
     reseek_every_s: float = 600.0
     """Between looks at old addresses while there are contacts: how the parts of a split network find each other."""
+    regain_every_s: float = 15.0
+    regained_max: int = 3
+    """So often so many of those that answered no more are greeted: they may only have been cut off."""
+    lost_max: int = 64
+    """Of those, so many are remembered, the last ones."""
     greetings_max: int = 8
     remember_every_s: float = 300.0
     remembered_max: int = 64

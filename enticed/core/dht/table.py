@@ -80,7 +80,10 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     buckets: list[Bucket]
 
-    def __init__(self, own: NodeId, bucket_contacts: int, failures_max: int) -> None:
+    def __init__(self, own: NodeId, bucket_contacts: int, failures_max: int, lost_max: int) -> None:
+        self.lost: dict[bytes, None] = {}
+        """Endpoints of contacts that answered no more and were not heard since, the last ones last."""
+        self._lost_max = lost_max
         self._entries: dict[NodeId, Entry] = {}
         self._failures_max = failures_max
         self._network_size: float | None = None
@@ -133,6 +136,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         """This host was heard. Where its bucket is full it waits for one of the bucket's contacts to die."""
         if contact.node == self.node.id:
             return
+        self.lost.pop(contact.endpoint, None)
         entry = self._entries.get(contact.node)
         if entry is None:
             entry = self._entries[contact.node] = Entry(contact, now)
@@ -148,6 +152,9 @@ class Table(RoutingTable):  # type: ignore[misc]
             entry.failures += 1
             if entry.failures >= self._failures_max:
                 self.forget(node)
+                self.lost[entry.contact.endpoint] = None
+                if len(self.lost) > self._lost_max:
+                    del self.lost[next(iter(self.lost))]
 
     def forget(self, node: NodeId) -> None:
         """It is gone. A bucket that is half empty by that is due for a refresh."""

@@ -292,18 +292,36 @@ def test_records_move_to_new_replicas_as_the_network_grows() -> None:
     assert sum(moved) / len(moved) > 5
 
 
-def test_the_parts_of_a_network_that_was_cut_find_each_other() -> None:
+@pytest.mark.parametrize("cut_s", [30, 900, 7200])
+def test_the_parts_of_a_network_that_was_cut_agree_within_a_minute(cut_s: float) -> None:
     world = World(13)
     hosts = world.network(30)
     halves = {host.id: number % 2 for number, host in enumerate(hosts)}
     world.cut = lambda one, other: halves[one.id] != halves[other.id]
-    world.run(900)
-    assert all(halves[one.node] == halves[host.id] for host in hosts for one in host.node.table)
-    world.cut = lambda one, other: False
-    world.run(900)
     hosts[0].announce(offer(1))
-    world.run(10)
-    assert all(nodes(host.look_up(key(1))) == {hosts[0].id} for host in hosts[1:])
+    hosts[1].announce(offer(2))
+    world.run(cut_s)
+    for host in hosts[2:] if cut_s >= 900 else []:  # each side goes on with what it holds
+        assert all(halves[one.node] == halves[host.id] for one in host.node.table)
+        found = nodes(host.look_up(key(1))) | nodes(host.look_up(key(2)))
+        assert found == {hosts[halves[host.id]].id}
+    world.cut = lambda one, other: False
+    world.run(60)
+    for host in hosts[2:]:
+        assert nodes(host.look_up(key(1))) == {hosts[0].id}
+        assert nodes(host.look_up(key(2))) == {hosts[1].id}
+
+
+def test_who_has_left_for_good_costs_little() -> None:
+    world = World(16)
+    hosts = world.network(30)
+    for host in hosts[20:]:
+        host.alive = False
+    world.run(900)
+    greeted = []
+    world.greet = lambda sender, endpoint: greeted.append(endpoint)  # type: ignore[method-assign]
+    world.run(600)
+    assert len(greeted) <= 20 * (3 * 600 / 15 + 10), "three small datagrams in a quarter of a minute"
 
 
 def test_a_host_that_was_cut_off_comes_back() -> None:

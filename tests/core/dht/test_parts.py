@@ -73,7 +73,7 @@ class Asker:
 def ask(count: int = 1) -> tuple[Calls, list[Asker], list[int]]:
     """Calls to as many hosts, a millisecond apart, and their tokens."""
     sent: list[Effect] = []
-    calls = Calls(POLICY, Table(NodeId(bytes(20)), 16, 2), Random(1), sent.append)
+    calls = Calls(POLICY, Table(NodeId(bytes(20)), 16, 2, 4), Random(1), sent.append)
     askers = [Asker() for _ in range(count)]
     for number, asker in enumerate(askers):
         calls.ask(Contact(NodeId(bytes([number + 1] * 20)), bytes(6)), Ping, Pong, asker, number * 0.001)

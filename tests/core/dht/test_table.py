@@ -25,7 +25,7 @@ def contact(of: NodeId, port: int = 1) -> Contact:
 
 
 def filled(dice: Random, count: int, own: NodeId | None = None) -> Table:
-    table = Table(own or node(dice), SIZE, 2)
+    table = Table(own or node(dice), SIZE, 2, 4)
     for number in range(count):
         table.heard(contact(node(dice)), float(number))
     return table
@@ -77,7 +77,7 @@ def test_the_asker_is_left_out() -> None:
 
 
 def test_a_host_is_not_in_its_own_table() -> None:
-    table = Table(OWN, SIZE, 2)
+    table = Table(OWN, SIZE, 2, 4)
     table.heard(contact(OWN), 1.0)
     assert len(table) == 0
     assert list(table) == []
@@ -85,7 +85,7 @@ def test_a_host_is_not_in_its_own_table() -> None:
 
 
 def test_a_host_that_moves_is_known_by_its_new_endpoint() -> None:
-    table = Table(OWN, SIZE, 2)
+    table = Table(OWN, SIZE, 2, 4)
     one = node(Random(5))
     table.heard(contact(one, 1), 1.0)
     table.heard(contact(one, 2), 2.0)
@@ -93,7 +93,7 @@ def test_a_host_that_moves_is_known_by_its_new_endpoint() -> None:
 
 
 def test_silence_twice_in_a_row_evicts() -> None:
-    table = Table(OWN, SIZE, 2)
+    table = Table(OWN, SIZE, 2, 4)
     one = node(Random(6))
     table.heard(contact(one), 1.0)
     table.failed(one)
@@ -107,7 +107,7 @@ def test_silence_twice_in_a_row_evicts() -> None:
 
 def test_whoever_waited_takes_the_place_of_the_dead() -> None:
     dice = Random(7)
-    table = Table(OWN, SIZE, 2)
+    table = Table(OWN, SIZE, 2, 4)
     near = [node(dice, b"\0") for _ in range(SIZE)]  # so that the far half does not split
     far = [node(dice, b"\xff") for _ in range(SIZE + 3)]
     for number, one in enumerate((*near, *far)):
@@ -123,7 +123,7 @@ def test_whoever_waited_takes_the_place_of_the_dead() -> None:
 
 def test_those_who_wait_are_limited() -> None:
     dice = Random(8)
-    table = Table(OWN, SIZE, 2)
+    table = Table(OWN, SIZE, 2, 4)
     for number in range(2000):
         table.heard(contact(node(dice, b"\xff")), float(number))
     assert len(table) == SIZE
@@ -132,7 +132,7 @@ def test_those_who_wait_are_limited() -> None:
 
 def test_nobody_waits_who_has_a_place() -> None:
     dice = Random(9)
-    table = Table(OWN, 2, 2)
+    table = Table(OWN, 2, 2, 4)
     near = [node(dice, b"\0") for _ in range(2)]
     far = [node(dice, b"\xff") for _ in range(3)]
     for number, one in enumerate((*near, *far)):
