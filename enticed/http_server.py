@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
 from typing import Self
 
 from aiohttp import web
 
-from enticed.limits import API_HANDSHAKE_TIMEOUT_S
+from enticed.anteroom import Anteroom
+from enticed.limits import (
+    ACCEPT_PAUSE_S,
+    API_HANDSHAKE_TIMEOUT_S,
+    API_HANDSHAKES_MAX_COUNT,
+    API_HANDSHAKES_PER_SOURCE_MAX_COUNT,
+)
 from enticed.problems import Handler, ProblemHandler
 from protocol.errors import DeniedError, LocalError
 
+_log = logging.getLogger(__name__)
 _BY_ITS_USER = "none"
 """What a browser says in `Sec-Fetch-Site` where somebody has typed the address: people look at `/metrics` that way."""
 
@@ -63,41 +74,53 @@ class TcpServer:
         self._terms = terms
         self._tls = tls
         self._runner = web.AppRunner(app, handler_cancellation=terms.cancels, shutdown_timeout=terms.shutdown_timeout_s)
+        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
+        self._shaking: TlsListener | None = None
 
     async def start(self) -> None:
         """Listen. `LocalError` if the address cannot be had; then, or when cancelled, nothing is left open."""
         await self._runner.setup()
         try:
             tls = None if self._tls is None else self._tls()
-            self._server = await asyncio.get_running_loop().create_server(
-                self._admit,
-                self._host,
-                self._port,
-                ssl=tls,
-                ssl_handshake_timeout=None if tls is None else API_HANDSHAKE_TIMEOUT_S,
-                backlog=self._terms.backlog_count,
-                reuse_address=True,
-            )
+            self._socket = self._bind()
+            if tls is None:
+                loop = asyncio.get_running_loop()
+                self._server = await loop.create_server(
+                    self._admit, sock=self._socket, backlog=self._terms.backlog_count
+                )
+            else:
+                self._shaking = TlsListener(self._socket, self._admit, tls)
+                self._shaking.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            listening = socket.create_server((self._host, self._port), family=family, backlog=self._terms.backlog_count)
         except OSError as error:
-            await self._runner.cleanup()
             where = f"{self._host} port {self._port} ({self._setting})"
             raise LocalError(f"cannot listen on {where}: {error.strerror or error}") from error
-        except BaseException:
-            await self._runner.cleanup()
-            raise
+        listening.setblocking(False)
+        return listening
 
     @property
     def port(self) -> int:
         """The port that is listened on, also where the system chose it."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
+        assert self._socket is not None
+        port: int = self._socket.getsockname()[1]
         return port
 
     async def close(self) -> None:
         """Stop listening, let requests under way finish (for `shutdown_timeout_s`), close every connection."""
+        if self._shaking is not None:
+            await self._shaking.close()
         if self._server is not None:
             self._server.close()
+        if self._socket is not None:
+            self._socket.close()
         self._end_streams()
         await self._runner.cleanup()
 
@@ -118,6 +141,67 @@ class TcpServer:
         if self._terms.lifetime_s is None:
             return ProblemHandler(server, self._terms.keepalive_s)
         return _ShortHandler(server, self._terms.keepalive_s, self._terms.lifetime_s)
+
+
+class TlsListener:
+    """Accepts on a socket and shakes hands, with so many at once: each costs memory before anybody knows who it is.
+
+    admit: makes the protocol of a connection whose handshake is done. The socket stays its owner's.
+    """
+
+    def __init__(self, listening: socket.socket, admit: Callable[[], asyncio.Protocol], tls: ssl.SSLContext) -> None:
+        self._listening = listening
+        self._admit = admit
+        self._tls = tls
+        self._anteroom = Anteroom(API_HANDSHAKES_MAX_COUNT, API_HANDSHAKES_PER_SOURCE_MAX_COUNT)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        self._own(asyncio.create_task(self._accept(), name="accept"))
+
+    async def close(self) -> None:
+        """Accept no more, and give up the handshakes under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._anteroom.room()
+            try:
+                sock, address = await loop.sock_accept(self._listening)
+            except OSError as error:
+                _log.warning("a connection cannot be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            source = ip_address(str(address[0]).partition("%")[0])
+            if not self._anteroom.may_enter(source):
+                sock.close()
+                continue
+            task = asyncio.create_task(self._shake_hands(sock), name="handshake")
+            self._own(task)
+            self._anteroom.enter(source, task)
+            task.add_done_callback(partial(_close_if_cancelled, sock))
+
+    async def _shake_hands(self, sock: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._admit, sock, ssl=self._tls, ssl_handshake_timeout=API_HANDSHAKE_TIMEOUT_S
+            )
+        except (OSError, TimeoutError) as error:  # anybody can connect: at this level it fills no log
+            sock.close()
+            _log.debug("no handshake: %s", error)
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _close_if_cancelled(sock: socket.socket, task: asyncio.Task[None]) -> None:
+    if task.cancelled():
+        sock.close()
 
 
 class _Turned(asyncio.Protocol):

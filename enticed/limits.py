@@ -109,6 +109,9 @@ DOCTOR_CLOCK_STEP_MAX_S = 5.0
 
 # --- gateway ---
 API_HANDSHAKE_TIMEOUT_S = 10.0
+API_HANDSHAKES_MAX_COUNT = 256
+"""At once; each takes 50 KiB. Who is slow gives way, as among peers."""
+API_HANDSHAKES_PER_SOURCE_MAX_COUNT = 128
 API_KEEPALIVE_S = 15.0
 API_SHUTDOWN_TIMEOUT_S = 5.0
 """For requests under way when the server closes."""

@@ -8,9 +8,14 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from enticed.limits import ACCEPT_PAUSE_S, LISTEN_BACKLOG_COUNT
+from enticed.anteroom import Anteroom
+from enticed.limits import (
+    ACCEPT_PAUSE_S,
+    HANDSHAKES_MAX_COUNT,
+    HANDSHAKES_PER_SOURCE_MAX_COUNT,
+    LISTEN_BACKLOG_COUNT,
+)
 from enticed.transfer.addresses import HostPort
-from enticed.transfer.anteroom import Anteroom
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, LocalError
@@ -26,7 +31,7 @@ class Listener:
         self._on_secured = on_secured
         self._sockets: list[socket.socket] = []
         self._tasks = Tasks()
-        self._anteroom = Anteroom()
+        self._anteroom = Anteroom(HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT)
 
     @property
     def addresses(self) -> tuple[HostPort, ...]:

@@ -14,9 +14,11 @@ import pytest
 from simnet.testbed import Daemon, Testbed
 from tests.attacks.load import unharmed
 from tests.daemon.pulls import cluster, is_pulled, new_disk
+from tests.programs import need
 
 pytestmark = pytest.mark.slow
 
+API_PORT = 7401
 CONNECTIONS = 10_000
 DATAGRAMS_PER_S = 20_000
 KEPT_SHARE = 0.7
@@ -75,9 +77,9 @@ while True:
 
 
 @contextmanager
-def stranger(program: str, target: Daemon, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A program of a stranger against a daemon's port, from its first blow until the context is left."""
-    host, port = target.address.rsplit(":", 1)
+def stranger(program: str, target: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A program of a stranger against an address, from its first blow until the context is left."""
+    host, port = target.rsplit(":", 1)
     command = [sys.executable, "-I", "-c", program, host, port, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -119,7 +121,7 @@ def test_ten_thousand_connections_leave_a_pull_its_rate(swarm: Testbed, disk: Pa
     """
     founder, host, _ = swarm.daemons
     quiet = max(timed_pull(host, "flood:1", disk) for _ in range(3))
-    with unharmed(founder, host), stranger(CONNECTOR, founder, CONNECTIONS, 0.02) as strangers:
+    with unharmed(founder, host), stranger(CONNECTOR, founder.address, CONNECTIONS, 0.02) as strangers:
         assert strangers.stdout is not None
         under_way = timed_pull(host, "flood:1", disk)  # while they come
         assert int(strangers.stdout.readline()) == CONNECTIONS
@@ -132,13 +134,32 @@ def test_ten_thousand_connections_leave_a_pull_its_rate(swarm: Testbed, disk: Pa
     assert flooded >= KEPT_SHARE * quiet
 
 
+def test_ten_thousand_connections_to_the_api_keep_no_scheduler_out(swarm: Testbed) -> None:
+    """Handshakes that never end cost memory before anybody knows whose they are: there are only so many at once."""
+    founder = swarm.founder
+    api = f"{founder.address.rsplit(':', 1)[0]}:{API_PORT}"
+    with unharmed(founder), stranger(CONNECTOR, api, CONNECTIONS, 0.02) as strangers:
+        assert strangers.stdout is not None
+        assert int(strangers.stdout.readline()) == CONNECTIONS
+        for _ in range(5):
+            command: list[str | Path] = [
+                need("curl"),
+                "-sS",
+                "--cacert",
+                founder.state / "identity" / "ca.crt",
+                f"https://{api}/v1/ca",
+            ]
+            done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+            assert done.stdout
+
+
 def test_a_daemon_under_garbage_datagrams_goes_on(swarm: Testbed, disk: Path) -> None:
     """Of every size and kind, 20,000 a second from 64 addresses, against both: images are still found and pulled."""
     founder, host, other = swarm.daemons
     with (
         unharmed(founder, host, other),
-        stranger(DATAGRAMS, founder, DATAGRAMS_PER_S),
-        stranger(DATAGRAMS, host, DATAGRAMS_PER_S),
+        stranger(DATAGRAMS, founder.address, DATAGRAMS_PER_S),
+        stranger(DATAGRAMS, host.address, DATAGRAMS_PER_S),
     ):
         assert timed_pull(other, "flood:1", disk) > 0
         founder.json("publish", disk, "flood:2")

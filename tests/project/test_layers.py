@@ -39,11 +39,12 @@ LAYERS: dict[str, set[str]] = {
     "enticed.config": LEAVES | {"enticed.origin.prefix"},
     "enticed.config_sources": LEAVES | {"enticed.config"},
     "enticed.problems": LEAVES,
-    "enticed.http_server": LEAVES | {"enticed.problems"},
+    "enticed.anteroom": {"enticed.limits"},  # handshakes of strangers, on both TLS ports
+    "enticed.http_server": LEAVES | {"enticed.anteroom", "enticed.problems"},
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.histogram", "enticed.reflink"},
-    "enticed.transfer": DECISIONS | {"enticed.identity", "enticed.landing", "enticed.pace"},
+    "enticed.transfer": DECISIONS | {"enticed.anteroom", "enticed.identity", "enticed.landing", "enticed.pace"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
     "enticed.origin": LEAVES | {"enticed.landing", "enticed.pace", "enticed.image", "enticed.origin.prefix"},

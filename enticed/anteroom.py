@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from enticed.limits import HANDSHAKE_GRACE_S, HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT
+from enticed.limits import HANDSHAKE_GRACE_S
 
 Source = IPv4Address | IPv6Address
 
@@ -25,13 +25,15 @@ class Anteroom:
     who says nothing would otherwise hold a place until its time limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places_count: int, per_source_count: int) -> None:
+        self._places_count = places_count
+        self._per_source_count = per_source_count
         self._waiting: dict[asyncio.Task[None], _Waiting] = {}  # in the order in which they came
         self._left = asyncio.Event()
 
     async def room(self) -> None:
         """Wait until there is a place; the oldest handshake is ended for it when it has had its time."""
-        while len(self._waiting) >= HANDSHAKES_MAX_COUNT:
+        while len(self._waiting) >= self._places_count:
             grace_s = self._make_way(list(self._waiting))
             if grace_s > 0:
                 self._left.clear()
@@ -44,7 +46,7 @@ class Anteroom:
     def may_enter(self, source: Source) -> bool:
         """Whether one more of this source has a place; its own oldest one is ended for it when it has had its time."""
         theirs = [task for task, waiting in self._waiting.items() if waiting.source == source]
-        return len(theirs) < HANDSHAKES_PER_SOURCE_MAX_COUNT or self._make_way(theirs) <= 0
+        return len(theirs) < self._per_source_count or self._make_way(theirs) <= 0
 
     def enter(self, source: Source, task: asyncio.Task[None]) -> None:
         """The task has a place until it has ended."""
