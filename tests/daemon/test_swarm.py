@@ -149,7 +149,10 @@ def test_rot_is_found_withdrawn_and_mended(swarm: Testbed, disk: Path) -> None:
     assert found.exit_code == 5
     assert re.fullmatch(r"entice: base:1: \d+ of \d+ pieces are wrong: [\d, ]+\n", found.stderr)
 
-    mended = host.json("pull", "base:1")
+    # Nobody has to ask for it again.
+    image = host.json("show", "base:1")["image_id"]
+    mended = host.control.wait_for_order(f"heal-{image}")
+    assert mended["state"] == "ready", mended["reason"]
     sources = mended["bytes_from"]
     assert sources["on_hand"] > sources["relatives"] + sources["peers"] > 0, "only what was wrong is fetched again"
     assert same_bytes(disk, Path(mended["path"]))
