@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
@@ -30,6 +30,7 @@ from enticed.engine.engine import DaemonEngine, Parts
 from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
+from enticed.engine.membership import Groups, Membership
 from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.planning import Planning
@@ -37,14 +38,16 @@ from enticed.engine.profiles import Profiles
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
+from enticed.engine.recalls import Recalls
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom
-from enticed.engine.switchboard import Switchboard
+from enticed.engine.switchboard import Listener, Switchboard
 from enticed.engine.threads import StoreThreads
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.gateway.server import ApiServer
 from enticed.host_address import own_address
 from enticed.identity.authority import Authority
+from enticed.identity.groups import load_groups
 from enticed.identity.host import HostIdentity, is_founder, load_identity
 from enticed.identity.publisher import Publisher, load_publisher
 from enticed.limits import STATUS_INTERVAL_S
@@ -62,7 +65,7 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
 from protocol.errors import LocalError
-from protocol.messages import ORDERS
+from protocol.messages import GROUPS, ORDERS, RECALLS
 
 log = logging.getLogger("enticed")
 
@@ -115,7 +118,6 @@ async def start(
     identity = _identity(config, clock)
     authority, publisher = _founding_roles(config, clock)
     trusted = identity.trust.trusted_publishers
-    zone, rack = identity.credential.zone, identity.credential.rack
 
     def owned(part: PartT) -> PartT:
         stack.push_async_callback(part.close)
@@ -125,7 +127,8 @@ async def start(
     store = _open_store(config, clock, stack)
     paces = owned(Paces())
     origin = owned(_origin(config, paces.down))
-    driver = Driver(_host(identity, origin), clock, on_broken)
+    groups = Groups(load_groups(config.state_dir), identity.node)
+    driver = Driver(_host(identity, origin, groups), clock, on_broken)
     threads = owned(StoreThreads())
     stockroom = owned(Stockroom(driver, store, threads, trusted, paces.write))
     ledger = owned(OrderLedger(driver, store, threads))
@@ -139,34 +142,47 @@ async def start(
     await overlay.start()
     purchasing = owned(Purchasing(driver, network, stockroom, origin, trusted))
     owned(Kinship(driver, purchasing, stockroom, threads))
-    discovery = owned(Discovery(driver, overlay, zone, rack))
+    discovery = owned(Discovery(driver, overlay, groups, identity.credential.zone, identity.credential.rack))
     naming = owned(Naming(driver, store, threads, overlay, origin, trusted, publisher, clock))
-    publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher)
+    publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher, groups)
     planning = Planning(driver, store, threads, purchasing, discovery, network, origin, identity.credential)
     scrubber = owned(Scrubber(driver, store, stockroom, planning))
     profiles = owned(Profiles(driver, stockroom, threads, purchasing, trusted, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
+    recalls = owned(Recalls(driver, store, threads, ledger, overlay, network, identity, publisher, groups, stockroom))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
 
     # People and clouds.
     lag, served_at = LagMeter(), list[str]()
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch, lag, overlay, origin,
+        warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch, recalls, lag, overlay,
+        origin,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
 
-    # Everything stands: let it run.
-    stack.callback(driver.close)
     _keep_pace(settings, paces, driver)
     owned(Tasks()).spawn(lag.run(), "lag meter")
-    _take_up(driver, store, ledger)
-    # Only now, so that those who came early do not hear that nothing is here.
-    switchboard.connect(purchasing.network_event, planning.network_event, dispatch.network_event)
-    for part in (stockroom, caretaker, scrubber, discovery, naming, reading, origin, dispatch):
-        part.start()
+    _take_up(driver, store, stockroom, ledger, recalls)
+    listeners = (Membership(driver, network, groups), purchasing, planning, recalls, dispatch)
+    starting = (stockroom, caretaker, scrubber, discovery, naming, reading, origin, recalls, dispatch)
+    _let_run(stack, driver, switchboard, [one.network_event for one in listeners], [one.start for one in starting])
     return engine
+
+
+def _let_run(
+    stack: AsyncExitStack,
+    driver: Driver,
+    switchboard: Switchboard,
+    listeners: Sequence[Listener],
+    starts: Sequence[Callable[[], None]],
+) -> None:
+    """Everything stands. Peers are heard only now, so that those who came early do not hear that nothing is here."""
+    stack.callback(driver.close)
+    switchboard.connect(*listeners)
+    for start_part in starts:
+        start_part()
 
 
 async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitStack) -> tuple[str, ...]:
@@ -249,9 +265,9 @@ def _origin(config: Config, down: Pace) -> OriginSupply:
     return OriginSupply(PatientOrigin(open_origin(parse_prefix(config.origin), config.origin_endpoint)), down)
 
 
-def _host(identity: HostIdentity, origin: OriginSupply) -> Host:
+def _host(identity: HostIdentity, origin: OriginSupply, groups: Groups) -> Host:
     me = ev.Contact(identity.node, (), identity.credential.zone, identity.credential.rack)
-    return Host(me, _dice(), has_origin=origin.is_there)
+    return Host(me, _dice(), has_origin=origin.is_there, groups=groups.ids)
 
 
 def _dice() -> np.random.Generator:
@@ -277,7 +293,7 @@ async def _network(
         on_event=switchboard.network_event,
         advertise=_advertised(config),
         dial_networks=config.dial_networks,
-        capabilities=(ORDERS,),
+        capabilities=(GROUPS, ORDERS, RECALLS),
         clock=clock,
         paces=paces,
         lower_effort=config.lower_effort,
@@ -300,12 +316,15 @@ def _overlay(
     )
 
 
-def _take_up(driver: Driver, store: Store, ledger: OrderLedger) -> None:
-    """Tell the core what was here before: images, then the orders that were not cancelled. What follows is saved."""
+def _take_up(driver: Driver, store: Store, stockroom: Stockroom, ledger: OrderLedger, recalls: Recalls) -> None:
+    """Tell the core what was here before: what is recalled, images, then the orders that were not cancelled. What
+    follows is saved."""
     ledger.start()
+    recalls.take_up()
     for stored in store.images():
         data_bytes = stored.root.data_bytes.astype(np.int64)
-        driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready))
+        group = stockroom.group(stored.image)
+        driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
     for order in store.orders():
         if order.state is not OrderState.CANCELLED:
             driver.tell(ev.OrderPlaced(order))

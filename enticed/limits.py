@@ -312,6 +312,19 @@ RECHECK_REST_FACTOR = 3.0
 ANNOUNCED_TIMEOUT_S = 3.0
 """How long publishing waits until others know of it; it goes on being announced after that."""
 NAMES_RENEWAL_CHECK_S = 3600.0
+RECALLS_MAX_COUNT = 4096
+"""That a host knows. Beyond them, only those of images that it has count."""
+RECALL_KEPT_S = 30 * 86400
+"""In the DHT by hosts near its key, counted anew each time it is handed on."""
+RECALL_LOOK_EVERY_S = 3600.0
+"""Between looks at whether an image on this host was recalled: most are heard of as they spread."""
+RECALL_LOOK_AGAIN_S = 60.0
+"""Orders for one image within this time have the DHT asked once."""
+RECEIPTS_PAUSE_S = 0.5
+RECEIPTS_QUIET_COUNT = 2
+"""So many answers without news, and nobody missing: then all have signed."""
+RECEIPTS_TIMEOUT_S = 10.0
+RECALL_ANSWER_TIMEOUT_S = 45.0
 ORDER_EVENTS_KEPT_COUNT = 4096
 """Order changes that a watcher who comes back can still be told."""
 ORDER_WATCHERS_MAX_COUNT = 64

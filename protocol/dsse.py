@@ -40,6 +40,11 @@ def seal(payload_type: str, payload: bytes, *keys: Ed25519PrivateKey) -> bytes:
     return pack_record(Envelope(payload_type, payload, signatures))
 
 
+def sealed_type(data: bytes) -> str:
+    """What an envelope says to hold; whether that is so, its signatures say. `MalformedError` if it is none."""
+    return unpack_record(Envelope, data).payload_type
+
+
 def unseal(payload_type: str, data: bytes, trusted: frozenset[bytes], threshold: int = 1) -> bytes:
     """The payload of an envelope that at least `threshold` of the trusted Ed25519 keys have signed.
 

@@ -78,6 +78,16 @@ class DiscoveryKey(Identifier):
         return cls(blake3(b"name:" + name.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
 
     @classmethod
+    def of_recall(cls, image: ImageId) -> Self:
+        """Under which the recall of an image is kept."""
+        return cls(blake3(b"recall:" + image, key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
+
+    @classmethod
+    def of_recalled(cls, image: ImageId, key: bytes = PUBLIC_DISCOVERY_KEY) -> Self:
+        """Under which hosts say that they still have some of a recalled image: their receipts."""
+        return cls(blake3(b"recalled:" + image, key=key).digest(cls.size_bytes))
+
+    @classmethod
     def of_rack(cls, zone: str, rack: str) -> Self:
         text = f"rack:{len(zone)}:{zone}:{rack}"
         return cls(blake3(text.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))

@@ -65,9 +65,19 @@ STATEMENTS_MAX_COUNT = 8
 NAME_RECORD_MAX_SIZE_BYTES = 1000
 NAME_VERSION_MAX_LEAD = 86_400
 """How far a name's version may be ahead of the second in which it was issued: who steals a key cannot use them up."""
+RECALL_REASON_MAX_CHARS = 100
+RECALL_MAX_SIZE_BYTES = NAME_RECORD_MAX_SIZE_BYTES
+"""It travels in the DHT as a name does."""
 PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 ADDRESSES_MAX_COUNT = 4
 ADDRESS_MAX_CHARS = 64
+
+# --- groups ---
+GROUP_SECRET_SIZE_BYTES = 32
+GROUP_TOKEN_MAX_CHARS = 128
+GROUPS_MAX_COUNT = 16
+"""Of one host: so many proofs are said on a session."""
+PRIVACY_MAX_SIZE_BYTES = 1000
 
 # --- datagrams ---
 DATAGRAM_MIN_SIZE_BYTES = 28

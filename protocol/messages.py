@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from protocol.codec import U16, U32, U64, Between, Vocabulary
+from protocol.group import GroupProof
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import (
     ADDRESS_MAX_CHARS,
@@ -17,11 +18,13 @@ from protocol.limits import (
     ALTERNATIVES_MAX_COUNT,
     CAPABILITIES_MAX_COUNT,
     CAPABILITY_MAX_CHARS,
+    GROUPS_MAX_COUNT,
     HAVE_CHANGE_MAX_PIECES,
     IMAGE_MAX_PIECES,
     LABEL_MAX_CHARS,
     PAGE_MAX_FRAGMENTS,
     REASON_MAX_CHARS,
+    RECALL_MAX_SIZE_BYTES,
     REMOTE_KEY_MAX_CHARS,
     REQUEST_MAX_FRAGMENTS,
     REQUEST_MAX_SIZE_BYTES,
@@ -32,6 +35,10 @@ ALPN_BULK = "enticed-bulk/1"
 PROTOCOL_VERSION = 1
 ORDERS = "orders"
 """The capability of hosts that take orders, and news of them: said to no others."""
+GROUPS = "groups"
+"""The capability of hosts that serve private images to the members of a group: said to no others."""
+RECALLS = "recalls"
+"""The capability of hosts that hear of recalls: said to no others."""
 
 PieceIndex = Annotated[int, Between(0, IMAGE_MAX_PIECES - 1)]
 PieceIndices = Annotated[tuple[PieceIndex, ...], Between(0, HAVE_CHANGE_MAX_PIECES)]
@@ -199,6 +206,20 @@ class OrderNews:
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """An image is recalled: to everybody when that becomes known, and to who asks for the image later."""
+
+    envelope: Annotated[bytes, Between(1, RECALL_MAX_SIZE_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Belong:
+    """The sender is in these groups, to whoever is in one of them too: first on a session, and never taken back."""
+
+    proofs: Annotated[tuple[GroupProof, ...], Between(1, GROUPS_MAX_COUNT)]
+
+
 CONTROL = Vocabulary(
     {
         1: Hello,
@@ -215,6 +236,8 @@ CONTROL = Vocabulary(
         12: PlaceOrder,
         13: CancelOrder,
         14: OrderNews,
+        18: Recalled,
+        19: Belong,
     }
 )
 
@@ -233,6 +256,8 @@ Control = (
     | PlaceOrder
     | CancelOrder
     | OrderNews
+    | Recalled
+    | Belong
 )
 
 

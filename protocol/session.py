@@ -20,6 +20,7 @@ from protocol.messages import (
     CONTROL,
     PROTOCOL_VERSION,
     Acquaint,
+    Belong,
     BulkHello,
     Busy,
     CancelOrder,
@@ -37,6 +38,7 @@ from protocol.messages import (
     Ping,
     PlaceOrder,
     Pong,
+    Recalled,
     Refused,
     Reply,
     Request,
@@ -81,7 +83,20 @@ class State(Enum):
 Table = Mapping[tuple[State, type], State]
 
 _ORDERS = (PlaceOrder, CancelOrder, OrderNews)
-_ANY_TIME = (Ping, Pong, Subscribe, Unsubscribe, HaveMap, HaveChange, NotHeld, Charge, Acquaint, *_ORDERS)
+_ANY_TIME = (
+    Ping,
+    Pong,
+    Subscribe,
+    Unsubscribe,
+    HaveMap,
+    HaveChange,
+    NotHeld,
+    Charge,
+    Acquaint,
+    *_ORDERS,
+    Recalled,
+    Belong,
+)
 _WHEN_OPEN: Table = {(State.OPEN, kind): State.OPEN for kind in _ANY_TIME}
 
 CONTROL_SENT: Table = {

@@ -121,7 +121,7 @@ class ModelHost:
         dice = Random(model.dice.getrandbits(64))
         self.notary = SimNotary(node, addresses, model.timeline)
         self.shelves = Shelves(node, model.policy, dice)
-        self.responder = Responder(model.policy, model.table, self.shelves, self.notary)
+        self.responder = Responder(model.policy, model.table, self.shelves, self.notary, lambda effect: None)
         self._walks = _DirectWalks(model, self, dice)
         self.announcer = Announcer(self._walks, self.shelves, self.notary, dice, lambda effect: None)
 

@@ -39,7 +39,7 @@ MUTANTS = (
     Mutant(
         "send what was lost while it waited",
         "upload_desk",
-        "if self._holds(upload.request):",
+        "if self._holds(upload.request, upload.node):",
         "if upload.request is not None:",
     ),
     Mutant(

@@ -58,6 +58,8 @@ def show(ctx: click.Context, image: str) -> None:
                 ("size", f"{size(answer['virtual_size_bytes'])}, {size(answer['data_bytes'])} of it data"),
                 ("fragments", f"{answer['fragments']} in {answer['pieces']} pieces"),
                 ("state", _state(answer)),
+                ("private", "for members of its group alone" if answer["private"] else ""),
+                ("recalled", _recalled(answer)),
                 ("created", ago(answer["created_at"])),
                 ("came as", answer["source_format"]),
                 ("relatives", ", ".join(relatives)),
@@ -138,7 +140,14 @@ def _plan_lines(plan: dict[str, Any]) -> Iterable[str]:
     )
 
 
+def _recalled(image: dict[str, Any]) -> str:
+    recall = image["recalled"]
+    return "" if recall is None else f"{ago(recall['at'])} by publisher {short(recall['by'])}: {recall['reason']}"
+
+
 def _state(image: dict[str, Any]) -> str:
+    if image["recalled"]:
+        return "recalled, leased" if image["leased"] else "recalled"
     if not image["ready"]:
         return f"{100 * image['pieces_held'] // max(1, image['pieces'])} %"
     return "ready, leased" if image["leased"] else "ready"

@@ -44,6 +44,7 @@ DECODE_DIRECTORY = Path("/var/tmp")
     help="An image that shares content with this one; may be repeated.  [default: the earlier version of NAME]",
 )
 @click.option("--digests", is_flag=True, help="Compute SHA-256 and SHA-512 too, by which clouds know images. Slower.")
+@click.option("--private", metavar="GROUP", help="Only members of GROUP get it: see `entice group`.")
 @click.option("--verbatim", is_flag=True, help="Deliver the file's own bytes, not the disk that is in it.")
 @click.pass_context
 def publish(
@@ -54,6 +55,7 @@ def publish(
     relatives: tuple[str, ...],
     digests: bool,
     verbatim: bool,
+    private: str | None,
 ) -> None:
     """Publish the disk image FILE as NAME, for every host of the cluster.
 
@@ -78,6 +80,7 @@ def publish(
         fd = open_source(file)
         stack.callback(os.close, fd)
         asked = {"name": name, "verbatim": verbatim, "relatives": list(relatives) or None, "digests": digests}
+        asked["private"] = private
         content, more = _content(inspect(fd), file, named, verbatim=verbatim, digests=digests)
         stack.callback(os.close, content)
         ticket = give(daemon.path, content)

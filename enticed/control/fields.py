@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -49,6 +50,7 @@ class PublishRequest:
     name: str
     source_format: str
     verbatim: bool
+    private: str | None
     relatives: tuple[str, ...] | None
     digests: bool
     source_sha256: bytes | None
@@ -195,9 +197,7 @@ def parse_campaign(values: dict[str, Any]) -> CampaignTerms:
 
 
 def parse_publish(values: dict[str, Any]) -> PublishRequest:
-    fields = _Fields(
-        values, "ticket", "name", "source_format", "verbatim", "relatives", "digests", "source_sha256", "source_sha512"
-    )
+    fields = _Fields(values, *(one.name for one in dataclasses.fields(PublishRequest)))
     name = parse_target(fields.text("name"))
     if is_image_id(name) or is_digest_name(name):
         raise UsageError("an image is published under a name like 'ubuntu:24.04', not under an id or a digest")
@@ -213,6 +213,7 @@ def parse_publish(values: dict[str, Any]) -> PublishRequest:
         name=name,
         source_format=source_format,
         verbatim=fields.flag("verbatim"),
+        private=fields.text("private", "") or None,
         relatives=fields.targets("relatives"),
         digests=digests,
         source_sha256=sha256,
@@ -248,6 +249,14 @@ def parse_grant(values: dict[str, Any]) -> GrantRequest:
     if not SCHEDULER_MIN_LIFETIME_S <= lifetime_s <= SCHEDULER_MAX_LIFETIME_S:
         raise UsageError(f"lifetime_s is {SCHEDULER_MIN_LIFETIME_S} to {SCHEDULER_MAX_LIFETIME_S} seconds")
     return GrantRequest(name, request, lifetime_s)
+
+
+def parse_recall(values: dict[str, Any]) -> str | None:
+    """The reason; None: only to hear how it was recalled. How long it may be is for who signs it to say."""
+    reason = _Fields(values, "reason").text("reason", "")
+    if not reason.isprintable():
+        raise UsageError("reason is one line of printable characters")
+    return reason or None
 
 
 def parse_profile(values: dict[str, Any]) -> tuple[tuple[int, int], ...] | None:

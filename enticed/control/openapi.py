@@ -84,6 +84,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/images/{target}/verify"): Operation(
         "Read an image back and check every byte, with progress", _lines(_VERIFICATION), LINES
     ),
+    ("POST", "/v1/images/{target}/recall"): Operation(
+        "Recall an image for good: no host serves or orders it any more. Without a reason: how it was recalled",
+        ref("RecallReport"),
+        takes="RecallRequest",
+        problems=(409, 503, 507),
+    ),
     ("GET", "/v1/images/{target}/content"): Operation(
         "An image's bytes, all or one range of them, whole on this host or not; what is not here is fetched first",
         TEXT | {"format": "binary"},

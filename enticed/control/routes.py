@@ -18,6 +18,7 @@ from enticed.control.fields import (
     parse_profile,
     parse_publish,
     parse_query,
+    parse_recall,
     parse_target,
     parse_token_request,
 )
@@ -31,6 +32,7 @@ from enticed.control.views import (
     plan_json,
     profile_json,
     published_json,
+    recall_json,
     status_json,
     verification_json,
 )
@@ -62,6 +64,7 @@ class Routes:
             web.get("/v1/images/{target}", self.image),
             web.delete("/v1/images/{target}", self.remove),
             web.post("/v1/images/{target}/verify", self.verify),
+            web.post("/v1/images/{target}/recall", self.recall),
             web.get("/v1/images/{target}/content", self.content),
             web.get("/v1/images/{target}/profile", self.noted_reads),
             web.put("/v1/images/{target}/profile", self.record_profile),
@@ -97,6 +100,7 @@ class Routes:
             virtual_size_bytes=inspect(fd).size_bytes,
             source_format=asked.source_format,
             verbatim=asked.verbatim,
+            private=asked.private,
             relatives=asked.relatives,
             digests=asked.digests,
             source_sha256=asked.source_sha256,
@@ -117,6 +121,10 @@ class Routes:
             return verification_json(await self._engine.verify(target, progressed))
 
         return await work_stream(request, work, exhausted=Kind.TEMPORARY)
+
+    async def recall(self, request: web.Request) -> web.Response:
+        target, reason = _target(request), parse_recall(await _body(request))
+        return web.json_response(recall_json(await self._engine.recall(target, reason)))
 
     async def content(self, request: web.Request) -> web.StreamResponse:
         """Reading what is in an image is for those who may have it here at all: no GET like the others."""

@@ -34,6 +34,7 @@ from protocol.limits import (
     LABEL_MAX_CHARS,
     LABELS_MAX_COUNT,
     NAME_MAX_CHARS,
+    RECALL_REASON_MAX_CHARS,
     REMOTE_KEY_MAX_CHARS,
     SOURCE_FORMAT_MAX_CHARS,
 )
@@ -48,6 +49,7 @@ NUMBER: Schema = {"type": "number", "minimum": 0}
 TIME: Schema = {"type": "number", "description": "unix seconds"}
 IMAGE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 NODE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{40}$"}
+PUBLISHER_KEY: Schema = IMAGE_ID
 ANYTHING: Schema = {}
 
 _NAME = r"(?!sha256:|sha512:)[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9._-]+)?"
@@ -153,6 +155,25 @@ RECORDS: dict[str, Schema] = {
         source_format=TEXT,
         relatives=array(answer(image_id=IMAGE_ID, shared_bytes=BYTES)),
         digests={"type": "object", "additionalProperties": TEXT},
+        private=FLAG,
+        recalled=or_null(ref("Recall")),
+    ),
+    "Recall": answer(by=PUBLISHER_KEY, reason=TEXT, at=TIME),
+    "RecallRequest": request(
+        (),
+        reason={
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": RECALL_REASON_MAX_CHARS,
+            "description": "one line, for people; null: only to hear how it was recalled, and who held it",
+        },
+    ),
+    "RecallReport": answer(
+        image_id=IMAGE_ID,
+        recalled=ref("Recall"),
+        holders=array(answer(id=NODE_ID, addresses=array(TEXT), whole=FLAG))
+        | {"description": "hosts that hold some of it, each by its own signature"},
+        estimated_others=COUNT | {"description": "how many more seem to hold it, and have not signed"},
     ),
     "BytesFrom": answer(zero=BYTES, on_hand=BYTES, relatives=BYTES, peers=BYTES, origin=BYTES),
     "OrderTerms": request(
@@ -231,6 +252,7 @@ RECORDS: dict[str, Schema] = {
         name=TARGET,
         source_format={"type": "string", "pattern": f"^[a-z0-9]{{1,{SOURCE_FORMAT_MAX_CHARS}}}$"},
         verbatim=FLAG,
+        private={"type": ["string", "null"], "description": "a group of this host: only its members get the image"},
         relatives=array(TARGET) | {"maxItems": CONTROL_RELATIVES_MAX_COUNT},
         digests=FLAG,
         source_sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"},

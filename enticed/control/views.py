@@ -19,6 +19,8 @@ from enticed.engine.port import (
     PlanView,
     ProfileView,
     Published,
+    RecallReport,
+    RecallView,
     StatusView,
     Verification,
     Why,
@@ -40,7 +42,24 @@ def image_json(image: ImageView) -> dict[str, Any]:
         "source_format": image.source_format,
         "relatives": [{"image_id": str(other), "shared_bytes": shared} for other, shared in image.relatives],
         "digests": dict(image.digests),
+        "private": image.private,
+        "recalled": None if image.recalled is None else _recall_json(image.recalled),
     }
+
+
+def recall_json(report: RecallReport) -> dict[str, Any]:
+    return {
+        "image_id": str(report.image),
+        "recalled": _recall_json(report.recall),
+        "holders": [
+            {"id": str(one.node), "addresses": list(one.addresses), "whole": one.whole} for one in report.receipts
+        ],
+        "estimated_others": report.estimated_others,
+    }
+
+
+def _recall_json(recall: RecallView) -> dict[str, Any]:
+    return {"by": str(recall.publisher), "reason": recall.reason, "at": recall.issued_at}
 
 
 def bytes_from_json(bytes_from: BytesFrom) -> dict[str, int]:

@@ -24,6 +24,7 @@ from enticed.core.policy import Policy
 from enticed.core.reach import Reach
 from enticed.core.requests import Asked, RequestBook, Run
 from enticed.core.uploads import UploadSlots
+from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import FragmentsRequest
 
@@ -297,6 +298,13 @@ class Books:
     supplied: dict[str, dict[Supply, int]] = field(default_factory=dict)
     """Per order that a pull has made ready: where that pull had the image's bytes from."""
     images: dict[ImageId, ImageBook] = field(default_factory=dict)
+    """None that is recalled, even if it is in the store."""
+    groups: frozenset[GroupId] = frozenset()
+    """Those that this host is in."""
+    privacy: dict[ImageId, GroupId | None] = field(default_factory=dict)
+    """Whose an image is, as far as that is known: None for everybody's."""
+    recalled: dict[ImageId, str] = field(default_factory=dict)
+    """Who recalled an image, and why."""
     busy: dict[ImageId, ImageBook] = field(default_factory=dict)
     """Of `images`, those with something to tell or to make durable."""
     pulls: dict[ImageId, Pull] = field(default_factory=dict)
@@ -341,6 +349,18 @@ class Books:
     def source(self, node: NodeId) -> Peer | None:
         """Whoever was asked: a host that has a session, or the origin."""
         return self.origin if node == ORIGIN else self.peers.get(node)
+
+    def may_hear(self, node: NodeId, image: ImageId) -> bool:
+        """Whether a peer may hear from this host that it has the image, or is after it, and may have it.
+
+        An image may be for the members of a group alone. As long as it is not known whose an image is, a host that is
+        in groups speaks of it to those only who are in one with it.
+        """
+        group = self.privacy.get(image)
+        if group is None and (image in self.privacy or not self.groups):
+            return True
+        peer = self.peers.get(node)
+        return peer is not None and (group in peer.groups if group is not None else bool(peer.groups))
 
     def may_use_origin(self, image: ImageId) -> bool:
         """Whether there is an origin, and an order for the image that lets it be asked."""

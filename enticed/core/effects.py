@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from enticed.core.events import Contact
 from enticed.core.orders import Failure, Order
+from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Alternative, Control, FragmentsRequest
 
@@ -152,15 +153,17 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the DHT that this host has some (or all) of the image, until withdrawn."""
+    """Tell the DHT that this host has some (or all) of the image, until withdrawn. `group`: none but its members."""
 
     image: ImageId
     whole: bool
+    group: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
     image: ImageId
+    group: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.orders import Failure, Order
+from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Control, FragmentsRequest, Request
 
@@ -83,12 +84,14 @@ class TargetUnresolved:
 
 @dataclass(frozen=True, slots=True)
 class ImageOnHand:
-    """An image in the store (at start, or just published). `data_bytes`: int64 per piece; `durable`: per piece."""
+    """An image in the store (at start, or just published). `data_bytes`: int64 per piece; `durable`: per piece;
+    `group`: whose it is alone."""
 
     image: ImageId
     data_bytes: NDArray[np.int64]
     durable: Mask
     sealed: bool
+    group: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,20 @@ class ImageForgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRecalled:
+    """A trusted publisher has signed that the image is not to be served or ordered any more. `reason`: who, and why."""
+
+    image: ImageId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestFetched:
-    """Root, pages and a trusted statement are here. `data_bytes`: int64 per piece."""
+    """Root, pages and a trusted statement are here. `data_bytes`: int64 per piece; `group`: whose it is alone."""
 
     image: ImageId
     data_bytes: NDArray[np.int64]
+    group: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,16 +257,26 @@ class RunLocated:
 
 @dataclass(frozen=True, slots=True)
 class ProvidersFound:
-    """`providers` say that they have the image, or are about to; `mates` are of this host's rack, and may have it."""
+    """`providers` say that they have the image, or are about to; `mates` are of this host's rack, and may have it.
+    `group`: members of which say so, and none but members could."""
 
     image: ImageId
     providers: tuple[Contact, ...]
     mates: tuple[Contact, ...] = ()
+    group: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
     contact: Contact
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBelongs:
+    """A peer has proven that it is in these groups, of those that this host is in."""
+
+    node: NodeId
+    groups: frozenset[GroupId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,10 +388,13 @@ class RatesLimited:
     down_bytes_per_s: float | None
 
 
-Event = (
-    OrderPlaced | OrderCancelled | TargetResolved | TargetUnresolved | ImageOnHand | ImageForgotten |
-    ManifestFetched | ManifestFailed | SpaceReserved | SpaceRefused | PieceOpened | PieceUnopened | Synced |
-    SyncFailed | PieceRotten | Sealed | StoreTroubled | StoreProbed | RelativeLearned | RelativeUnlearned |
-    RunLocated | ProvidersFound | PeerUp | PeerDown | DialFailed | Heard | Fetched | FetchFailed | UploadAsked |
-    UploadEnded | DemandRaised | DemandDropped | ReadingForeseen | Woken | RatesLimited
-)  # fmt: skip
+OrderEvent = OrderPlaced | OrderCancelled | TargetResolved | TargetUnresolved
+StockEvent = ImageOnHand | ImageForgotten | ImageRecalled | Synced | SyncFailed | PieceRotten | Sealed
+ManifestEvent = ManifestFetched | ManifestFailed | SpaceReserved | SpaceRefused
+KinEvent = RelativeLearned | RelativeUnlearned | RunLocated
+PullEvent = ManifestEvent | PieceUnopened | KinEvent | ReadingForeseen
+PeerEvent = ProvidersFound | PeerUp | PeerBelongs | PeerDown | DialFailed | Heard | Fetched | FetchFailed
+UploadEvent = UploadAsked | UploadEnded
+ReaderEvent = DemandRaised | DemandDropped
+HostEvent = PieceOpened | StoreTroubled | StoreProbed | RatesLimited
+Event = OrderEvent | StockEvent | PullEvent | HostEvent | PeerEvent | UploadEvent | ReaderEvent | Woken

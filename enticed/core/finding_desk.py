@@ -96,7 +96,9 @@ class FindingDesk:
         self._dial_more(pull, now)
 
     def ask(self, pull: Pull, node: NodeId, now: float) -> None:
-        """Ask a host with a session what it has of the image, now and from now on."""
+        """Ask a host with a session what it has of the image, now and from now on; unless it is not to hear of it."""
+        if not self._books.may_hear(node, pull.image):
+            return
         pull.asked.add(node)
         pull.dialled_at[node] = now
         self._books.do(Say(node, Subscribe(pull.image)))

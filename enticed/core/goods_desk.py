@@ -18,6 +18,7 @@ from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, OrderState, Priority
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.session_desk import SessionDesk
+from protocol.group import GroupId
 from protocol.identifiers import ImageId
 
 
@@ -33,8 +34,19 @@ class GoodsDesk:
 
     # --- in ---
 
-    def on_hand(self, image: ImageId, data_bytes: NDArray[np.int64], durable: Mask, sealed: bool, now: float) -> None:
+    def on_hand(
+        self,
+        image: ImageId,
+        data_bytes: NDArray[np.int64],
+        durable: Mask,
+        sealed: bool,
+        now: float,
+        group: GroupId | None = None,
+    ) -> None:
         """An image in the store: there at the start, or published here, even while it is being pulled."""
+        self._sessions.learn(image, group)
+        if image in self._books.recalled:
+            return
         state = np.where(durable, PieceState.DURABLE, PieceState.WANTED).astype(np.uint8)
         before = self._books.images.get(image)
         if before is not None and not sealed:

@@ -28,38 +28,35 @@ from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
 from enticed.core.reach import reach, reach_of
 from enticed.core.reader_desk import ReaderDesk
+from enticed.core.recall_desk import RecallDesk
 from enticed.core.request_desk import RequestDesk
 from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
 from enticed.core.upload_desk import UploadDesk
 from enticed.core.uploads import UploadSlots
 from enticed.core.why import why
+from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import HaveChange
 
-OrderEvent = ev.OrderPlaced | ev.OrderCancelled | ev.TargetResolved | ev.TargetUnresolved
-StockEvent = ev.ImageOnHand | ev.ImageForgotten | ev.Synced | ev.SyncFailed | ev.PieceRotten | ev.Sealed
-PullEvent = (
-    ev.ManifestFetched
-    | ev.ManifestFailed
-    | ev.SpaceReserved
-    | ev.SpaceRefused
-    | ev.PieceUnopened
-    | ev.RelativeLearned
-    | ev.RelativeUnlearned
-    | ev.RunLocated
-    | ev.ReadingForeseen
-)
+PeerEvent = ev.PeerUp | ev.PeerBelongs | ev.PeerDown | ev.DialFailed | ev.ProvidersFound
 
 
 class Host:
-    """has_origin: whether there is one to be asked, as ORIGIN, for what no host has."""
+    """has_origin: whether there is one to be asked, as ORIGIN, for what no host has. groups: that this host is in."""
 
     def __init__(
-        self, me: ev.Contact, dice: np.random.Generator, policy: Policy | None = None, *, has_origin: bool = False
+        self,
+        me: ev.Contact,
+        dice: np.random.Generator,
+        policy: Policy | None = None,
+        *,
+        has_origin: bool = False,
+        groups: frozenset[GroupId] = frozenset(),
     ) -> None:
         policy = policy or Policy()
         self._books = Books(me, policy, dice, PeerBook(me, policy), RequestBook(policy), UploadSlots(policy))
+        self._books.groups = groups
         if has_origin:
             account = Peer(ev.Contact(ev.ORIGIN, ()), False, False, policy.peer_in_flight_least_bytes)
             self._books.origin = account
@@ -85,6 +82,7 @@ class Host:
         )
         self._fetch = FetchDesk(self._books, self._goods, self._kin, self._readers)
         self._promises = PromiseDesk(self._books)
+        self._recalls = RecallDesk(self._books, self._orders, self._sessions)
         self._deadline: float | None = None
 
     # --- the interface ---
@@ -152,6 +150,10 @@ class Host:
 
     def image(self, image: ImageId) -> ImageBook | None:
         return self._books.images.get(image)
+
+    def recalled(self, image: ImageId) -> str | None:
+        """Who recalled the image, and why; None where nobody has."""
+        return self._books.recalled.get(image)
 
     def images(self) -> tuple[ImageBook, ...]:
         return tuple(self._books.images.values())
@@ -222,12 +224,8 @@ class Host:
                 pull = self._books.pulls.get(image)
                 if pull is not None:
                     self._fetch.opened(pull, event, now)
-            case ev.PeerUp(contact):
-                self._sessions.up(contact, now)
-            case ev.PeerDown(node):
-                self._requests.peer_lost(node, now)
-            case ev.DialFailed(node, reason):
-                self._finding.unreachable(node, reason, now)
+            case ev.PeerUp() | ev.PeerBelongs() | ev.PeerDown() | ev.DialFailed() | ev.ProvidersFound():
+                self._take_peer(event, now)
             case ev.DemandRaised():
                 self._readers.raise_demand(event, now)
             case ev.DemandDropped(demand):
@@ -235,7 +233,13 @@ class Host:
             case ev.OrderPlaced() | ev.OrderCancelled() | ev.TargetResolved() | ev.TargetUnresolved():
                 self._take_order(event, now)
             case (
-                ev.ImageOnHand() | ev.ImageForgotten() | ev.Synced() | ev.SyncFailed() | ev.PieceRotten() | ev.Sealed()
+                ev.ImageOnHand()
+                | ev.ImageForgotten()
+                | ev.ImageRecalled()
+                | ev.Synced()
+                | ev.SyncFailed()
+                | ev.PieceRotten()
+                | ev.Sealed()
             ):
                 self._take_stock(event, now)
             case ev.StoreTroubled(reason):
@@ -247,17 +251,30 @@ class Host:
             case ev.RatesLimited(up, down):
                 self._uploads.limit(up)
                 self._books.requests.limit(down)
-            case ev.ProvidersFound(image, providers, mates):
-                self._kin.found(image, (*providers, *mates))
-                pull = self._books.pulls.get(image)
-                if pull is not None:
-                    pull.finding = False
-                    self._finding.found(pull, providers, mates, now)
             case _:
                 pull = self._books.pulls.get(event.image)
                 if pull is not None:
                     self._take_pull(pull, event, now)
         return True
+
+    def _take_peer(self, event: PeerEvent, now: float) -> None:
+        match event:
+            case ev.ProvidersFound(image, providers, mates, group):
+                if providers:
+                    self._sessions.learn(image, group)
+                self._kin.found(image, (*providers, *mates))
+                pull = self._books.pulls.get(image)
+                if pull is not None:
+                    pull.finding = False
+                    self._finding.found(pull, providers, mates, now)
+            case ev.PeerUp(contact):
+                self._sessions.up(contact, now)
+            case ev.PeerBelongs(node, groups):
+                self._sessions.belongs(node, groups, now)
+            case ev.PeerDown(node):
+                self._requests.peer_lost(node, now)
+            case ev.DialFailed(node, reason):
+                self._finding.unreachable(node, reason, now)
 
     def _take_news(self, peer: Peer, change: HaveChange, now: float) -> bool:
         """A peer has other pieces than before. Nothing is heard more often: as little is done about it as can be.
@@ -285,7 +302,7 @@ class Host:
             self._deadline = soon if self._deadline is None else min(self._deadline, soon)
         return False
 
-    def _take_order(self, event: OrderEvent, now: float) -> None:
+    def _take_order(self, event: ev.OrderEvent, now: float) -> None:
         match event:
             case ev.OrderPlaced(order):
                 self._orders.place(order, now)
@@ -296,14 +313,16 @@ class Host:
             case ev.TargetUnresolved(key, failure, reason):
                 self._orders.unresolved(key, failure, reason, now)
 
-    def _take_stock(self, event: StockEvent, now: float) -> None:
+    def _take_stock(self, event: ev.StockEvent, now: float) -> None:
         match event:
-            case ev.ImageOnHand(image, data_bytes, durable, sealed):
-                self._goods.on_hand(image, data_bytes, durable, sealed, now)
+            case ev.ImageOnHand(image, data_bytes, durable, sealed, group):
+                self._goods.on_hand(image, data_bytes, durable, sealed, now, group)
             case ev.ImageForgotten(image):
                 self._orders.fail_all(image, Failure.DISK, f"image {image.short} was removed from this host", now)
                 self._sessions.forgotten(image)
                 self._disk.room_made(now)
+            case ev.ImageRecalled(image, reason):
+                self._recalls.recalled(image, reason, now)
             case ev.Synced(image, pieces):
                 self._goods.synced(image, pieces)
             case ev.SyncFailed(image, _, failure, reason):
@@ -313,10 +332,10 @@ class Host:
             case ev.Sealed(image):
                 self._goods.sealed(image, now)
 
-    def _take_pull(self, pull: Pull, event: PullEvent, now: float) -> None:
+    def _take_pull(self, pull: Pull, event: ev.PullEvent, now: float) -> None:
         match event:
-            case ev.ManifestFetched(_, data_bytes):
-                self._pulls.manifest_fetched(pull, data_bytes, now)
+            case ev.ManifestFetched(_, data_bytes, group):
+                self._pulls.manifest_fetched(pull, data_bytes, now, group)
             case ev.ManifestFailed():
                 self._pulls.manifest_failed(pull, event, now)
             case ev.SpaceReserved():

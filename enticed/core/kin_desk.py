@@ -45,7 +45,8 @@ class KinDesk:
             for image in pull.relatives:
                 pull.kin[image] = Kin(image)
                 for peer in self._books.peers:
-                    self._books.do(Say(peer.node, Subscribe(image)))
+                    if self._books.may_hear(peer.node, image):
+                        self._books.do(Say(peer.node, Subscribe(image)))
         for kin in pull.kin.values():
             self._seek(kin, now)
             self._learn(pull, kin, now)

@@ -28,6 +28,8 @@ class OrderDesk:
         known = self._books.orders.get(wanted.key)
         if known is None:
             self._take_up(wanted, now)
+        elif known.ended and known.image in self._books.recalled and known.leases(known.image, now):
+            pass  # it keeps what it has, and gets no more
         elif known.target == wanted.target and known.state not in (OrderState.FAILED, OrderState.CANCELLED):
             known = known.renewed(now, wanted)
             self._books.put_order(known)
@@ -54,7 +56,9 @@ class OrderDesk:
             self._begin(order, now)
             return
         self._books.put_order(order)
-        if order.image is not None and order.leases(order.image, now) and not self._is_whole(order.image):
+        if order.image is None or order.image in self._books.recalled:
+            return
+        if order.leases(order.image, now) and not self._is_whole(order.image):
             self._resolve(order, now)
 
     def _begin(self, order: Order, now: float) -> None:
@@ -80,6 +84,9 @@ class OrderDesk:
         if target is not None and target != order.target:
             return
         order = replace(order, image=image)
+        if image in self._books.recalled:
+            self.fail(order, Failure.DENIED, self._books.recalled[image], now)
+            return
         if self._is_whole(image):
             self._books.put_order(order.step(OrderState.READY, now))
             return

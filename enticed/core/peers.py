@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 
 from enticed.core.events import Contact
 from enticed.core.policy import Policy
+from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 
 
@@ -24,6 +25,8 @@ class Peer:
     node: NodeId = field(init=False)
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
+    groups: frozenset[GroupId] = frozenset()
+    """That it has proven to be in, of those that this host is in."""
     in_flight: int = 0
     in_flight_bytes: int = 0
     """Of requests that it has not answered: how many, and their bytes."""

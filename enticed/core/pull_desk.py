@@ -21,6 +21,7 @@ from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.origin_desk import OriginDesk
 from enticed.core.session_desk import SessionDesk
 from enticed.core.why import asked_of, names_of, ranges_of
+from protocol.group import GroupId
 from protocol.identifiers import NodeId
 
 
@@ -105,8 +106,11 @@ class PullDesk:
         pull.answers[node] = reason
         self._orders.say_why(pull.image, pull.trouble)
 
-    def manifest_fetched(self, pull: Pull, data_bytes: NDArray[np.int64], now: float) -> None:
+    def manifest_fetched(
+        self, pull: Pull, data_bytes: NDArray[np.int64], now: float, group: GroupId | None = None
+    ) -> None:
         pull.manifest_from = None
+        self._sessions.learn(pull.image, group)
         if pull.stage is OrderState.RESOLVING:
             pull.data_bytes = data_bytes
             pull.nobody_since = None
@@ -130,7 +134,8 @@ class PullDesk:
         pull.here.extend(np.flatnonzero(~book.held & (event.missing_bytes == 0)).tolist())
         pull.wanted = bits_of_mask(pull.missing_bytes > 0)
         pull.shared_bytes = np.zeros(pieces, np.int64)
-        pull.relatives = event.relatives[: self._books.policy.kin_max]
+        is_private = self._books.privacy.get(pull.image) is not None
+        pull.relatives = () if is_private else event.relatives[: self._books.policy.kin_max]
         pull.noise = self._books.dice.random(pieces)
         pull.rate_since = now
         pull.availability.settle(pieces)

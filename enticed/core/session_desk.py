@@ -10,7 +10,8 @@ from enticed.core.finding_desk import FindingDesk
 from enticed.core.peers import Peer
 from enticed.core.upload_desk import UploadDesk
 from protocol.errors import MalformedError
-from protocol.identifiers import ImageId
+from protocol.group import GroupId
+from protocol.identifiers import ImageId, NodeId
 from protocol.limits import HAVE_CHANGE_MAX_PIECES
 from protocol.messages import (
     Acquaint,
@@ -41,7 +42,28 @@ class SessionDesk:
         for pull in self._books.pulls.values():
             self._finding.ask(pull, contact.node, now)
             for image in pull.kin:
-                self._books.do(Say(contact.node, Subscribe(image)))
+                if self._books.may_hear(contact.node, image):
+                    self._books.do(Say(contact.node, Subscribe(image)))
+
+    def learn(self, image: ImageId, group: GroupId | None) -> None:
+        """Whose the image is, None for everybody's; what is private stays so. Who may not have it hears no more."""
+        if self._books.privacy.get(image) is not None:
+            return
+        self._books.privacy[image] = group
+        for peer in self._books.peers:
+            if image in peer.subscriptions and not self._books.may_hear(peer.node, image):
+                peer.subscriptions.discard(image)
+                self._books.do(Say(peer.node, NotHeld(image)))
+
+    def belongs(self, node: NodeId, groups: frozenset[GroupId], now: float) -> None:
+        """A peer is a member of groups: it may hear of what is theirs."""
+        peer = self._books.peers.get(node)
+        if peer is None:
+            return
+        peer.groups |= groups
+        for pull in self._books.pulls.values():
+            if node not in pull.asked and node not in pull.charged:
+                self._finding.ask(pull, node, now)
 
     def start(self, pull: Pull, now: float) -> None:
         """Ask everybody we already know."""
@@ -54,7 +76,8 @@ class SessionDesk:
         over = [image for image in (pull.image, *pull.kin) if not self._books.ledgers(image)]
         for peer in self._books.peers:
             for image in over:
-                self._books.do(Say(peer.node, Unsubscribe(image)))
+                if self._books.may_hear(peer.node, image):
+                    self._books.do(Say(peer.node, Unsubscribe(image)))
             if pull.image not in self._books.images and pull.image in peer.subscriptions:
                 peer.subscriptions.discard(pull.image)
                 self._books.do(Say(peer.node, NotHeld(pull.image)))
@@ -103,7 +126,7 @@ class SessionDesk:
 
     def _subscribed(self, peer: Peer, image: ImageId, now: float) -> None:
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
-        if book is None and pull is None:
+        if (book is None and pull is None) or not self._books.may_hear(peer.node, image):
             self._books.do(Say(peer.node, NotHeld(image)))
             return
         others = tuple(self._uploads.others_after(image, peer.node))
@@ -126,7 +149,7 @@ class SessionDesk:
 
     def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes) -> None:
         ledgers = [ledger for ledger in self._books.ledgers(image) if peer.node not in ledger.charged]
-        if not ledgers:
+        if not ledgers or not self._books.may_hear(peer.node, image):  # whoever is asked for it hears of it
             return
         try:
             held = unpack_bitmap(bitmap, pieces)
@@ -180,7 +203,8 @@ class SessionDesk:
         if offer is book.offer:
             return
         book.offer = offer
-        self._books.do(Withdraw(book.image) if offer is Offer.NONE else Announce(book.image, offer is Offer.WHOLE))
+        image, group = book.image, self._books.privacy.get(book.image)
+        self._books.do(Withdraw(image, group) if offer is Offer.NONE else Announce(image, offer is Offer.WHOLE, group))
 
     def forgotten(self, image: ImageId) -> None:
         """The image is gone from this host: nobody is to ask for it here."""
@@ -189,7 +213,7 @@ class SessionDesk:
         if book is None:
             return
         if book.offer is not Offer.NONE:
-            self._books.do(Withdraw(image))
+            self._books.do(Withdraw(image, self._books.privacy.get(image)))
         for peer in self._books.peers:
             if image in peer.subscriptions:
                 peer.subscriptions.discard(image)

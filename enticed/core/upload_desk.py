@@ -16,7 +16,7 @@ class UploadDesk:
         self._books = books
 
     def asked(self, event: UploadAsked) -> None:
-        if not self._holds(event.request):
+        if not self._holds(event.request, event.node):
             self._books.do(RefuseUpload(event.ticket))
             return
         if not self._books.uploads.ask(Waiting(event.ticket, event.node, event.request, event.size_bytes)):
@@ -47,9 +47,10 @@ class UploadDesk:
         others.sort(key=lambda peer: (peer.contact.zone, peer.contact.rack) != place)
         return [Alternative(peer.node, peer.contact.addresses) for peer in others[:ALTERNATIVES_MAX_COUNT]]
 
-    def _holds(self, request: Request) -> bool:
+    def _holds(self, request: Request, node: NodeId) -> bool:
+        """Whether it is here, for this peer."""
         book = self._books.images.get(request.image)
-        if book is None:
+        if book is None or not self._books.may_hear(node, request.image):
             return False
         if not isinstance(request, FragmentsRequest):
             return True
@@ -58,7 +59,7 @@ class UploadDesk:
     def _grant(self) -> None:
         while granted := self._books.uploads.grant():
             for upload in granted:
-                if self._holds(upload.request):
+                if self._holds(upload.request, upload.node):
                     self._books.do(GrantUpload(upload.ticket))
                 else:  # lost while it waited
                     self._books.do(RefuseUpload(upload.ticket))

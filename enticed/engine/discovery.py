@@ -10,10 +10,12 @@ from typing import Any
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
+from enticed.engine.membership import Groups
 from enticed.limits import ANNOUNCED_TIMEOUT_S
-from enticed.overlay.port import Overlay, ProviderOffer
+from enticed.overlay.port import Found, Overlay, ProviderOffer
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
+from protocol.group import GroupId
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.records import ProviderState
 
@@ -31,7 +33,8 @@ async def told_others(overlay: Overlay, key: DiscoveryKey) -> None:
 
 
 class Discovery:
-    def __init__(self, driver: Driver, overlay: Overlay, zone: str, rack: str) -> None:
+    def __init__(self, driver: Driver, overlay: Overlay, groups: Groups, zone: str, rack: str) -> None:
+        self._groups = groups
         self._driver = driver
         self._overlay = overlay
         self._rack_key = DiscoveryKey.of_rack(zone, rack) if rack else None
@@ -46,9 +49,9 @@ class Discovery:
         if self._rack_key is not None:
             self._overlay.announce(ProviderOffer(self._rack_key, ProviderState.WHOLE))
 
-    async def announced(self, image: ImageId) -> None:
+    async def announced(self, image: ImageId, group: GroupId | None) -> None:
         """Wait, not for ever, until others can find that this host has the image."""
-        await told_others(self._overlay, DiscoveryKey.of_image(image))
+        await told_others(self._overlay, self._groups.key_of(image, group))
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -56,13 +59,21 @@ class Discovery:
     async def providers(self, image: ImageId) -> ev.ProvidersFound:
         """Hosts that say they have the image, and hosts of this rack, who may pull it too. Raises as `find` does."""
         await self._overlay.ready()
-        found = await self._overlay.find(DiscoveryKey.of_image(image))
+        group, found = await self._find_image(image)
         providers = tuple(ev.Contact(one.node, one.addresses) for one in found.providers)
         mates: tuple[ev.Contact, ...] = ()
         if self._rack_key is not None:
             there = (await self._overlay.find(self._rack_key)).providers
             mates = tuple(ev.Contact(one.node, one.addresses, self._zone, self._rack) for one in there)
-        return ev.ProvidersFound(image, providers, mates)
+        return ev.ProvidersFound(image, providers, mates, group)
+
+    async def _find_image(self, image: ImageId) -> tuple[GroupId | None, Found]:
+        """Among the members of a group that this host is in; if none of them has it, among everybody."""
+        for group in self._groups.ids:
+            found = await self._overlay.find(self._groups.key_of(image, group))
+            if found.providers:
+                return group, found
+        return None, await self._overlay.find(self._groups.key_of(image, None))
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.spawn(coroutine, name)
@@ -77,7 +88,7 @@ class Discovery:
 
     def _announce(self, effect: ef.Announce) -> None:
         state = ProviderState.WHOLE if effect.whole else ProviderState.PARTIAL
-        self._overlay.announce(ProviderOffer(DiscoveryKey.of_image(effect.image), state))
+        self._overlay.announce(ProviderOffer(self._groups.key_of(effect.image, effect.group), state))
 
     async def _withdraw(self, effect: ef.Withdraw) -> None:
-        await self._overlay.withdraw(DiscoveryKey.of_image(effect.image))
+        await self._overlay.withdraw(self._groups.key_of(effect.image, effect.group))

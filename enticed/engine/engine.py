@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -36,6 +36,8 @@ from enticed.engine.port import (
     Progressed,
     Publication,
     Published,
+    RecallReport,
+    Receipt,
     StatusView,
     Verification,
     Why,
@@ -43,6 +45,8 @@ from enticed.engine.port import (
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reader, Reading
+from enticed.engine.recalls import Recalls
+from enticed.engine.receipts import Holders, gather_receipts
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
@@ -61,6 +65,7 @@ from protocol.codec import pack_record
 from protocol.credentials import read_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
+from protocol.records import ProviderState
 from protocol.statement import StatementSet
 
 log = logging.getLogger(__name__)
@@ -90,6 +95,7 @@ class Parts:
     planning: Planning
     reading: Reading
     dispatch: Dispatch
+    recalls: Recalls
     lag: LagMeter
     overlay: UdpOverlay
     origin: OriginSupply
@@ -118,10 +124,14 @@ class DaemonEngine:
         due_at = None if terms.deadline_s is None else now + terms.deadline_s
         order = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner, origin=terms.origin)
         self._check_place(order, now)
-        if owner and self._host.order(key) is None:
-            await self.parts.naming.resolve(
+        known = self._host.order(key)
+        if known is not None and known.image is not None:
+            self.parts.recalls.check(known.image)
+        elif owner:
+            image = await self.parts.naming.resolve(
                 terms.target, origin=terms.origin
             )  # who types names wrong is told so, and leaves no order
+            self.parts.recalls.check(image)
         self.parts.driver.tell(ev.OrderPlaced(order))
         await self.parts.ledger.saved()
         if due_at is not None:
@@ -197,6 +207,7 @@ class DaemonEngine:
 
     async def place_campaign(self, key: str, terms: CampaignTerms, owner: str = "") -> CampaignView:
         self._check_target(terms.target)
+        self.parts.recalls.check(await self.parts.naming.resolve(terms.target))
         return await self.parts.dispatch.campaigns.place(key, terms, owner)
 
     async def cancel_campaign(self, key: str, owner: str = "") -> CampaignView:
@@ -215,13 +226,30 @@ class DaemonEngine:
 
     async def images(self) -> tuple[ImageView, ...]:
         now = self.parts.clock()
-        return tuple(self._views.image(stored, now) for stored in self.parts.store.images())
+        return tuple(self._view(stored, now) for stored in self.parts.store.images())
 
     async def image(self, target: str) -> ImageView:
-        return self._views.image(self._stored(target), self.parts.clock())
+        return self._view(self._stored(target), self.parts.clock())
+
+    async def recall(self, target: str, reason: str | None) -> RecallReport:
+        parts = self.parts
+        image = await parts.naming.resolve(target)
+        recall, holders = parts.recalls.of(image), Holders()
+        if recall is None:
+            if reason is None:
+                raise LocalError(f"image {image.short} is not recalled: say why it is to be")
+            holders.told = (await parts.overlay.find(parts.recalls.key(image))).population
+            recall = await parts.recalls.recall(image, reason)
+        held = parts.recalls.held(image)
+        if held is not None:
+            own = Receipt(parts.identity.node, parts.network.advertised, held is ProviderState.WHOLE)
+            holders.receipts[own.node] = own
+        await gather_receipts(parts.overlay, parts.recalls.receipt_key(image), holders, parts.clock)
+        return RecallReport(image, recall, tuple(holders.receipts.values()), holders.estimated_others)
 
     async def open_image(self, target: str) -> int:
         stored = self._stored(target)
+        self.parts.recalls.check(stored.image)
         if not stored.ready:
             raise LocalError(f"image {stored.image.short} is not whole yet")
         with self.parts.store.hold(stored.image):
@@ -229,6 +257,10 @@ class DaemonEngine:
             return await self.parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
 
     async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Reader:
+        with suppress(AbsentError):
+            image = self.parts.naming.known(target)
+            if not self._host.is_leased(image, self.parts.clock()):  # else it is a guest's disk
+                self.parts.recalls.check(image)
         return await self.parts.reading.open(target, deadline_s, may_order=may_order)
 
     async def noted_reads(self, target: str) -> ProfileView:
@@ -239,8 +271,11 @@ class DaemonEngine:
 
     async def open_papers(self, target: str) -> int:
         stored = self._stored(target)
+        self.parts.recalls.check(stored.image)
         if not stored.ready:
             raise LocalError(f"image {stored.image.short} is not whole yet")
+        if self.parts.stockroom.group(stored.image) is not None:
+            raise LocalError(f"image {stored.image.short} is private: whoever reads an origin could have it")
         records = self.parts.naming.records_of(stored.image)
         with self.parts.store.hold(stored.image):
             return await self.parts.threads.run(_papers_of, stored, records)
@@ -251,12 +286,13 @@ class DaemonEngine:
         leasing = [order.key for order in self._host.orders() if order.leases(image, now)]
         if leasing:
             raise LocalError(f"image {image.short} is leased by order {leasing[0]}: cancel it first")
-        view = self._views.image(stored, now)
+        view, receipt_key = self._view(stored, now), self.parts.recalls.receipt_key(image)
         async with self.parts.scrubber.at_work:
             if self.parts.store.held(image):
                 raise LocalError(f"image {image.short} is in use: try again when its readers are done")
             self.parts.driver.tell(ev.ImageForgotten(image))
             await self.parts.threads.run(self.parts.store.forget, image)
+        self.parts.recalls.forgotten(image, receipt_key)
         return view
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
@@ -276,6 +312,7 @@ class DaemonEngine:
     async def plan(self, target: str) -> PlanView:
         self._check_target(target)
         image = await self.parts.naming.resolve(target)
+        self.parts.recalls.check(image)
         return await self.parts.planning.plan(target, image)
 
     # --- this host ---
@@ -337,6 +374,9 @@ class DaemonEngine:
 
     def _check_target(self, target: str) -> None:
         self.parts.naming.checked_target(target)
+
+    def _view(self, stored: StoredImage, now: float) -> ImageView:
+        return replace(self._views.image(stored, now), recalled=self.parts.recalls.of(stored.image))
 
     def _stored(self, target: str) -> StoredImage:
         image: ImageId = self.parts.naming.known(target)

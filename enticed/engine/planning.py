@@ -138,7 +138,10 @@ class Planning:
     async def _survey(self, image: ImageId) -> _Survey:
         """Ask some providers what they have; whoever does not answer in time has nothing."""
         found = await self._discovery.providers(image)
-        contacts = {contact.node: contact for contact in (*found.providers, *found.mates)}
+        # Who is in groups asks no others about an image that may be theirs.
+        is_public = found.group is None and (found.providers or not self._driver.host.books.groups)
+        mates = found.mates if is_public else ()
+        contacts = {contact.node: contact for contact in (*found.providers, *mates)}
         chosen = [contact for node, contact in contacts.items() if node != self._me.node][:PLAN_PROVIDERS_MAX_COUNT]
         survey = _Survey(image, {contact.node for contact in chosen})
         if not chosen:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignEngine
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import ImageId, NodeId, PublisherKey
 
 Progressed = Callable[[int, int], None]
 """Told bytes done and bytes in all, on the event loop, at most a few times a second."""
@@ -31,6 +31,8 @@ class Publication:
     relatives: tuple[str, ...] | None = None
     """Names or image ids; None: the earlier version of the same name."""
     digests: bool = False
+    private: str | None = None
+    """A group of this host: only its members are to have the image, or to hear who has it."""
     source_sha256: bytes | None = None
     source_sha512: bytes | None = None
     """Of the container file, which only `entice` sees; of the raw content the daemon computes them itself."""
@@ -59,6 +61,34 @@ class BytesFrom:
 
 
 @dataclass(frozen=True, slots=True)
+class RecallView:
+    """Who recalled an image, and why."""
+
+    publisher: PublisherKey
+    reason: str
+    issued_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That a host holds, or held, a recalled image, by its own signature. whole: all of it."""
+
+    node: NodeId
+    addresses: tuple[str, ...]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecallReport:
+    """estimated_others: how many more seem to hold the image, who have not signed or could not be asked."""
+
+    image: ImageId
+    recall: RecallView
+    receipts: tuple[Receipt, ...]
+    estimated_others: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageView:
     image: ImageId
     names: tuple[str, ...]
@@ -75,6 +105,10 @@ class ImageView:
     """With the bytes that each shares."""
     digests: dict[str, str]
     """`raw_sha256` and so on, hex, where the statement has them."""
+    private: bool = False
+    """Only members of a group have it, and hear who has it."""
+    recalled: RecallView | None = None
+    """It is kept, for guests that run from it, and neither served nor ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +315,14 @@ class Engine(CampaignEngine, Protocol):
 
     async def image(self, target: str) -> ImageView:
         """By name or id, of the images in this store; AbsentError otherwise."""
+        ...
+
+    async def recall(self, target: str, reason: str | None) -> RecallReport:
+        """Recall an image for good, or say how it was recalled; and who held it.
+
+        AbsentError for a name that nobody knows, DeniedError where this host has no publisher's key, LocalError without
+        a reason for what is not recalled yet.
+        """
         ...
 
     async def open_image(self, target: str) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from enticed.core import events as ev
 from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
+from enticed.engine.membership import Groups
 from enticed.engine.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
 from enticed.engine.stockroom import Stockroom
@@ -25,6 +26,7 @@ from enticed.limits import PROGRESS_INTERVAL_S
 from enticed.reflink import clone_file
 from enticed.store.store import Store
 from protocol.errors import AbsentError, DeniedError, LocalError
+from protocol.group import GroupId, Privacy
 from protocol.identifiers import ImageId
 from protocol.limits import STATEMENT_MAX_RELATIVES
 from protocol.manifest import Fragments, encode_manifest
@@ -53,7 +55,9 @@ class Publishing:
         discovery: Discovery,
         naming: Naming,
         publisher: Publisher | None,
+        groups: Groups,
     ) -> None:
+        self._groups = groups
         self._driver = driver
         self._store = store
         self._stockroom = stockroom
@@ -71,12 +75,14 @@ class Publishing:
         publisher = self._publisher
         name = self._naming.checked(what.name)
         relatives = self._relatives(what, name)
+        group = None if what.private is None else self._groups.named(what.private)
         async with self._turn:
-            imported = await self._in_thread(what, relatives, publisher, progressed)
+            imported = await self._in_thread(what, relatives, group, publisher, progressed)
         statement, image = imported.statement, imported.statement.image
         everything = np.ones(len(imported.data_bytes), np.bool_)
-        self._driver.tell(ev.ImageOnHand(image, imported.data_bytes, everything, True))
-        await self._discovery.announced(image)
+        group = self._stockroom.group(image)
+        self._driver.tell(ev.ImageOnHand(image, imported.data_bytes, everything, True, group))
+        await self._discovery.announced(image, group)
         version = await self._naming.publish(publisher, name, image)
         for digest_name in statement.digests.names if statement.digests else ():
             await self._naming.publish(publisher, digest_name, image)
@@ -108,7 +114,12 @@ class Publishing:
         return tuple(dict.fromkeys(image for image in (earlier, *ancestors) if image in here))
 
     async def _in_thread(
-        self, what: Publication, relatives: tuple[ImageId, ...], publisher: Publisher, progressed: Progressed
+        self,
+        what: Publication,
+        relatives: tuple[ImageId, ...],
+        group: GroupId | None,
+        publisher: Publisher,
+        progressed: Progressed,
     ) -> _Imported:
         cancel, loop = threading.Event(), asyncio.get_running_loop()
         told_at = 0.0
@@ -124,7 +135,7 @@ class Publishing:
 
         def work() -> _Imported:
             try:
-                return self._import(what, fd, relatives, publisher, cancel, progress)
+                return self._import(what, fd, relatives, group, publisher, cancel, progress)
             finally:
                 os.close(fd)
 
@@ -141,6 +152,7 @@ class Publishing:
         what: Publication,
         fd: int,
         relatives: tuple[ImageId, ...],
+        group: GroupId | None,
         publisher: Publisher,
         cancel: threading.Event,
         progress: Callable[[int, int], None],
@@ -167,7 +179,12 @@ class Publishing:
                 shared,
                 int(self._driver.clock()),
             )
-            draft.commit(root, pages, (publisher.sign_statement(statement),))
+            envelopes = [publisher.sign_statement(statement)]
+            if group is not None:
+                envelopes.insert(0, publisher.sign_privacy(Privacy(root.image_id, group, statement.issued_at)))
+            stored = draft.commit(root, pages, tuple(envelopes))
+            if group is not None and envelopes[0] not in stored.statements:
+                raise LocalError(f"image {root.image_id.short} is here with so many statements that none can be added")
         return _Imported(statement, root.fragments, new_bytes, root.data_bytes.astype(np.int64))
 
     def _compare(

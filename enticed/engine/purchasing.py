@@ -13,6 +13,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
+from enticed.engine.membership import group_of
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.stockroom import Stockroom
 from enticed.landing import CorruptFragmentError, LandingError
@@ -122,7 +123,8 @@ class Purchasing:
             self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.MALFORMED, repr(error)))
         else:
             self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
-            self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64")))
+            group = group_of(image, manifest.statements, self._trusted)
+            self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64"), group))
 
     async def fetch_manifest(self, image: ImageId, node: NodeId) -> Manifest:
         """An image's manifest from one peer, or ORIGIN, each part verified before the next is asked for.
@@ -155,7 +157,9 @@ class Purchasing:
                 trusted.append((envelope, statement))
         if not trusted:
             raise DeniedError(f"no trusted publisher has signed for image {image.short}")
-        return (*(envelope for envelope, _ in trusted), *self._profiles(image, envelopes)), trusted[0][1]
+        marks = (one for one in envelopes if group_of(image, (one,), self._trusted) is not None)
+        said = (envelope for envelope, _ in trusted)
+        return (*marks, *said, *self._profiles(image, envelopes)), trusted[0][1]
 
     def _profiles(self, image: ImageId, envelopes: tuple[bytes, ...]) -> Iterator[bytes]:
         for envelope in envelopes:

@@ -75,6 +75,10 @@ class Reception:
         """Take an order, or say why not."""
         credential, now = self._hosts.get(node), self._driver.clock()
         may_dispatch = credential is not None and credential.may_dispatch
+        recalled = self._driver.host.recalled(asked.image)
+        if recalled is not None:
+            self._say(node, declined(asked.key, Failure.DENIED, recalled))
+            return
         admitted = admit(asked, node, may_dispatch, self._driver.host.orders(), self._bounds, now)
         if degraded := self._driver.host.disk.degraded:
             admitted = Declined(Failure.BUSY, f"this host takes no orders just now: it is degraded: {degraded}")

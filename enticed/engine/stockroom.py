@@ -17,6 +17,7 @@ from enticed.core import events as ev
 from enticed.core.orders import Order, Priority
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
+from enticed.engine.membership import group_of
 from enticed.engine.threads import StoreThreads
 from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
@@ -29,6 +30,7 @@ from enticed.store.store import Store
 from enticed.store.table import Hold
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, MalformedError
+from protocol.group import GroupId
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.manifest import Fragments, Root
 from protocol.messages import FragmentsRequest
@@ -73,6 +75,7 @@ class Stockroom:
         driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
         driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect), "seal"))
         self._opened = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(partial(open_statement, trusted=trusted))
+        self._group_of = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(partial(group_of, trusted=trusted))
         """Whoever may read may ask about every image as often as they like; a signature is checked once."""
         self._doubted: dict[tuple[ImageId, int], None] = {}
         """Pieces to be read back, in this order."""
@@ -105,6 +108,10 @@ class Stockroom:
             except (DeniedError, MalformedError):
                 continue
         raise AbsentError(f"no trusted publisher has signed for image {image.short}")
+
+    def group(self, image: ImageId) -> GroupId | None:
+        """Whose an image in the store is alone; None for everybody's. `AbsentError` without it."""
+        return self._group_of(image, self._store.image(image).statements)
 
     def hold(self, image: ImageId) -> Hold:
         return self._store.hold(image)
@@ -177,7 +184,8 @@ class Stockroom:
                 log.warning("image %s cannot be checked: %s", stored.image.short, error, extra={"image": stored.image})
                 continue
             data_bytes = stored.root.data_bytes.astype(np.int64)
-            self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready))
+            group = self.group(stored.image)
+            self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
 
     async def _reserve(self, image: ImageId) -> None:
         try:

@@ -85,6 +85,7 @@ class Views:
             source_format=said.source_format if said is not None else "",
             relatives=tuple((one.image, one.shared_bytes) for one in said.relatives) if said is not None else (),
             digests=_digests(said),
+            private=self._stockroom.group(stored.image) is not None,
         )
 
     def peers(self) -> tuple[PeerView, ...]:

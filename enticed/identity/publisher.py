@@ -11,9 +11,11 @@ from enticed.identity.files import is_there
 from enticed.identity.host import identity_directory, load_signing_key
 from enticed.limits import NAME_LIFETIME_S
 from protocol.errors import CorruptError, DeniedError, MalformedError
+from protocol.group import Privacy, seal_privacy
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.names import NameRecord, seal_name
 from protocol.profile import BootProfile, seal_profile
+from protocol.recall import Recall, seal_recall
 from protocol.statement import Statement, seal_statement
 
 
@@ -31,6 +33,14 @@ class Publisher:
     def sign_profile(self, profile: BootProfile) -> bytes:
         """The sealed boot profile. `LocalError` for values out of bounds."""
         return seal_profile(profile, self.private)
+
+    def sign_privacy(self, privacy: Privacy) -> bytes:
+        """The sealed mark of a private image."""
+        return seal_privacy(privacy, self.private)
+
+    def sign_recall(self, recall: Recall) -> bytes:
+        """The sealed recall. `LocalError` for a reason that is none."""
+        return seal_recall(recall, self.private)
 
     def sign_name(self, record: NameRecord) -> bytes:
         """The sealed name record. `LocalError` for values out of bounds."""

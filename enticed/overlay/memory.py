@@ -22,6 +22,8 @@ class MemorySwarm:
         self.hosts: set[NodeId] = set()
         self.providers: dict[DiscoveryKey, dict[NodeId, CheckedProvider]] = {}
         self.names: dict[DiscoveryKey, CheckedName] = {}
+        self.told: dict[NodeId, Callable[[bytes], None]] = {}
+        """Who is told what spreads."""
 
 
 class MemoryOverlay:
@@ -81,6 +83,16 @@ class MemoryOverlay:
     async def announced(self, key: DiscoveryKey) -> None:
         """Returns once what was announced under this key can be found."""
         self._require_running()
+
+    def spread(self, key: DiscoveryKey, record: bytes) -> None:
+        self._require_running()
+        if self._notary.check_name(key, record).spreads:
+            for node, told in self._swarm.told.items():
+                if node != self._node and node in self._swarm.hosts:
+                    asyncio.get_running_loop().call_soon(told, record)
+
+    def on_spread(self, told: Callable[[bytes], None]) -> None:
+        self._swarm.told[self._node] = told
 
     async def withdraw(self, key: DiscoveryKey) -> None:
         self._require_running()

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 from enticed.core.dht.ports import CheckedName, CheckedProvider
 from enticed.identity.host import HostIdentity
-from enticed.limits import CHECKED_RECORDS_MAX_COUNT
+from enticed.limits import CHECKED_RECORDS_MAX_COUNT, RECALL_KEPT_S
+from protocol.dsse import sealed_type
 from protocol.errors import AbsentError, CorruptError, MalformedError
 from protocol.identifiers import DiscoveryKey
 from protocol.limits import CLOCK_SKEW_MAX_S, PROVIDER_EXPIRY_S
 from protocol.names import open_name
+from protocol.recall import RECALL_TYPE, open_recall
 from protocol.records import ProviderRecord, ProviderState, open_provider, seal_provider
 
 
@@ -57,8 +59,16 @@ class HostNotary:
         return CheckedProvider(record, data, lifetime_s)
 
     def check_name(self, key: DiscoveryKey, data: bytes) -> CheckedName:
+        if sealed_type(data) == RECALL_TYPE:
+            return self._check_recall(key, data)
         now = self._clock()
         record = open_name(data, self._identity.trust.trusted_publishers, now)
         if DiscoveryKey.of_name(record.name) != key:
             raise CorruptError(f"the record of {record.name} under another name's key")
         return CheckedName(record.version, data, record.expires_at - now)
+
+    def _check_recall(self, key: DiscoveryKey, data: bytes) -> CheckedName:
+        recall = open_recall(data, self._identity.trust.trusted_publishers)
+        if DiscoveryKey.of_recall(recall.image) != key:
+            raise CorruptError(f"the recall of image {recall.image.short} under another key")
+        return CheckedName(1, data, RECALL_KEPT_S, spreads=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +47,14 @@ class Overlay(Protocol):
 
     async def announced(self, key: DiscoveryKey) -> None:
         """Returns once others were told what was announced last under this key: from then on they find it."""
+        ...
+
+    def spread(self, key: DiscoveryKey, record: bytes) -> None:
+        """Have every host told a recall, signed, of this key; each is told by `on_spread`, and is to spread it on."""
+        ...
+
+    def on_spread(self, told: Callable[[bytes], None]) -> None:
+        """Whom to tell the recalls that come, verified; again and again the same one perhaps. One listener."""
         ...
 
     async def withdraw(self, key: DiscoveryKey) -> None:

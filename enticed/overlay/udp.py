@@ -78,6 +78,7 @@ class UdpOverlay:
         self._offers: dict[DiscoveryKey, Offer] = {}
         self._told: set[DiscoveryKey] = set()
         self._withdrawn: _Waiting = {}
+        self._spread_told: Callable[[bytes], None] = lambda record: None
         self._trust_serial = identity.trust.serial
         self._running = False
         self.lookup_seconds = Histogram()
@@ -185,6 +186,13 @@ class UdpOverlay:
         if key not in self._told:
             await self._next(self._announced, key)
 
+    def spread(self, key: DiscoveryKey, record: bytes) -> None:
+        self._require_running()
+        self._tell(ev.Spread(key, record))
+
+    def on_spread(self, told: Callable[[bytes], None]) -> None:
+        self._spread_told = told
+
     async def withdraw(self, key: DiscoveryKey) -> None:
         self._offers.pop(key, None)
         self._told.discard(key)
@@ -230,6 +238,8 @@ class UdpOverlay:
                 _release(self._announced, effect.key)
             case ev.Withdrawn():
                 _release(self._withdrawn, effect.key)
+            case ev.Spreading(record):
+                self._loop.call_soon(self._spread_told, record)  # who is told spreads it on, which is an event
             case ev.Remember():
                 if self._memory is not None:
                     self._memory.save(tuple(endpoint_text(one) for one in effect.endpoints))

@@ -16,6 +16,7 @@ CATALOGUE = "catalogue.sqlite"
 CATALOGUE_DAMAGED = "catalogue.damaged"
 IMAGES = "images"
 NAMES = "names"
+RECALLS = "recalls"
 
 RAW = "raw"
 ROOT = "root"
@@ -50,7 +51,7 @@ def prepare(files: Files) -> None:
         if int(text) > STORE_VERSION:
             raise LocalError(f"the store is of version {text}, newer than {STORE_VERSION}: run a newer enticed")
     present = files.list_dir(".")
-    for name in (IMAGES, NAMES):
+    for name in (IMAGES, NAMES, RECALLS):
         if name not in present:
             files.make_dir(name)
     files.sync_dir(".")

@@ -37,6 +37,7 @@ from enticed.store.lock import StateLock, make_state_dir
 from enticed.store.names import NameBook, SavedName
 from enticed.store.opening import Opener
 from enticed.store.reading import Excerpt, read_excerpt
+from enticed.store.recalls import RecallBook
 from enticed.store.scrub_mark import ScrubBook
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger, Space
@@ -90,11 +91,12 @@ class Store:
         )
         self._names = NameBook(files)
         self.scrub_book = ScrubBook(files, now)
+        self.recall_book = RecallBook(files)
         self._orders = {order.key: order for order in catalogue.orders()}
         self._addresses = catalogue.addresses()
         for image in opener.open_all():
             self._intake.enter(image)
-        self.troubles = (*self._names.troubles, *opener.troubles)
+        self.troubles = (*self._names.troubles, *self.recall_book.troubles, *opener.troubles)
         """One line for people about each thing that was not as it should be at the start."""
 
     @classmethod

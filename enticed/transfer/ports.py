@@ -15,6 +15,7 @@ from protocol.errors import EnticedError
 from protocol.identifiers import NodeId
 from protocol.messages import (
     Acquaint,
+    Belong,
     Busy,
     CancelOrder,
     Charge,
@@ -23,6 +24,7 @@ from protocol.messages import (
     NotHeld,
     OrderNews,
     PlaceOrder,
+    Recalled,
     Refused,
     Request,
     Subscribe,
@@ -30,7 +32,18 @@ from protocol.messages import (
 )
 
 Said = (
-    Subscribe | Unsubscribe | HaveMap | HaveChange | NotHeld | Charge | Acquaint | PlaceOrder | CancelOrder | OrderNews
+    Subscribe
+    | Unsubscribe
+    | HaveMap
+    | HaveChange
+    | NotHeld
+    | Charge
+    | Acquaint
+    | PlaceOrder
+    | CancelOrder
+    | OrderNews
+    | Recalled
+    | Belong
 )
 """What the core, and campaigns, say and hear; hellos, goodbyes and pings are the transfer layer's own."""
 

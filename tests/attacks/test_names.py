@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,10 @@ class Replicas:
     async def announced(self, key: DiscoveryKey) -> None: ...
 
     async def withdraw(self, key: DiscoveryKey) -> None: ...
+
+    def spread(self, key: DiscoveryKey, record: bytes) -> None: ...
+
+    def on_spread(self, told: Callable[[bytes], None]) -> None: ...
 
 
 @dataclass

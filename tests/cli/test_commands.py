@@ -108,6 +108,26 @@ def test_publish_images_show_verify_rm(cli: Cli, tmp_path: Path) -> None:
         assert (ran.returncode, ran.stderr) == (4, "entice: there is no image ubuntu:24.04 here\n")
 
 
+def test_recall_says_why_and_who_held_it(cli: Cli, tmp_path: Path) -> None:
+    image = cli.json("publish", disk(tmp_path), "ubuntu:24.04")["image_id"]
+    ran = cli.run("recall", "ubuntu:24.04")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "say why" in ran.stderr
+    recalled = cli.json("recall", "ubuntu:24.04", "--reason", "CVE-2024-3094")
+    assert (recalled["recalled"]["reason"], recalled["estimated_others"]) == ("CVE-2024-3094", 2)
+    assert [one["whole"] for one in recalled["holders"]] == [True]
+    shown = cli.run("recall", "ubuntu:24.04").stdout
+    assert shown.splitlines()[0].startswith(f"ubuntu:24.04 ({image[:12]}) was recalled ")
+    assert shown.splitlines()[0].endswith(" ago: CVE-2024-3094")
+    assert "10.0.0.1:7400" in shown
+    assert "about 2 more, by estimate" in shown
+    assert "recalled" in cli.run("images").stdout
+    assert "by publisher 000000000000: CVE-2024-3094" in cli.run("show", "ubuntu:24.04").stdout
+    ran = cli.run("recall", "ubuntu:24.04", "--reason", "two\nlines")
+    assert ran.returncode == 2
+    assert "one line" in ran.stderr
+
+
 def test_rm_says_why_it_will_not(cli: Cli, tmp_path: Path) -> None:
     published = cli.json("publish", disk(tmp_path), "a")
     image = next(iter(cli.engine.stored))

@@ -29,6 +29,9 @@ from enticed.engine.port import (
     Progressed,
     Publication,
     Published,
+    RecallReport,
+    RecallView,
+    Receipt,
     StatusView,
     Verification,
     Why,
@@ -36,7 +39,7 @@ from enticed.engine.port import (
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import MIB
 from tests.control.campaigns import MemoryCampaigns
 
@@ -249,6 +252,17 @@ class MemoryEngine(MemoryCampaigns):
         stored.path.unlink()
         del self.stored[stored.view.image]
         return stored.view
+
+    async def recall(self, target: str, reason: str | None) -> RecallReport:
+        stored = self._find(target)
+        if stored.view.recalled is None:
+            if reason is None:
+                raise LocalError(f"image {target} is not recalled: say why it is to be")
+            recall = RecallView(PublisherKey(bytes(32)), reason, time.time())
+            stored.view = replace(stored.view, recalled=recall)
+        assert stored.view.recalled is not None
+        receipts = (Receipt(ME, ("10.0.0.1:7400",), True),)
+        return RecallReport(stored.view.image, stored.view.recalled, receipts, 2)
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
         stored = self._find(target)

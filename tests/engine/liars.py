@@ -49,6 +49,13 @@ class Liar:
         await self._up[status.node].wait()
         return status.node
 
+    async def asks(self, node: NodeId, message: Subscribe) -> None:
+        """Say something and wait for the next that is said in return."""
+        self.heard.clear()
+        self.heard_more.clear()
+        self.network.send(node, message)
+        await self.heard_more.wait()
+
     def claim_pieces(self, pieces: int, *, lacking: frozenset[int] = frozenset()) -> None:
         held = np.array([piece not in lacking for piece in range(pieces)])
         bitmap = np.packbits(held).tobytes()

@@ -14,6 +14,7 @@ from enticed.overlay.port import NameOffer, ProviderOffer
 from protocol.errors import LocalError
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.names import NameRecord
+from protocol.recall import Recall
 from protocol.records import ProviderState
 from tests.overlay.hosts import Handle, Swarm, TwinSwarm, UdpSwarm, address_of, run
 
@@ -266,5 +267,45 @@ def test_nothing_works_before_and_after(play: Run, identities: list[HostIdentity
                 await attempt
         with pytest.raises(LocalError):
             host.announce(ProviderOffer(KEY, WHOLE))
+
+    play(scenario)
+
+
+# --- recalls ---
+
+
+def recalled(publisher: Publisher, image: ImageId) -> NameOffer:
+    record = publisher.sign_recall(Recall(image, "it is bad", publisher.key, int(time.time())))
+    return NameOffer(DiscoveryKey.of_recall(image), record, 1)
+
+
+def test_what_one_spreads_all_others_are_told(play: Run, identities: list[HostIdentity], publisher: Publisher) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        hosts = await swarm.hosts(identities)
+        offer, told = recalled(publisher, ImageId.of(b"an image")), asyncio.Queue[tuple[int, bytes]]()
+
+        def listen(number: int, host: Handle) -> None:
+            host.on_spread(lambda record: told.put_nowait((number, record)))
+
+        for number, host in enumerate(hosts):
+            listen(number, host)
+        hosts[0].spread(offer.key, offer.record)
+        waiting = set(range(1, len(hosts)))
+        while waiting:
+            number, record = await told.get()
+            assert record == offer.record
+            if number in waiting:
+                waiting.discard(number)
+                hosts[number].spread(offer.key, record)
+
+    play(scenario)
+
+
+def test_a_recall_is_found_like_a_name(play: Run, identities: list[HostIdentity], publisher: Publisher) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        one, other = await swarm.hosts(identities[:2])
+        offer = recalled(publisher, ImageId.of(b"an image"))
+        await publish(one, offer)
+        assert (await other.find(offer.key)).names == (offer.record,)
 
     play(scenario)

@@ -11,7 +11,7 @@ from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
 from enticed.store.sqlite import SqliteCatalogue
 from protocol.errors import AbsentError, DeniedError, ExhaustedError
 from protocol.identifiers import ImageId
-from protocol.limits import MIB
+from protocol.limits import MIB, RECALL_MAX_SIZE_BYTES
 from tests.store.making import all_pieces, hidden, made_of, make_image, open_store, pull
 
 NOBODY = ImageId(bytes(32))
@@ -56,6 +56,32 @@ def test_a_damaged_name_is_told_and_only_that_one_lost(tmp_path: Path) -> None:
         store.save_name("b", 1, NOBODY, 1000, b"b")
     with open_store(tmp_path) as store:
         assert (len(store.names()), store.troubles) == (2, ())
+
+
+def test_recalls_stay_as_they_were_signed(tmp_path: Path) -> None:
+    other = ImageId(bytes([1]) * 32)
+    with open_store(tmp_path) as store:
+        store.recall_book.save(NOBODY, b"first")
+        store.recall_book.save(NOBODY, b"second")
+        store.recall_book.save(other, b"other")
+    (tmp_path / "catalogue.sqlite").write_bytes(b"garbage")
+    recalls = tmp_path / "recalls"
+    (recalls / f".new-{NOBODY}").write_bytes(b"half")
+    (recalls / "no image").write_bytes(b"x")
+    (recalls / str(ImageId(bytes([2]) * 32))).write_bytes(bytes(RECALL_MAX_SIZE_BYTES + 1))
+    with open_store(tmp_path) as store:
+        assert store.recall_book.all() == {NOBODY: b"second", other: b"other"}
+        assert len([trouble for trouble in store.troubles if "recall" in trouble]) == 2
+    assert not (recalls / f".new-{NOBODY}").exists()
+
+
+def test_only_so_many_recalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.store.recalls.RECALLS_MAX_COUNT", 1)
+    with open_store(tmp_path) as store:
+        store.recall_book.save(NOBODY, b"one")
+        store.recall_book.save(NOBODY, b"again")
+        with pytest.raises(ExhaustedError, match="more than 1 recalls"):
+            store.recall_book.save(ImageId(bytes([1]) * 32), b"two")
 
 
 def test_orders_and_addresses_survive(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.codec import Vocabulary
 from protocol.errors import MalformedError
+from protocol.group import GroupProof
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import (
     ADDRESS_MAX_CHARS,
@@ -27,6 +28,7 @@ from protocol.messages import (
     CONTROL,
     Acquaint,
     Alternative,
+    Belong,
     BulkHello,
     Busy,
     CancelOrder,
@@ -48,6 +50,7 @@ from protocol.messages import (
     Ping,
     PlaceOrder,
     Pong,
+    Recalled,
     Refusal,
     Refused,
     Subscribe,
@@ -81,6 +84,8 @@ WIRE = [
         OrderNews("k", OrderStage.FAILED, OrderFault.NO_SPACE, OrderPromise.INFEASIBLE, 125, None, "full"),
         [14, "k", 7, 4, 3, 125, None, "full"],
     ),
+    (CONTROL, Recalled(b"signed"), [18, b"signed"]),
+    (CONTROL, Belong((GroupProof(bytes(32)),)), [19, [bytes(32)]]),
     (BULK, BulkHello(1, ()), [1, 1, []]),
     (BULK, FragmentsRequest(IMAGE, 1, 2, 3), [2, IMAGE, 1, 2, 3]),
     (BULK, PartRequest(IMAGE, Part.PAGES, 4, 5), [3, IMAGE, 2, 4, 5]),

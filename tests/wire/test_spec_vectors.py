@@ -24,12 +24,14 @@ from protocol.datagram import (
 from protocol.dht import DHT, FindValue, Nodes, Stored, StoreName, Verdict, Withdraw, read_endpoint
 from protocol.dht import Contact as DhtContact
 from protocol.framing import encode_frame
+from protocol.group import GroupProof
 from protocol.identifiers import PUBLIC_DISCOVERY_KEY, DiscoveryKey, ImageId, NodeId
 from protocol.messages import (
     BULK,
     CONTROL,
     Acquaint,
     Alternative,
+    Belong,
     BulkHello,
     Busy,
     Charge,
@@ -40,6 +42,7 @@ from protocol.messages import (
     Hello,
     Part,
     PartRequest,
+    Recalled,
     Refusal,
     Refused,
     Subscribe,
@@ -65,6 +68,8 @@ def identifiers() -> Iterator[tuple[str, str]]:
     yield "discovery key of rack `r7` in zone `z1`", DiscoveryKey.of_rack("z1", "r7").hex()
     yield "discovery key of rack `r7` in no zone", DiscoveryKey.of_rack("", "r7").hex()
     yield "discovery key of host 0 to 19", DiscoveryKey.of_host(NodeId(bytes(range(20)))).hex()
+    yield "discovery key of the recall of image 0 to 31", DiscoveryKey.of_recall(IMAGE).hex()
+    yield "discovery key of what is left of it", DiscoveryKey.of_recalled(IMAGE).hex()
     yield "discovery key of label `zone=a`, shard 5", DiscoveryKey.of_label("zone", "a", 5).hex()
 
 
@@ -75,6 +80,8 @@ def sessions() -> Iterator[tuple[str, str]]:
         "`HaveMap` of that, 10 pieces, of which 0, 1 and 9": HaveMap(IMAGE, 10, b"\xc0\x40"),
         "`HaveChange` of that, gained 2 and 300, lost 1": HaveChange(IMAGE, (2, 300), (1,)),
         "`Charge` for fragment 5 of its piece 3": Charge(IMAGE, 3, 5),
+        "`Belong`, one proof of 32 bytes 9": Belong((GroupProof(b"\x09" * 32),)),
+        "`Recalled`, envelope 4 bytes 9": Recalled(b"\x09" * 4),
         "`Acquaint` with node 0 to 19 at `[fd00::1]:7400`": Acquaint(IMAGE, (Alternative(NODE, ("[fd00::1]:7400",)),)),
     }
     for what, message in said.items():

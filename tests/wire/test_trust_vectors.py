@@ -9,9 +9,11 @@ from blake3 import blake3
 import protocol
 from protocol.dsse import authentication_encoding
 from protocol.enrolment import request_certificate
-from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.group import Group, Privacy, seal_privacy
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.labels import HostLabel
 from protocol.names import NameRecord, seal_name
+from protocol.recall import Recall, seal_recall
 from protocol.statement import Digests, Relative, Sha256, Sha512, Statement, seal_statement
 from protocol.token import JoinToken, authority_hash, format_token
 from protocol.trust import TrustBundle, seal_trust
@@ -34,7 +36,9 @@ STATEMENT = Statement(
     (Relative(ImageId(b"\3" * 32), 1 << 20),),
     NOW,
 )
-BUNDLE = TrustBundle(1, (CA.der,), (PublisherKey(PUBLISHER.public_key().public_bytes_raw()),), (NodeId(HOST.node),))
+PUBLISHER_KEY = PublisherKey(PUBLISHER.public_key().public_bytes_raw())
+GROUP = Group("golden", b"\x07" * 32)
+BUNDLE = TrustBundle(1, (CA.der,), (PUBLISHER_KEY,), (NodeId(HOST.node),))
 
 
 def hashed(data: bytes) -> str:
@@ -49,6 +53,11 @@ VECTORS = {
     "certificate request": hashed(request_certificate(signing_key("golden node"), HOST.sealing_key)),
     "statement": hashed(seal_statement(STATEMENT, PUBLISHER)),
     "name record": hashed(seal_name(NameRecord("web:1", 7, IMAGE, NOW, NOW + 1000), PUBLISHER)),
+    "recall": hashed(seal_recall(Recall(IMAGE, "bad: use web:2", PUBLISHER_KEY, NOW), PUBLISHER)),
+    "group": f"`{GROUP.id}`",
+    "discovery key of the image in the group": f"`{DiscoveryKey.of_image(IMAGE, GROUP.discovery_key)}`",
+    "mark of a private image": hashed(seal_privacy(Privacy(IMAGE, GROUP.id, NOW), PUBLISHER)),
+    "proof": f"`{GROUP.proof(HOST.node, NodeId(bytes(range(20))))}`",
     "trust bundle": hashed(seal_trust(BUNDLE, CA.private)),
     "CA hash": f"`{authority_hash(CA.der).hex()}`",
     "token": f"`{format_token(JoinToken('[fd00::1]:7443', bytes(range(32)), bytes(range(8)), bytes(range(24))))}`",

@@ -89,6 +89,14 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Tell every contact this record, signed and kept under the key like a name."""
+
+    key: DiscoveryKey
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """Say goodbye; nothing is to be told or done after that."""
 
@@ -98,7 +106,7 @@ class Wake:
     """It is `next_deadline()`."""
 
 
-Event = Join | Met | Heard | HeardNonsense | Find | Abandon | Announce | Withdraw | Leave | Wake
+Event = Join | Met | Heard | HeardNonsense | Find | Abandon | Announce | Withdraw | Spread | Leave | Wake
 
 # --- effects ---
 
@@ -158,10 +166,17 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Spreading:
+    """A record came that every host is to know, verified: to be spread further, if it is news."""
+
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Remember:
     """Where others could be found, should this host start again."""
 
     endpoints: tuple[bytes, ...]
 
 
-Effect = Send | Greet | Seek | Joined | Answered | Announced | Withdrawn | Remember
+Effect = Send | Greet | Seek | Joined | Answered | Announced | Withdrawn | Spreading | Remember

@@ -27,6 +27,7 @@ from enticed.core.dht.events import (
     Leave,
     Met,
     Send,
+    Spread,
     Wake,
     Withdraw,
 )
@@ -36,6 +37,7 @@ from enticed.core.dht.ports import Notary
 from enticed.core.dht.responder import Responder
 from enticed.core.dht.search import Search
 from enticed.core.dht.shelves import Shelves
+from enticed.core.dht.spreading import Spreader
 from enticed.core.dht.table import Table
 from enticed.core.dht.walk import Walks
 from protocol.dht import Contact, Goodbye, Nodes, Pong, Stored, Values
@@ -55,9 +57,10 @@ class DhtNode:
         self.shelves = Shelves(node, self.policy, dice)
         self._calls = Calls(self.policy, self.table, dice, self._emit)
         self._walks = Walks(node, self.policy, self.table, self._calls, self._agenda)
-        self._responder = Responder(self.policy, self.table, self.shelves, notary)
+        self._responder = Responder(self.policy, self.table, self.shelves, notary, self._emit)
         self._announcer = Announcer(self._walks, self.shelves, notary, dice, self._emit)
         self._membership = Membership(self._walks, dice, self._emit, self._on_joined)
+        self._spreader = Spreader(self.policy, self._calls, self.table, self._agenda)
         self._searches: dict[int, Search] = {}
         self._left = False
 
@@ -96,6 +99,8 @@ class DhtNode:
                 self._announcer.announce(event.offer, now)
             case Withdraw():
                 self._announcer.withdraw(event.key, now)
+            case Spread():
+                self._spreader.spread(event.key, event.record, now)
             case Join():
                 self._membership.join(event.endpoints, now)
             case Leave():

@@ -80,6 +80,11 @@ class DhtPolicy:
     growth: float = 2.0
     """A network that has grown by this factor since a record was stored has other replicas: it is announced again."""
 
+    # Spreading.
+    spread_tries: int = 4
+    """How often a contact that does not answer is told what every host has to know."""
+    spread_again_s: float = 2.0
+
     # Joining.
     join_patience_s: float = 1.0
     seek_first_s: float = 2.0

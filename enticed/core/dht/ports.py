@@ -23,11 +23,15 @@ class CheckedProvider:
 
 @dataclass(frozen=True, slots=True)
 class CheckedName:
-    """A signed name that verifies and belongs under the key."""
+    """A signed name that verifies and belongs under the key; or a recall, which is kept, and found, like a name.
+
+    spreads: every host is to know it, and not only those who look for it.
+    """
 
     version: int
     data: bytes
     lifetime_s: float
+    spreads: bool = False
 
 
 class Notary(Protocol):

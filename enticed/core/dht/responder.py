@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from enticed.core.dht.budget import Budget, Budgets
+from enticed.core.dht.events import Effect, Spreading
 from enticed.core.dht.policy import DhtPolicy
 from enticed.core.dht.ports import Notary
 from enticed.core.dht.shelves import Shelves
@@ -30,7 +32,10 @@ from protocol.limits import CONTACTS_MAX_COUNT
 
 
 class Responder:
-    def __init__(self, policy: DhtPolicy, table: Table, shelves: Shelves, notary: Notary) -> None:
+    def __init__(
+        self, policy: DhtPolicy, table: Table, shelves: Shelves, notary: Notary, emit: Callable[[Effect], None]
+    ) -> None:
+        self._emit = emit
         self._table = table
         self._shelves = shelves
         self._notary = notary
@@ -93,7 +98,10 @@ class Responder:
             return Stored(question.token, Verdict.REFUSED, 0)
         if known is not None and known.version >= checked.version and not self._stands(question.key, known.data):
             self._shelves.drop_name(question.key)
-        return Stored(question.token, self._shelves.put_name(question.key, checked, now), 0)
+        verdict = self._shelves.put_name(question.key, checked, now)
+        if checked.spreads and verdict is not Verdict.OUTDATED:
+            self._emit(Spreading(checked.data))
+        return Stored(question.token, verdict, 0)
 
     def _stands(self, key: DiscoveryKey, data: bytes) -> bool:
         """Whether a name that is kept would be taken now: who signed it may no longer be trusted."""

@@ -27,6 +27,8 @@ from enticed.core.dht.events import (
     Remember,
     Seek,
     Send,
+    Spread,
+    Spreading,
     Wake,
     Withdraw,
     Withdrawn,
@@ -52,10 +54,17 @@ class Ledger:
         self.clock = clock
         self.providers: dict[bytes, ProviderRecord] = {}
         self.names: dict[bytes, tuple[DiscoveryKey, int, float]] = {}
+        self.recalls: set[bytes] = set()
+        """Of `names`, those that every host is to know."""
 
     def name(self, key: DiscoveryKey, version: int, lifetime_s: float = 1e6) -> bytes:
         data = blake3(b"name" + key + version.to_bytes(8, "big")).digest(400)
         self.names[data] = key, version, self.clock() + lifetime_s
+        return data
+
+    def recall(self, key: DiscoveryKey) -> bytes:
+        data = self.name(key, 1)
+        self.recalls.add(data)
         return data
 
 
@@ -91,7 +100,7 @@ class LedgerNotary:
             raise CorruptError("another name")
         if expires_at <= self._ledger.clock():
             raise AbsentError("expired")
-        return CheckedName(version, data, expires_at - self._ledger.clock())
+        return CheckedName(version, data, expires_at - self._ledger.clock(), data in self._ledger.recalls)
 
 
 class Host:
@@ -111,6 +120,8 @@ class Host:
         self.withdrawn: list[DiscoveryKey] = []
         self.remembered: tuple[bytes, ...] = ()
         self.sent: list[Send] = []
+        self.knows: set[bytes] = set()
+        """What has spread here, and from here on."""
         self.answer: Callable[[Heard], DhtMessage | None] | None = None
         self._wake_at: float | None = None
 
@@ -126,6 +137,11 @@ class Host:
         if deadline is not None and (self._wake_at is None or deadline < self._wake_at):
             self._wake_at = deadline
             self.world.at(max(deadline, self.world.now), lambda: self._wake(deadline))
+
+    def spread(self, key: DiscoveryKey, record: bytes) -> None:
+        if record not in self.knows:
+            self.knows.add(record)
+            self.tell(Spread(key, record))
 
     def find(self, key: DiscoveryKey) -> int:
         ticket = next(self.world.tickets)
@@ -173,6 +189,8 @@ class Host:
                 self.announced.append((world.now, effect))
             case Withdrawn():
                 self.withdrawn.append(effect.key)
+            case Spreading(record):
+                self.spread(world.ledger.names[record][0], record)
             case Remember():
                 self.remembered = effect.endpoints
 

@@ -498,3 +498,36 @@ def test_a_host_whose_only_contact_dies_at_once_is_ready_all_the_same() -> None:
     world.run(5)
     assert len(second.joined) == 1
     assert len(second.look_up(key(1))[1].providers) == 0
+
+
+# --- what every host is to know ---
+
+
+@pytest.mark.parametrize(("count", "loss"), [(2, 0.0), (20, 0.3), (200, 0.1)])
+def test_a_recall_reaches_every_host_in_seconds(count: int, loss: float) -> None:
+    world = World(5)
+    hosts = world.network(count)
+    world.run(60.0)
+    world.loss = loss
+    before = world.datagrams
+    record = world.ledger.recall(key(1))
+    hosts[0].spread(key(1), record)
+    world.run(10.0)
+    assert all(record in host.knows for host in hosts)
+    # Each tells each of its contacts, who answer; with losses again, but not for ever.
+    contacts = sum(len(host.node.table) for host in hosts)
+    assert world.datagrams - before < 4 * contacts + 100 * count
+
+
+def test_a_host_that_only_looks_finds_it() -> None:
+    world = World(6)
+    hosts = world.network(30)
+    world.run(60.0)
+    record = world.ledger.recall(key(1))
+    hosts[0].announce(NameOffer(key(1), record, 1))
+    world.run(5.0)
+    late = world.host()
+    late.tell(Join((hosts[3].endpoint,)))
+    world.run(5.0)
+    assert record not in late.knows
+    assert late.look_up(key(1))[1].names == (record,)

@@ -1,0 +1,174 @@
+"""Private images: an enrolled host outside the group gets nothing of one, and does not hear who has it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from enticed.core.orders import OrderState
+from enticed.daemon import start
+from enticed.engine.engine import DaemonEngine
+from enticed.identity.groups import enter_group, new_group
+from enticed.landing import Landing
+from enticed.transfer.errors import RefusedError
+from protocol.errors import LocalError
+from protocol.group import Group, GroupProof
+from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.messages import (
+    Acquaint,
+    Belong,
+    FragmentsRequest,
+    HaveChange,
+    HaveMap,
+    NotHeld,
+    Part,
+    PartRequest,
+    Subscribe,
+)
+from tests.clusters import make_cluster, state_dir
+from tests.engine.liars import Liar
+from tests.engine.swarm import config_of, content_of, disk, publish, pull, run
+
+GROUP = new_group("team-a")
+
+
+@dataclass
+class Cluster:
+    """Two members of the group, of which the first publishes, an honest host outside it, and one that tries."""
+
+    publisher: DaemonEngine
+    member: DaemonEngine
+    outsider: DaemonEngine
+    liar: Liar
+
+
+@asynccontextmanager
+async def cluster(directory: Path, group: Group = GROUP) -> AsyncIterator[Cluster]:
+    identities = make_cluster(directory, hosts=4)
+    for number in (0, 1):
+        enter_group(state_dir(directory, number), group)
+    async with AsyncExitStack() as stack:
+        engines: list[DaemonEngine] = []
+        bootstrap: tuple[str, ...] = ()
+        for identity in identities[:3]:
+            engines.append(await start(config_of(identity.directory.parent, bootstrap), stack))
+            bootstrap = engines[0].status().listen
+        liar = Liar(identities[3])
+        await liar.network.start()
+        stack.push_async_callback(liar.network.close)
+        yield Cluster(engines[0], engines[1], engines[2], liar)
+
+
+async def nothing_is_given(liar: Liar, engine: DaemonEngine, holder: DaemonEngine, image: ImageId) -> None:
+    """Whatever the liar asks this host about the image, it is as if it were not there."""
+    node, stored = engine.status().node, holder.parts.store.image(image)
+    for part in Part:
+        with pytest.raises(RefusedError, match="not_held"):
+            await liar.network.fetch_part(node, PartRequest(image, part, 0, 1000))
+    sink = os.open(stored.path.parent.parent.parent, os.O_TMPFILE | os.O_RDWR)
+    with pytest.raises(RefusedError, match="not_held"):
+        await liar.network.fetch(node, FragmentsRequest(image, 0, 0, 1), Landing(sink, stored.fragments(0)[:1]))
+    os.close(sink)
+
+
+def about(liar: Liar, image: ImageId, engine: DaemonEngine) -> list[object]:
+    """What a host told the liar of the image."""
+    told = (one.message for one in liar.heard if one.node == engine.status().node)
+    return [one for one in told if isinstance(one, HaveMap | HaveChange | Acquaint | Subscribe) and one.image == image]
+
+
+def test_members_have_it_and_nobody_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            content = disk(1, 4)
+            published = await publish(c.publisher, content, "secret:1", tmp_path, private="team-a")
+            for engine in (c.publisher, c.member, c.outsider):
+                await c.liar.meet(engine)
+            assert content_of(await pull(c.member, "secret:1")) == content
+            assert (await c.member.image("secret:1")).private
+            order = await pull(c.outsider, "secret:1")
+            assert (order.state, order.failure) == (OrderState.FAILED, "unavailable")
+            assert (await c.outsider.parts.overlay.find(DiscoveryKey.of_image(published.image))).providers == ()
+            for engine in (c.publisher, c.member):
+                await nothing_is_given(c.liar, engine, c.publisher, published.image)
+                assert about(c.liar, published.image, engine) == []
+            # An image of everybody's is everybody's still.
+            await publish(c.publisher, disk(2, 4), "open:1", tmp_path)
+            assert (await pull(c.outsider, "open:1", "open")).state is OrderState.READY
+            assert (await pull(c.member, "open:1", "open")).state is OrderState.READY
+
+    run(scenario())
+
+
+def test_a_subscriber_outside_hears_that_it_is_not_held(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            published = await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")
+            node = await c.liar.meet(c.publisher)
+            await c.liar.asks(node, Subscribe(published.image))
+            assert [one.message for one in c.liar.heard] == [NotHeld(published.image)]
+
+    run(scenario())
+
+
+def test_proofs_that_were_guessed_or_are_another_hosts(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            published = await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")
+            me, node = c.liar.network.node, await c.liar.meet(c.publisher)
+            member = c.member.status().node
+            other = new_group("team-a")
+            proofs = (
+                GroupProof(secrets.token_bytes(32)),
+                GROUP.proof(member, node),  # as the member sent it, on its own session
+                GROUP.proof(node, me),  # as the publisher would send it here, sent back
+                other.proof(me, node),
+            )
+            c.liar.network.send(node, Belong(proofs))
+            await nothing_is_given(c.liar, c.publisher, c.publisher, published.image)
+            # With the secret, it is a member.
+            c.liar.network.send(node, Belong((GROUP.proof(me, node),)))
+            await c.liar.network.fetch_part(node, PartRequest(published.image, Part.ROOT, 0, 1000))
+
+    run(scenario())
+
+
+def test_it_stays_private_after_a_restart_and_when_its_host_has_left_the_group(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            image = (await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")).image
+            assert (await pull(c.member, "secret:1")).state is OrderState.READY
+        (state_dir(tmp_path, 1) / "groups" / "team-a").unlink()
+        async with AsyncExitStack() as stack:
+            publisher = await start(config_of(state_dir(tmp_path, 0)), stack)
+            left = await start(config_of(state_dir(tmp_path, 1), publisher.status().listen), stack)
+            outsider = await start(config_of(state_dir(tmp_path, 2), publisher.status().listen), stack)
+            assert (await pull(outsider, str(image))).failure == "unavailable"
+            assert (await outsider.parts.overlay.find(DiscoveryKey.of_image(image))).providers == ()
+            found = await publisher.parts.overlay.find(DiscoveryKey.of_image(image, GROUP.discovery_key))
+            assert found.providers == ()  # it has left
+            assert left.parts.driver.host.image(image) is not None
+
+    run(scenario())
+
+
+def test_only_for_a_group_that_the_publisher_is_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            with pytest.raises(LocalError, match="in no group team-b"):
+                await publish(c.publisher, disk(1, 1), "secret:1", tmp_path, private="team-b")
+            published = await publish(c.publisher, disk(1, 1), "secret:1", tmp_path, private="team-a")
+            with pytest.raises(LocalError, match="is private"):
+                await c.publisher.open_papers(str(published.image))
+            # Published once more for everybody, the same content stays the group's.
+            again = await publish(c.publisher, disk(1, 1), "open:1", tmp_path)
+            assert again.image == published.image
+            assert (await c.publisher.image("open:1")).private
+
+    run(scenario())
