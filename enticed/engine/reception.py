@@ -22,7 +22,7 @@ from enticed.limits import (
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp, Said
 from enticed.transfer.tasks import Tasks
 from protocol.credentials import NodeCredential
-from protocol.identifiers import NodeId
+from protocol.identifiers import ImageId, NodeId
 from protocol.messages import CancelOrder, OrderNews, PlaceOrder
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,10 @@ class Reception:
         """Take an order, or say why not."""
         credential, now = self._hosts.get(node), self._driver.clock()
         may_dispatch = credential is not None and credential.may_dispatch
+        if self._is_kept_from(node, asked.image):
+            if len(self._tasks) < self._bounds.in_all:
+                self._tasks.spawn(self._find_nothing(node, asked), "order of a private image")
+            return
         recalled = self._driver.host.recalled(asked.image)
         if recalled is not None:
             self._say(node, declined(asked.key, Failure.DENIED, recalled))
@@ -91,6 +95,16 @@ class Reception:
         self._followed[admitted.key] = (node, asked.key, None)
         self._driver.tell(ev.OrderPlaced(admitted))
         self._tell(self._driver.host.order(admitted.key))
+
+    def _is_kept_from(self, node: NodeId, image: ImageId) -> bool:
+        """Whether the image is a group's that the other host is not in: then it hears nothing of how its order goes."""
+        books = self._driver.host.books
+        return books.privacy.get(image) is not None and node != books.me.node and not books.may_hear(node, image)
+
+    async def _find_nothing(self, node: NodeId, asked: PlaceOrder) -> None:
+        """Answer as a host does that looks for the image and finds nobody, and as late."""
+        await asyncio.sleep(max(self._driver.host.books.policy.nobody_holds_s, (asked.due_in_ms or 0) / 1000))
+        self._say(node, _found_nowhere(asked.key, asked.image))
 
     def cancel(self, node: NodeId, key: str) -> None:
         order = self._driver.host.order(key_of(node, key))
@@ -116,7 +130,16 @@ class Reception:
         if order is None or followed is None:
             return
         node, key, last = followed
+        if order.image is not None and self._is_kept_from(node, order.image):
+            del self._followed[order.key]
+            self._say(node, _found_nowhere(key, order.image))
+            self._driver.tell(ev.OrderCancelled(order.key))
+            return
         news = news_of(key, self._views.order(order, self._driver.clock()))
         if news != last:
             self._followed[order.key] = (node, key, news)
             self._say(node, news)
+
+
+def _found_nowhere(key: str, image: ImageId) -> OrderNews:
+    return declined(key, Failure.UNAVAILABLE, f"no host that could be reached has image {image.short}")

@@ -14,6 +14,7 @@ import pytest
 from enticed.core.orders import OrderState
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
+from enticed.identity.authority import Authority
 from enticed.identity.groups import enter_group, new_group
 from enticed.landing import Landing
 from enticed.transfer.errors import RefusedError
@@ -21,17 +22,22 @@ from protocol.errors import LocalError
 from protocol.group import Group, GroupProof
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.messages import (
+    ORDERS,
     Acquaint,
     Belong,
     FragmentsRequest,
     HaveChange,
     HaveMap,
     NotHeld,
+    OrderFault,
+    OrderNews,
+    OrderStage,
     Part,
     PartRequest,
+    PlaceOrder,
     Subscribe,
 )
-from tests.clusters import make_cluster, state_dir
+from tests.clusters import enrol, make_cluster, state_dir
 from tests.engine.liars import Liar
 from tests.engine.swarm import config_of, content_of, disk, publish, pull, run
 
@@ -170,5 +176,30 @@ def test_only_for_a_group_that_the_publisher_is_in(tmp_path: Path) -> None:
             again = await publish(c.publisher, disk(1, 1), "open:1", tmp_path)
             assert again.image == published.image
             assert (await c.publisher.image("open:1")).private
+
+    run(scenario())
+
+
+def test_who_may_order_on_others_does_not_hear_how_an_order_goes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            image = (await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")).image
+            authority = Authority.load(state_dir(tmp_path, 0))
+            dispatcher = Liar(enrol(authority, state_dir(tmp_path, 9), may_dispatch=True), capabilities=(ORDERS,))
+            await dispatcher.network.start()
+            try:
+                for engine in (c.publisher, c.member):
+                    node = await dispatcher.meet(engine)
+                    dispatcher.network.send(node, PlaceOrder("spy", image, None, 60, ""))
+                    news: list[OrderNews] = []
+                    while not news or news[-1].stage is not OrderStage.FAILED:
+                        await dispatcher.heard_more.wait()
+                        dispatcher.heard_more.clear()
+                        told = [one.message for one in dispatcher.heard if one.node == node]
+                        news = [one for one in told if isinstance(one, OrderNews)]
+                        assert all(one.permille == 0 for one in news)
+                    assert news[-1].fault is OrderFault.UNAVAILABLE
+            finally:
+                await dispatcher.network.close()
 
     run(scenario())

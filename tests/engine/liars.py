@@ -28,7 +28,7 @@ Answer = Callable[[NodeId, Request], Awaitable[Consignment | Busy | Refused]]
 class Liar:
     """A member: what it says to who subscribes is `claim`, what it answers to requests is `answer`."""
 
-    def __init__(self, identity: HostIdentity) -> None:
+    def __init__(self, identity: HostIdentity, capabilities: tuple[str, ...] = ()) -> None:
         self.asked: list[Request] = []
         self.answer: Answer = refuse
         self.claim: Callable[[NodeId, Subscribe], None] = lambda node, said: None
@@ -36,7 +36,9 @@ class Liar:
         self.heard_more = asyncio.Event()
         """Set whenever something more is in `heard`."""
         self._up: dict[NodeId, asyncio.Event] = {}
-        self.network = PeerNetwork(identity, listen=["127.0.0.1:0"], warehouse=self, on_event=self._told)
+        self.network = PeerNetwork(
+            identity, listen=["127.0.0.1:0"], warehouse=self, on_event=self._told, capabilities=capabilities
+        )
 
     async def open(self, node: NodeId, request: Request) -> Consignment | Busy | Refused:
         self.asked.append(request)
