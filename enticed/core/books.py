@@ -242,6 +242,9 @@ class Pull:
     around: Reach = field(default_factory=Reach)
     """Who could be asked when the pull last went on: as far as time and answers are concerned, it holds until then."""
     starved_since: float | None = None
+    """Since when there is nothing to do but wait for owners in the rack,"""
+    starved_until: float = 0.0
+    """and how long it waits."""
     starved_gains: int = -1
     """What others had gained in all when this host last waited for them in vain."""
     hearsay: set[NodeId] = field(default_factory=set)

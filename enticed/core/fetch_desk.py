@@ -14,6 +14,7 @@ from enticed.core.events import PieceOpened
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
+from enticed.core.peers import Peer
 from enticed.core.picker import pick_pieces
 from enticed.core.reach import Reach
 from enticed.core.reader_desk import ReaderDesk
@@ -38,7 +39,8 @@ class FetchDesk:
             if book.is_in(piece, PieceState.WANTED):
                 self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
-        most_bytes = policy.ahead_bytes + around.in_line_bytes
+        has_any = book.counts[PieceState.WRITTEN] or book.counts[PieceState.DURABLE]
+        most_bytes = (policy.ahead_bytes if has_any else policy.ahead_first_bytes) + around.in_line_bytes
         if room <= 0 or pull.ahead_bytes >= most_bytes or self._yields(pull):
             return
         if around.from_origin and around.in_line_bytes < policy.request_bytes:
@@ -78,10 +80,20 @@ class FetchDesk:
         if pull.starved_since is None:
             pull.starved_since = now
         patience_s = policy.stall_s if pull.outstanding else 0.0 if in_vain else policy.owner_patience_s
-        if now < pull.starved_since + patience_s:
+        pull.starved_until = pull.starved_since + max(patience_s, self._owner_needs_s(pull, now))
+        if now < pull.starved_until:
             return []
         pull.starved_since, pull.starved_gains = now, has.gains
         return pick_pieces(held, rarity, pull.noise, count if in_vain else max(1, count // 4))
+
+    def _owner_needs_s(self, pull: Pull, now: float) -> float:
+        """How long owners may well need for a piece: twice what the fastest host outside the rack takes for one, as far
+        as this host knows, and not for ever."""
+        has, policy = pull.availability, self._books.policy
+        size_bytes = min(policy.request_bytes, int(pull.missing_bytes.max()))
+        outside = [peer for peer in self._books.holders(pull) if peer.node in has.seeds or not peer.same_rack]
+        fastest_s = min((_takes_s(peer, size_bytes, now) for peer in outside), default=0.0)
+        return min(2 * fastest_s, policy.owner_patience_max_s)
 
     def _yields(self, pull: Pull) -> bool:
         """Prewarming, and the rest of what is read, wait while a host or a reader waits for another image."""
@@ -147,3 +159,9 @@ class FetchDesk:
             return
         pull.outstanding[event.piece] = len(runs)
         pull.runs.extend(runs)
+
+
+def _takes_s(peer: Peer, size_bytes: int, now: float) -> float:
+    """How long a peer takes to deliver so much: as it did of late, or at least as long as it has owed an answer."""
+    delivered_s = size_bytes / peer.bytes_per_s if peer.bytes_per_s else 0.0
+    return delivered_s if peer.waited_for_since is None else max(delivered_s, now - peer.waited_for_since)

@@ -124,7 +124,7 @@ class Host:
         if pull.manifest_from is not None:
             times.append(self._pulls.manifest_is_late_at(pull))
         if pull.starved_since is not None:
-            times += [pull.starved_since + policy.owner_patience_s, pull.starved_since + policy.stall_s]
+            times.append(pull.starved_until)
         if pull.runs:
             patient = (run.since + policy.holder_patience_s for run in pull.runs)
             times.append(min((time for time in patient if time > now), default=None))

@@ -31,6 +31,8 @@ class Policy:
     # What is asked for.
     ahead_bytes: int = 4 * MIB
     """Missing bytes of pieces that are opened and not asked for yet: enough never to run dry, too few to clog."""
+    ahead_first_bytes: int = 1 * MIB
+    """The same until a first piece has come: who else is in the rack, and owns the others, is not known yet."""
     in_flight_bytes: int = 64 * MIB
     """What all requests of a host may have under way."""
     in_flight_s: float = 2.0
@@ -85,7 +87,9 @@ class Policy:
     hedge_share: float = 0.02
     """Of the image's bytes may be fetched twice."""
     owner_patience_s: float = 0.3
-    """How long an idle host waits for its rack's owner of a piece before it asks outside itself."""
+    """How long an idle host waits for its rack's owner of a piece before it asks outside itself; longer where that is
+    slow: twice what one of its requests takes there, and this at the most:"""
+    owner_patience_max_s: float = 8.0
     holder_patience_s: float = 0.5
     """How long a run waits for a busy holder before the seed is asked."""
     ask_anew_max: int = 4

@@ -21,7 +21,12 @@ from tests.core.chaos import contact, node
 
 IMAGE = ImageId.of(b"image")
 OTHER = ImageId.of(b"other")
-GENEROUS = Policy(ahead_bytes=64 * MIB, peer_in_flight_bytes=64 * MIB, peer_in_flight_least_bytes=64 * MIB)
+GENEROUS = Policy(
+    ahead_bytes=64 * MIB,
+    ahead_first_bytes=64 * MIB,
+    peer_in_flight_bytes=64 * MIB,
+    peer_in_flight_least_bytes=64 * MIB,
+)
 E = TypeVar("E")
 
 

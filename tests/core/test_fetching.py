@@ -393,3 +393,41 @@ def test_many_missing_ranges_and_many_hosts_are_cut_short() -> None:
         fetches = bench.open_all()
     assert "10 of 20 pieces (1, 3, 5, 7, 9, ...)" in reason(bench)
     assert "and 6 more" in reason(bench)
+
+
+# --- what others in the rack own ---
+
+
+def test_until_a_first_piece_has_come_only_one_is_opened() -> None:
+    bench = Bench(ahead_first_bytes=MIB)
+    bench.fetching(pieces=8)
+    bench.deliver(bench.open_all()[:1])
+    assert len(bench.all(ef.OpenPiece)) == 7
+
+
+def with_a_mate() -> tuple[Bench, list[ef.Fetch]]:
+    """Host 2, in this host's rack, has nothing yet, and owns half of what only the seed has."""
+    bench = Bench()
+    bench.order()
+    bench.meet(2)
+    bench.has(2, held=[], pieces=16)
+    bench.fetching(pieces=16)
+    mine = bench.open_all()
+    assert 0 < len(mine) < 16
+    return bench, mine
+
+
+def test_owners_are_given_longer_where_the_seed_is_slow() -> None:
+    bench, _ = with_a_mate()
+    bench.wait(7.0)
+    assert not bench.all(ef.OpenPiece), "what this host asked for itself has not come either"
+    bench.wait(3.0)
+    assert bench.all(ef.OpenPiece), "but not for ever"
+
+
+def test_owners_are_overtaken_where_the_seed_is_fast() -> None:
+    bench, mine = with_a_mate()
+    bench.now += 0.05
+    bench.deliver(mine)
+    bench.wait(0.35)
+    assert bench.all(ef.OpenPiece)
