@@ -19,10 +19,12 @@ from protocol.dht import DHT
 from protocol.dsse import unseal
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError, RemoteError
+from protocol.group import PRIVATE_TYPE, Group, Privacy, format_group, seal_privacy
 from protocol.identifiers import Identifier
 from protocol.messages import BULK, CONTROL
 from protocol.names import NAME_TYPE, NameRecord, seal_name
 from protocol.profile import PROFILE_TYPE, BlockRun, BootProfile, seal_profile
+from protocol.recall import RECALL_TYPE, Recall, seal_recall
 from protocol.statement import STATEMENT_TYPE, Statement, StatementSet, seal_statement
 from protocol.token import JoinToken, format_token
 from protocol.trust import TRUST_TYPE, TrustBundle, seal_trust
@@ -80,6 +82,8 @@ def _signed() -> dict[str, Fuzzed]:
     statement = seal_statement(Statement(IMAGE, 4096, 4096, "raw", False, None, (), NOW), PUBLISHER)
     name = seal_name(NameRecord("ubuntu:24.04", 3, IMAGE, NOW, NOW + 1000), PUBLISHER)
     profile = seal_profile(BootProfile(IMAGE, (BlockRun(7, 1), BlockRun(0, 3)), NOW), PUBLISHER)
+    recall = seal_recall(Recall(IMAGE, "broken", next(iter(TRUSTED)), NOW), PUBLISHER)
+    privacy = seal_privacy(Privacy(IMAGE, Group("dev", bytes(32)).id, NOW), PUBLISHER)
     trust = seal_trust(_bundle(), CA.private)
     authority = frozenset([CA.private.public_key().public_bytes_raw()])
     return {
@@ -89,6 +93,8 @@ def _signed() -> dict[str, Fuzzed]:
         "statements": Fuzzed(parse.statements, MALFORMED, (pack_record(StatementSet((b"x", b"y"))),)),
         "name": Fuzzed(parse.name, DENIED, (unseal(NAME_TYPE, name, TRUSTED),)),
         "profile": Fuzzed(parse.profile, MALFORMED, (unseal(PROFILE_TYPE, profile, TRUSTED),)),
+        "recall": Fuzzed(parse.recall, DENIED, (unseal(RECALL_TYPE, recall, TRUSTED),)),
+        "privacy": Fuzzed(parse.privacy, MALFORMED, (unseal(PRIVATE_TYPE, privacy, TRUSTED),)),
         "trust": Fuzzed(parse.trust, MALFORMED, (unseal(TRUST_TYPE, trust, authority),)),
         "envelope": Fuzzed(parse.envelope, DENIED, (statement,)),
         "record": Fuzzed(parse.record, (MalformedError, CorruptError), (SEALED_PROVIDER,)),
@@ -124,6 +130,7 @@ def _hosts() -> dict[str, Fuzzed]:
         "join": Fuzzed(parse.join, DENIED, (pack_record(JoinRequest(bytes(8), bytes(24), request, "z1", "r7")),)),
         "joined": Fuzzed(parse.joined, MALFORMED, (pack_record(answer),)),
         "token": Fuzzed(parse.token, MALFORMED, (token,)),
+        "group": Fuzzed(parse.group, MALFORMED, (format_group(Group("dev", bytes(32))).encode(),)),
         "text_names": Fuzzed(parse.text_names, MALFORMED, (b"ubuntu:24.04", b"sha512:" + b"0f" * 64)),
     }
 

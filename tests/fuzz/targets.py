@@ -36,12 +36,14 @@ from protocol.datagram import open_hello
 from protocol.dsse import seal, unseal
 from protocol.enrolment import JoinAnswer, JoinRequest, read_request
 from protocol.errors import LocalError
+from protocol.group import PRIVATE_TYPE, format_group, open_privacy, parse_group
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.labels import parse_labels
 from protocol.manifest import Fragments, Root, decode_page, encode_manifest
 from protocol.messages import Hello, Part, PartRequest
 from protocol.names import NAME_TYPE, open_name, parse_name
 from protocol.profile import PROFILE_TYPE, open_profile
+from protocol.recall import RECALL_TYPE, open_recall
 from protocol.records import open_provider
 from protocol.session import Agreement, BulkClientSession, BulkServerSession, ControlSession, Question
 from protocol.statement import STATEMENT_TYPE, StatementSet, open_statement
@@ -103,6 +105,8 @@ def envelope(data: bytes) -> None:
 statement = signed(STATEMENT_TYPE, lambda one: open_statement(one, TRUSTED))
 name = signed(NAME_TYPE, lambda one: open_name(one, TRUSTED, NOW))
 profile = signed(PROFILE_TYPE, lambda one: open_profile(one, TRUSTED))
+recall = signed(RECALL_TYPE, lambda one: open_recall(one, TRUSTED))
+privacy = signed(PRIVATE_TYPE, lambda one: open_privacy(one, TRUSTED))
 
 
 def statements(data: bytes) -> None:
@@ -195,6 +199,11 @@ def join(data: bytes) -> None:
     asked = unpack_record(JoinRequest, data)
     parse_labels(asked.labels)
     read_request(asked.request)
+
+
+def group(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    assert format_group(parse_group(text)) == text
 
 
 def text_names(data: bytes) -> None:
