@@ -9,7 +9,9 @@ from types import TracebackType
 from simnet.testbed import Testbed
 
 SECRETS = re.compile(
-    r"ENTG1\.[A-Za-z0-9._-]+\.[A-Za-z0-9_-]{40,}|ENT1\.\S+\.\S{8,}\.\S{8,}\.\S{16,}|-----BEGIN [A-Z ]*PRIVATE KEY|PRIVATE KEY-----"
+    r"ENTG1\.[A-Za-z0-9._-]+\.[A-Za-z0-9_-]{40,}"
+    r"|ENT1\.\S+\.\S{8,}\.\S{8,}\.\S{16,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|PRIVATE KEY-----"
 )
 """Join tokens, groups' lines and keys, as they are written where they may be."""
 
