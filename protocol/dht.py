@@ -123,6 +123,7 @@ class Verdict(IntEnum):
     """What became of a record."""
 
     KEPT = 1
+    """And there was none of its sender before; a name, and it was not this one."""
     SAMPLED_OUT = 2
     """There are providers enough: come back when the population says so."""
     OUTDATED = 3
@@ -130,6 +131,8 @@ class Verdict(IntEnum):
     REFUSED = 4
     BUSY = 5
     """This sender has had its share for now."""
+    RENEWED = 6
+    """Kept, in place of an earlier one of its sender; a name, and it was this one."""
 
 
 @dataclass(frozen=True, slots=True)

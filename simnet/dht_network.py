@@ -93,7 +93,7 @@ class SimNotary:
 
 
 class DhtHost:
-    """One host's machine. `announced`: rounds of announcing that are over. `is_ready`: it has found its place."""
+    """One host's machine. `is_ready`: it has found its place."""
 
     def __init__(self, network: DhtNetwork, node: NodeId, addresses: tuple[str, ...], endpoint: bytes) -> None:
         self.id = node
@@ -102,7 +102,6 @@ class DhtHost:
         self.node = DhtNode(node, self.notary, Random(network.dice.getrandbits(64)), network.policy)
         self.is_up = True
         self.is_ready = False
-        self.announced = 0
         self.bootstrap: tuple[bytes, ...] = ()
         self._network = network
         self._met_at: dict[NodeId, float] = {}
@@ -179,9 +178,7 @@ class DhtHost:
                     self._network.timeline.after(0.0, lambda key=key, then=then: self.find(key, then))  # type: ignore[misc]
             case Answered():
                 self._finding.pop(effect.ticket)(effect)
-            case Announced():
-                self.announced += 1
-            case Withdrawn() | Remember():
+            case Announced() | Withdrawn() | Remember():
                 pass
 
 

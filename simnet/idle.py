@@ -32,13 +32,12 @@ HOUR_S = 3600.0
 class Idle:
     """What was measured in one simulated hour. `holders`: hosts that have each image.
 
-    `datagrams`: of all hosts together, by kind. `rounds`: of announcing something, of all hosts together."""
+    `datagrams`: of all hosts together, by kind."""
 
     hosts: int
     images: int
     holders: int
     datagrams: Counter[str]
-    rounds: int
     partners: float
     """Hosts that a host has met in all, on average."""
 
@@ -59,10 +58,10 @@ def measure(hosts: int, images: int, holders: int, seed: int = 1, policy: DhtPol
     for number in range(hosts):
         world.after(number * JOIN_EVERY_S, partial(_start, network, number, hosts, images, holders))
     world.let_pass(hosts * JOIN_EVERY_S + WARM_UP_S)
-    sent, rounds = Counter(network.sent), _rounds(network)
+    sent = Counter(network.sent)
     world.let_pass(HOUR_S)
     partners = sum(host.partners for host in network.hosts.values()) / hosts
-    return Idle(hosts, images, holders, network.sent - sent, _rounds(network) - rounds, partners)
+    return Idle(hosts, images, holders, network.sent - sent, partners)
 
 
 def _start(network: DhtNetwork, number: int, hosts: int, images: int, holders: int) -> None:
@@ -81,7 +80,3 @@ def _own_keys(host: DhtHost, number: int) -> Iterator[DiscoveryKey]:
     yield DiscoveryKey.of_rack("zone", rack)
     for label in (HostLabel(HOST, str(number)), HostLabel(ZONE, "zone"), HostLabel(RACK, rack)):
         yield DiscoveryKey.of_label(label.key, label.value, shard_of(label, host.id))
-
-
-def _rounds(network: DhtNetwork) -> int:
-    return sum(host.announced for host in network.hosts.values())

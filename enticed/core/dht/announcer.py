@@ -7,7 +7,7 @@ looks at what is wanted by then. So offers and withdrawals of one key never over
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
@@ -33,7 +33,7 @@ class _Announcement:
 
     `withdrawing`: somebody waits for `Withdrawn`. `told`: who kept the record in the last rounds; what was kept
     before those has expired. `replicas`: whom the next round may ask without a walk, until `walk_at`; none, if one of
-    them did not settle it.
+    them did not settle it. `owed`: those of them that have forgotten another record of this host, and so this one.
     """
 
     key: DiscoveryKey
@@ -46,6 +46,8 @@ class _Announcement:
     turn: int = 0
     network_size: float = 0.0
     replicas: list[Contact] = field(default_factory=list)
+    next_replica: int = 0
+    owed: dict[NodeId, Contact] = field(default_factory=dict)
     walk_at: float = 0.0
     told: deque[list[Contact]] = field(default_factory=lambda: deque(maxlen=_ROUNDS_TOLD))
 
@@ -169,21 +171,43 @@ class Announcer:
     # --- one round ---
 
     def _begin(self, one: _Announcement, offer: Offer, now: float) -> None:
-        """Walk to the replicas; or go straight to them, where they are known of late and have all settled it."""
+        """Walk to the replicas; or go straight to them, where they are known of late and have all settled it: to one
+        after the other, while there are few offers and nothing new to say."""
         self._rounds += 1
+        some = [] if one.changed or not one.replicas else self._some(one)
         one.working, one.changed = True, False
+        one.owed.clear()
         if one.replicas and now < one.walk_at:
-            self._store(one, offer, one.replicas, now)
+            self._store(one, offer, one.replicas, now, some)
             return
         one.walk_at = now + self._policy.walk_every_s
         goal = Nearest(one.key, self._policy.replicas, lambda nearest, then: self._walked(one, offer, nearest, then))
         self._walks.start(goal, now)
 
+    @property
+    def _in_turn(self) -> bool:
+        """Whether replicas are refreshed one after the other."""
+        return len(self._kept) <= self._policy.in_turn_max
+
+    def _turns(self, one: _Announcement) -> float:
+        """How many come in the time of one refresh, which is early by the mean of its jitter: not wanted here."""
+        return len(one.replicas) * (1.0 - self._policy.refresh_jitter / 2)
+
+    def _some(self, one: _Announcement) -> list[Contact]:
+        """Of the replicas, those to be told next; none for all."""
+        if one.owed or not self._in_turn:
+            return list(one.owed.values())
+        one.next_replica = (one.next_replica + 1) % len(one.replicas)
+        return [one.replicas[one.next_replica]]
+
     def _walked(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
         one.network_size = self._walks.table.network_size()
         self._store(one, offer, nearest, now)
 
-    def _store(self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float) -> None:
+    def _store(
+        self, one: _Announcement, offer: Offer, nearest: list[Contact], now: float, some: Sequence[Contact] = ()
+    ) -> None:
+        """some: of the nearest, those to be told; all, where there are none."""
         question: Callable[[int], Question]
         if isinstance(offer, ProviderOffer):
             record = self._notary.sign(offer.key, offer.state)
@@ -196,13 +220,9 @@ class Announcer:
         chosen = nearest[: replicas - here]
         if here:
             self._store_here(offer, record, now)
-        telling = Telling(
-            self._walks.calls,
-            question,
-            nearest[len(chosen) :],
-            lambda tally, then: self._ended(one, tally, here, then),
-        )
-        telling.start(chosen, now)
+        ended, reserve = (self._refreshed, []) if some else (self._ended, nearest[len(chosen) :])
+        telling = Telling(self._walks.calls, question, reserve, lambda tally, then: ended(one, tally, here, then))
+        telling.start(list(some) or chosen, now)
 
     def _is_replica(self, key: DiscoveryKey, nearest: list[Contact]) -> bool:
         if len(nearest) < self._policy.replicas:
@@ -221,12 +241,50 @@ class Announcer:
             pass  # a name that has expired, or was never one: nobody will keep it
 
     def _ended(self, one: _Announcement, tally: Tally, here: bool, now: float) -> None:
-        self._rounds -= 1
-        one.working = False
+        if one.replicas:
+            self._note_forgetful(tally, one, now)
         one.told.append(tally.kept)
         was_straight, one.replicas = bool(one.replicas), self._nearest_first(one.key, tally)
         if one.is_ours:
             self._emit(Announced(one.key, len(tally.kept) + here))
+        lost_one = was_straight and not one.replicas
+        if lost_one or one.offer is None:
+            interval_s = self._policy.retry_s
+        else:
+            interval_s = self._interval_s(one.offer, tally, here)
+        if one.replicas and self._in_turn:
+            interval_s /= self._turns(one)
+        if not one.is_ours and not one.changed and not here and len(tally.kept) * 2 > tally.asked:
+            self._shelves.names.pop(one.key, None)
+        self._go_on(one, interval_s, now)
+
+    def _refreshed(self, one: _Announcement, tally: Tally, here: bool, now: float) -> None:
+        """Some replicas were told again."""
+        if len(tally.settled) < tally.asked or one.offer is None:
+            one.replicas, interval_s = [], self._policy.retry_s
+        elif tally.anew:
+            interval_s = self._policy.forgotten_s
+        else:
+            interval_s = self._interval_s(one.offer, tally, here or bool(one.told[-1]))
+            if self._in_turn:
+                interval_s /= self._turns(one)
+        self._note_forgetful(tally, one, now)
+        self._go_on(one, interval_s, now)
+
+    def _note_forgetful(self, tally: Tally, told: _Announcement, now: float) -> None:
+        """A replica that had kept a record, and knows nothing of it, has started anew: it lacks the others as well."""
+        had_it = told.everyone_told()
+        for contact in (one for one in tally.anew if one.node in had_it):
+            for other in self._kept.values():
+                if other is not told and contact in other.replicas and contact.node not in other.owed:
+                    other.owed[contact.node] = contact
+                    if not other.working:
+                        self._schedule(other, now + self._dice.random() * self._policy.survey_every_s)
+
+    def _go_on(self, one: _Announcement, interval_s: float, now: float) -> None:
+        """A round is over: do what is wanted by now, or the next in its time."""
+        self._rounds -= 1
+        one.working = False
         if one.offer is None:
             self._retract(one, now)
             self._pump(now)
@@ -237,13 +295,9 @@ class Announcer:
         if one.changed:
             self._queue(one, self._new, now)
         elif one.is_ours:
-            lost_one = was_straight and not one.replicas
-            interval_s = self._policy.retry_s if lost_one else self._interval_s(one.offer, tally, here)
-            self._schedule(one, now + interval_s)
+            self._schedule(one, now + (min(interval_s, self._policy.forgotten_s) if one.owed else interval_s))
         else:
             del self._kept[one.key]
-            if not here and len(tally.kept) * 2 > tally.asked:
-                self._shelves.names.pop(one.key, None)
         self._pump(now)
 
     def _nearest_first(self, key: DiscoveryKey, tally: Tally) -> list[Contact]:
@@ -253,13 +307,16 @@ class Announcer:
         position = int.from_bytes(key, "big")
         return sorted(tally.settled, key=lambda one: int.from_bytes(one.node, "big") ^ position)
 
-    def _interval_s(self, offer: Offer, tally: Tally, here: bool) -> float:
-        """Until the next round: rarer the more others provide the same, if no replica keeps this host's record."""
+    def _interval_s(self, offer: Offer, tally: Tally, is_kept: bool) -> float:
+        """Until the next round: rarer the more others provide the same, if no replica keeps this host's record.
+
+        is_kept: whether one does that was not asked this time.
+        """
         interval_s = self._policy.refresh_s
         unheard = not tally.asked and len(self._walks.table) > 0
         if unheard or len(tally.settled) * 2 < tally.asked or Verdict.BUSY in tally.verdicts:
             interval_s = self._policy.retry_s
-        elif not tally.kept and not here and isinstance(offer, ProviderOffer) and tally.populations:
+        elif not tally.kept and not is_kept and isinstance(offer, ProviderOffer) and tally.populations:
             crowd = median(tally.populations) / self._policy.providers_per_key
             interval_s *= min(max(crowd, 1.0), self._policy.slowdown_max)
         return interval_s * (1.0 - self._policy.refresh_jitter * self._dice.random())

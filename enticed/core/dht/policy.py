@@ -71,6 +71,11 @@ class DhtPolicy:
     slowdown_max: float = 16.0
     walk_every_s: float = 3600.0
     """Rounds between two walks to a key's replicas go straight to those that the last walk found."""
+    in_turn_max: int = 1024
+    """With so few offers the replicas of each are refreshed one after another and not at once: one that has forgotten
+    all, or all of them, are noticed within a fraction of `refresh_s`. More would be more rounds than `rounds_per_s`."""
+    forgotten_s: float = 1.0
+    """After a replica that had forgotten a record the next one is asked so soon, and that one told of all others."""
     retry_s: float = 20.0
     """After a round that fewer replicas kept than should have."""
     rounds_max: int = 8

@@ -89,7 +89,7 @@ class Responder:
         known = self._shelves.name(question.key, now)
         if known is not None and known.data == question.record:
             known.refreshed_at = now
-            return Stored(question.token, Verdict.KEPT, 0)
+            return Stored(question.token, Verdict.RENEWED, 0)
         if not self._may_check(asker, now):
             return Stored(question.token, Verdict.BUSY, 0)
         try:

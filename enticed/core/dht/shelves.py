@@ -73,12 +73,13 @@ class Shelf:
         self._kept[record.node] = _Kept(
             record.node, checked.data, record.state, record.sequence, now + lifetime_s, rank
         )
+        kept = Verdict.KEPT if known is None else Verdict.RENEWED
         if len(self._kept) <= self._size:
-            return Verdict.KEPT, None
+            return kept, None
         gone = self._crowded_out()
         del self._kept[gone.node]
         self._complete_below[gone.state] = self._new_bound(gone)
-        return (Verdict.SAMPLED_OUT, None) if gone.node == record.node else (Verdict.KEPT, gone.node)
+        return (Verdict.SAMPLED_OUT, None) if gone.node == record.node else (kept, gone.node)
 
     def drop(self, node: NodeId) -> bool:
         return self._kept.pop(node, None) is not None
@@ -162,7 +163,7 @@ class Shelves:
         self._count += len(shelf) - before
         if gone is not None:
             self._unlist(gone, key)
-        if verdict is Verdict.KEPT:
+        if verdict in (Verdict.KEPT, Verdict.RENEWED):
             self._keys_of.setdefault(node, set()).add(key)
         return verdict
 

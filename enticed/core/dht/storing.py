@@ -11,11 +11,13 @@ from protocol.dht import Contact, Question, Reply, Stored, Verdict
 
 @dataclass(slots=True)
 class Tally:
-    """What became of it. `kept`: the replicas that have it now. `settled`: those that need not be asked again soon."""
+    """What became of it. `kept`: the replicas that have it now. `settled`: those that need not be asked again soon.
+    `anew`: of those that have it now, the ones that had nothing of it before."""
 
     asked: int = 0
     kept: list[Contact] = field(default_factory=list)
     settled: list[Contact] = field(default_factory=list)
+    anew: list[Contact] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     populations: list[int] = field(default_factory=list)
 
@@ -51,8 +53,10 @@ class Telling:
         self._tally.verdicts.append(reply.verdict)
         self._tally.populations.append(reply.population)
         if reply.verdict is Verdict.KEPT:
+            self._tally.anew.append(contact)
+        if reply.verdict in (Verdict.KEPT, Verdict.RENEWED):
             self._tally.kept.append(contact)
-        if reply.verdict in (Verdict.KEPT, Verdict.SAMPLED_OUT):
+        if reply.verdict in (Verdict.KEPT, Verdict.RENEWED, Verdict.SAMPLED_OUT):
             self._tally.settled.append(contact)
         self._done(now)
 

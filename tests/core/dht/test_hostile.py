@@ -145,7 +145,7 @@ def test_one_host_causes_only_so_many_checks() -> None:
     assert here.say(host(1), StoreName(1, key(2), here.ledger.name(key(2), 1))) == [Stored(1, Verdict.KEPT, 0)]
     assert here.say(host(1), StoreName(2, key(2), here.ledger.name(key(2), 2))) == [Stored(2, Verdict.BUSY, 0)]
     # What is here already costs no check.
-    assert here.say(host(1), StoreName(3, key(2), here.ledger.name(key(2), 1))) == [Stored(3, Verdict.KEPT, 0)]
+    assert here.say(host(1), StoreName(3, key(2), here.ledger.name(key(2), 1))) == [Stored(3, Verdict.RENEWED, 0)]
 
 
 def test_all_hosts_together_cause_only_so_many_checks() -> None:

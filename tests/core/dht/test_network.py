@@ -168,7 +168,8 @@ def test_records_of_the_dead_expire_and_those_of_the_living_do_not() -> None:
     seconds, answered = hosts[30].look_up(key(1))
     assert nodes((seconds, answered)) == {hosts[2].id}
     assert answered.population == 1
-    assert 3 <= len(hosts[2].announced) <= 5
+    assert len(hosts[2].announced) == 1
+    assert 3 * 8 <= asked(hosts[2], Store) <= 4 * 8
 
 
 def test_lost_datagrams_do_not_matter() -> None:
@@ -270,6 +271,58 @@ def test_where_a_replica_has_died_another_is_looked_for() -> None:
     world.run(PROVIDER_REFRESH_S + 30)
     alive = [host for host in hosts if host.alive]
     assert len(holders(alive, key(1)) & true_nearest(alive, key(1))) == 8
+
+
+# --- replicas that forget ---
+
+
+def forget(hosts: list[Host], whose: Host) -> None:
+    """As if they had been started anew, with nothing on their shelves."""
+    for host in hosts:
+        host.node.shelves.drop_host(whose.id)
+
+
+def test_what_all_replicas_have_forgotten_is_back_within_two_minutes() -> None:
+    world = World(27)
+    hosts = quiet_network(world)
+    hosts[3].announce(offer(1))
+    world.run(200)
+    forget(hosts, hosts[3])
+    assert nodes(hosts[30].look_up(key(1))) == set()
+    world.run(PROVIDER_REFRESH_S / 8 + 10)
+    assert nodes(hosts[30].look_up(key(1))) == {hosts[3].id}
+    assert holders(hosts, key(1)) == true_nearest(hosts, key(1))
+
+
+def test_a_replica_that_forgot_one_record_is_told_of_all_others() -> None:
+    world = World(28)
+    hosts = quiet_network(world)
+    for number in range(100):
+        hosts[3].announce(offer(number))
+    world.run(200)
+    forgetful = hosts[7]
+    kept = {number for number in range(100) if forgetful.id in holders(hosts, key(number))}
+    assert len(kept) > 5
+    stored = asked(hosts[3], Store)
+    forget([forgetful], hosts[3])
+    world.run(PROVIDER_REFRESH_S / 8 + 10)
+    assert {number for number in range(100) if forgetful.id in holders(hosts, key(number))} == kept
+    assert asked(hosts[3], Store) - stored < 2 * 100, "no more is told than it costs to refresh"
+
+
+def test_with_a_great_many_offers_replicas_are_told_together_and_forgetful_ones_noticed_as_well() -> None:
+    world = World(29)
+    policy = DhtPolicy(place_refresh_s=1e6, bucket_refresh_s=1e6, in_turn_max=5)
+    hosts = world.network(40, policy=policy)
+    for number in range(30):
+        hosts[3].announce(offer(number))
+    world.run(10)
+    assert len(hosts[3].announced) == 30
+    world.run(PROVIDER_REFRESH_S)
+    assert len(hosts[3].announced) >= 60
+    forget(hosts, hosts[3])
+    world.run(PROVIDER_REFRESH_S)
+    assert all(holders(hosts, key(number)) == true_nearest(hosts, key(number)) for number in range(30))
 
 
 # --- growing, parting ---
@@ -383,9 +436,9 @@ def test_announcers_slow_down_where_they_are_not_missed() -> None:
     for host in hosts:
         host.announce(offer(1))
     world.run(120)
-    first = {host.id: len(host.announced) for host in hosts}
+    first = {host.id: asked(host, Store) for host in hosts}
     world.run(2 * 900 + 60)
-    rounds = [len(host.announced) - first[host.id] for host in hosts]
+    rounds = [(asked(host, Store) - first[host.id]) / 8 for host in hosts]
     kept = [host.announced[-1][1].replicas > 0 for host in hosts]
     assert sum(rounds) < 0.85 * 2.2 * len(hosts)
     # Those in some replica's sample refresh in time, the others when the population says so.
