@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
@@ -40,9 +40,11 @@ from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
 from enticed.engine.recalls import Recalls
 from enticed.engine.scrubbing import Scrubber
+from enticed.engine.signing_anew import SigningAnew
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.switchboard import Listener, Switchboard
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust_desk import TrustDesk
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.gateway.server import ApiServer
 from enticed.host_address import own_address
@@ -65,7 +67,8 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
 from protocol.errors import LocalError
-from protocol.messages import GROUPS, ORDERS, RECALLS
+from protocol.identifiers import PublisherKey
+from protocol.messages import GROUPS, ORDERS, RECALLS, TRUST
 
 log = logging.getLogger("enticed")
 
@@ -115,22 +118,19 @@ async def start(
 ) -> DaemonEngine:
     """Build and start every part; `stack` owns them and takes them down. `on_broken`: as of `Driver`."""
     config, clock = settings.config, SteadyClock()
-    identity = _identity(config, clock)
-    authority, publisher = _founding_roles(config, clock)
-    trusted = identity.trust.trusted_publishers
+    identity, authority, publisher = _enrolled(config, clock)
 
     def owned(part: PartT) -> PartT:
         stack.push_async_callback(part.close)
         return part
 
-    # Disk, decisions, and what carries them out.
     store = _open_store(config, clock, stack)
     paces = owned(Paces())
     origin = owned(_origin(config, paces.down))
     groups = Groups(load_groups(config.state_dir), identity.node)
     driver = Driver(_host(identity, origin, groups), clock, on_broken)
     threads = owned(StoreThreads())
-    stockroom = owned(Stockroom(driver, store, threads, trusted, paces.write))
+    stockroom = owned(Stockroom(driver, store, threads, identity, paces.write))
     ledger = owned(OrderLedger(driver, store, threads))
     caretaker = owned(Caretaker(driver, store, threads, ledger))
     warehouse = PeerWarehouse(driver, stockroom)
@@ -140,24 +140,26 @@ async def start(
     network = owned(await _network(config, identity, warehouse, switchboard, clock, paces))
     overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     await overlay.start()
-    purchasing = owned(Purchasing(driver, network, stockroom, origin, trusted))
+    purchasing = owned(Purchasing(driver, network, stockroom, origin, identity))
     owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, groups, identity.credential.zone, identity.credential.rack))
-    naming = owned(Naming(driver, store, threads, overlay, origin, trusted, publisher, clock))
+    naming = owned(Naming(driver, store, threads, overlay, origin, lambda: identity.trust, publisher, clock))
     publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher, groups)
     planning = Planning(driver, store, threads, purchasing, discovery, network, origin, identity.credential)
     scrubber = owned(Scrubber(driver, store, stockroom, planning))
-    profiles = owned(Profiles(driver, stockroom, threads, purchasing, trusted, publisher, clock))
+    profiles = owned(Profiles(driver, stockroom, threads, purchasing, identity, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
     recalls = owned(Recalls(driver, store, threads, ledger, overlay, network, identity, publisher, groups, stockroom))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
+    anew = _sign_anew(publisher, store, threads, naming)
+    trust = owned(TrustDesk(identity, authority, publisher, anew, network, overlay, dispatch.reach, threads, clock))
 
     # People and clouds.
     lag, served_at = LagMeter(), list[str]()
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
         warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch, recalls, lag, overlay,
-        origin,
+        origin, trust,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -165,8 +167,8 @@ async def start(
     _keep_pace(settings, paces, driver)
     owned(Tasks()).spawn(lag.run(), "lag meter")
     _take_up(driver, store, stockroom, ledger, recalls)
-    listeners = (Membership(driver, network, groups), purchasing, planning, recalls, dispatch)
-    starting = (stockroom, caretaker, scrubber, discovery, naming, reading, origin, recalls, dispatch)
+    listeners = (Membership(driver, network, groups), purchasing, planning, recalls, dispatch, trust)
+    starting = (stockroom, caretaker, scrubber, discovery, naming, reading, origin, recalls, dispatch, trust)
     _let_run(stack, driver, switchboard, [one.network_event for one in listeners], [one.start for one in starting])
     return engine
 
@@ -236,18 +238,24 @@ async def _reload(settings: LiveSettings) -> None:
         log.error("%s", error)
 
 
-def _identity(config: Config, clock: SteadyClock) -> HostIdentity:
-    """`LocalError` where there is none, or it is not valid now."""
+def _enrolled(config: Config, clock: SteadyClock) -> tuple[HostIdentity, Authority | None, Publisher | None]:
+    """Who this host is; on the host that founded the cluster, its CA; and a publisher's key, where there is one.
+
+    Raises as `load_identity` does, and `DeniedError` where no peer would accept this host now.
+    """
     identity = load_identity(config.state_dir)
     identity.require_valid(clock())
-    return identity
+    authority = Authority.load(config.state_dir, clock, identity) if is_founder(config.state_dir) else None
+    return identity, authority, load_publisher(config.state_dir)
 
 
-def _founding_roles(config: Config, clock: SteadyClock) -> tuple[Authority | None, Publisher | None]:
-    """The CA and the publisher, on the host that founded the cluster."""
-    if not is_founder(config.state_dir):
-        return None, None
-    return Authority.load(config.state_dir, clock), load_publisher(config.state_dir)
+def _sign_anew(
+    publisher: Publisher | None, store: Store, threads: StoreThreads, naming: Naming
+) -> Callable[[PublisherKey], Awaitable[None]]:
+    """What follows a publisher's new key; nothing where none publishes."""
+    if publisher is None:
+        return lambda old: asyncio.sleep(0)
+    return SigningAnew(publisher, store, threads, naming)
 
 
 def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> Store:
@@ -293,7 +301,7 @@ async def _network(
         on_event=switchboard.network_event,
         advertise=_advertised(config),
         dial_networks=config.dial_networks,
-        capabilities=(GROUPS, ORDERS, RECALLS),
+        capabilities=(GROUPS, ORDERS, RECALLS, TRUST),
         clock=clock,
         paces=paces,
         lower_effort=config.lower_effort,

@@ -62,8 +62,8 @@ ACCEPT_PAUSE_S = 0.5
 
 # --- identity ---
 AUTHORITY_LIFETIME_S = 20 * 365 * 86400
-CERTIFICATE_LIFETIME_S = 365 * 86400
-"""Of a node certificate. Long, because it does not renew itself: a host whose certificate has expired joins again."""
+CERTIFICATE_LIFETIME_S = 30 * 86400
+"""Of a node certificate; its host has it renewed from half of it."""
 SCHEDULER_LIFETIME_S = 90 * 86400
 """Of a scheduler's certificate, where nobody says otherwise."""
 SCHEDULER_MIN_LIFETIME_S = 60
@@ -80,7 +80,7 @@ TOKEN_MIN_LIFETIME_S = 1
 TOKEN_MAX_LIFETIME_S = 365 * 86400
 JOIN_TIMEOUT_S = 30.0
 """For the joining host, from its first connection to the founding host to the certificate."""
-JOIN_ANSWER_MAX_SIZE_BYTES = 32 * KIB
+JOIN_ANSWER_MAX_SIZE_BYTES = 80 * KIB
 
 # --- HTTP: control and gateway ---
 PROBLEM_DETAIL_MAX_CHARS = 1000
@@ -102,8 +102,6 @@ READY_LOOP_LAG_MAX_S = 1.0
 DOCTOR_ADDRESSES_MAX_COUNT = 8
 """Hosts that `entice doctor` has connected to, to see whether that works."""
 DOCTOR_CONNECT_TIMEOUT_S = 2.0
-DOCTOR_CERTIFICATE_EARLY_S = 30 * 86400.0
-"""A certificate that expires sooner is told of."""
 DOCTOR_CLOCK_STEP_MAX_S = 5.0
 """A clock that was set by more is told of: certificates and names are judged by the one that the daemon goes by."""
 

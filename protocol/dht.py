@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Annotated
 
 from protocol.addresses import join_address, split_address
-from protocol.codec import U32, Between, Vocabulary
+from protocol.codec import U32, U64, Between, Vocabulary
 from protocol.datagram import PAYLOAD_MAX_SIZE_BYTES
 from protocol.errors import MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId
@@ -149,6 +149,13 @@ class Goodbye:
     """The sender leaves: it asks and answers no more, and provides nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrustSerial:
+    """The serial of the sender's trust bundle, at any time: so hosts that have no session learn of a newer one."""
+
+    serial: U64
+
+
 DHT = Vocabulary(
     {
         1: Ping,
@@ -162,6 +169,7 @@ DHT = Vocabulary(
         9: Withdraw,
         10: Stored,
         11: Goodbye,
+        12: TrustSerial,
     }
 )
 

@@ -158,6 +158,17 @@ def sign_certificate(
     return builder.sign(authority_private, None).public_bytes(Encoding.DER)
 
 
+def served_at(certificate: bytes) -> IPv4Address | IPv6Address | None:
+    """The address that a certificate of ours (DER) names, if it does."""
+    extensions = x509.load_der_x509_certificate(certificate).extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    address = next(iter(names.get_values_for_type(x509.IPAddress)), None)
+    return address if isinstance(address, IPv4Address | IPv6Address) else None
+
+
 def node_credential(
     node_key: NodeKey,
     sealing_key: SealingKey,

@@ -18,6 +18,7 @@ from protocol.limits import (
     ALTERNATIVES_MAX_COUNT,
     CAPABILITIES_MAX_COUNT,
     CAPABILITY_MAX_CHARS,
+    CERTIFICATE_MAX_SIZE_BYTES,
     GROUPS_MAX_COUNT,
     HAVE_CHANGE_MAX_PIECES,
     IMAGE_MAX_PIECES,
@@ -28,6 +29,7 @@ from protocol.limits import (
     REMOTE_KEY_MAX_CHARS,
     REQUEST_MAX_FRAGMENTS,
     REQUEST_MAX_SIZE_BYTES,
+    TRUST_MAX_SIZE_BYTES,
 )
 
 ALPN_CONTROL = "enticed-control/1"
@@ -39,6 +41,8 @@ GROUPS = "groups"
 """The capability of hosts that serve private images to the members of a group: said to no others."""
 RECALLS = "recalls"
 """The capability of hosts that hear of recalls: said to no others."""
+TRUST = "trust"
+"""The capability of hosts that take newer trust bundles, and renew certificates: said to no others."""
 
 PieceIndex = Annotated[int, Between(0, IMAGE_MAX_PIECES - 1)]
 PieceIndices = Annotated[tuple[PieceIndex, ...], Between(0, HAVE_CHANGE_MAX_PIECES)]
@@ -220,6 +224,26 @@ class Belong:
     proofs: Annotated[tuple[GroupProof, ...], Between(1, GROUPS_MAX_COUNT)]
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The sender's trust bundle, sealed: said to those who have an older one."""
+
+    sealed: Annotated[bytes, Between(1, TRUST_MAX_SIZE_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalRequest:
+    """Asks a registrar to certify the sender anew: the same host, by the certificate that it has shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Answers that: a new certificate (DER), or why there is none."""
+
+    certificate: Annotated[bytes, Between(1, CERTIFICATE_MAX_SIZE_BYTES)] | None
+    reason: Reason
+
+
 CONTROL = Vocabulary(
     {
         1: Hello,
@@ -236,6 +260,9 @@ CONTROL = Vocabulary(
         12: PlaceOrder,
         13: CancelOrder,
         14: OrderNews,
+        15: Trust,
+        16: RenewalRequest,
+        17: Renewal,
         18: Recalled,
         19: Belong,
     }
@@ -258,6 +285,9 @@ Control = (
     | OrderNews
     | Recalled
     | Belong
+    | Trust
+    | RenewalRequest
+    | Renewal
 )
 
 

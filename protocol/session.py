@@ -40,9 +40,12 @@ from protocol.messages import (
     Pong,
     Recalled,
     Refused,
+    Renewal,
+    RenewalRequest,
     Reply,
     Request,
     Subscribe,
+    Trust,
     Unsubscribe,
 )
 
@@ -83,6 +86,7 @@ class State(Enum):
 Table = Mapping[tuple[State, type], State]
 
 _ORDERS = (PlaceOrder, CancelOrder, OrderNews)
+_TRUST = (Trust, RenewalRequest, Renewal)
 _ANY_TIME = (
     Ping,
     Pong,
@@ -94,6 +98,7 @@ _ANY_TIME = (
     Charge,
     Acquaint,
     *_ORDERS,
+    *_TRUST,
     Recalled,
     Belong,
 )

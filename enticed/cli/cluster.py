@@ -63,7 +63,7 @@ def init(
 ) -> None:
     """Found a cluster on this host: its CA, and this host's node and publisher keys.
 
-    One host does this, once; it enrols the others and publishes. Needs no daemon.
+    One host does this, once; it enrols the others, and says who may do what. Needs no daemon.
 
     \b
     entice init --state /var/lib/enticed --zone east --rack r12

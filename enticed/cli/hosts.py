@@ -119,6 +119,11 @@ def _degraded(status: dict[str, Any]) -> str:
     return f"since {ago(status['degraded_since'])}, takes no orders, serves what it has: {status['degraded']}"
 
 
+def _certificate(status: dict[str, Any]) -> str:
+    expires, trouble = f"expires {ago(status['certificate_expires_at'])}", status["certificate_trouble"]
+    return expires if trouble is None else f"{expires}, NOT RENEWED: {trouble}"
+
+
 def _status_lines(status: dict[str, Any]) -> Iterable[str]:
     quota = "" if status["quota_bytes"] is None else f" of {size(status['quota_bytes'])}"
     counted = ", ".join(f"{count} {state}" for state, count in status["orders"].items() if count)
@@ -136,7 +141,7 @@ def _status_lines(status: dict[str, Any]) -> Iterable[str]:
             ("peers", f"{status['peers']} connected, {status['dht_nodes']} known, {status['uploads']} uploads"),
             ("traffic", f"{size(status['sent_bytes'])} sent, {size(status['received_bytes'])} received"),
             ("origin", _origin(status["origin"])),
-            ("certificate", f"expires {ago(status['certificate_expires_at'])}"),
+            ("certificate", _certificate(status)),
             ("memory", size(status["memory_bytes"])),
             ("loop lag, p99", f"{status['loop_lag_p99_ms']:.1f} ms"),
         ],

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ def publish(
     """Publish the disk image FILE as NAME, for every host of the cluster.
 
     Raw files, sparse files and block devices are read as they are; qcow2, VMDK, VHD and VHDX are decoded first (in
-    TMPDIR, else in /var/tmp). Only the founding host publishes.
+    TMPDIR, else in /var/tmp). The host has a publisher's key: the
+    founding host its own, others by `entice grant publisher`.
 
     \b
     entice publish ubuntu-24.04.qcow2 ubuntu:24.04
@@ -75,7 +77,7 @@ def publish(
         named = None if form is None else ImageFormat.named(form)
     except LocalError as error:
         raise Failed(Exit.USAGE, str(error)) from error
-    _check_rights(daemon)
+    _check_rights(daemon, name)
     with ExitStack() as stack:
         fd = open_source(file)
         stack.callback(os.close, fd)
@@ -99,13 +101,25 @@ def publish(
     setup_of(ctx).show(result, tell)
 
 
-def _check_rights(daemon: Daemon) -> None:
+def _check_rights(daemon: Daemon, name: str) -> None:
     """Found out before a large file is decoded for nothing."""
     status = daemon.ask("GET", "/v1/status")
     if not status["may_change"]:
         raise Failed(Exit.DENIED, "only root, the daemon's user and members of its group may publish")
-    if not status["founder"]:
-        raise Failed(Exit.DENIED, "only the founding host publishes, and this host has joined")
+    trust = daemon.ask("GET", "/v1/trust")
+    key = trust["own_publisher"]
+    if key is None:
+        raise Failed(Exit.DENIED, "this host has no publisher's key: `entice trust key` makes one")
+    said = [one for one in trust["publishers"] if one["key"] == key]
+    if not said:
+        raise Failed(
+            Exit.DENIED, f"this host's key {key} is not trusted: `entice grant publisher` on the founding host"
+        )
+    patterns = [pattern for one in said for pattern in one["names"]]
+    if not any(fnmatchcase(name, pattern) for pattern in patterns):
+        raise Failed(
+            Exit.DENIED, f"publisher {said[0]['name']} may not sign {name}: its names are {', '.join(patterns)}"
+        )
 
 
 def _content(

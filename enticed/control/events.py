@@ -54,6 +54,11 @@ class EventStreams:
         """End all streams, in good order."""
         self._closing.set()
 
+    def interrupt(self) -> None:
+        """As `close`, and others may come: whoever may still listen comes back with the last number that it has."""
+        self.close()
+        self._closing = asyncio.Event()
+
     async def serve(
         self, request: web.Request, events: AsyncIterator[Numbered], followed: Followed | None
     ) -> web.StreamResponse:

@@ -139,7 +139,7 @@ def parse_query(query: Mapping[str, str], *known: str) -> dict[str, str]:
 
 
 def parse_order(values: dict[str, Any]) -> OrderTerms:
-    fields = _Fields(values, "image", "deadline_s", "priority", "keep_s", "origin")
+    fields = Fields(values, "image", "deadline_s", "priority", "keep_s", "origin")
     priority = fields.text("priority", default=Priority.PREWARM.value)
     if priority not in list(Priority):
         raise UsageError(f"priority is one of {', '.join(Priority)}")
@@ -177,7 +177,7 @@ def parse_wait(text: str) -> float:
 
 
 def parse_campaign(values: dict[str, Any]) -> CampaignTerms:
-    fields = _Fields(values, "image", "hosts", "labels", "deadline_s", "at_most_at_once", "keep_s")
+    fields = Fields(values, "image", "hosts", "labels", "deadline_s", "at_most_at_once", "keep_s")
     hosts, labels = fields.hosts(), fields.labels()
     if (hosts is None) == (labels is None):
         raise UsageError("a campaign has hosts or labels, and not both")
@@ -197,7 +197,7 @@ def parse_campaign(values: dict[str, Any]) -> CampaignTerms:
 
 
 def parse_publish(values: dict[str, Any]) -> PublishRequest:
-    fields = _Fields(values, *(one.name for one in dataclasses.fields(PublishRequest)))
+    fields = Fields(values, *(one.name for one in dataclasses.fields(PublishRequest)))
     name = parse_target(fields.text("name"))
     if is_image_id(name) or is_digest_name(name):
         raise UsageError("an image is published under a name like 'ubuntu:24.04', not under an id or a digest")
@@ -222,7 +222,7 @@ def parse_publish(values: dict[str, Any]) -> PublishRequest:
 
 
 def parse_token_request(values: dict[str, Any]) -> TokenRequest:
-    fields = _Fields(values, "uses", "ttl_s", "campaigns")
+    fields = Fields(values, "uses", "ttl_s", "campaigns")
     uses = fields.count("uses", TOKEN_MAX_USES, default=1)
     ttl_s = fields.seconds("ttl_s")
     ttl_s = 3600 if ttl_s is None else ttl_s
@@ -232,9 +232,9 @@ def parse_token_request(values: dict[str, Any]) -> TokenRequest:
 
 
 def parse_grant(values: dict[str, Any]) -> GrantRequest:
-    fields = _Fields(values, "role", "name", "request", "lifetime_s")
+    fields = Fields(values, "role", "name", "request", "lifetime_s")
     if fields.text("role") != Role.SCHEDULER.name.lower():
-        raise UsageError("role is scheduler: no other is granted here")
+        raise UsageError("role is scheduler or publisher: no other is granted here")
     name = fields.text("name")
     try:
         if not parse_label(name):
@@ -253,7 +253,7 @@ def parse_grant(values: dict[str, Any]) -> GrantRequest:
 
 def parse_recall(values: dict[str, Any]) -> str | None:
     """The reason; None: only to hear how it was recalled. How long it may be is for who signs it to say."""
-    reason = _Fields(values, "reason").text("reason", "")
+    reason = Fields(values, "reason").text("reason", "")
     if not reason.isprintable():
         raise UsageError("reason is one line of printable characters")
     return reason or None
@@ -261,13 +261,13 @@ def parse_recall(values: dict[str, Any]) -> str | None:
 
 def parse_profile(values: dict[str, Any]) -> tuple[tuple[int, int], ...] | None:
     """The ranges of a profile, offset and size each; None: those that were noted here."""
-    ranges = _Fields(values, "ranges").ranges("ranges")
+    ranges = Fields(values, "ranges").ranges("ranges")
     if ranges is not None and not ranges:
         raise UsageError("a profile of no ranges says nothing")
     return ranges
 
 
-class _Fields:
+class Fields:
     """The fields of an object, of which none may be unknown; null is the same as left out."""
 
     def __init__(self, values: dict[str, Any], *known: str) -> None:
@@ -363,15 +363,15 @@ class _Fields:
         value = self._read(name, fits, f"{2 * size_bytes} hex digits, in lower case")
         return None if value is None else bytes.fromhex(value)
 
-    def targets(self, name: str) -> tuple[str, ...] | None:
+    def texts(self, name: str, most: int, what: str) -> tuple[str, ...] | None:
         def fits(value: Any) -> bool:
-            return (
-                isinstance(value, list)
-                and len(value) <= CONTROL_RELATIVES_MAX_COUNT
-                and all(isinstance(one, str) for one in value)
-            )
+            return isinstance(value, list) and len(value) <= most and all(isinstance(one, str) for one in value)
 
-        value = self._read(name, fits, f"a list of at most {CONTROL_RELATIVES_MAX_COUNT} names or image ids")
+        value = self._read(name, fits, f"a list of at most {most} {what}")
+        return None if value is None else tuple(value)
+
+    def targets(self, name: str) -> tuple[str, ...] | None:
+        value = self.texts(name, CONTROL_RELATIVES_MAX_COUNT, "names or image ids")
         return None if value is None else tuple(parse_target(one) for one in value)
 
 

@@ -169,6 +169,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         takes="GrantRequest",
         problems=(409,),
     ),
+    ("GET", "/v1/trust"): Operation("Who may do what, by the newest trust bundle that this host has", ref("Trust")),
+    ("POST", "/v1/trust/revocations"): Operation(
+        "Take back what a host, scheduler or publisher may do, everywhere within a minute",
+        ref("Trust"),
+        takes="RevocationRequest",
+        problems=(409, 503),
+    ),
+    ("POST", "/v1/trust/publishers"): Operation(
+        "Trust a publisher's key, for these names", ref("Trust"), takes="PublisherRequest", problems=(409, 503)
+    ),
+    ("POST", "/v1/trust/schedulers"): Operation(
+        "Take a scheduler's bearer token, and bound its orders", ref("Trust"), takes="SchedulerRequest", problems=(503,)
+    ),
+    ("POST", "/v1/trust/rotations"): Operation(
+        "Bring in a new CA or publisher's key; finish: retire those before it, 409 while hosts need the old CA",
+        ref("Trust"),
+        takes="RotationRequest",
+        problems=(409, 503),
+    ),
     ("GET", "/v1/config"): Operation("Every setting, its value and where that comes from", ref("Configuration")),
     ("GET", "/v1/doctor"): Operation(
         "What is wrong with host, store, time, network and trust, and what to do", _listed("findings", "Finding")

@@ -25,6 +25,7 @@ from enticed.control.fields import (
 from enticed.control.order_routes import OrderRoutes
 from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets
+from enticed.control.trust_routes import TrustRoutes
 from enticed.control.views import (
     grant_json,
     image_json,
@@ -53,12 +54,14 @@ class Routes:
         self._orders = OrderRoutes(engine, streams, owner_of=lambda request: "")
         self._contents = contents
         self._campaigns = CampaignRoutes(engine, owner_of=lambda request: "")
+        self._trust = TrustRoutes(engine.trust)
 
     @property
     def table(self) -> list[web.RouteDef]:
         return [
             *self._orders.table,
             *self._campaigns.table,
+            *self._trust.table,
             web.get("/v1/status", self.status),
             web.post("/v1/images", self.publish),
             web.get("/v1/images/{target}", self.image),

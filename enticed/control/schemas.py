@@ -18,6 +18,7 @@ from enticed.limits import (
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
+    ORDERS_MAX_COUNT,
     PROFILE_RANGES_MAX_COUNT,
     REMOTE_LEASE_MAX_S,
     SCHEDULER_MAX_LIFETIME_S,
@@ -34,6 +35,8 @@ from protocol.limits import (
     LABEL_MAX_CHARS,
     LABELS_MAX_COUNT,
     NAME_MAX_CHARS,
+    NAME_PATTERN_MAX_CHARS,
+    PUBLISHER_MAX_NAMES,
     RECALL_REASON_MAX_CHARS,
     REMOTE_KEY_MAX_CHARS,
     SOURCE_FORMAT_MAX_CHARS,
@@ -50,6 +53,12 @@ TIME: Schema = {"type": "number", "description": "unix seconds"}
 IMAGE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 NODE_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{40}$"}
 PUBLISHER_KEY: Schema = IMAGE_ID
+HEX_32: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+PATTERN: Schema = {
+    "type": "string",
+    "maxLength": NAME_PATTERN_MAX_CHARS,
+    "pattern": r"^(([a-z0-9][A-Za-z0-9._/:-]*)?\*|[a-z0-9][A-Za-z0-9._/:-]*)$",
+}
 ANYTHING: Schema = {}
 
 _NAME = r"(?!sha256:|sha512:)[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9._-]+)?"
@@ -132,6 +141,8 @@ _CAMPAIGN = {
     "hosts_total": COUNT,
     "revision": COUNT | {"description": "grows with every change"},
 }
+
+_HOLDER = answer(node_id=NODE_ID, name=TEXT, expires_at=TIME)
 
 RECORDS: dict[str, Schema] = {
     "Problem": answer(
@@ -305,6 +316,7 @@ RECORDS: dict[str, Schema] = {
         orders=counts_by("state"),
         started_at=TIME,
         certificate_expires_at=TIME,
+        certificate_trouble=or_null(TEXT),
         sent_bytes=BYTES,
         received_bytes=BYTES,
         loop_lag_p99_ms=NUMBER,
@@ -327,6 +339,38 @@ RECORDS: dict[str, Schema] = {
         lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
     ),
     "Grant": answer(certificate=TEXT, authority=TEXT, id=NODE_ID, expires_at=TIME, api=array(TEXT)),
+    "Trust": answer(
+        serial=COUNT,
+        issued_at=TIME,
+        authorities=array(answer(sha256=HEX_32, certificate=TEXT, expires_at=TIME)),
+        registrars=array(NODE_ID),
+        publishers=array(answer(name=TEXT, key=HEX_32, names=array(TEXT), is_this_host=FLAG)),
+        own_publisher=or_null(HEX_32),
+        threshold=COUNT,
+        schedulers=array(answer(name=TEXT, orders=COUNT, has_token=FLAG, expires_at=TIME)),
+        revoked=array(answer(node_id=NODE_ID, until=TIME)),
+        certified=or_null(answer(hosts=COUNT, dispatchers=array(_HOLDER), schedulers=array(_HOLDER), behind=COUNT)),
+    ),
+    "RevocationRequest": request(("who",), who={"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS}),
+    "PublisherRequest": request(
+        ("name", "key", "names"),
+        name=LABEL,
+        key=HEX_32,
+        names={"type": "array", "minItems": 1, "maxItems": PUBLISHER_MAX_NAMES, "items": PATTERN},
+    ),
+    "SchedulerRequest": request(
+        ("name",),
+        name=LABEL,
+        token_sha256=HEX_32 | {"description": "of a token: `ENS1.` and 32 random bytes, base64url"},
+        orders={"type": "integer", "minimum": 1, "maximum": ORDERS_MAX_COUNT},
+        lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
+    ),
+    "RotationRequest": request(
+        ("what",),
+        what={"type": "string", "enum": ["ca", "publisher"]},
+        finish=FLAG,
+        force=FLAG | {"description": "of the CA"},
+    ),
     "Configuration": answer(
         state=TEXT, file=or_null(TEXT), settings=array(answer(key=TEXT, value=ANYTHING, origin=TEXT))
     ),

@@ -236,6 +236,7 @@ def status_json(status: StatusView, may_change: bool) -> dict[str, Any]:
         "orders": dict(status.orders),
         "started_at": status.started_at,
         "certificate_expires_at": status.certificate_expires_at,
+        "certificate_trouble": status.certificate_trouble,
         "sent_bytes": status.sent_bytes,
         "received_bytes": status.received_bytes,
         "loop_lag_p99_ms": status.loop_lag_p99_ms,

@@ -20,7 +20,7 @@ from enticed.identity.host import HostIdentity
 from enticed.overlay.port import Overlay
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Event, Said
+from enticed.transfer.ports import Event, PeerUp, Said
 from protocol.identifiers import NodeId
 from protocol.messages import CancelOrder, OrderNews, PlaceOrder
 
@@ -41,6 +41,7 @@ class Dispatch:
     ) -> None:
         self._network = network
         self._me = identity.node
+        self._bootstrap = identity.bootstrap
         credential = identity.credential
         contact = Contact(identity.node, network.advertised, credential.zone, credential.rack)
         self._roster = Roster(overlay, identity, contact)
@@ -48,6 +49,10 @@ class Dispatch:
         self.campaigns = Campaigning(store, threads, naming, self._roster, self._meetings, credential, self._say, clock)
         views = Views(driver.host, store, stockroom, naming)
         self._reception = Reception(driver, ledger, views, credential, self._say)
+
+    async def reach(self, node: NodeId) -> PeerUp:
+        """A session with this host. `AbsentError` where there can be none now."""
+        return await self._meetings.reach(node, otherwise=self._bootstrap)
 
     def start(self) -> None:
         self._roster.start()

@@ -22,6 +22,7 @@ from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
+from enticed.engine.memory import resident_bytes
 from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.planning import Planning
@@ -50,6 +51,7 @@ from enticed.engine.receipts import Holders, gather_receipts
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust_desk import TrustDesk
 from enticed.engine.views import Views
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.identity.authority import Authority
@@ -99,13 +101,14 @@ class Parts:
     lag: LagMeter
     overlay: UdpOverlay
     origin: OriginSupply
+    trust: TrustDesk
 
 
 class DaemonEngine:
     """`enticed.engine.port.Engine` for a running daemon; `parts` are for who looks inside."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+        self.parts, self.trust = parts, parts.trust
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
         self.started_at = parts.clock()
@@ -149,7 +152,8 @@ class DaemonEngine:
         self._check_disk("this host takes no new orders")
         if order.owner:
             theirs = sum(1 for one in self._host.orders() if one.owner == order.owner and one.holds_place(now))
-            if theirs >= ORDERS_PER_OWNER_MAX_COUNT:
+            trust, name = self.parts.identity.trust, order.owner.removeprefix("scheduler:")
+            if theirs >= trust.order_quota(name, ORDERS_PER_OWNER_MAX_COUNT):
                 raise ExhaustedError(f"{owner_text(order.owner)} has {theirs} orders here: cancel some, or wait")
 
     def _check_disk(self, refused: str) -> None:
@@ -341,10 +345,11 @@ class DaemonEngine:
             orders=dict(Counter(str(order.state) for order in self._host.orders())),
             started_at=self.started_at,
             certificate_expires_at=credential.not_after,
+            certificate_trouble=parts.trust.renewing.trouble,
             sent_bytes=parts.warehouse.sent_bytes,
             received_bytes=parts.purchasing.received_bytes,
             loop_lag_p99_ms=parts.lag.p99_ms,
-            memory_bytes=_resident_bytes(),
+            memory_bytes=resident_bytes(),
             origin=parts.origin.view,
             degraded=disk.degraded,
             degraded_since=disk.since if disk.degraded else None,
@@ -392,8 +397,3 @@ def _papers_of(stored: StoredImage, records: tuple[SavedName, ...]) -> int:
     names = tuple(NamePaper(saved.name, saved.expires_at, saved.envelope) for saved in records)
     statements = pack_record(StatementSet(stored.statements))
     return write_papers(Papers(stored.image, stored.root.encoded, statements, pages, names))
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -70,18 +70,28 @@ class Meetings:
         if node == self._me.node:
             _check(self._me, labels)
             return node
-        up = self._up.get(node)
-        if up is None:
-            if addresses is None:
-                found = await self._roster.host(node.hex())
-                if not found:
-                    raise AbsentError(f"no host {node.short} is known in this cluster")
-                addresses = found[0].addresses
-            up = await self._dialled(node, tuple(addresses))
+        up = await self.reach(node, addresses)
         if ORDERS not in up.capabilities:
             raise DeniedError("it takes no orders from other hosts: its enticed is older")
         _check(up.credential, labels)
         return node
+
+    async def reach(
+        self, node: NodeId, addresses: Iterable[str] | None = None, otherwise: tuple[str, ...] = ()
+    ) -> PeerUp:
+        """A session with this host, at these addresses, or where the DHT says, or `otherwise`.
+
+        `AbsentError` where it cannot be found or reached, now.
+        """
+        up = self._up.get(node)
+        if up is not None:
+            return up
+        if addresses is None:
+            found = await self._roster.host(node.hex())
+            if not found and not otherwise:
+                raise AbsentError(f"no host {node.short} is known in this cluster")
+            addresses = found[0].addresses if found else otherwise
+        return await self._dialled(node, tuple(addresses))
 
     async def _dialled(self, node: NodeId, addresses: tuple[str, ...]) -> PeerUp:
         waiting: asyncio.Future[PeerUp] = asyncio.get_running_loop().create_future()

@@ -26,6 +26,7 @@ from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.names import NameRecord, is_image_id, open_name, open_past_name, parse_name, renewal_due
+from protocol.trust import TrustBundle
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Naming:
         threads: StoreThreads,
         overlay: Overlay,
         origin: OriginSupply,
-        trusted: frozenset[PublisherKey],
+        trust: Callable[[], TrustBundle],
         publisher: Publisher | None,
         clock: Callable[[], float],
     ) -> None:
@@ -47,7 +48,7 @@ class Naming:
         self._threads = threads
         self._overlay = overlay
         self._origin = origin
-        self._trusted = trusted
+        self._trust = trust
         self._publisher = publisher
         self._clock = clock
         self._tasks = Tasks()
@@ -91,9 +92,10 @@ class Naming:
 
     def _newest(self, name: str, newest: SavedName | None, envelopes: tuple[bytes, ...]) -> SavedName | None:
         """`newest`, or what of these is newer and signed by a trusted publisher."""
+        trust = self._trust()
         for envelope in envelopes:
             try:
-                record = open_name(envelope, self._trusted, self._clock())
+                record = open_name(envelope, trust.publishers_of(name), self._clock(), trust.threshold)
             except (DeniedError, MalformedError):
                 continue
             if record.name == name and (newest is None or record.version > newest.version):
@@ -145,7 +147,7 @@ class Naming:
     def _stands(self, saved: SavedName) -> bool:
         """Whether somebody trusted by now has signed it, expired or not. If not, its version counts for nothing: who
         had signed it may have used a stolen key, and chosen a version that no honest one could follow."""
-        return self._record(self._trusted, saved) is not None
+        return self._record(self._trust().publishers_of(saved.name), saved) is not None
 
     def _standing(self, name: str) -> SavedName | None:
         """The highest version of a name ever seen here, of those that stand."""
@@ -165,17 +167,33 @@ class Naming:
 
     # --- a publisher's names ---
 
+    def require_publisher(self, publisher: Publisher, name: str) -> None:
+        """`DeniedError` where nobody would believe the name, signed by this publisher."""
+        publisher.require_trusted(self._trust(), (name,))
+
+    def may_publish(self, publisher: Publisher, name: str) -> bool:
+        return publisher.key in self._trust().publishers_of(name)
+
     async def publish(self, publisher: Publisher, name: str, image: ImageId) -> int:
         """Sign that `name` means `image` from now on, remember it and tell others; the record's version."""
+        saved = await self._sign(publisher, name, image)
+        await told_others(self._overlay, DiscoveryKey.of_name(name))
+        return saved.version
+
+    async def sign_anew(self, publisher: Publisher, old: PublisherKey) -> None:
+        """Sign again what another key has signed, for the publisher's own."""
+        for saved in self._store.names():
+            if self._record(frozenset({old}), saved) is not None:
+                await self._sign(publisher, saved.name, saved.image)
+
+    async def _sign(self, publisher: Publisher, name: str, image: ImageId) -> SavedName:
         async with self._signing:
-            last = self._record(self._trusted, self._standing(name))
+            last = self._record(self._trust().publishers_of(name), self._standing(name))
             record = next_name_record(name, image, last, self._clock())
-            envelope = publisher.sign_name(record)
-            saved = SavedName(name, record.version, image, record.expires_at, envelope)
+            saved = SavedName(name, record.version, image, record.expires_at, publisher.sign_name(record))
             await self._save(saved)
         self._announce(saved)
-        await told_others(self._overlay, DiscoveryKey.of_name(name))
-        return record.version
+        return saved
 
     @staticmethod
     def _record(signers: frozenset[PublisherKey], saved: SavedName | None) -> NameRecord | None:
@@ -193,7 +211,9 @@ class Naming:
         while True:
             for saved in self._store.names():
                 record = self._record(frozenset({publisher.key}), saved)
-                if record is not None and renewal_due(record, self._clock()):
+                if record is None or not self.may_publish(publisher, saved.name):
+                    continue
+                if renewal_due(record, self._clock()):
                     log.info("signing name %s anew", saved.name)
                     try:
                         await self.publish(publisher, saved.name, saved.image)

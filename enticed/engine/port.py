@@ -13,6 +13,7 @@ from typing import Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignEngine
+from enticed.engine.trust_port import TrustOffice
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 
 Progressed = Callable[[int, int], None]
@@ -227,6 +228,8 @@ class StatusView:
     """Count by state."""
     started_at: float
     certificate_expires_at: float
+    certificate_trouble: str | None
+    """Why it could not be renewed the last time that this was due; None if it was."""
     sent_bytes: int
     received_bytes: int
     loop_lag_p99_ms: float
@@ -366,4 +369,9 @@ class Engine(CampaignEngine, Protocol):
 
     async def grant_scheduler(self, name: str, request: bytes, lifetime_s: float) -> Grant:
         """request: as of `protocol.enrolment.request_certificate`. DeniedError unless this is the founding host."""
+        ...
+
+    @property
+    def trust(self) -> TrustOffice:
+        """Who may do what."""
         ...

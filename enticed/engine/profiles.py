@@ -19,7 +19,8 @@ from enticed.engine.port import ProfileView
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
-from enticed.identity.publisher import Publisher
+from enticed.identity.host import HostIdentity
+from enticed.identity.publisher import NO_KEY, Publisher
 from enticed.limits import (
     PROFILE_ASK_TIMEOUT_S,
     PROFILE_ASKED_MAX_COUNT,
@@ -34,7 +35,7 @@ from enticed.limits import (
 from enticed.store.reading import Gap
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
-from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.identifiers import ImageId, NodeId
 from protocol.limits import BLOCK_SIZE_BYTES, PROFILE_MAX_BLOCKS, PROFILE_MAX_RUNS, PROFILE_RUN_MAX_BLOCKS
 from protocol.manifest import Fragments
 from protocol.profile import BlockRun, BootProfile, open_profile
@@ -74,7 +75,7 @@ class Profiles:
         stockroom: Stockroom,
         threads: StoreThreads,
         purchasing: Purchasing,
-        trusted: frozenset[PublisherKey],
+        identity: HostIdentity,
         publisher: Publisher | None,
         clock: Callable[[], float],
     ) -> None:
@@ -82,7 +83,7 @@ class Profiles:
         self._stockroom = stockroom
         self._threads = threads
         self._purchasing = purchasing
-        self._trusted = trusted
+        self._identity = identity
         self._publisher = publisher
         self._clock = clock
         self._traces: dict[ImageId, Trace] = {}
@@ -119,7 +120,7 @@ class Profiles:
     async def record(self, image: ImageId, ranges: tuple[Range, ...] | None) -> ProfileView:
         """Sign that a VM reads these ranges first (None: what was noted here), and keep it with the image."""
         if self._publisher is None:
-            raise DeniedError("only the founding host signs profiles, and this is not it")
+            raise DeniedError(NO_KEY)
         stored = self._stockroom.image(image)
         wanted = self.noted(image).ranges if ranges is None else ranges
         fragments = await self._threads.run(stored.all_fragments)
@@ -140,7 +141,7 @@ class Profiles:
 
     def _open(self, image: ImageId, envelope: bytes) -> BootProfile | None:
         with suppress(DeniedError, MalformedError):
-            profile = open_profile(envelope, self._trusted)
+            profile = open_profile(envelope, self._identity.trust.trusted_publishers)
             return profile if profile.image == image else None
         return None
 

@@ -19,7 +19,7 @@ from enticed.engine.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
-from enticed.identity.publisher import Publisher
+from enticed.identity.publisher import NO_KEY, Publisher
 from enticed.image.decompose import Decomposition, decompose
 from enticed.image.source import data_extents, inspect
 from enticed.limits import PROGRESS_INTERVAL_S
@@ -71,9 +71,10 @@ class Publishing:
         """As `Engine.publish`. Cancelling leaves nothing of the image behind."""
         started = time.monotonic()
         if self._publisher is None:
-            raise DeniedError("only the founding host publishes for now, and this is not it")
+            raise DeniedError(NO_KEY)
         publisher = self._publisher
         name = self._naming.checked(what.name)
+        self._naming.require_publisher(publisher, name)
         relatives = self._relatives(what, name)
         group = None if what.private is None else self._groups.named(what.private)
         async with self._turn:
@@ -85,6 +86,8 @@ class Publishing:
         await self._discovery.announced(image, group)
         version = await self._naming.publish(publisher, name, image)
         for digest_name in statement.digests.names if statement.digests else ():
+            if not self._naming.may_publish(publisher, digest_name):
+                continue  # a digest is a name like others: whoever may sign only some, need not be able to sign it
             await self._naming.publish(publisher, digest_name, image)
         return Published(
             image,

@@ -16,6 +16,7 @@ from enticed.engine.faults import failure_of
 from enticed.engine.membership import group_of
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.stockroom import Stockroom
+from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.limits import MANIFEST_TIMEOUT_S
 from enticed.origin.errors import ObjectAbsentError
@@ -30,7 +31,7 @@ from enticed.transfer.ports import DialFailed, Event, Heard, PeerDown, PeerUp
 from enticed.transfer.tasks import Tasks
 from protocol.codec import unpack_record
 from protocol.errors import CorruptError, DeniedError, EnticedError, ExhaustedError, MalformedError, RemoteError
-from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.identifiers import ImageId, NodeId
 from protocol.limits import REQUEST_MAX_SIZE_BYTES, ROOT_MAX_SIZE_BYTES
 from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Fragments, Root, decode_pages
 from protocol.messages import Charge, Part, PartRequest
@@ -59,13 +60,13 @@ class Purchasing:
         network: PeerNetwork,
         stockroom: Stockroom,
         origin: OriginSupply,
-        trusted: frozenset[PublisherKey],
+        identity: HostIdentity,
     ) -> None:
         self._driver = driver
         self._network = network
         self._stockroom = stockroom
         self._origin = origin
-        self._trusted = trusted
+        self._identity = identity
         self._tasks = Tasks()
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self.received_bytes = 0
@@ -123,7 +124,7 @@ class Purchasing:
             self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.MALFORMED, repr(error)))
         else:
             self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
-            group = group_of(image, manifest.statements, self._trusted)
+            group = group_of(image, manifest.statements, self._identity.trust.trusted_publishers)
             self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64"), group))
 
     async def fetch_manifest(self, image: ImageId, node: NodeId) -> Manifest:
@@ -148,23 +149,24 @@ class Purchasing:
 
     def _trusted_ones(self, image: ImageId, envelopes: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], Statement]:
         trusted: list[tuple[bytes, Statement]] = []
+        trust = self._identity.trust
         for envelope in envelopes:
             try:
-                statement = open_statement(envelope, self._trusted)
+                statement = open_statement(envelope, trust.trusted_publishers, trust.threshold)
             except (DeniedError, MalformedError):
                 continue
             if statement.image == image:
                 trusted.append((envelope, statement))
         if not trusted:
             raise DeniedError(f"no trusted publisher has signed for image {image.short}")
-        marks = (one for one in envelopes if group_of(image, (one,), self._trusted) is not None)
+        marks = (one for one in envelopes if group_of(image, (one,), trust.trusted_publishers) is not None)
         said = (envelope for envelope, _ in trusted)
         return (*marks, *said, *self._profiles(image, envelopes)), trusted[0][1]
 
     def _profiles(self, image: ImageId, envelopes: tuple[bytes, ...]) -> Iterator[bytes]:
         for envelope in envelopes:
             with suppress(DeniedError, MalformedError):
-                if open_profile(envelope, self._trusted).image == image:
+                if open_profile(envelope, self._identity.trust.trusted_publishers).image == image:
                     yield envelope
 
     async def _part(self, image: ImageId, node: NodeId, part: Part, most_bytes: int) -> bytes:

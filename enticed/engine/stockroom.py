@@ -19,6 +19,7 @@ from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.membership import group_of
 from enticed.engine.threads import StoreThreads
+from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
 from enticed.pace import Pace
@@ -31,7 +32,7 @@ from enticed.store.table import Hold
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, MalformedError
 from protocol.group import GroupId
-from protocol.identifiers import ImageId, PublisherKey
+from protocol.identifiers import ImageId
 from protocol.manifest import Fragments, Root
 from protocol.messages import FragmentsRequest
 from protocol.statement import Statement, open_statement
@@ -58,14 +59,14 @@ class Stockroom:
         driver: Driver,
         store: Store,
         threads: StoreThreads,
-        trusted: frozenset[PublisherKey],
+        identity: HostIdentity,
         write: Pace | None = None,
     ) -> None:
         self._write = write or Pace()
         self._driver = driver
         self._store = store
         self._threads = threads
-        self._trusted = trusted
+        self._identity = identity
         self._tasks = Tasks()
         self._expected: dict[ImageId, Delivery] = {}
         self._on_hand: dict[ImageId, OnHand] = {}
@@ -74,8 +75,8 @@ class Stockroom:
         driver.carry(ef.OpenPiece, lambda effect: self._start(self._open_piece(effect), "open piece"))
         driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
         driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect), "seal"))
-        self._opened = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(partial(open_statement, trusted=trusted))
-        self._group_of = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(partial(group_of, trusted=trusted))
+        self._opened = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(open_statement)
+        self._group_of = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(group_of)
         """Whoever may read may ask about every image as often as they like; a signature is checked once."""
         self._doubted: dict[tuple[ImageId, int], None] = {}
         """Pieces to be read back, in this order."""
@@ -102,16 +103,17 @@ class Stockroom:
 
     def statement(self, image: ImageId) -> Statement:
         """What a trusted publisher says of an image in the store. `AbsentError` without image or such a statement."""
+        trust = self._identity.trust
         for envelope in self._store.image(image).statements:
             try:
-                return self._opened(envelope)
+                return self._opened(envelope, trust.trusted_publishers, trust.threshold)
             except (DeniedError, MalformedError):
                 continue
         raise AbsentError(f"no trusted publisher has signed for image {image.short}")
 
     def group(self, image: ImageId) -> GroupId | None:
         """Whose an image in the store is alone; None for everybody's. `AbsentError` without it."""
-        return self._group_of(image, self._store.image(image).statements)
+        return self._group_of(image, self._store.image(image).statements, self._identity.trust.trusted_publishers)
 
     def hold(self, image: ImageId) -> Hold:
         return self._store.hold(image)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import ssl
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 
 from aiohttp import web
 
 from enticed.identity.host import HostIdentity
 from enticed.problems import Handler
-from protocol.credentials import NodeCredential, Role, verify_certificate
+from protocol.credentials import Role
 from protocol.errors import DeniedError, MalformedError
 
-_CREDENTIAL = web.RequestKey("credential", NodeCredential)
+_SCHEDULER = web.RequestKey("scheduler", str)
+_BEARER = "Bearer "
 _log = logging.getLogger(__name__)
 
 
@@ -33,30 +36,52 @@ class Roles:
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.http_exception is None and request.match_info.handler not in self._open:
-            credential = self._credential(request)
-            if credential.role is not Role.SCHEDULER:
-                role = credential.role.name.lower()
-                raise DeniedError(f"your certificate is that of a {role}: orders are taken from schedulers")
-            request[_CREDENTIAL] = credential
+            name = self._scheduler(request)
+            request[_SCHEDULER] = name
             if request.method != "GET":
-                _log.info("scheduler %s: %s %s", credential.name, request.method, request.rel_url.raw_path)
+                _log.info("scheduler %s: %s %s", name, request.method, request.rel_url.raw_path)
         return await handler(request)
 
     @staticmethod
     def owner_of(request: web.Request) -> str:
         """Whose orders a scheduler's are: its name's, so that a renewed certificate still owns them."""
-        return f"scheduler:{request[_CREDENTIAL].name}"
+        return f"scheduler:{request[_SCHEDULER]}"
 
     async def reader_of(self, request: web.Request) -> str:
         return self.owner_of(request)
 
-    def _credential(self, request: web.Request) -> NodeCredential:
-        """Looked at anew for each request: a connection may outlive what the certificate is good for."""
+    def _scheduler(self, request: web.Request) -> str:
+        """Who asks, by certificate or token. Looked at for each request: a connection may outlive what either is worth.
+
+        A certificate counts before a token: who shows one is who it says, whatever else is sent along.
+        """
         tls = request.get_extra_info("ssl_object")
         der = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
-        if der is None:
-            raise DeniedError("show a scheduler's certificate: `entice grant scheduler NAME` on the founding host")
+        said = request.headers.get("Authorization", "")
+        if der is not None:
+            return self._by_certificate(der)
+        if said.startswith(_BEARER):
+            return self._by_token(said.removeprefix(_BEARER))
+        raise DeniedError("show a scheduler's certificate or token: `entice grant scheduler NAME` on the founding host")
+
+    def _by_certificate(self, der: bytes) -> str:
         try:
-            return verify_certificate(der, self._identity.trust.authorities, self._clock())
+            credential = self._identity.verify(der, self._clock())
         except MalformedError as error:
             raise DeniedError(f"your certificate is none of this cluster's: {error}") from error
+        if credential.role is not Role.SCHEDULER:
+            role = credential.role.name.lower()
+            raise DeniedError(f"your certificate is that of a {role}: orders are taken from schedulers")
+        return credential.name
+
+    def _by_token(self, token: str) -> str:
+        """Only hashes are known here, and all of them are compared, each in constant time."""
+        shown, now = sha256(token.encode()).digest(), self._clock()
+        names = [
+            one.name
+            for one in self._identity.trust.schedulers
+            if hmac.compare_digest(one.token_sha256 or bytes(32), shown) and now < one.expires_at
+        ]
+        if not names:
+            raise DeniedError("your token is wrong, has expired or was taken back")
+        return names[0]

@@ -23,7 +23,7 @@ from enticed.gateway.throttle import FailureThrottle
 from enticed.http_server import TcpServer, Terms, refuse_web_pages
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
-from enticed.identity.tls import api_context
+from enticed.identity.tls import api_context, refresh
 from enticed.limits import (
     API_BACKLOG_COUNT,
     API_BODY_MAX_SIZE_BYTES,
@@ -73,7 +73,10 @@ class ApiServer(TcpServer):
         if engine is not None:
             app.add_routes(OrderRoutes(engine, self._streams, self._roles.owner_of).table)
             app.add_routes(CampaignRoutes(engine, self._roles.owner_of).table)
-        super().__init__(app, host, port, "api_listen", TERMS, lambda: api_context(identity))
+        tls = api_context(identity)
+        identity.watch(lambda: refresh(tls, identity))
+        identity.watch(self._streams.interrupt)  # who was revoked hears no more, others come back
+        super().__init__(app, host, port, "api_listen", TERMS, lambda: tls)
 
     def _end_streams(self) -> None:
         self._streams.close()

@@ -139,13 +139,14 @@ def _compare_clocks(answer: Answer, now: float) -> None:
 
 def _check_answer(answer: JoinAnswer, authority: bytes, keys: HostKeys, request: JoinRequest, now: float) -> None:
     """Nothing is kept that a daemon could not start with, or that was not asked for."""
-    credential = verify_certificate(answer.certificate, (authority,), now)
+    trust = open_trust(answer.trust, (authority,))
+    if authority not in trust.authorities:
+        raise RemoteError("the founding host's trust bundle does not name its own CA")
+    credential = verify_certificate(answer.certificate, trust.authorities, now)
     asked = (keys.node_key, keys.sealing_key, Role.NODE, request.zone, request.rack, request.labels)
     place = (credential.zone, credential.rack, credential.labels)
     given = (credential.node_key, credential.sealing_key, credential.role, *place)
     if answer.authority != authority or given != asked:
         raise RemoteError("the founding host has certified something else than was asked for")
-    if authority not in open_trust(answer.trust, (authority,)).authorities:
-        raise RemoteError("the founding host's trust bundle does not name its own CA")
     for address in answer.bootstrap:
         split_address(address)

@@ -1,68 +1,79 @@
 """Who this host is: its keys, its certificate and its cluster, in STATE/identity.
 
 node.key sealing.key node.crt ca.crt trust bootstrap      on every host
-ca.key publisher.key tokens                               on the founding host besides
+publisher.key                                             where images are published
+ca.key tokens certified                                   on the founding host besides
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
-from enticed.identity.files import Draft, draft_directory, is_there, read_file
-from enticed.limits import (
-    AUTHORITY_LIFETIME_S,
-    BOOTSTRAP_FILE_MAX_SIZE_BYTES,
-    CERTIFICATE_LIFETIME_S,
-    KEY_FILE_MAX_SIZE_BYTES,
+from enticed.identity.authority_keys import KEY, new_authority
+from enticed.identity.certificates import new_credential, serial_number
+from enticed.identity.certified import CERTIFIED_FILE, certified, founding_line
+from enticed.identity.files import Draft, draft_directory, is_there, read_file, write_file
+from enticed.identity.pem import (
+    certificate_pem,
+    key_pem,
+    load_certificate,
+    load_sealing_key,
+    load_signing_key,
 )
+from enticed.limits import BOOTSTRAP_FILE_MAX_SIZE_BYTES
 from protocol.addresses import split_address
-from protocol.credentials import NodeCredential, parse_label, read_certificate, verify_certificate
-from protocol.enrolment import node_credential, scheduler_credential, sign_authority, sign_certificate
+from protocol.credentials import NodeCredential, Role, parse_label, read_certificate, verify_certificate
+from protocol.enrolment import sign_certificate
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError, MalformedError
-from protocol.identifiers import NodeId, NodeKey, Nonce, PublisherKey, SealingKey
+from protocol.identifiers import NodeId, NodeKey, PublisherKey, SealingKey
 from protocol.labels import HostLabel, parse_labels
-from protocol.limits import CLOCK_SKEW_MAX_S, TRUST_MAX_SIZE_BYTES
-from protocol.trust import TrustBundle, open_trust, seal_trust
+from protocol.limits import TRUST_MAX_SIZE_BYTES
+from protocol.trust import ALL_NAMES, SealedTrust, TrustBundle, TrustedPublisher, open_trust, seal_trust, take_trust
 
 DIRECTORY = "identity"
-SERIAL_NUMBER_BITS = 127
+FOUNDER = "founder"
+"""What the founding host's publisher is called."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class HostIdentity:
     """An enrolled host. `directory` holds `node.crt` and `node.key` for `ssl.SSLContext.load_cert_chain`.
 
-    authority_der: the CA that enrolled it. bootstrap: `host:port` of hosts that were members before it.
+    Its keys stay; its certificate and what it trusts are replaced while the daemon runs: ask each time, keep no copy,
+    or `watch`. bootstrap: `host:port` of hosts that were members before it.
     """
 
     directory: Path
     credential: NodeCredential
     certificate_der: bytes
     authority_der: bytes
-    trust: TrustBundle
+    """The CA whose word the trust bundle on the disk is checked by."""
+    sealed_trust: SealedTrust
     bootstrap: tuple[str, ...]
     node_private: Ed25519PrivateKey = field(repr=False)
     sealing_private: X25519PrivateKey = field(repr=False)
 
+    def __post_init__(self) -> None:
+        self._watchers: list[Callable[[], None]] = []
+        self._writing = threading.Lock()
+        self._revoked = self.trust.revoked_nodes
+
     @property
     def node(self) -> NodeId:
         return self.credential.node
+
+    @property
+    def trust(self) -> TrustBundle:
+        """The newest that this host has seen."""
+        return self.sealed_trust.bundle
 
     def sign(self, data: bytes) -> bytes:
         """The node key's Ed25519 signature, 64 bytes."""
@@ -70,7 +81,101 @@ class HostIdentity:
 
     def require_valid(self, now: float) -> None:
         """`DeniedError` with a line for the operator if no peer will accept this host's certificate at `now`."""
-        verify_certificate(self.certificate_der, self.trust.authorities, now)
+        self.verify(self.certificate_der, now)
+
+    # --- who others are ---
+
+    def verify(self, certificate: bytes, now: float) -> NodeCredential:
+        """Who shows this certificate (DER), whatever its role, if the cluster believes it now.
+
+        `DeniedError` if no CA of the cluster signed it, out of its time, and where it was revoked; `MalformedError`
+        if it is none of ours.
+        """
+        credential = verify_certificate(certificate, self.trust.authorities, now)
+        self.require_standing(credential.node)
+        return credential
+
+    def verify_peer(self, certificate: bytes, now: float) -> NodeCredential:
+        """As `verify`, and `DeniedError` for who is no node."""
+        credential = self.verify(certificate, now)
+        if credential.role is not Role.NODE:
+            raise DeniedError(f"the peer is a {credential.role.name.lower()}, not a node")
+        return credential
+
+    def require_standing(self, node: NodeId) -> None:
+        """`DeniedError` for who was revoked."""
+        if node in self._revoked:
+            raise DeniedError(f"{node.short} was revoked")
+
+    # --- what is replaced while the daemon runs ---
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have this called, on the event loop, after each change of the certificate or of what is trusted."""
+        self._watchers.append(changed)
+
+    def newer_trust(self, sealed: bytes) -> SealedTrust | None:
+        """The bundle, if it is newer than the present one. Raises as `protocol.trust.take_trust` does."""
+        taken = take_trust(sealed, self.sealed_trust)
+        return None if taken is self.sealed_trust else taken
+
+    def go_by(self, trust: SealedTrust) -> None:
+        """Go by this bundle, which is newer, from now on. For the event loop; nothing is written."""
+        self.sealed_trust = trust
+        self._revoked = trust.bundle.revoked_nodes
+        self._changed()
+
+    def take_trust(self, sealed: bytes) -> bool:
+        """Both at once: whether the bundle is newer."""
+        newer = self.newer_trust(sealed)
+        if newer is not None:
+            self.go_by(newer)
+        return newer is not None
+
+    def save_trust(self) -> None:
+        """Write down, durably, what is trusted now; from any thread. `LocalError` where that is not possible."""
+        with self._writing:
+            trust = self.sealed_trust
+            self._write("trust", trust.sealed)
+            # Both CAs have signed the bundle that retires one: whenever this is cut short, the two files fit.
+            if self.authority_der not in trust.bundle.authorities:
+                self._write("ca.crt", certificate_pem(trust.bundle.authorities[0]))
+                self.authority_der = trust.bundle.authorities[0]
+
+    def save_certificate(self, certificate: bytes) -> None:
+        """Write down a new certificate (DER) of this host, durably; from any thread. `LocalError` if it cannot be."""
+        with self._writing:
+            self._write("node.crt", certificate_pem(certificate))
+
+    def take_certificate(self, certificate: bytes, now: float) -> None:
+        """Show this certificate from now on; it has been saved. For the event loop. Raises as `check_renewed`."""
+        self.credential = self.check_renewed(certificate, now)
+        self.certificate_der = certificate
+        self._changed()
+
+    def check_renewed(self, certificate: bytes, now: float) -> NodeCredential:
+        """What a new certificate says; `DeniedError` unless it is this very host's, and better than the present one."""
+        credential = self.verify_peer(certificate, now)
+        if credential.node != self.node or (credential.zone, credential.rack) != (
+            self.credential.zone,
+            self.credential.rack,
+        ):
+            raise DeniedError("a new certificate that is not this host's")
+        if credential.labels != self.credential.labels:
+            raise DeniedError("a new certificate with other labels")
+        if credential.not_after < self.credential.not_after:
+            raise DeniedError("a new certificate that ends before the present one")
+        return credential
+
+    def _changed(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.directory / name
+        try:
+            write_file(path, data)
+        except OSError as error:
+            raise LocalError(f"cannot write {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -99,7 +204,7 @@ def identity_directory(state_dir: Path) -> Path:
 
 def is_founder(state_dir: Path) -> bool:
     """Whether this host founded its cluster: it holds the CA."""
-    return is_there(identity_directory(state_dir) / "ca.key")
+    return is_there(identity_directory(state_dir) / KEY)
 
 
 def found_cluster(
@@ -126,16 +231,17 @@ def found_cluster(
 def _founding_files(
     zone: str, rack: str, now: float, labels: tuple[HostLabel, ...], serves_at: IPv4Address | IPv6Address | None
 ) -> dict[str, bytes]:
-    keys, ca_private, publisher = HostKeys.generate(), Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    since = int(now) - CLOCK_SKEW_MAX_S
-    authority = sign_authority(ca_private, serial_number(), since, int(now) + AUTHORITY_LIFETIME_S)
+    keys, publisher = HostKeys.generate(), Ed25519PrivateKey.generate()
+    ca_private, authority = new_authority(now)
     credential = new_credential(keys.node_key, keys.sealing_key, zone, rack, now, labels=labels, may_dispatch=True)
     certificate = sign_certificate(ca_private, authority, credential, serial_number(), serves_at)
     publisher_key = PublisherKey(publisher.public_key().public_bytes_raw())
-    bundle = TrustBundle(1, (authority,), (publisher_key,), (credential.node,))
+    first = TrustedPublisher(publisher_key, FOUNDER, (ALL_NAMES,))
+    bundle = TrustBundle(1, int(now), (authority,), (first,), 1, (credential.node,), (), ())
     trust = seal_trust(bundle, ca_private)
     files = identity_files(keys, certificate, authority, trust, ())
-    return files | {"ca.key": key_pem(ca_private), "publisher.key": key_pem(publisher)}
+    book = founding_line(certified(credential, authority))
+    return files | {KEY: key_pem(ca_private), "publisher.key": key_pem(publisher), CERTIFIED_FILE: book}
 
 
 @contextmanager
@@ -183,10 +289,11 @@ def load_identity(state_dir: Path) -> HostIdentity:
 
 def _load(directory: Path) -> HostIdentity:
     node = load_signing_key(directory / "node.key")
-    sealing = _load_sealing_key(directory / "sealing.key")
-    certificate = _load_certificate(directory / "node.crt")
-    authority = _load_certificate(directory / "ca.crt")
-    trust = open_trust(read_file(directory / "trust", TRUST_MAX_SIZE_BYTES), (authority,))
+    sealing = load_sealing_key(directory / "sealing.key")
+    certificate = load_certificate(directory / "node.crt")
+    authority = load_certificate(directory / "ca.crt")
+    sealed = read_file(directory / "trust", TRUST_MAX_SIZE_BYTES)
+    trust = open_trust(sealed, (authority,))
     bootstrap = read_file(directory / "bootstrap", BOOTSTRAP_FILE_MAX_SIZE_BYTES).decode().split()
     for address in bootstrap:
         split_address(address)
@@ -196,42 +303,8 @@ def _load(directory: Path) -> HostIdentity:
     keys = HostKeys(node, sealing)
     if (keys.node_key, keys.sealing_key) != (credential.node_key, credential.sealing_key):
         raise MalformedError("the keys are not those of the certificate")
-    return HostIdentity(directory, credential, certificate, authority, trust, tuple(bootstrap), node, sealing)
-
-
-def new_credential(
-    node_key: NodeKey,
-    sealing_key: SealingKey,
-    zone: str,
-    rack: str,
-    now: float,
-    *,
-    labels: tuple[HostLabel, ...] = (),
-    may_dispatch: bool = False,
-) -> NodeCredential:
-    """What the CA is about to certify: a nonce of its choice, valid from a little before `now`."""
-    since, until = int(now) - CLOCK_SKEW_MAX_S, int(now) + CERTIFICATE_LIFETIME_S
-    return node_credential(
-        node_key,
-        sealing_key,
-        _nonce(),
-        zone=zone,
-        rack=rack,
-        not_before=since,
-        not_after=until,
-        labels=labels,
-        may_dispatch=may_dispatch,
-    )
-
-
-def new_scheduler(key: NodeKey, sealing_key: SealingKey, name: str, now: float, lifetime_s: float) -> NodeCredential:
-    """As `new_credential`, of a scheduler."""
-    since, until = int(now) - CLOCK_SKEW_MAX_S, int(now + lifetime_s)
-    return scheduler_credential(key, sealing_key, _nonce(), name=name, not_before=since, not_after=until)
-
-
-def _nonce() -> Nonce:
-    return Nonce(secrets.token_bytes(Nonce.size_bytes))
+    known = SealedTrust(trust, sealed)
+    return HostIdentity(directory, credential, certificate, authority, known, tuple(bootstrap), node, sealing)
 
 
 def check_labels(zone: str, rack: str, labels: tuple[HostLabel, ...] = ()) -> tuple[HostLabel, ...]:
@@ -242,47 +315,3 @@ def check_labels(zone: str, rack: str, labels: tuple[HostLabel, ...] = ()) -> tu
         return parse_labels(labels)
     except MalformedError as error:
         raise LocalError(str(error)) from error
-
-
-def serial_number() -> int:
-    """A certificate's serial number: random, positive."""
-    return secrets.randbits(SERIAL_NUMBER_BITS) | 1
-
-
-def key_pem(key: Ed25519PrivateKey | X25519PrivateKey) -> bytes:
-    """PKCS #8, PEM, not encrypted: the file's mode protects it."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def load_signing_key(path: Path) -> Ed25519PrivateKey:
-    """The inverse of `key_pem`. Raises as `read_file` does, and `MalformedError` if it is not an Ed25519 key."""
-    key = _load_key(path)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise MalformedError(f"{path.name} is not an Ed25519 key")
-    return key
-
-
-def _load_sealing_key(path: Path) -> X25519PrivateKey:
-    key = _load_key(path)
-    if not isinstance(key, X25519PrivateKey):
-        raise MalformedError(f"{path.name} is not an X25519 key")
-    return key
-
-
-def _load_key(path: Path) -> object:
-    try:
-        return load_pem_private_key(read_file(path, KEY_FILE_MAX_SIZE_BYTES), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise MalformedError(f"{path.name} is not a key") from error
-
-
-def certificate_pem(der: bytes) -> bytes:
-    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-
-
-def _load_certificate(path: Path) -> bytes:
-    data = read_file(path, KEY_FILE_MAX_SIZE_BYTES)
-    try:
-        return x509.load_pem_x509_certificate(data).public_bytes(Encoding.DER)
-    except ValueError as error:
-        raise MalformedError(f"{path.name} is not a certificate") from error

@@ -1,30 +1,53 @@
-"""The publisher's key at work: signs statements and names, on the one host that holds it."""
+"""The publisher's key at work: signs statements and names, on the hosts that publish."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from enticed.identity.files import is_there
-from enticed.identity.host import identity_directory, load_signing_key
+from enticed.identity.files import is_there, write_file
+from enticed.identity.host import identity_directory, load_identity
+from enticed.identity.pem import key_pem, load_signing_key
 from enticed.limits import NAME_LIFETIME_S
-from protocol.errors import CorruptError, DeniedError, MalformedError
+from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError
 from protocol.group import Privacy, seal_privacy
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.names import NameRecord, seal_name
 from protocol.profile import BootProfile, seal_profile
 from protocol.recall import Recall, seal_recall
 from protocol.statement import Statement, seal_statement
+from protocol.trust import TrustBundle
+
+PUBLISHER_KEY = "publisher.key"
+NO_KEY = "this host has no publisher's key: `entice grant publisher` on the founding host makes one"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Publisher:
-    """A publisher of this cluster."""
+    """A publisher of this cluster. Its key may be replaced while the daemon runs: ask each time, keep no copy."""
 
     key: PublisherKey
     private: Ed25519PrivateKey = field(repr=False)
+
+    def take(self, private: Ed25519PrivateKey) -> None:
+        """Sign with this key from now on; it has been saved."""
+        self.key, self.private = public_key(private), private
+
+    def require_trusted(self, trust: TrustBundle, names: Iterable[str]) -> None:
+        """`DeniedError` with a line for people where these names would be believed nowhere, signed by this key."""
+        said = [one for one in trust.publishers if one.key == self.key]
+        if not said:
+            raise DeniedError(
+                f"the cluster does not trust this host's publisher key {self.key.hex()}: on the founding host, "
+                f"`entice grant publisher NAME --names 'PREFIX:*' --key {self.key.hex()}`"
+            )
+        for name in names:
+            if not any(one.may_sign(name) for one in said):
+                patterns = ", ".join(pattern for one in said for pattern in one.names)
+                raise DeniedError(f"publisher {said[0].name} may not sign {name}: its names are {patterns}")
 
     def sign_statement(self, statement: Statement) -> bytes:
         """The sealed statement. `LocalError` for values out of bounds."""
@@ -47,16 +70,43 @@ class Publisher:
         return seal_name(record, self.private)
 
 
-def load_publisher(state_dir: Path) -> Publisher:
-    """This host's publisher key. `DeniedError` if it has none, `CorruptError` if the file is damaged."""
-    path = identity_directory(state_dir) / "publisher.key"
+def load_publisher(state_dir: Path) -> Publisher | None:
+    """This host's publisher key, if it has one; `CorruptError` if the file is damaged."""
+    path = identity_directory(state_dir) / PUBLISHER_KEY
     if not is_there(path):
-        raise DeniedError("only the founding host publishes for now, and this is not it")
+        return None
     try:
         private = load_signing_key(path)
     except MalformedError as error:
         raise CorruptError(f"{path} is damaged: {error}") from error
-    return Publisher(PublisherKey(private.public_key().public_bytes_raw()), private)
+    return Publisher(public_key(private), private)
+
+
+def make_publisher(state_dir: Path) -> tuple[Publisher, bool]:
+    """This host's publisher key, made if there was none; whether it was made.
+
+    Raises as `load_publisher` and `load_identity` do, and `LocalError` where it cannot be written.
+    """
+    present = load_publisher(state_dir)
+    if present is not None:
+        return present, False
+    load_identity(state_dir)
+    private = Ed25519PrivateKey.generate()
+    save_publisher(identity_directory(state_dir), private)
+    return Publisher(public_key(private), private), True
+
+
+def save_publisher(directory: Path, private: Ed25519PrivateKey) -> None:
+    """Write down, durably, the key that this host publishes with. `LocalError` where that is not possible."""
+    path = directory / PUBLISHER_KEY
+    try:
+        write_file(path, key_pem(private))
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {error.strerror}") from error
+
+
+def public_key(private: Ed25519PrivateKey) -> PublisherKey:
+    return PublisherKey(private.public_key().public_bytes_raw())
 
 
 def next_name_record(name: str, image: ImageId, last: NameRecord | None, now: float) -> NameRecord:

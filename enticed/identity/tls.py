@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Sequence
 
 from enticed.identity.host import HostIdentity
-from protocol.credentials import NodeCredential, Role, verify_certificate
+from protocol.credentials import NodeCredential
 from protocol.errors import DeniedError
 
 
@@ -33,18 +33,24 @@ def api_context(identity: HostIdentity) -> ssl.SSLContext:
     return context
 
 
+def refresh(context: ssl.SSLContext, identity: HostIdentity) -> None:
+    """Have a context in use show this host's present certificate, and believe CAs that have come.
+
+    Those that were retired it goes on believing: whoever takes a connection asks `HostIdentity.verify`.
+    """
+    context.load_verify_locations(cadata=b"".join(identity.trust.authorities))
+    context.load_cert_chain(identity.directory / "node.crt", identity.directory / "node.key")
+
+
 def peer_credential(tls: ssl.SSLObject | ssl.SSLSocket, identity: HostIdentity, now: float) -> NodeCredential:
     """Which member is at the other end of a finished handshake.
 
-    `DeniedError` if it is none, or not a node's certificate; `MalformedError` for a certificate that is not ours.
+    `DeniedError` if it is none, was revoked, or shows no node's certificate; `MalformedError` for one that is not ours.
     """
     der = tls.getpeercert(binary_form=True)
     if der is None:
         raise DeniedError("the peer has shown no certificate")
-    credential = verify_certificate(der, identity.trust.authorities, now)
-    if credential.role is not Role.NODE:
-        raise DeniedError(f"the peer is a {credential.role.name.lower()}, not a node")
-    return credential
+    return identity.verify_peer(der, now)
 
 
 def _context(side: ssl._SSLMethod, identity: HostIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
@@ -52,7 +58,6 @@ def _context(side: ssl._SSLMethod, identity: HostIdentity, alpn: Sequence[str]) 
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=b"".join(identity.trust.authorities))
-    context.load_cert_chain(identity.directory / "node.crt", identity.directory / "node.key")
+    refresh(context, identity)
     context.set_alpn_protocols(list(alpn))
     return context

@@ -18,13 +18,8 @@ from os import listdir
 from enticed.core.orders import OrderState
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.stockroom import HEAL_PREFIX
-from enticed.limits import (
-    DOCTOR_ADDRESSES_MAX_COUNT,
-    DOCTOR_CERTIFICATE_EARLY_S,
-    DOCTOR_CLOCK_STEP_MAX_S,
-    DOCTOR_CONNECT_TIMEOUT_S,
-    SCRUB_PERIOD_S,
-)
+from enticed.identity.limits import CERTIFICATE_WARNING_S
+from enticed.limits import DOCTOR_ADDRESSES_MAX_COUNT, DOCTOR_CLOCK_STEP_MAX_S, DOCTOR_CONNECT_TIMEOUT_S, SCRUB_PERIOD_S
 from enticed.operating import health
 from protocol.addresses import split_address
 from protocol.errors import EnticedError
@@ -125,16 +120,18 @@ def _trust(engine: DaemonEngine) -> Iterator[Finding]:
     parts = engine.parts
     credential, trust, seen = parts.identity.credential, parts.identity.trust, parts.overlay.trust_serial
     left_s = credential.not_after - parts.clock()
-    if 0 < left_s < DOCTOR_CERTIFICATE_EARLY_S:
+    if 0 < left_s < CERTIFICATE_WARNING_S:
         said = f"this host's certificate is good for only {left_s / 86400:.0f} days"
-        yield Finding(Area.TRUST, "certificate_expires", Verdict.HINT, said, "let the host join again: entice join")
+        to_do = f"it is not renewed: {parts.trust.renewing.trouble or 'not asked for yet'}; else: entice join"
+        yield Finding(Area.TRUST, "certificate_expires", Verdict.HINT, said, to_do)
     if not trust.trusted_publishers:
         yield Finding(
             Area.TRUST, "publishers", Verdict.WRONG, "no publisher is trusted: nothing can be pulled", "entice join"
         )
     if seen > trust.serial:
         said = f"other hosts have the trust bundle of serial {seen}, this one that of {trust.serial}"
-        yield Finding(Area.TRUST, "trust_bundle", Verdict.HINT, said, "let the host join again: entice join")
+        to_do = "it is fetched within a minute: if not, TCP to the other hosts is closed, or one of them lies"
+        yield Finding(Area.TRUST, "trust_bundle", Verdict.HINT, said, to_do)
     else:
         said = f"its serial is {trust.serial}, the newest that is known"
         yield Finding(Area.TRUST, "trust_bundle", Verdict.GOOD, said)

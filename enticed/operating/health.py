@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from enticed.engine.engine import DaemonEngine
+from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import READY_LOOP_LAG_MAX_S
 from enticed.store.space import size
 
@@ -33,6 +34,10 @@ def checks(engine: DaemonEngine) -> Iterator[Check]:
 def _certificate(engine: DaemonEngine) -> Check:
     credential, now = engine.parts.identity.credential, engine.parts.clock()
     left_days = (credential.not_after - now) / 86400
+    trouble = engine.parts.trust.renewing.trouble
+    if 0 < left_days < CERTIFICATE_WARNING_S / 86400 and trouble is not None:
+        said = f"good for {left_days:.0f} days, and cannot be renewed: {trouble}"
+        return Check("certificate", True, said)
     if left_days > 0:
         return Check("certificate", True, f"good for {left_days:.0f} days")
     return Check("certificate", False, "this host's certificate has expired", "let the host join again: entice join")

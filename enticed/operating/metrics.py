@@ -163,6 +163,11 @@ def _daemon(engine: DaemonEngine) -> Iterable[Family]:
         "When this host's certificate expires.",
         parts.identity.credential.not_after,
     )
+    yield gauge(
+        "enticed_certificate_renewal_failures",
+        "Tries to renew it that have failed since one succeeded.",
+        parts.trust.renewing.failures,
+    )
     yield gauge("enticed_trust_serial", "The serial of the trust bundle in use.", parts.identity.trust.serial)
     yield gauge("enticed_start_time_seconds", "When the daemon was started.", engine.started_at)
 

@@ -51,6 +51,7 @@ class HostNotary:
             record = self._checked[data] = open_provider(data)
             if len(self._checked) > CHECKED_RECORDS_MAX_COUNT:
                 self._checked.popitem(last=False)
+        self._identity.require_standing(record.node)
         lifetime_s = record.expires_at - self._clock()
         if lifetime_s <= 0:
             raise AbsentError("a provider record that has expired")
@@ -61,8 +62,9 @@ class HostNotary:
     def check_name(self, key: DiscoveryKey, data: bytes) -> CheckedName:
         if sealed_type(data) == RECALL_TYPE:
             return self._check_recall(key, data)
-        now = self._clock()
-        record = open_name(data, self._identity.trust.trusted_publishers, now)
+        now, trust = self._clock(), self._identity.trust
+        record = open_name(data, trust.trusted_publishers, now, trust.threshold)
+        open_name(data, trust.publishers_of(record.name), now, trust.threshold)  # by those who may sign this one
         if DiscoveryKey.of_name(record.name) != key:
             raise CorruptError(f"the record of {record.name} under another name's key")
         return CheckedName(record.version, data, record.expires_at - now)

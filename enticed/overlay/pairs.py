@@ -126,6 +126,26 @@ class PairBook:
     def __len__(self) -> int:
         return len(self._peers)
 
+    def introduce_as(self, introduction: Introduction, keys: tuple[bytes, ...]) -> None:
+        """What this host says of itself from now on, and the keys of hellos. Pairs that there are stay.
+
+        A meeting that is under way fails by it, and is begun again by whoever wanted it.
+        """
+        self._introduction, self._keys = introduction, keys
+
+    def forget(self, node: NodeId) -> None:
+        """Open nothing more that this host seals, unless it is met anew."""
+        peer = self._peers.get(node)
+        if peer is not None:
+            self._forget(peer)
+        for greeting in [one for one in self._greetings.values() if one.pair and one.pair.peer.node == node]:
+            self._end(greeting)
+
+    def forget_all(self) -> None:
+        """As `forget`, of everybody."""
+        for node in list(self._peers):
+            self.forget(node)
+
     def send(self, node: NodeId, endpoint: bytes, payload: bytes, now: float) -> list[Output]:
         """Seal and send; or meet first, and send if this host sits there. `LocalError` if it does not fit."""
         peer = self._peers.get(node)

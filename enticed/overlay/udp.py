@@ -24,11 +24,10 @@ from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
 from enticed.overlay.port import AddressMemory, Found, Offer
 from enticed.overlay.sockets import UdpSockets
 from protocol.addresses import split_address
-from protocol.credentials import NodeCredential, Role, verify_certificate
 from protocol.datagram import Introduction, hello_key
-from protocol.dht import DHT, endpoint_text, read_endpoint, unpack_endpoint
-from protocol.errors import DeniedError, LocalError, MalformedError
-from protocol.identifiers import DiscoveryKey
+from protocol.dht import DHT, TrustSerial, endpoint_text, read_endpoint, unpack_endpoint
+from protocol.errors import LocalError, MalformedError
+from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.messages import PROTOCOL_VERSION
 
 log = logging.getLogger(__name__)
@@ -79,8 +78,11 @@ class UdpOverlay:
         self._told: set[DiscoveryKey] = set()
         self._withdrawn: _Waiting = {}
         self._spread_told: Callable[[bytes], None] = lambda record: None
-        self._trust_serial = identity.trust.serial
+        self._epoch = self._heard_serial = 0
+        self._authorities = identity.trust.authorities
         self._running = False
+        self.on_trust_serial: Callable[[NodeId, str, int], None] = lambda node, address, serial: None
+        """Who is told, on the loop, which serial a host says its trust bundle has, and where that host sits."""
         self.lookup_seconds = Histogram()
 
     # --- life ---
@@ -102,8 +104,8 @@ class UdpOverlay:
 
     @property
     def trust_serial(self) -> int:
-        """The highest serial of a trust bundle that any host, this one included, says it has."""
-        return self._trust_serial
+        """The highest serial of a trust bundle that any host, this one included, says it has: anybody's word."""
+        return max(self._heard_serial, self._identity.trust.serial)
 
     async def start(self) -> None:
         """Listen, and look for others. `LocalError` where that is not possible; nothing is left open then."""
@@ -114,19 +116,21 @@ class UdpOverlay:
             self._sockets.close()
             raise LocalError("this host listens on all addresses: `advertise` has to say where others reach it")
         self._loop = asyncio.get_running_loop()
+        self._epoch = int(self._clock()) << 32 | secrets.randbits(32)
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._pairs = PairBook(
             self._identity.node,
             self._introduction(),
             self._identity.sealing_private,
-            tuple(hello_key(authority) for authority in self._identity.trust.authorities),
-            self._check_certificate,
+            self._hello_keys(),
+            lambda certificate: self._identity.verify_peer(certificate, self._clock()),
             os.urandom,
             lru_cache(maxsize=4096)(lambda endpoint: _is_dialable(endpoint, self._dial_networks)),
         )
         notary = HostNotary(self._identity, advertise, self._clock)
         self._node = DhtNode(self._identity.node, notary, self._dice, self._policy)
         self._running = True
+        self._identity.watch(self._identity_changed)
         self._tell(self._join())
 
     async def close(self) -> None:
@@ -200,6 +204,23 @@ class UdpOverlay:
         self._tell(ev.Withdraw(key))
         await told
 
+    def say_trust_serial(self, count: int) -> None:
+        """Tell so many hosts, at random, the serial of this host's trust bundle."""
+        self._require_running()
+        known = list(self._node.table)
+        for contact in self._dice.sample(known, min(count, len(known))):
+            self._say_trust_serial(contact.node, contact.endpoint)
+
+    def answer_trust_serial(self, node: NodeId, address: str) -> None:
+        """As `say_trust_serial`, to the host that has just said its own, at the address that it sits at."""
+        self._require_running()
+        self._say_trust_serial(node, read_endpoint(address))
+
+    def _say_trust_serial(self, node: NodeId, endpoint: bytes) -> None:
+        payload = DHT.encode(TrustSerial(self._identity.trust.serial))
+        self._put_out(self._pairs.send(node, endpoint, payload, self._loop.time()))
+        self._set_timer()
+
     def _next(self, waiting: _Waiting, key: DiscoveryKey) -> asyncio.Future[None]:
         self._require_running()
         future: asyncio.Future[None] = self._loop.create_future()
@@ -250,18 +271,23 @@ class UdpOverlay:
                 case Transmit():
                     self._sockets.send(output.endpoint, output.data)
                 case Acquainted():
-                    self._trust_serial = max(self._trust_serial, output.introduction.trust_serial)
                     self._tell(ev.Met(output.node, output.endpoint))
+                    self._trust_serial_of(output.node, output.endpoint, output.introduction.trust_serial)
                 case Opened():
-                    self._tell(self._read(output))
+                    self._take(output)
 
-    def _read(self, opened: Opened) -> ev.Event:
+    def _take(self, opened: Opened) -> None:
         try:
-            return ev.Heard(opened.node, opened.endpoint, DHT.decode(opened.payload))
+            message = DHT.decode(opened.payload)
         except MalformedError as error:
             where = endpoint_text(opened.endpoint)
             log.info("%s at %s: %s", opened.node.short, where, error, extra={"peer": opened.node})
-            return ev.HeardNonsense(opened.node)
+            self._tell(ev.HeardNonsense(opened.node))
+            return
+        if isinstance(message, TrustSerial):
+            self._trust_serial_of(opened.node, opened.endpoint, message.serial)
+        else:
+            self._tell(ev.Heard(opened.node, opened.endpoint, message))
 
     def _receive(self, endpoint: bytes, data: bytes) -> bool:
         if not self._running:
@@ -291,15 +317,29 @@ class UdpOverlay:
     # --- who this host is, and where others may be ---
 
     def _introduction(self) -> Introduction:
-        epoch = int(self._clock()) << 32 | secrets.randbits(32)
         identity, versions = self._identity, (PROTOCOL_VERSION, PROTOCOL_VERSION)
-        return Introduction(*versions, self._capabilities, identity.trust.serial, identity.certificate_der, epoch)
+        return Introduction(*versions, self._capabilities, identity.trust.serial, identity.certificate_der, self._epoch)
 
-    def _check_certificate(self, der: bytes) -> NodeCredential:
-        credential = verify_certificate(der, self._identity.trust.authorities, self._clock())
-        if credential.role is not Role.NODE:
-            raise DeniedError("only hosts take part in the DHT")
-        return credential
+    def _hello_keys(self) -> tuple[bytes, ...]:
+        return tuple(hello_key(authority) for authority in self._identity.trust.authorities)
+
+    def _identity_changed(self) -> None:
+        """Show what is new, and hear nothing more of those who were revoked."""
+        if not self._running:
+            return
+        self._pairs.introduce_as(self._introduction(), self._hello_keys())
+        trust, before = self._identity.trust, self._authorities
+        for node in trust.revoked_nodes:
+            self._pairs.forget(node)
+            self._tell(ev.Revoked(node))
+        self._authorities = trust.authorities
+        if not set(before) <= set(trust.authorities):  # a CA was retired: all have to show a certificate again
+            self._pairs.forget_all()
+
+    def _trust_serial_of(self, node: NodeId, endpoint: bytes, serial: int) -> None:
+        self._heard_serial = max(self._heard_serial, serial)
+        if self._running:
+            self.on_trust_serial(node, endpoint_text(endpoint), serial)
 
     def _seek(self) -> None:
         if self._running:

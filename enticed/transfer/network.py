@@ -37,6 +37,8 @@ from protocol.identifiers import NodeId
 from protocol.limits import ADDRESSES_MAX_COUNT
 from protocol.messages import ALPN_BULK, PROTOCOL_VERSION, FragmentsRequest, Hello, PartRequest
 
+REVOKED = "this host was revoked"
+
 
 class PeerNetwork:
     """Sessions with other hosts, and requests to them. Everything belongs to the event loop on which it was started.
@@ -80,6 +82,7 @@ class PeerNetwork:
         self._bulk_dials = Tasks()
         self._served = BulkServer(warehouse, self._capabilities, self._timing, self._paces, bulk_nice)
         self._running = False
+        self._authorities = identity.trust.authorities
 
     @property
     def node(self) -> NodeId:
@@ -100,6 +103,7 @@ class PeerNetwork:
         """Listen. `LocalError` where that is not possible; nothing is left open then."""
         self._listener.open(self._listen)
         self._running = True
+        self._identity.watch(self._identity_changed)
 
     async def close(self) -> None:
         """Say goodbye to everybody and end every connection, thread and task; what is under way fails."""
@@ -169,6 +173,20 @@ class PeerNetwork:
 
     # --- what connections tell ---
 
+    def _identity_changed(self) -> None:
+        """Show and believe what is new from now on; end what there is with hosts that are believed no longer."""
+        if not self._running:
+            return
+        self._handshakes.refresh()
+        trust, before = self._identity.trust, self._authorities
+        for node in trust.revoked_nodes:
+            self.hang_up(node, REVOKED)
+        self._authorities = trust.authorities
+        if not set(before) <= set(trust.authorities):
+            # Which CA a peer showed is not known any more: all have to show a certificate again.
+            for connection in self._sessions.open:
+                self.hang_up(connection.node, "a CA was retired: meet again")
+
     def _hello(self) -> Hello:
         version, trust = PROTOCOL_VERSION, self._identity.trust
         return Hello(version, version, self._capabilities, trust.serial, self.advertised)
@@ -188,6 +206,8 @@ class PeerNetwork:
         where = tuple(str(address) for address in addresses)
         serial = connection.hello.trust_serial
         self._emit(PeerUp(node, connection.credential, where, agreement.capabilities, serial))
+        if node in self._identity.trust.revoked_nodes:  # while hellos were said
+            asyncio.get_running_loop().call_soon(self.hang_up, node, REVOKED)
 
     def _down(self, node: NodeId, why: EnticedError) -> None:
         if (client := self._bulk.pop(node, None)) is not None:

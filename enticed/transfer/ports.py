@@ -26,8 +26,11 @@ from protocol.messages import (
     PlaceOrder,
     Recalled,
     Refused,
+    Renewal,
+    RenewalRequest,
     Request,
     Subscribe,
+    Trust,
     Unsubscribe,
 )
 
@@ -42,10 +45,13 @@ Said = (
     | PlaceOrder
     | CancelOrder
     | OrderNews
+    | Trust
+    | RenewalRequest
+    | Renewal
     | Recalled
     | Belong
 )
-"""What the core, and campaigns, say and hear; hellos, goodbyes and pings are the transfer layer's own."""
+"""What the core, campaigns and trusting say and hear; hellos, goodbyes and pings are the transfer layer's own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,15 +55,19 @@ class Handshakes:
         self._identity = identity
         self._clock = clock
         self._timing = timing
-        self._server = server_context(identity, [ALPN_CONTROL, ALPN_BULK])
-        self._clients = {alpn: client_context(identity, [alpn]) for alpn in (ALPN_CONTROL, ALPN_BULK)}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show this host's present certificate from now on, and believe those whom it trusts now."""
+        self._server = server_context(self._identity, [ALPN_CONTROL, ALPN_BULK])
+        self._clients = {alpn: client_context(self._identity, [alpn]) for alpn in (ALPN_CONTROL, ALPN_BULK)}
 
     async def accept(self, sock: socket.socket, address: HostPort) -> Secured:
         """Take a new connection over; on any error, and when cancelled, it is closed.
 
         `DeniedError` for who is no member, `RemoteError` for what is not our TLS, `PeerLostError`, `PeerSilentError`.
         """
-        return await self._secure(sock, self._server, address)
+        return await self._secure(sock, self._server, address, server_side=True)
 
     async def dial(self, addresses: Sequence[HostPort], node: NodeId, alpn: str) -> Secured:
         """A connection to the node at the first of its addresses that answers as that node.
@@ -90,11 +94,13 @@ class Handshakes:
                 await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
         return sock
 
-    async def _secure(self, sock: socket.socket, context: ssl.SSLContext, address: HostPort) -> Secured:
+    async def _secure(
+        self, sock: socket.socket, context: ssl.SSLContext, address: HostPort, *, server_side: bool = False
+    ) -> Secured:
         with closed_on_error(sock):
             # Both requests and replies are written whole; waiting to fill a segment would only delay them.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            tls = context.wrap_socket(sock, server_side=context is self._server, do_handshake_on_connect=False)
+            tls = context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
         with closed_on_error(tls):
             async with asyncio.timeout(self._timing.handshake_s):
                 await _shake_hands(tls)

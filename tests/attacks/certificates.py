@@ -6,15 +6,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from enticed.identity.host import (
-    HostKeys,
-    certificate_pem,
-    identity_directory,
-    key_pem,
-    load_signing_key,
-    new_credential,
-    serial_number,
-)
+from enticed.identity.certificates import new_credential, serial_number
+from enticed.identity.host import HostKeys, identity_directory
+from enticed.identity.pem import certificate_pem, key_pem, load_signing_key
 from protocol.credentials import Role
 from protocol.enrolment import sign_certificate
 from tests.gateway.clients import Shown

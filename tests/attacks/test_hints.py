@@ -32,6 +32,7 @@ UNSIGNED = ImageId.of(b"signed by nobody")
 def mislead(engine: DaemonEngine, image: ImageId, relatives: tuple[Relative, ...], *runs: BlockRun) -> None:
     """Have the publisher itself say such things of its image, instead of what is true."""
     publisher, stockroom = load_publisher(engine.parts.identity.directory.parent), engine.parts.stockroom
+    assert publisher is not None
     said = stockroom.statement(image)
     for envelope in stockroom.image(image).statements:
         stockroom.drop_statement(image, envelope)

@@ -89,7 +89,7 @@ PLACES = {"Hello.addresses", "Alternative.addresses", "JoinAnswer.bootstrap"}
 WORDS_FOR_PEOPLE = {
     "Hello.capabilities", "BulkHello.capabilities", "Goodbye.reason", "PlaceOrder.key", "PlaceOrder.owner",
     "CancelOrder.key", "OrderNews.key", "OrderNews.reason", "JoinRequest.zone", "JoinRequest.rack", "HostLabel.key",
-    "HostLabel.value",
+    "HostLabel.value", "Renewal.reason",
 }  # fmt: skip
 """Fields of text that is compared, shown or logged, and never opened, dialled or run."""
 

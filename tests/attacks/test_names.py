@@ -24,6 +24,7 @@ from protocol.errors import AbsentError, EnticedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.limits import CLOCK_SKEW_MAX_S, NAME_VERSION_MAX_LEAD
 from protocol.names import NameRecord, seal_name
+from protocol.trust import ALL_NAMES, TrustBundle, TrustedPublisher
 from tests.wire.cas import DAY_S, NOW, signing_key
 
 NAME = "debian:12"
@@ -79,13 +80,17 @@ class Victim:
         clock = lambda: self.now  # noqa: E731
         with Store.open(self.state_dir, None, 0, clock) as store, self._driver() as driver:
             threads, origin = StoreThreads(), OriginSupply(None)
-            naming = Naming(driver, store, threads, self.replicas, origin, self.trusted, publisher, clock)
+            naming = Naming(driver, store, threads, self.replicas, origin, self._trust, publisher, clock)
             try:
                 yield naming
             finally:
                 await naming.close()
                 await origin.close()
                 await threads.close()
+
+    def _trust(self) -> TrustBundle:
+        publishers = tuple(TrustedPublisher(key, "", (ALL_NAMES,)) for key in self.trusted)
+        return TrustBundle(1, NOW, (), publishers, 1, (), (), ())
 
     @contextmanager
     def _driver(self) -> Iterator[Driver]:

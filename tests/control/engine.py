@@ -36,11 +36,14 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
+from enticed.engine.trust_port import AuthorityView, CertifiedView, HolderView, TrustView
+from enticed.identity.bundles import with_publisher
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import MIB
+from protocol.trust import Revocation, TrustBundle, TrustedPublisher, TrustedScheduler
 from tests.control.campaigns import MemoryCampaigns
 
 PIECE_SIZE_BYTES = 1 * MIB
@@ -465,6 +468,7 @@ class MemoryEngine(MemoryCampaigns):
             orders=counts,
             started_at=time.time() - 60,
             certificate_expires_at=time.time() + 86400,
+            certificate_trouble=None,
             sent_bytes=0,
             received_bytes=0,
             loop_lag_p99_ms=0.5,
@@ -485,6 +489,10 @@ class MemoryEngine(MemoryCampaigns):
         read_request(request)
         return Grant(b"certificate", b"authority", ME, time.time() + lifetime_s, ("127.0.0.1:7401",))
 
+    @property
+    def trust(self) -> Office:
+        return Office(self.founder)
+
     def damage(self, target: str, offset_bytes: int) -> None:
         """For tests: flip a byte of an image's file, behind everybody's back."""
         with self._find(target).path.open("r+b") as file:
@@ -492,3 +500,55 @@ class MemoryEngine(MemoryCampaigns):
             byte = file.read(1)
             file.seek(offset_bytes)
             file.write(bytes([byte[0] ^ 0xFF]))
+
+
+class Office:
+    """`TrustOffice` in memory: a cluster with one of each."""
+
+    def __init__(self, founder: bool) -> None:
+        self._founder = founder
+
+    async def view(self) -> TrustView:
+        publisher = TrustedPublisher(PublisherKey(bytes(32)), "team", ("*",))
+        holder = HolderView(ME, "h1", 2_000_000_000)
+        return TrustView(
+            serial=7,
+            issued_at=1_800_000_000,
+            authorities=(AuthorityView(b"authority", "0" * 64, 2_000_000_000),),
+            registrars=(ME,),
+            publishers=(publisher,),
+            own_publisher=publisher.key if self._founder else None,
+            threshold=1,
+            schedulers=(TrustedScheduler("nova", 5, bytes(32), 2_000_000_000),),
+            revoked=(Revocation(ME, 2_000_000_000),),
+            certified=CertifiedView(3, (holder,), (holder,), 0) if self._founder else None,
+        )
+
+    async def revoke(self, who: str) -> TrustView:
+        if who != "h1":
+            raise AbsentError(f"no host or scheduler {who} is known")
+        return await self._changed()
+
+    async def grant_publisher(self, name: str, key: PublisherKey, names: tuple[str, ...]) -> TrustView:
+        if name == "full":
+            raise ExhaustedError("there are 32 publishers' keys already")
+        with_publisher(TrustBundle(1, 1, (), (), 1, (), (), ()), TrustedPublisher(key, name, names))
+        return await self._changed()
+
+    async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:
+        return await self._changed()
+
+    async def rotate_authority(self, *, finish: bool, force: bool) -> TrustView:
+        if finish and not force:
+            raise LocalError("1 hosts and schedulers have no certificate by the new CA yet: they would be cut off")
+        return await self._changed()
+
+    async def rotate_publisher(self, *, finish: bool) -> TrustView:
+        if finish:
+            raise LocalError("the key is not being rotated")
+        return await self._changed()
+
+    async def _changed(self) -> TrustView:
+        if not self._founder:
+            raise DeniedError("only the founding host says who may do what, and this is not it")
+        return await self.view()

@@ -91,8 +91,8 @@ def test_an_empty_file(swarm: Testbed) -> None:
     assert "has 0" in refused(swarm.founder, 1, "publish", path, "empty:1")
 
 
-def test_only_the_founding_host_publishes(swarm: Testbed, disk: Path) -> None:
-    assert "founding host" in refused(swarm.daemons[1], 6, "publish", disk, "mine:1")
+def test_a_host_without_a_publishers_key(swarm: Testbed, disk: Path) -> None:
+    assert "publisher's key" in refused(swarm.daemons[1], 6, "publish", disk, "mine:1")
 
 
 def test_a_name_that_nobody_knows(swarm: Testbed) -> None:

@@ -83,10 +83,10 @@ def test_what_nobody_knows_is_not_found(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_only_the_founder_publishes(tmp_path: Path) -> None:
+def test_only_who_has_a_publishers_key_publishes(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with swarm(tmp_path, 2) as (_, host):
-            with pytest.raises(DeniedError, match="only the founding host publishes"):
+            with pytest.raises(DeniedError, match="publisher's key"):
                 await publish(host, disk(5, 1), "debian:12", tmp_path)
             assert await host.images() == ()
 

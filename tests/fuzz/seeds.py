@@ -20,14 +20,14 @@ from protocol.dsse import unseal
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError, RemoteError
 from protocol.group import PRIVATE_TYPE, Group, Privacy, format_group, seal_privacy
-from protocol.identifiers import Identifier
+from protocol.identifiers import Identifier, NodeId
 from protocol.messages import BULK, CONTROL
 from protocol.names import NAME_TYPE, NameRecord, seal_name
 from protocol.profile import PROFILE_TYPE, BlockRun, BootProfile, seal_profile
 from protocol.recall import RECALL_TYPE, Recall, seal_recall
 from protocol.statement import STATEMENT_TYPE, Statement, StatementSet, seal_statement
 from protocol.token import JoinToken, format_token
-from protocol.trust import TRUST_TYPE, TrustBundle, seal_trust
+from protocol.trust import TRUST_TYPE, Revocation, TrustBundle, TrustedPublisher, TrustedScheduler, seal_trust
 from tests.fuzz import targets as parse
 from tests.fuzz.targets import IMAGE, PUBLISHER, TRUSTED, Target, manifest
 from tests.project.imports import ROOT
@@ -149,7 +149,9 @@ def _here() -> dict[str, Fuzzed]:
 
 
 def _bundle() -> TrustBundle:
-    return TrustBundle(1, (CA.der,), tuple(TRUSTED), ())
+    publishers = tuple(TrustedPublisher(key, "p", ("web:*",)) for key in TRUSTED)
+    scheduler, gone = TrustedScheduler("nova", 5, bytes(32), NOW), Revocation(NodeId(bytes(20)), NOW)
+    return TrustBundle(1, NOW, (CA.der,), publishers, 1, (), (scheduler,), (gone,))
 
 
 def _settings() -> bytes:

@@ -13,7 +13,8 @@ import aiohttp
 
 from enticed.gateway.server import ApiServer
 from enticed.identity.authority import Authority
-from enticed.identity.host import HostIdentity, HostKeys, certificate_pem, key_pem
+from enticed.identity.host import HostIdentity, HostKeys
+from enticed.identity.pem import certificate_pem, key_pem
 from enticed.problems import CONTENT_TYPE
 from protocol.enrolment import request_certificate
 from tests.control.engine import MemoryEngine

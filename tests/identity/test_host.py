@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from enticed.identity.authority import Authority
-from enticed.identity.host import HostIdentity, found_cluster, is_founder, key_pem, load_identity
+from enticed.identity.host import HostIdentity, found_cluster, is_founder, load_identity
+from enticed.identity.pem import key_pem
 from enticed.identity.publisher import load_publisher
 from enticed.limits import CERTIFICATE_LIFETIME_S
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError
@@ -20,7 +21,7 @@ from protocol.limits import CLOCK_SKEW_MAX_S
 from tests.clusters import enrol, make_cluster, state_dir
 
 COMMON = {"node.key", "sealing.key", "node.crt", "ca.crt", "trust", "bootstrap"}
-FOUNDERS = {"ca.key", "publisher.key"}
+FOUNDERS = {"ca.key", "publisher.key", "certified"}
 
 
 def names(directory: Path) -> set[str]:

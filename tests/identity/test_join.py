@@ -15,7 +15,8 @@ import pytest
 from enticed.gateway.server import ApiServer
 from enticed.identity.authority import Authority
 from enticed.identity.enrol import join_cluster
-from enticed.identity.host import HostIdentity, found_cluster, load_identity, load_signing_key
+from enticed.identity.host import HostIdentity, found_cluster, load_identity
+from enticed.identity.pem import load_signing_key
 from enticed.limits import CERTIFICATE_LIFETIME_S, JOIN_ANSWER_MAX_SIZE_BYTES
 from protocol.codec import pack_record, unpack_record
 from protocol.enrolment import JoinAnswer

@@ -14,7 +14,9 @@ import pytest
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from enticed.identity.host import HostIdentity, certificate_pem, key_pem, load_signing_key, serial_number
+from enticed.identity.certificates import serial_number
+from enticed.identity.host import HostIdentity
+from enticed.identity.pem import certificate_pem, key_pem, load_signing_key
 from enticed.identity.tls import client_context, peer_credential, server_context
 from enticed.limits import CERTIFICATE_LIFETIME_S
 from protocol.credentials import NodeCredential, Role

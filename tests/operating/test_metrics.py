@@ -23,7 +23,7 @@ COUNTS = {
     "enticed_orders", "enticed_orders_failed", "enticed_orders_late", "enticed_peers", "enticed_uploads",
     "enticed_images", "enticed_dht_contacts", "enticed_dht_records", "enticed_trust_serial",
     "enticed_process_open_fds", "enticed_process_max_fds", "enticed_store_doubted_pieces",
-    "enticed_degraded",
+    "enticed_degraded", "enticed_certificate_renewal_failures",
 }  # fmt: skip
 """Metrics that count things and so have no unit."""
 LABELS = {"le", "state", "failure", "source", "reason", "fault", "direction", "version", "python"}

@@ -13,7 +13,9 @@ HOSTS = 6
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[HostIdentity], Publisher]:
     directory = tmp_path_factory.mktemp("cluster")
     identities = make_cluster(directory, HOSTS)
-    return identities, load_publisher(state_dir(directory, 0))
+    publisher = load_publisher(state_dir(directory, 0))
+    assert publisher is not None
+    return identities, publisher
 
 
 @pytest.fixture

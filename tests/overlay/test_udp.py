@@ -19,7 +19,7 @@ from enticed.overlay.notary import HostNotary
 from enticed.overlay.port import NameOffer, ProviderOffer
 from enticed.overlay.udp import UdpOverlay
 from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError, MalformedError
-from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.limits import PROVIDER_EXPIRY_S
 from protocol.names import NameRecord
 from protocol.records import ProviderRecord, ProviderState, seal_provider
@@ -255,9 +255,15 @@ def test_whoever_waits_is_told_of_the_end(identities: list[HostIdentity]) -> Non
 
 def test_the_trust_serial_of_others_is_known(identities: list[HostIdentity]) -> None:
     async def scenario(swarm: Swarm) -> None:
-        first, _ = await swarm.hosts(identities[:2])
+        first, second = await swarm.hosts(identities[:2])
         assert isinstance(first, UdpOverlay)
-        assert first.trust_serial == identities[0].trust.serial
+        assert isinstance(second, UdpOverlay)
+        heard: asyncio.Queue[tuple[NodeId, str, int]] = asyncio.Queue()
+        first.on_trust_serial = lambda *said: heard.put_nowait(said)
+        second.say_trust_serial(count=8)
+        node, address, serial = await asyncio.wait_for(heard.get(), timeout=5)
+        assert (node, serial) == (identities[1].node, identities[1].trust.serial)
+        assert address in second.listening
 
     run(UdpSwarm, scenario)
 

@@ -156,6 +156,10 @@ class EventLog:
 
     def add(self, event: Event) -> None:
         self.events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have those look again who wait for more."""
         self._changed.set()
 
     def of(self, kind: type[Kind], node: NodeId) -> list[Kind]:

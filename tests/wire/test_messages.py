@@ -53,7 +53,10 @@ from protocol.messages import (
     Recalled,
     Refusal,
     Refused,
+    Renewal,
+    RenewalRequest,
     Subscribe,
+    Trust,
     Unsubscribe,
 )
 from tests.wire.said import PLAIN, records
@@ -86,6 +89,9 @@ WIRE = [
     ),
     (CONTROL, Recalled(b"signed"), [18, b"signed"]),
     (CONTROL, Belong((GroupProof(bytes(32)),)), [19, [bytes(32)]]),
+    (CONTROL, Trust(b"sealed"), [15, b"sealed"]),
+    (CONTROL, RenewalRequest(), [16]),
+    (CONTROL, Renewal(b"der", ""), [17, b"der", ""]),
     (BULK, BulkHello(1, ()), [1, 1, []]),
     (BULK, FragmentsRequest(IMAGE, 1, 2, 3), [2, IMAGE, 1, 2, 3]),
     (BULK, PartRequest(IMAGE, Part.PAGES, 4, 5), [3, IMAGE, 2, 4, 5]),

@@ -16,7 +16,7 @@ from protocol.names import NameRecord, seal_name
 from protocol.recall import Recall, seal_recall
 from protocol.statement import Digests, Relative, Sha256, Sha512, Statement, seal_statement
 from protocol.token import JoinToken, authority_hash, format_token
-from protocol.trust import TrustBundle, seal_trust
+from protocol.trust import Revocation, TrustBundle, TrustedPublisher, TrustedScheduler, seal_trust
 from tests.wire.cas import NOW, TestCa, credential_of, signing_key
 
 SPEC = (Path(protocol.__file__).parent / "SPEC.md").read_text()
@@ -38,7 +38,10 @@ STATEMENT = Statement(
 )
 PUBLISHER_KEY = PublisherKey(PUBLISHER.public_key().public_bytes_raw())
 GROUP = Group("golden", b"\x07" * 32)
-BUNDLE = TrustBundle(1, (CA.der,), (PUBLISHER_KEY,), (NodeId(HOST.node),))
+TRUSTED = TrustedPublisher(PUBLISHER_KEY, "golden", ("web:*",))
+SCHEDULER = TrustedScheduler("nova", 100, b"\4" * 32, NOW + 2000)
+REVOKED = Revocation(NodeId(bytes(range(20))), NOW + 1000)
+BUNDLE = TrustBundle(1, NOW, (CA.der,), (TRUSTED,), 1, (NodeId(HOST.node),), (SCHEDULER,), (REVOKED,))
 
 
 def hashed(data: bytes) -> str:

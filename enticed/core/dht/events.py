@@ -64,6 +64,13 @@ class HeardNonsense:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoked:
+    """This host is believed no longer: it is forgotten, and what it provides."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class Find:
     """Look a key up; the ticket comes back with what was found."""
 
@@ -106,7 +113,7 @@ class Wake:
     """It is `next_deadline()`."""
 
 
-Event = Join | Met | Heard | HeardNonsense | Find | Abandon | Announce | Withdraw | Spread | Leave | Wake
+Event = Join | Met | Heard | HeardNonsense | Revoked | Find | Abandon | Announce | Withdraw | Spread | Leave | Wake
 
 # --- effects ---
 

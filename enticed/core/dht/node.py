@@ -26,6 +26,7 @@ from enticed.core.dht.events import (
     Join,
     Leave,
     Met,
+    Revoked,
     Send,
     Spread,
     Wake,
@@ -89,6 +90,8 @@ class DhtNode:
             case HeardNonsense():
                 self.table.forget(event.node)
                 self._calls.blame(event.node, now)
+            case Revoked():
+                self._forget(event.node, now)
             case Find():
                 self._find(event.ticket, event.key, now)
             case Abandon():
@@ -113,9 +116,7 @@ class DhtNode:
     def _hear(self, heard: Heard, now: float) -> None:
         message = heard.message
         if isinstance(message, Goodbye):
-            self.table.forget(heard.node)
-            self._calls.blame(heard.node, now)
-            self.shelves.drop_host(heard.node)
+            self._forget(heard.node, now)
             return
         self._know(Contact(heard.node, heard.endpoint), now)
         if isinstance(message, Pong | Nodes | Values | Stored):
@@ -124,6 +125,11 @@ class DhtNode:
         reply = self._responder.answer(heard.node, message, now)
         if reply is not None:
             self._emit(Send(heard.node, heard.endpoint, reply))
+
+    def _forget(self, node: NodeId, now: float) -> None:
+        self.table.forget(node)
+        self._calls.blame(node, now)
+        self.shelves.drop_host(node)
 
     def _know(self, contact: Contact, now: float) -> None:
         was_alone, was_lost = len(self.table) == 0, contact.endpoint in self.table.lost

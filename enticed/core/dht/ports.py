@@ -42,7 +42,10 @@ class Notary(Protocol):
         ...
 
     def check_provider(self, data: bytes) -> CheckedProvider:
-        """`MalformedError` if it is no record, `CorruptError` if it is not genuine, `AbsentError` if it has expired."""
+        """`MalformedError` if it is no record, `CorruptError` if it is not genuine, `AbsentError` if it has expired.
+
+        `DeniedError` if its subject was revoked.
+        """
         ...
 
     def check_name(self, key: DiscoveryKey, data: bytes) -> CheckedName:

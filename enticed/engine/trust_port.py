@@ -1,0 +1,85 @@
+"""Who may do what in the cluster, as control asks for it: looked at anywhere, changed on the founding host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.identifiers import NodeId, PublisherKey
+from protocol.trust import Revocation, TrustedPublisher, TrustedScheduler
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityView:
+    """A CA that is believed, by its certificate (DER). hash: the SHA-256 of that, as join tokens name it."""
+
+    certificate: bytes
+    hash: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class HolderView:
+    """Somebody with a certificate that still holds. name: may be empty, of a host."""
+
+    node: NodeId
+    name: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedView:
+    """For whom the CA has signed; only it knows. behind: how many still have no certificate by the newest CA."""
+
+    hosts: int
+    dispatchers: tuple[HolderView, ...]
+    schedulers: tuple[HolderView, ...]
+    behind: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrustView:
+    serial: int
+    issued_at: int
+    authorities: tuple[AuthorityView, ...]
+    registrars: tuple[NodeId, ...]
+    publishers: tuple[TrustedPublisher, ...]
+    own_publisher: PublisherKey | None
+    """The key that this host publishes with."""
+    threshold: int
+    schedulers: tuple[TrustedScheduler, ...]
+    revoked: tuple[Revocation, ...]
+    certified: CertifiedView | None
+    """None but on the founding host."""
+
+
+class TrustOffice(Protocol):
+    """Every change raises DeniedError unless this is the founding host, and returns once it is written down."""
+
+    async def view(self) -> TrustView: ...
+
+    async def revoke(self, who: str) -> TrustView:
+        """who: a host's id or the beginning of one, or the name of a host, a scheduler or a publisher.
+
+        AbsentError if nobody is meant, LocalError if several hosts are, or this one.
+        """
+        ...
+
+    async def grant_publisher(self, name: str, key: PublisherKey, names: tuple[str, ...]) -> TrustView:
+        """LocalError for a key or names that may not be, ExhaustedError if there are too many."""
+        ...
+
+    async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:
+        """A scheduler's bearer token, by its hash, in place of one before; None: only how many orders it may have."""
+        ...
+
+    async def rotate_authority(self, *, finish: bool, force: bool) -> TrustView:
+        """Bring in another CA; finish: retire all before it, LocalError while hosts have none of its certificates.
+
+        force: retire them all the same.
+        """
+        ...
+
+    async def rotate_publisher(self, *, finish: bool) -> TrustView:
+        """Have this host publish with another key, and sign anew what it has; finish: retire the key before it."""
+        ...

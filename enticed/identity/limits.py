@@ -1,0 +1,19 @@
+"""Limits of trust: bundles, renewals, the book of certificates, backups. The others stand in `enticed/limits.py`."""
+
+from protocol.limits import MIB
+
+RENEWAL_TIMEOUT_S = 20.0
+RENEWAL_CHECK_S = 3600.0
+RENEWALS_MIN_INTERVAL_S = 10.0
+TRUST_USELESS_MAX_COUNT = 16
+"""Trust bundles of one session that were no news; then it ends."""
+RENEWED_REMEMBERED_MAX_COUNT = 65_536
+CERTIFICATE_WARNING_S = 7 * 86400.0
+"""A certificate that ends within so long has failed to renew for a week, and people are told."""
+CERTIFIED_FILE_MAX_SIZE_BYTES = 256 * 1024 * 1024
+CERTIFIED_LINES_SPARE_COUNT = 1024
+"""Of certificates that others have followed, before the book is written anew without them."""
+CERTIFIED_ID_MIN_CHARS = 8
+"""Of the beginning of an id that is to mean a host."""
+BACKUP_MAX_SIZE_BYTES = 512 * MIB
+PASSPHRASE_MIN_CHARS = 12
