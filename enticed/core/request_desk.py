@@ -56,10 +56,7 @@ class RequestDesk:
             self._ask_for_readers(pull, around, now)
         if not pull.runs or not (around.able or around.from_origin):
             return
-        policy, requests = self._books.policy, self._books.requests
-        room_bytes = self._room_beside_readers(pull, now)
-        if len(requests):
-            room_bytes = min(room_bytes, requests.most_bytes - requests.in_flight_bytes)
+        policy, room_bytes = self._books.policy, self._room_beside_readers(pull, now)
         offered, has_seed = self._offered(pull, around)
         waiting, pull.runs = pull.runs, deque()
         for run in waiting:
