@@ -160,7 +160,8 @@ class RequestDesk:
         return where is not None and bool(pull.kin[where.image].availability.rarity[where.piece] > 0)
 
     def hedge(self, pull: Pull, around: Reach, now: float) -> None:
-        """Near the end, ask a second peer for what is slowest, within a small share of the image."""
+        """Near the end, ask a second peer for what is slowest, within a small share of the image; beyond it for what
+        was asked of those who have never sent anything, who will hardly send it twice."""
         self._hedge_for_readers(pull, around, now)
         book = self._books.images[pull.image]
         if not self._is_near_end(pull, book):
@@ -168,11 +169,19 @@ class RequestDesk:
         most_bytes = self._books.policy.hedge_share * book.total_bytes + self._books.policy.request_bytes
         for asked in self._unhedged(pull):
             slow = now >= asked.at + self._books.requests.slow_after_s
-            if not slow or pull.hedged_bytes + asked.run.size_bytes > most_bytes:
+            counts = not self._is_silent(asked.node, around)
+            if not slow or (counts and pull.hedged_bytes + asked.run.size_bytes > most_bytes):
                 continue
             able = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
-            if self._ask_for(pull, asked.run, replace(around, able=able), now, hedge=True):
-                pull.hedged_bytes += asked.run.size_bytes
+            proven = [peer for peer in able if peer.bytes_per_s]  # two who are silent would be as good as one
+            if any(
+                self._ask_for(pull, asked.run, replace(around, able=some), now, hedge=True) for some in (proven, able)
+            ):
+                pull.hedged_bytes += asked.run.size_bytes if counts else 0
+
+    def _is_silent(self, node: NodeId, around: Reach) -> bool:
+        peer = self._books.source(node)
+        return peer is not None and not peer.bytes_per_s and node in around.unreliable
 
     def _hedge_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
         if pull.quiet_at is None:
@@ -218,6 +227,9 @@ class RequestDesk:
             peer.delivered(run.size_bytes, now - asked.at, self._books.policy)
         for other in self._books.requests.twins(asked):  # a hedge that lost, or was overtaken by the first
             self._abandon(other, now)
+            loser = self._books.source(other.node)
+            if loser is not None and not loser.bytes_per_s and now >= other.at + self._books.policy.stall_s / 2:
+                loser.failed(now, self._books.policy)
         pull = self._books.pulls[run.image]
         supply = Supply.ORIGIN if asked.node == ORIGIN else Supply.PEERS
         self._books.images[run.image].bytes_from[supply] += run.size_bytes

@@ -320,6 +320,25 @@ def test_little_is_asked_for_twice() -> None:
     assert len(bench.all(ef.Fetch)) == 1, "of three slow ones"
 
 
+def test_of_one_who_never_sent_anything_all_is_asked_of_somebody_else() -> None:
+    bench = Bench(hedge_share=0.0, request_bytes=MIB)
+    bench.meet(2)
+    bench.fetching(8)
+    bench.has(2, [0, 1, 2], pieces=8)
+    fetches = bench.open_all()
+    silent = [fetch for fetch in fetches if fetch.node == node(2)]
+    assert len(silent) > 1
+    bench.now += 0.01
+    bench.deliver([fetch for fetch in fetches if fetch.node == node(1)])
+    bench.wait(2)
+    hedges = bench.all(ef.Fetch)
+    assert {hedge.landing for hedge in hedges} == {fetch.landing for fetch in silent}, "beyond the share"
+    bench.deliver(hedges)
+    peer = bench.host.books.peers.get(node(2))
+    assert peer is not None
+    assert peer.strikes, "it comes after all others from now on"
+
+
 def test_many_small_runs_are_few_requests_at_a_time() -> None:
     bench = Bench(peer_in_flight=4)
     bench.fetching(1)

@@ -8,6 +8,7 @@ from enticed.core.bitmaps import bits_of
 from enticed.core.events import Contact
 from enticed.core.peers import Peer
 from enticed.core.picker import owned_pieces, pick_pieces, pick_source
+from enticed.core.policy import Policy
 from enticed.core.requests import Run
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
@@ -74,6 +75,17 @@ def test_of_equals_the_one_with_less_to_do() -> None:
         one.bytes_per_s = 1e6
     busy.in_flight, busy.in_flight_bytes = 1, 1000
     assert pick(busy, idle) is idle
+
+
+def test_whoever_failed_last_is_asked_after_all_others() -> None:
+    near, far, seed = peer(2, same_rack=True), peer(3), peer(1)
+    assert pick(near, far, seed) is near
+    near.failed(0.0, Policy())
+    assert pick(near, far, seed) is far
+    assert pick(near, seed) is seed
+    assert pick(near) is near
+    near.delivered(MIB, 1.0, Policy())
+    assert pick(near, far, seed) is near
 
 
 def test_nobody_where_nobody_has_it() -> None:
