@@ -17,7 +17,7 @@ import uvloop
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, Event, PeerUp, Timing
+from enticed.transfer.ports import Consignment, DialFailed, Event, PeerUp, Timing
 from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import BLOCK_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_page, encode_manifest
@@ -28,8 +28,8 @@ Kind = TypeVar("Kind", bound=Event)
 
 QUICK = Timing(
     connect_s=1.0,
-    handshake_s=0.5,
-    hello_s=0.5,
+    handshake_s=1.5,
+    hello_s=1.5,
     goodbye_s=0.5,
     ping_after_s=5.0,
     silent_s=10.0,
@@ -189,10 +189,14 @@ class Host:
         return self.identity.node
 
     async def meet(self, other: Host) -> None:
-        """Dial the other and wait until both sides know."""
+        """Dial the other and wait until both sides know; again where the machine was too slow for the quick limits."""
         here, there = len(self.told.of(PeerUp, other.node)), len(other.told.of(PeerUp, self.node))
-        self.network.dial(other.node, other.network.listening)
-        await self.told.wait(PeerUp, other.node, here + 1)
+        failed = -1
+        while len(self.told.of(PeerUp, other.node)) <= here:
+            if len(self.told.of(DialFailed, other.node)) != failed:
+                failed = len(self.told.of(DialFailed, other.node))
+                self.network.dial(other.node, other.network.listening)
+            await self.told.more()
         await other.told.wait(PeerUp, self.node, there + 1)
 
 
