@@ -35,7 +35,8 @@ class SafetyChecker:
         self._books_every = books_every
         self._events = 0
         self._states: dict[tuple[SimHost, str], OrderState] = {}
-        self._demands: dict[tuple[SimHost, int], DemandRaised] = {}
+        self._demands: defaultdict[SimHost, dict[int, DemandRaised]] = defaultdict(dict)
+        self._lives: dict[SimHost, int] = {}
 
     def __call__(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
         self._events += 1
@@ -59,17 +60,23 @@ class SafetyChecker:
                     yield f"an order goes from {before} to {order.state}"
 
     def _wrong_readers(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> Iterator[str]:
+        waiting = self._demands[host]
+        if self._lives.get(host) != host.life:  # the connections of those who read before have ended
+            self._lives[host] = host.life
+            waiting.clear()
         if isinstance(event, DemandRaised):
-            self._demands[host, event.demand] = event
+            waiting[event.demand] = event
         for effect in effects:
             if isinstance(effect, ef.MeetDemand | ef.FailDemand):
-                demand = self._demands.pop((host, effect.demand), None)
+                demand = waiting.pop(effect.demand, None)
                 if demand is None:
                     yield "a reader is answered that waits for nothing"
                 elif isinstance(effect, ef.MeetDemand):
                     landed = host.disk.files[demand.image].landed
                     if not all(landed[one.piece, list(one.indices)].all() for one in demand.wanted):
                         yield "a reader is told that what it waits for is here"
+        if any(host.now > demand.deadline for demand in waiting.values()):
+            yield "a reader waits longer than it wants to"
 
 
 class LivenessChecker:
