@@ -119,6 +119,10 @@ def _clock(engine: DaemonEngine) -> Iterator[Finding]:
 def _trust(engine: DaemonEngine) -> Iterator[Finding]:
     parts = engine.parts
     credential, trust, seen = parts.identity.credential, parts.identity.trust, parts.overlay.trust_serial
+    if parts.identity.node in trust.revoked_nodes:
+        said = "this host was revoked: no other host of the cluster has anything to do with it"
+        to_do = "if it is to belong to the cluster: entice join, with a new token and into a new state directory"
+        yield Finding(Area.TRUST, "revoked", Verdict.WRONG, said, to_do)
     left_s = credential.not_after - parts.clock()
     if 0 < left_s < CERTIFICATE_WARNING_S:
         said = f"this host's certificate is good for only {left_s / 86400:.0f} days"

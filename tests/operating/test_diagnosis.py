@@ -116,3 +116,18 @@ def test_hosts_that_answer_over_udp_and_take_no_connections(tmp_path: Path) -> N
             assert (await found(engine, "advertise")).verdict is Verdict.WRONG, "its own is of this host alone"
 
     run(main())
+
+
+def test_a_host_that_was_revoked_says_so_itself(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, disk(1, 4), "a:1", tmp_path)
+            await pull(host, "a:1")  # they have a session, over which it hears of it
+            heard = asyncio.Event()
+            host.parts.identity.watch(heard.set)
+            await founder.parts.trust.revoke(host.parts.identity.node.hex())
+            await heard.wait()
+            assert (await found(host, "revoked")).verdict is Verdict.WRONG
+            assert "revoked" not in await bad(founder)
+
+    run(main())
