@@ -176,7 +176,7 @@ RECORDS: dict[str, Schema] = {
             "type": ["string", "null"],
             "minLength": 1,
             "maxLength": RECALL_REASON_MAX_CHARS,
-            "description": "one line, for people; null: only to hear how it was recalled, and who held it",
+            "description": "one line, printable, for people; null: only to hear how it was recalled, and who held it",
         },
     ),
     "RecallReport": answer(

@@ -77,8 +77,8 @@ class Campaigning:
 
     # --- what may be asked ---
 
-    async def place(self, key: str, terms: CampaignTerms, owner: str) -> CampaignView:
-        """As of `CampaignEngine`."""
+    async def place(self, key: str, terms: CampaignTerms, owner: str, check: Callable[[ImageId], None]) -> CampaignView:
+        """As of `CampaignEngine`. check: raises for an image that nobody may order."""
         if not self._me.may_dispatch:
             raise DeniedError(
                 "this host may not order on others: the founding host may, and hosts that join with a token of "
@@ -86,6 +86,7 @@ class Campaigning:
             )
         self._check_key(key, terms.target, owner)
         image = await self._naming.resolve(terms.target)
+        check(image)
         hosts, is_complete = await self._chosen(terms)
         known = self._check_key(key, terms.target, owner, image)  # again: others may have asked meanwhile
         now = self._clock()

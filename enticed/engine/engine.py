@@ -211,8 +211,7 @@ class DaemonEngine:
 
     async def place_campaign(self, key: str, terms: CampaignTerms, owner: str = "") -> CampaignView:
         self._check_target(terms.target)
-        self.parts.recalls.check(await self.parts.naming.resolve(terms.target))
-        return await self.parts.dispatch.campaigns.place(key, terms, owner)
+        return await self.parts.dispatch.campaigns.place(key, terms, owner, self.parts.recalls.check)
 
     async def cancel_campaign(self, key: str, owner: str = "") -> CampaignView:
         return await self.parts.dispatch.campaigns.cancel(key, owner)

@@ -52,16 +52,16 @@ def hide_the_machine(settings: dict[str, list[str]], writable: list[Path], progr
     assert settings["ProtectSystem"] == ["strict"]
     assert settings["ProtectHome"] == settings["PrivateTmp"] == settings["PrivateDevices"] == ["yes"]
     mount("--make-rprivate", "/")
-    kept = [
-        path for path in (Path(sys.base_prefix), program.parent.parent) if str(path).startswith(("/root/", "/home/"))
-    ]
+    hidden_places = ("/root", "/home", "/tmp", "/var/tmp", "/dev/shm")
+    wanted = (Path(sys.base_prefix), program.parent.parent, Path(__file__).parents[2])
+    kept = [path for path in dict.fromkeys(wanted) if str(path).startswith(tuple(f"{one}/" for one in hidden_places))]
     stash = Path("/run/confined")
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     stash.mkdir()
     for number, path in enumerate([*kept, *writable]):
         (stash / str(number)).mkdir()
         mount("--bind", path, stash / str(number))
-    for hidden in ("/root", "/home", "/tmp", "/var/tmp", "/dev/shm"):
+    for hidden in hidden_places:
         mount("-t", "tmpfs", "-o", "mode=1777" if "tmp" in hidden or "shm" in hidden else "mode=755", "tmpfs", hidden)
     for number, path in enumerate([*kept, *writable]):
         path.mkdir(parents=True, exist_ok=True)

@@ -28,9 +28,14 @@ pytestmark = pytest.mark.slow
 BASE = "http://localhost"
 ENDLESS = {"/v1/events", "/v1/images/{target}/content"}
 """Streams that do not end by themselves, and reading, which waits for what nobody has; tests/control."""
-NEED_MORE = {"POST /v1/images", "POST /v1/grants", "PUT /v1/campaigns/{campaign}"}
-"""What a schema cannot say: a ticket is for a file that was handed over, a certificate request is
-signed, a campaign has hosts or labels and not both."""
+NEED_MORE = {
+    "POST /v1/images",
+    "POST /v1/grants",
+    "PUT /v1/campaigns/{campaign}",
+    "POST /v1/images/{target}/recall",
+}
+"""What a schema cannot say: a ticket is for a file that was handed over, a certificate request is signed, a campaign
+has hosts or labels and not both, a reason is printable."""
 LENIENT: list[Any] = [positive_data_acceptance]
 PROFILE = settings(
     max_examples=20,
