@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import re
+import hashlib
 from typing import Any
 
 from aiohttp import web
@@ -52,13 +52,16 @@ class TrustRoutes:
     async def grant_publisher(self, request: web.Request) -> web.Response:
         fields = await _fields(request, "name", "key", "names")
         names = fields.texts("names", PUBLISHER_MAX_NAMES, "names, or beginnings of names and '*'") or ()
-        key = PublisherKey(_hash(fields.text("key"), "key is a publisher's public key"))
-        return web.json_response(trust_json(await self._office.grant_publisher(_name(fields), key, names)))
+        key = fields.hexadecimal("key", PublisherKey.size_bytes)
+        if key is None:
+            raise UsageError("key is missing: a publisher's public key")
+        return web.json_response(
+            trust_json(await self._office.grant_publisher(_name(fields), PublisherKey(key), names))
+        )
 
     async def grant_token(self, request: web.Request) -> web.Response:
         fields = await _fields(request, "name", "token_sha256", "orders", "lifetime_s")
-        hashed = fields.text("token_sha256", "")
-        token = _hash(hashed, "token_sha256 is of a token") if hashed else None
+        token = fields.hexadecimal("token_sha256", hashlib.sha256().digest_size)
         orders = fields.count("orders", ORDERS_MAX_COUNT, default=ORDERS_PER_OWNER_MAX_COUNT)
         lifetime_s = fields.seconds("lifetime_s")
         lifetime_s = SCHEDULER_LIFETIME_S if lifetime_s is None else lifetime_s
@@ -92,12 +95,6 @@ def _name(fields: Fields) -> str:
     if not name:
         raise UsageError("a scheduler or publisher has a name")
     return name
-
-
-def _hash(text: str, what: str) -> bytes:
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise UsageError(f"{what}: 64 lower-case hex digits")
-    return bytes.fromhex(text)
 
 
 def trust_json(view: TrustView) -> dict[str, Any]:
