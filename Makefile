@@ -12,10 +12,10 @@ PYTHON := $(BIN)/python
 # More arguments for pytest, as in: make test PYTEST_ARGS="-k layers"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check simulate bench torture fuzz audit lock clean distclean
+.PHONY: help setup demo test check simulate bench bench-quick torture fuzz audit lock clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## make .venv with the locked packages and this project in it
 	@scripts/make-venv
@@ -40,6 +40,10 @@ simulate: setup ## ten thousand random swarms under random faults: about an hour
 bench: setup ## our figures beside those of casync, nginx and curl
 	@scripts/system-packages bench
 	@$(PYTHON) -m bench $(BENCH_ARGS)
+
+bench-quick: setup ## the main figures in two minutes, beside those on record
+	@scripts/system-packages bench
+	@$(PYTHON) -m bench --quick
 
 torture: setup ## power cuts, failing calls and kills by the thousand: nothing may be lost
 	@scripts/system-packages test

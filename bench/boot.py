@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.guest import Guest, boot, make_guest, overlay
+from bench.rows import Row, benchmark
 from simnet.testbed import Daemon, Testbed, temporary_directory
 
 MOST_TIMES = 1.3
 MOST_TIMES_WITH_PROFILE = 1.15
-MOST_SHARE = 0.15
+MOST_SHARE_PERCENT = 15.0
 NAME = "guest:1"
 
 
@@ -55,65 +56,64 @@ def boot_attached(host: Daemon, guest: Guest) -> tuple[float, float]:
     return seconds, order["bytes_from"]["peers"] / order["data_bytes"]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--keep", type=Path, default=temporary_directory() / "enticed-guest", help="where the guest is")
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     guest = make_guest(arguments.keep)
     with Testbed() as testbed:
         publisher = testbed.found()
         published = publisher.json("publish", guest.disk, NAME)
-        print(f"guest      {published['data_bytes'] >> 20} MiB of data, {published['fragments']} fragments", flush=True)
-        plain = compare(testbed, guest, arguments.rounds, "attached")
+        work = f"boot a guest whose disk has {published['data_bytes'] >> 20} MiB of data and is not here yet"
+        yield from compare(testbed, guest, arguments.rounds, "boot", work, MOST_TIMES)
         # What the last host's guest has read is signed where the publisher is, as operators do it.
         noted = testbed.directory / "boot.json"
         noted.write_text(testbed.daemons[-1].must("--json", "profile", "show", NAME))
         recorded = publisher.json("profile", "record", NAME, "--from", noted)
-        print(f"profile    {recorded['total_bytes'] >> 20} MiB in {len(recorded['ranges'])} ranges", flush=True)
-        foreseen = compare(testbed, guest, arguments.rounds, "foreseen")
-    missed = [*plain.missed(MOST_TIMES), *foreseen.missed(MOST_TIMES_WITH_PROFILE)]
-    print("; ".join(missed) or "every goal is met")
-    return 1 if missed else 0
+        work = f"the same with a boot profile of {recorded['total_bytes'] >> 20} MiB"
+        yield from compare(testbed, guest, arguments.rounds, "boot-profile", work, MOST_TIMES_WITH_PROFILE)
 
 
-@dataclass
-class Compared:
-    """Seconds to the login from a file and over the network, round by round, and the largest share moved."""
-
-    what: str
-    local_s: list[float] = field(default_factory=list)
-    attached_s: list[float] = field(default_factory=list)
-    share: float = 0.0
-
-    def missed(self, most_times: float) -> list[str]:
-        # The fastest of each: whatever else the machine does only ever adds.
-        times = min(self.attached_s) / min(self.local_s)
-        print(
-            f"{self.what:<10} {times:.2f} x the local time (goal {most_times}), at most {self.share:.1%} moved "
-            f"(goal {MOST_SHARE:.0%})"
-        )
-        return [
-            *([f"{self.what}: too slow"] if times > most_times else []),
-            *([f"{self.what}: too much moved"] if self.share > MOST_SHARE else []),
-        ]
-
-
-def compare(testbed: Testbed, guest: Guest, rounds: int, what: str) -> Compared:
+def compare(testbed: Testbed, guest: Guest, rounds: int, name: str, work: str, most_times: float) -> Iterator[Row]:
     """A B A B: each time on a host that has nothing of the image; the last one goes on running."""
-    found = Compared(what)
+    local_s, attached_s, shares = [], [], []
     host: Daemon | None = None
     for _ in range(rounds):
         if host is not None:
             host.stop()
-        found.local_s.append(boot_from_file(guest, testbed.directory))
-        print(f"file       {found.local_s[-1]:.1f} s", flush=True)
+        local_s.append(boot_from_file(guest, testbed.directory))
         (host,) = testbed.join()
         seconds, share = boot_attached(host, guest)
-        found.attached_s.append(seconds)
-        found.share = max(found.share, share)
-        print(f"{what:<10} {seconds:.1f} s, {share:.1%} of the data moved", flush=True)
-    return found
+        attached_s.append(seconds)
+        shares.append(share)
+    # The fastest of each: whatever else the machine does only ever adds.
+    attached, local = min(attached_s), min(local_s)
+    yield Row(
+        name,
+        work,
+        f"{attached:.1f} s to its login",
+        f"a local file: {local:.1f} s",
+        attached / local,
+        at_most=most_times,
+    )
+    moved = 100 * max(shares)
+    yield Row(
+        f"{name}-moved",
+        f"{work}: moved by then",
+        f"{moved:.1f} % of the data",
+        "",
+        moved,
+        "%",
+        at_most=MOST_SHARE_PERCENT,
+    )
+
+
+def main() -> int:
+    return benchmark(
+        measure,
+        ("--rounds", {"type": int, "default": 2}),
+        (
+            "--keep",
+            {"type": Path, "default": temporary_directory() / "enticed-guest", "help": "where the guest is"},
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.rows import Row, benchmark
 from simnet.testbed import DEFAULT_SETTINGS, Testbed
 from simnet.testbed.disks import MIB, scatter
 
-OFF_BY_MOST = 0.05
+OFF_BY_MOST_PERCENT = 5.0
 LOOK_EVERY_S = 0.02
 
 
@@ -39,20 +41,27 @@ def measured(what: str, rate_bytes_per_s: int, size_bytes: int) -> float:
     return float((after - before) / (end - start))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=int, default=50_000_000, help="bytes a second")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each")
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     size_bytes = int(arguments.rate * arguments.seconds) // MIB * MIB
-    worst = 0.0
     for what in ("up", "down", "write"):
         rate = measured(what, arguments.rate, size_bytes)
         off = rate / arguments.rate - 1
-        worst = max(worst, abs(off))
-        print(f"{what:6} {rate / 1e6:6.2f} MB/s of {arguments.rate / 1e6:.2f}, {off:+.1%}")
-    print(f"the worst is off by {worst:.1%}; the target is {OFF_BY_MOST:.0%}")
-    return 0 if worst <= OFF_BY_MOST else 1
+        yield Row(
+            f"rate-{what}",
+            f"a limit of {arguments.rate / 1e6:.0f} MB/s ({what})",
+            f"{rate / 1e6:.2f} MB/s, {off:+.1%}",
+            value=100 * abs(off),
+            unit="%",
+            at_most=OFF_BY_MOST_PERCENT,
+        )
+
+
+def main() -> int:
+    return benchmark(
+        measure,
+        ("--rate", {"type": int, "default": 50_000_000, "help": "bytes a second"}),
+        ("--seconds", {"type": float, "default": 6.0, "help": "for each"}),
+    )
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.rows import Row, benchmark
 from simnet.testbed import Daemon, Testbed
 from simnet.testbed.disks import MIB, scatter
 
@@ -42,10 +43,8 @@ def curl(host: Daemon, *options: str) -> str:
     return " ".join(["curl -sf --unix-socket", str(host.socket), *options, url])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", type=int, default=1024, help="size of the image, half of it data")
-    size_mib = parser.parse_args().mib
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    size_mib = arguments.mib
     with Testbed() as testbed:
         publisher, (host,) = testbed.found(), testbed.join()
         disk = testbed.directory / "disk.raw"
@@ -53,21 +52,31 @@ def main() -> int:
         publisher.json("publish", disk, NAME)
         file_rate = size_mib / fastest_s(lambda: run(f"cat {disk} | cat"))
         whole_rate = size_mib / fastest_s(lambda: run(curl(publisher, "-o /dev/null")))
-        print(f"cat | cat           {file_rate:.0f} MiB/s")
-        print(f"whole, curl         {whole_rate:.0f} MiB/s")
         with publisher.attached(NAME, testbed.directory / "nbd"):
             uri = f"nbd+unix:///?socket={testbed.directory / 'nbd'}"
             nbd_rate = size_mib / fastest_s(lambda: run(f"nbdcopy '{uri}' null:"))
-        print(f"whole, nbdcopy      {nbd_rate:.0f} MiB/s")
+        yield Row(
+            "read-whole",
+            f"read an image of {size_mib} MiB through the daemon",
+            f"{whole_rate:.0f} MiB/s by curl, {nbd_rate:.0f} MiB/s by nbdcopy",
+            f"cat | cat: {file_rate:.0f} MiB/s",
+            whole_rate / file_rate,
+            at_least=LEAST_SHARE_OF_CAT,
+        )
         run(curl(host, "-I"))  # the manifest is here from now on
         started = time.perf_counter()
         run(curl(host, "-o /dev/null"))
-        print(
-            f"not here, curl      {size_mib / (time.perf_counter() - started):.0f} MiB/s, from one host on this machine"
-        )
+        absent_rate = size_mib / (time.perf_counter() - started)
         each_s = fastest_s(lambda: run(curl(host, "-r 0-4095", "-o /dev/null")))
-        print(f"4 KiB, curl         {each_s * 1000:.1f} ms, of which most is curl's own start")
-    return 0 if whole_rate >= LEAST_SHARE_OF_CAT * file_rate else 1
+        yield Row(
+            "read-absent",
+            "the same before it is here, from one host",
+            f"{absent_rate:.0f} MiB/s; 4 KiB {each_s * 1000:.1f} ms, of which most is curl's own start",
+        )
+
+
+def main() -> int:
+    return benchmark(measure, ("--mib", {"type": int, "default": 1024, "help": "size of the image, half of it data"}))
 
 
 if __name__ == "__main__":

@@ -13,22 +13,20 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.nginx_curl import NginxCurl, processor_seconds
+from bench.rows import Row, benchmark
 from simnet.testbed import Testbed
 from simnet.testbed.disks import MIB, same_bytes, scatter
 
-TARGET_COPIES = 1.5
+GOAL_COPIES = 1.5
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", type=int, default=8)
-    parser.add_argument("--size-mib", type=int, default=512)
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     size_bytes = arguments.size_mib * MIB
     with Testbed() as testbed:
         disk = testbed.directory / "disk.raw"
@@ -53,15 +51,21 @@ def main() -> int:
         sinks = [f"sink-{number}" for number in range(arguments.hosts)]
         other = NginxCurl(testbed.directory).fetch("disk.raw", *sinks)
     moved_gib = arguments.hosts * size_bytes / 2**30
-    print(
-        f"enticed       {copies:.2f} copies left the publisher, {seconds:.1f} s, "
-        f"{sum(taken) / moved_gib:.2f} CPU s/GiB, {peak_mib:.0f} MiB resident; the target is {TARGET_COPIES} copies"
+    yield Row(
+        "swarm",
+        f"{arguments.hosts} hosts pull {arguments.size_mib} MiB from one publisher",
+        f"{copies:.2f} copies left it, {seconds:.1f} s, {sum(taken) / moved_gib:.2f} CPU s/GiB, "
+        f"{peak_mib:.0f} MiB resident",
+        f"nginx + curl: {arguments.hosts:.2f} copies, {other.seconds:.1f} s, "
+        f"{(other.client_cpu_s + other.server_cpu_s) / moved_gib:.2f} CPU s/GiB",
+        copies,
+        "copies",
+        at_most=GOAL_COPIES,
     )
-    print(
-        f"nginx + curl  {arguments.hosts:.2f} copies left the server, {other.seconds:.1f} s, "
-        f"{(other.client_cpu_s + other.server_cpu_s) / moved_gib:.2f} CPU s/GiB"
-    )
-    return 0 if copies <= TARGET_COPIES else 1
+
+
+def main() -> int:
+    return benchmark(measure, ("--hosts", {"type": int, "default": 8}), ("--size-mib", {"type": int, "default": 512}))
 
 
 if __name__ == "__main__":
