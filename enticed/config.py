@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enticed.limits import RATE_MIN_BYTES_PER_S
+from enticed.limits import GUEST_DIRECTORIES_MAX_COUNT, RATE_MIN_BYTES_PER_S
 from enticed.origin.prefix import parse_prefix
 from protocol.addresses import split_address
 from protocol.errors import LocalError, MalformedError
@@ -53,6 +53,11 @@ class Config:
     """The address of an S3 service that is not Amazon's."""
     quota_bytes: int | None = None
     reserve_bytes: int = 1 * GIB
+    high_percent: int = 90
+    low_percent: int = 80
+    """Of what images may take: above the one, images go until no more than the other is taken."""
+    guest_directories: tuple[Path, ...] = ()
+    """Where disks of guests are that may stand on images of this store."""
     up_bytes_per_s: int | None = None
     down_bytes_per_s: int | None = None
     write_bytes_per_s: int | None = None
@@ -154,6 +159,19 @@ def _rate(value: Any) -> int | None:
     return value or None
 
 
+def _percent(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 100:
+        raise ValueError("a number of percent, 1 to 100")
+    return value
+
+
+def _directories(value: Any) -> tuple[Path, ...]:
+    is_list = isinstance(value, list) and len(value) <= GUEST_DIRECTORIES_MAX_COUNT
+    if not is_list or not all(isinstance(one, str) and one.startswith("/") for one in value):
+        raise ValueError(f"a list of at most {GUEST_DIRECTORIES_MAX_COUNT} directories, each from / on")
+    return tuple(Path(one) for one in value)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
@@ -211,6 +229,8 @@ _LIMIT = Kind(lambda value: _size(value) or None, _number, lambda value: value o
 """0 is no limit."""
 _RATE = Kind(_rate, _number, lambda value: value or 0)
 _FLAG = Kind(_flag, _yes_or_no)
+_PERCENT = Kind(_percent, _number)
+_DIRECTORIES = Kind(_directories, _words, lambda directories: [str(one) for one in directories])
 
 SETTINGS = (
     Setting("listen", "listen", _LISTENS),
@@ -227,6 +247,9 @@ SETTINGS = (
     Setting("origin_endpoint", "origin_endpoint", Kind(_endpoint)),
     Setting("store.quota_bytes", "quota_bytes", _LIMIT),
     Setting("store.reserve_bytes", "reserve_bytes", _SIZE),
+    Setting("store.high_percent", "high_percent", _PERCENT),
+    Setting("store.low_percent", "low_percent", _PERCENT),
+    Setting("store.guest_directories", "guest_directories", _DIRECTORIES),
     Setting("rates.up_bytes_per_s", "up_bytes_per_s", _RATE),
     Setting("rates.down_bytes_per_s", "down_bytes_per_s", _RATE),
     Setting("rates.write_bytes_per_s", "write_bytes_per_s", _RATE),

@@ -50,6 +50,7 @@ class Sources:
         configured = Configured(Config(self.state_dir), {})
         for origin, key, value in self._values():
             configured = configured.with_value(origin, key, value)
+        configured.check()
         return configured
 
     def files(self) -> list[Path]:
@@ -94,6 +95,13 @@ class Configured:
         if final is not None and getattr(self.config, setting.field) == final:
             return self
         return Configured(replace(self.config, **changed), {**self.origins, key: origin})
+
+    def check(self) -> None:
+        """`LocalError` for values that do not go together, each of which may come from somewhere else."""
+        high, low = self.config.high_percent, self.config.low_percent
+        if low > high:
+            origin = self.origins.get("store.low_percent") or self.origin("store.high_percent")
+            raise LocalError(f"{origin}: store.low_percent, {low}, is above high_percent, {high}")
 
     def origin(self, key: str) -> str:
         return self.origins.get(key, DEFAULT_ORIGIN)

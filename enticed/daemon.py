@@ -27,6 +27,7 @@ from enticed.engine.discovery import Discovery
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
+from enticed.engine.keeping import Keeping, terms_of
 from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
@@ -39,6 +40,7 @@ from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
 from enticed.engine.recalls import Recalls
+from enticed.engine.removal import Removal
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.signing_anew import SigningAnew
 from enticed.engine.stockroom import Stockroom
@@ -144,12 +146,14 @@ async def start(
     owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, groups, identity.credential.zone, identity.credential.rack))
     naming = owned(Naming(driver, store, threads, overlay, origin, lambda: identity.trust, publisher, clock))
-    publishing = Publishing(driver, store, stockroom, threads, discovery, naming, publisher, groups)
+    publishing = Publishing(driver, store, stockroom, discovery, naming, publisher, groups)
     planning = Planning(driver, store, threads, purchasing, discovery, network, origin, identity.credential)
     scrubber = owned(Scrubber(driver, store, stockroom, planning))
     profiles = owned(Profiles(driver, stockroom, threads, purchasing, identity, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
     recalls = owned(Recalls(driver, store, threads, ledger, overlay, network, identity, publisher, groups, stockroom))
+    removal = Removal(driver, store, threads, stockroom, scrubber, recalls, overlay, groups)
+    keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, lambda image: 0))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
     anew = _sign_anew(publisher, store, threads, naming)
     trust = owned(TrustDesk(identity, authority, publisher, anew, network, overlay, dispatch.reach, threads, clock))
@@ -158,8 +162,8 @@ async def start(
     lag, served_at = LagMeter(), list[str]()
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch, recalls, lag, overlay,
-        origin, trust,
+        removal, keeping, warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch,
+        recalls, lag, overlay, origin, trust,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
@@ -168,7 +172,7 @@ async def start(
     owned(Tasks()).spawn(lag.run(), "lag meter")
     _take_up(driver, store, stockroom, ledger, recalls)
     listeners = (Membership(driver, network, groups), purchasing, planning, recalls, dispatch, trust)
-    starting = (stockroom, caretaker, scrubber, discovery, naming, reading, origin, recalls, dispatch, trust)
+    starting = (stockroom, caretaker, keeping, scrubber, discovery, naming, reading, origin, recalls, dispatch, trust)
     _let_run(stack, driver, switchboard, [one.network_event for one in listeners], [one.start for one in starting])
     return engine
 
@@ -203,12 +207,20 @@ async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitS
         loopback = LoopbackServer(engine, *split_address(config.content_listen, any_port=True))
         stack.push_async_callback(loopback.close)
         await loopback.start()
-    _follow(settings, parts.store, control)
+    _follow(settings, parts, control)
     return served_at
 
 
-def _follow(settings: LiveSettings, store: Store, control: ControlServer) -> None:
+def _follow(settings: LiveSettings, parts: Parts, control: ControlServer) -> None:
     """What is taken up without a restart when the configuration changes."""
+    store, keeping = parts.store, parts.keeping
+    keeping.limit(terms_of(settings.config))
+    settings.on_change(
+        lambda config: keeping.limit(terms_of(config)),
+        "store.high_percent",
+        "store.low_percent",
+        "store.guest_directories",
+    )
     settings.on_change(lambda config: logging.getLogger().setLevel(config.log_level.upper()), "log_level")
     settings.on_change(lambda config: control.let(config.socket_group), "socket_group")
     settings.on_change(

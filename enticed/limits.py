@@ -151,6 +151,7 @@ SCRUB_MARK_INTERVAL_S = 60.0
 """How much of the scrub a restart may repeat."""
 HEAL_RETRY_S = 600.0
 """Until an image is asked for again that rotted here and that nobody had then."""
+GUEST_DIRECTORIES_MAX_COUNT = 16
 NAMES_MAX_COUNT = 65_536
 ORDERS_MAX_COUNT = 65_536
 ADDRESSES_REMEMBERED_MAX_COUNT = 256

@@ -68,6 +68,9 @@ NAME_VERSION_MAX_LEAD = 86_400
 RECALL_REASON_MAX_CHARS = 100
 RECALL_MAX_SIZE_BYTES = NAME_RECORD_MAX_SIZE_BYTES
 """It travels in the DHT as a name does."""
+REPLICAS_MAX_COUNT = 64
+"""That a publisher may want of an image at the least: the DHT counts fewer than a shelf's providers exactly."""
+FLOOR_MAX_SIZE_BYTES = NAME_RECORD_MAX_SIZE_BYTES
 PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 ADDRESSES_MAX_COUNT = 4
 ADDRESS_MAX_CHARS = 64

@@ -18,7 +18,20 @@ from typing import Any
 from aiohttp import web
 
 import enticed
-from enticed.control.schemas import CAMPAIGN_KEY, IMAGE_ID, KEY, RECORDS, TARGET, TEXT, Schema, answer, array, enum, ref
+from enticed.control.schema_kinds import (
+    CAMPAIGN_KEY,
+    IMAGE_ID,
+    KEY,
+    TARGET,
+    TEXT,
+    Schema,
+    answer,
+    array,
+    enum,
+    ref,
+)
+from enticed.control.schemas import RECORDS
+from enticed.control.space_schemas import FREE_BYTES
 from enticed.core.orders import OrderState
 from enticed.limits import CAMPAIGN_WAIT_MAX_S, CONTENT_DEADLINE_MAX_S, CONTROL_PROGRESS_MIN_S
 from enticed.problems import CONTENT_TYPE
@@ -79,8 +92,21 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/images/{target}"): Operation("One image on this host", ref("Image")),
     ("DELETE", "/v1/images/{target}"): Operation(
-        "Remove an image from this host; 409 while it is leased or open", ref("Image"), problems=(409,)
+        "Remove an image from this host; 409 while it is leased, pinned or open", ref("Image"), problems=(409,)
     ),
+    ("PUT", "/v1/images/{target}/pin"): Operation(
+        "Keep an image on this host, for a time or until it is unpinned",
+        ref("Image"),
+        takes="PinRequest",
+        problems=(503,),
+    ),
+    ("DELETE", "/v1/images/{target}/pin"): Operation("Let an image go when room is wanted", ref("Image")),
+    ("GET", "/v1/gc"): Operation(
+        "Which images would go to make room, and why each other would stay",
+        ref("Reckoning"),
+        query={"free_bytes": FREE_BYTES},
+    ),
+    ("POST", "/v1/gc"): Operation("Have images go to make room", ref("Reckoning"), takes="GcRequest", problems=(409,)),
     ("POST", "/v1/images/{target}/verify"): Operation(
         "Read an image back and check every byte, with progress", _lines(_VERIFICATION), LINES
     ),

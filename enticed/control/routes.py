@@ -23,6 +23,7 @@ from enticed.control.fields import (
     parse_token_request,
 )
 from enticed.control.order_routes import OrderRoutes
+from enticed.control.space_routes import SpaceRoutes
 from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets
 from enticed.control.trust_routes import TrustRoutes
@@ -55,6 +56,7 @@ class Routes:
         self._contents = contents
         self._campaigns = CampaignRoutes(engine, owner_of=lambda request: "")
         self._trust = TrustRoutes(engine.trust)
+        self._space = SpaceRoutes(engine)
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -62,6 +64,7 @@ class Routes:
             *self._orders.table,
             *self._campaigns.table,
             *self._trust.table,
+            *self._space.table,
             web.get("/v1/status", self.status),
             web.post("/v1/images", self.publish),
             web.get("/v1/images/{target}", self.image),

@@ -44,6 +44,10 @@ def image_json(image: ImageView) -> dict[str, Any]:
         "digests": dict(image.digests),
         "private": image.private,
         "recalled": None if image.recalled is None else _recall_json(image.recalled),
+        "last_used_at": image.last_used_at,
+        "pinned": image.pin is not None,
+        "pinned_until": None if image.pin is None else image.pin.until,
+        "replicas": image.replicas,
     }
 
 

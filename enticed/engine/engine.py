@@ -20,6 +20,7 @@ from enticed.engine.campaign_port import CampaignTerms, CampaignView
 from enticed.engine.caretaker import Caretaker
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
+from enticed.engine.keeping import Keeping
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.memory import resident_bytes
@@ -48,6 +49,7 @@ from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reader, Reading
 from enticed.engine.recalls import Recalls
 from enticed.engine.receipts import Holders, gather_receipts
+from enticed.engine.removal import Removal
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
@@ -88,6 +90,8 @@ class Parts:
     stockroom: Stockroom
     network: PeerNetwork
     purchasing: Purchasing
+    removal: Removal
+    keeping: Keeping
     warehouse: PeerWarehouse
     ledger: OrderLedger
     caretaker: Caretaker
@@ -108,7 +112,7 @@ class DaemonEngine:
     """`enticed.engine.port.Engine` for a running daemon; `parts` are for who looks inside."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts, self.trust = parts, parts.trust
+        self.parts, self.trust, self.space = parts, parts.trust, parts.keeping
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
         self.started_at = parts.clock()
@@ -256,6 +260,7 @@ class DaemonEngine:
         if not stored.ready:
             raise LocalError(f"image {stored.image.short} is not whole yet")
         with self.parts.store.hold(stored.image):
+            await self.parts.keeping.used(stored.image)
             # A description of its own: the reader's position is not shared with ours.
             return await self.parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -264,7 +269,9 @@ class DaemonEngine:
             image = self.parts.naming.known(target)
             if not self._host.is_leased(image, self.parts.clock()):  # else it is a guest's disk
                 self.parts.recalls.check(image)
-        return await self.parts.reading.open(target, deadline_s, may_order=may_order)
+        reader = await self.parts.reading.open(target, deadline_s, may_order=may_order)
+        await self.parts.keeping.used(reader.image)
+        return reader
 
     async def noted_reads(self, target: str) -> ProfileView:
         return self.parts.reading.profiles.noted(self._stored(target).image)
@@ -285,17 +292,8 @@ class DaemonEngine:
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)
-        image, now = stored.image, self.parts.clock()
-        leasing = [order.key for order in self._host.orders() if order.leases(image, now)]
-        if leasing:
-            raise LocalError(f"image {image.short} is leased by order {leasing[0]}: cancel it first")
-        view, receipt_key = self._view(stored, now), self.parts.recalls.receipt_key(image)
-        async with self.parts.scrubber.at_work:
-            if self.parts.store.held(image):
-                raise LocalError(f"image {image.short} is in use: try again when its readers are done")
-            self.parts.driver.tell(ev.ImageForgotten(image))
-            await self.parts.threads.run(self.parts.store.forget, image)
-        self.parts.recalls.forgotten(image, receipt_key)
+        view = self._view(stored, self.parts.clock())
+        await self.parts.removal.remove(stored.image)
         return view
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:

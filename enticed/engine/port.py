@@ -13,6 +13,7 @@ from typing import Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignEngine
+from enticed.engine.space_port import SpaceOffice
 from enticed.engine.trust_port import TrustOffice
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 
@@ -90,6 +91,13 @@ class RecallReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PinView:
+    """That an image stays on this host. until: None for as long as nobody takes it back."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageView:
     image: ImageId
     names: tuple[str, ...]
@@ -110,6 +118,10 @@ class ImageView:
     """Only members of a group have it, and hear who has it."""
     recalled: RecallView | None = None
     """It is kept, for guests that run from it, and neither served nor ordered."""
+    last_used_at: float = 0.0
+    pin: PinView | None = None
+    replicas: int = 0
+    """How many copies of it there are to be at the least, by the word of a publisher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +364,7 @@ class Engine(CampaignEngine, Protocol):
         ...
 
     async def remove(self, target: str) -> ImageView:
-        """LocalError where it is leased or open."""
+        """LocalError where it is leased, pinned or open."""
         ...
 
     async def verify(self, target: str, progressed: Progressed) -> Verification: ...
@@ -374,4 +386,9 @@ class Engine(CampaignEngine, Protocol):
     @property
     def trust(self) -> TrustOffice:
         """Who may do what."""
+        ...
+
+    @property
+    def space(self) -> SpaceOffice:
+        """What images take, and which stay."""
         ...

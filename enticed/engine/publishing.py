@@ -18,7 +18,6 @@ from enticed.engine.membership import Groups
 from enticed.engine.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
 from enticed.engine.stockroom import Stockroom
-from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import NO_KEY, Publisher
 from enticed.image.decompose import Decomposition, decompose
 from enticed.image.source import data_extents, inspect
@@ -51,7 +50,6 @@ class Publishing:
         driver: Driver,
         store: Store,
         stockroom: Stockroom,
-        threads: StoreThreads,
         discovery: Discovery,
         naming: Naming,
         publisher: Publisher | None,
@@ -61,7 +59,6 @@ class Publishing:
         self._driver = driver
         self._store = store
         self._stockroom = stockroom
-        self._threads = threads
         self._discovery = discovery
         self._naming = naming
         self._publisher = publisher
@@ -136,13 +133,15 @@ class Publishing:
         # The caller may close its descriptor when it is cancelled; the thread's own lives as long as the thread needs.
         fd = os.dup(what.fd)
 
-        def work() -> _Imported:
+        async def work() -> _Imported:
             try:
-                return self._import(what, fd, relatives, group, publisher, cancel, progress)
+                return await self._stockroom.within(
+                    self._import, what, fd, relatives, group, publisher, cancel, progress
+                )
             finally:
                 os.close(fd)
 
-        importing = asyncio.ensure_future(self._threads.run(work))
+        importing = asyncio.ensure_future(work())
         try:
             return await asyncio.shield(importing)
         except asyncio.CancelledError:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,13 +25,14 @@ from enticed.landing import Landing
 from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
 from enticed.pace import Pace
 from enticed.store.images import StoredImage
+from enticed.store.limits import ROOM_TRIES_COUNT
 from enticed.store.reading import Excerpt
-from enticed.store.space import TooLargeError
+from enticed.store.space import NoRoomError, TooLargeError
 from enticed.store.stock import OnHand
 from enticed.store.store import Store
 from enticed.store.table import Hold
 from enticed.transfer.tasks import Tasks
-from protocol.errors import AbsentError, DeniedError, EnticedError, MalformedError
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, MalformedError
 from protocol.group import GroupId
 from protocol.identifiers import ImageId
 from protocol.manifest import Fragments, Root
@@ -38,8 +40,16 @@ from protocol.messages import FragmentsRequest
 from protocol.statement import Statement, open_statement
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+MakeRoom = Callable[[int], Awaitable[str]]
+"""Have so many bytes more become free: empty once they are, else what holds the space, in a line for people."""
 HEAL_PREFIX = "heal-"
 """Of the keys of orders that make an image whole again that nobody has ordered."""
+
+
+async def no_room(short_bytes: int) -> str:
+    """A `MakeRoom` for who can have nothing go."""
+    return "nothing here can go"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +94,10 @@ class Stockroom:
         self.cloned_bytes = 0
         """Verified, and taken from other images here."""
         self.rotten_pieces = 0
+        self.make_room: MakeRoom = no_room
+        """Asked for what does not fit; who can have images go takes its place."""
+        self._leaving: dict[ImageId, asyncio.Event] = {}
+        """Images that are being removed."""
         self._once_whole: set[ImageId] = set()
         """Images that were ready until a piece of them was found wrong."""
         driver.carry(ef.Recheck, lambda effect: self.recheck(effect.image, effect.piece))
@@ -189,9 +203,35 @@ class Stockroom:
             group = self.group(stored.image)
             self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
 
+    @contextmanager
+    def leaving(self, image: ImageId) -> Iterator[None]:
+        """While its files go; who wants the image again meanwhile waits until they have gone."""
+        gone = self._leaving[image] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._leaving[image]
+            gone.set()
+
+    async def within(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do work on the store that takes room, in a thread: once more where room could be made for it.
+
+        `ExhaustedError` where that could not be done; it says what holds the space.
+        """
+        for _ in range(ROOM_TRIES_COUNT):
+            try:
+                return await self._threads.run(work, *arguments)
+            except NoRoomError as error:
+                if holds := await self.make_room(error.short_bytes):
+                    raise ExhaustedError(f"{error}; {holds}") from error
+        return await self._threads.run(work, *arguments)
+
     async def _reserve(self, image: ImageId) -> None:
         try:
-            durable, missing_bytes = await self._threads.run(self._take_stock, image)
+            if image in self._leaving:
+                await self._leaving[image].wait()
+            delivery = self._expected.pop(image, None)
+            durable, missing_bytes = await self.within(self._take_stock, image, delivery)
             relatives = await self._threads.run(self._relatives, image)
         except EnticedError as error:
             for_good = isinstance(error, TooLargeError)
@@ -199,8 +239,9 @@ class Stockroom:
         else:
             self._driver.tell(ev.SpaceReserved(image, durable, missing_bytes, relatives))
 
-    def _take_stock(self, image: ImageId) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        delivery = self._expected.pop(image, None)
+    def _take_stock(
+        self, image: ImageId, delivery: Delivery | None
+    ) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         if delivery is None:
             self._store.recheck(image)
         else:

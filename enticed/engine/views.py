@@ -10,7 +10,7 @@ from enticed.core.orders import Order, OrderState, Promise, owner_text
 from enticed.core.progress import Progress
 from enticed.core.promise_desk import Forecast
 from enticed.engine.naming import Naming
-from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView
+from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView, PinView
 from enticed.engine.stockroom import Stockroom
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
@@ -71,6 +71,7 @@ class Views:
         except AbsentError:
             said = None
         book = self._host.image(stored.image)
+        pin = self._store.pin_book.of(stored.image, now)
         return ImageView(
             image=stored.image,
             names=self._naming.names_of(stored.image),
@@ -86,6 +87,8 @@ class Views:
             relatives=tuple((one.image, one.shared_bytes) for one in said.relatives) if said is not None else (),
             digests=_digests(said),
             private=self._stockroom.group(stored.image) is not None,
+            last_used_at=stored.last_used_at,
+            pin=None if pin is None else PinView(pin.until),
         )
 
     def peers(self) -> tuple[PeerView, ...]:

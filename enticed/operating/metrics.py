@@ -141,6 +141,8 @@ def _store(engine: DaemonEngine) -> Iterable[Family]:
         "Files of images, other than their pieces, that were found wrong and made right.",
         parts.scrubber.mended_files,
     )
+    yield counter("enticed_store_evicted_images_total", "Images that went to make room.", parts.keeping.evicted_images)
+    yield counter("enticed_store_evicted_bytes_total", "What they took.", parts.keeping.evicted_bytes)
     yield gauge("enticed_store_doubted_pieces", "Pieces that wait to be read back.", parts.stockroom.doubted)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from enticed.reflink import clone_range, clones_work, copy_range
+from enticed.store.use import is_open_elsewhere
 from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
 
 PRIVATE_MODE = 0o600
@@ -91,6 +92,10 @@ class Files(Protocol):
 
     def is_at(self, fd: int, path: str) -> bool:
         """Whether what is open as `fd` is the file that stands at this path. `AbsentError` where none does."""
+        ...
+
+    def is_open_elsewhere(self, fd: int) -> bool:
+        """Whether anybody has this file open or mapped, by any other descriptor."""
         ...
 
     def set_mode(self, path: str, mode: int) -> None: ...
@@ -241,6 +246,9 @@ class PosixFiles:
         with _told(f"cannot look at {path}"):
             opened, found = os.fstat(fd), os.stat(path, dir_fd=self._root, follow_symlinks=False)
         return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
+
+    def is_open_elsewhere(self, fd: int) -> bool:
+        return is_open_elsewhere(fd)
 
     def set_mode(self, path: str, mode: int) -> None:
         fd = self._open(path, os.O_RDONLY)

@@ -17,6 +17,8 @@ CATALOGUE_DAMAGED = "catalogue.damaged"
 IMAGES = "images"
 NAMES = "names"
 RECALLS = "recalls"
+PINS = "pins"
+FLOORS = "floors"
 
 RAW = "raw"
 ROOT = "root"
@@ -51,7 +53,7 @@ def prepare(files: Files) -> None:
         if int(text) > STORE_VERSION:
             raise LocalError(f"the store is of version {text}, newer than {STORE_VERSION}: run a newer enticed")
     present = files.list_dir(".")
-    for name in (IMAGES, NAMES, RECALLS):
+    for name in (IMAGES, NAMES, RECALLS, PINS, FLOORS):
         if name not in present:
             files.make_dir(name)
     files.sync_dir(".")

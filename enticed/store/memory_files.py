@@ -212,6 +212,11 @@ class MemoryFiles:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
             return directory.entries[name] is self._open[fd]
 
+    def is_open_elsewhere(self, fd: int) -> bool:
+        with self._call("is_open_elsewhere"):
+            file = self._open[fd]
+            return sum(one is file for one in self._open.values()) > 1
+
     def set_mode(self, path: str, mode: int) -> None:
         with self._call("set_mode", path):
             directory, name = self._parent(path)

@@ -27,6 +27,29 @@ class Space:
     free_bytes: int
     reserved_bytes: int
 
+    @property
+    def claimed_bytes(self) -> int:
+        return self.used_bytes + self.promised_bytes
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most that images could take: by the quota, and by what the disk has for them."""
+        disk_bytes = max(0, self.used_bytes + self.free_bytes - self.reserved_bytes)
+        return disk_bytes if self.quota_bytes is None else min(self.quota_bytes, disk_bytes)
+
+    @property
+    def overdrawn_bytes(self) -> int:
+        """How much more than there is would have to be free for the guests' reserve and for all that was promised."""
+        return max(0, self.reserved_bytes + self.promised_bytes - self.free_bytes)
+
+
+class NoRoomError(ExhaustedError):
+    """It does not fit beside what is here. short_bytes: how much would have to go."""
+
+    def __init__(self, said: str, short_bytes: int) -> None:
+        super().__init__(said)
+        self.short_bytes = short_bytes
+
 
 class TooLargeError(ExhaustedError):
     """An image that would not fit even if there were no other: waiting for room is of no use."""
@@ -64,11 +87,10 @@ class Ledger:
         if quota_bytes is not None:
             left_bytes = quota_bytes - sum(one.size_bytes for one in others.values())
             if size_bytes > left_bytes:
-                full = TooLargeError if size_bytes > quota_bytes else ExhaustedError
-                raise full(
-                    f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left "
-                    f"of {size(quota_bytes)}"
-                )
+                said = f"{size(size_bytes)} needed, {size(max(0, left_bytes))} left of {size(quota_bytes)}"
+                if size_bytes > quota_bytes:
+                    raise TooLargeError(f"the quota is full: {said}")
+                raise NoRoomError(f"the quota is full: {said}", size_bytes - left_bytes)
         self._check_disk(claim.outstanding_bytes, sum(one.outstanding_bytes for one in others.values()))
         self._claims[key] = claim
 
@@ -101,10 +123,12 @@ class Ledger:
 
     def _check_disk(self, needed_bytes: int, promised_bytes: int) -> None:
         free_bytes = self._files.free_bytes()
-        if needed_bytes and needed_bytes > free_bytes - self._reserve_bytes - promised_bytes:
-            raise ExhaustedError(
+        left_bytes = free_bytes - self._reserve_bytes - promised_bytes
+        if needed_bytes and needed_bytes > left_bytes:
+            raise NoRoomError(
                 f"the disk is full: {size(needed_bytes)} needed, {size(free_bytes)} free, of these "
-                f"{size(self._reserve_bytes)} left for the guests, {size(promised_bytes)} promised to other pulls"
+                f"{size(self._reserve_bytes)} left for the guests, {size(promised_bytes)} promised to other pulls",
+                needed_bytes - left_bytes,
             )
 
 

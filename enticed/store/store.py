@@ -21,36 +21,34 @@ from typing import Self
 
 import numpy as np
 
-from enticed.core.campaigns.records import Campaign
-from enticed.core.orders import Order
 from enticed.histogram import Histogram
-from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, STORE_HASH_THREADS_MAX_COUNT
+from enticed.limits import (
+    STORE_HASH_THREADS_MAX_COUNT,
+)
 from enticed.store.catalogue import Catalogue, Pieces
 from enticed.store.durability import Durability, PieceIndices
-from enticed.store.files import Files, PosixFiles
+from enticed.store.files import Access, Files, PosixFiles
 from enticed.store.images import StoredImage
 from enticed.store.imports import Import
 from enticed.store.inspection import right_fragments
 from enticed.store.intake import Intake
-from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, prepare
+from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, RAW, prepare
 from enticed.store.lock import StateLock, make_state_dir
-from enticed.store.names import NameBook, SavedName
 from enticed.store.opening import Opener
 from enticed.store.reading import Excerpt, read_excerpt
-from enticed.store.recalls import RecallBook
-from enticed.store.scrub_mark import ScrubBook
+from enticed.store.records import Records
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger, Space
 from enticed.store.sqlite import open_or_rebuild
 from enticed.store.stock import Mask, OnHand, Stock
 from enticed.store.table import Hold, Table
 from enticed.store.upkeep import Upkeep
-from protocol.errors import EnticedError, ExhaustedError
+from protocol.errors import EnticedError
 from protocol.identifiers import ImageId
 from protocol.manifest import Fragments
 
 
-class Store:
+class Store(Records):
     """Open it with `Store.open`; nothing may be called after `close`."""
 
     def __init__(
@@ -89,15 +87,10 @@ class Store:
             state_dir=state_dir,
             now=now,
         )
-        self._names = NameBook(files)
-        self.scrub_book = ScrubBook(files, now)
-        self.recall_book = RecallBook(files)
-        self._orders = {order.key: order for order in catalogue.orders()}
-        self._addresses = catalogue.addresses()
+        super().__init__(files, catalogue, self._writing, now)
         for image in opener.open_all():
             self._intake.enter(image)
-        self.troubles = (*self._names.troubles, *self.recall_book.troubles, *opener.troubles)
-        """One line for people about each thing that was not as it should be at the start."""
+        self.troubles += tuple(opener.troubles)
 
     @classmethod
     def open(cls, state_dir: Path, quota_bytes: int | None, reserve_bytes: int, now: Callable[[], float]) -> Store:
@@ -191,6 +184,20 @@ class Store:
             record = replace(stored.record, last_used_at=self._now())
             self._catalogue.put_image(record)
             stored.note(record)
+
+    def is_open_elsewhere(self, image: ImageId) -> bool:
+        """Whether a process has its file open that did not get it from here piece by piece: a guest, or who reads it.
+
+        Of one that is held here, or not ready, it is not asked: False.
+        """
+        stored = self._table.get(image)
+        if not stored.ready or not self._table.if_unheld(image, stored.close):
+            return False
+        fd = self._files.open(f"{stored.directory}/{RAW}", Access.READ)
+        try:
+            return self._files.is_open_elsewhere(fd)
+        finally:
+            self._files.close(fd)
 
     def forget(self, image: ImageId) -> None:
         """Remove it; gone for good when this returns. `AbsentError` without it, `LocalError` while somebody holds it.
@@ -330,70 +337,3 @@ class Store:
     def limit(self, quota_bytes: int | None, reserve_bytes: int) -> None:
         """As of `open`, from now on; what has been claimed stays."""
         self._ledger.limit(quota_bytes, reserve_bytes)
-
-    # --- names, orders, addresses ---
-
-    def save_name(
-        self,
-        name: str,
-        version: int,
-        image: ImageId,
-        expires_at: int,
-        envelope: bytes,
-        void: SavedName | None = None,
-    ) -> None:
-        """As `NameBook.save`."""
-        self._names.save(SavedName(name, version, image, expires_at, envelope), void)
-
-    def names(self) -> tuple[SavedName, ...]:
-        """At once."""
-        return self._names.all()
-
-    def name(self, name: str) -> SavedName:
-        """The highest version seen, expired or not. `AbsentError` where it was never seen. At once."""
-        return self._names.get(name)
-
-    def save_order(self, order: Order) -> None:
-        """Durable when it returns."""
-        with self._writing:
-            if order.key not in self._orders and len(self._orders) >= ORDERS_MAX_COUNT:
-                raise ExhaustedError(f"more than {ORDERS_MAX_COUNT} orders")
-            self._catalogue.put_order(order)
-            self._orders = {**self._orders, order.key: order}
-
-    def orders(self) -> tuple[Order, ...]:
-        """Oldest first. At once."""
-        return tuple(sorted(self._orders.values(), key=lambda order: (order.created_at, order.key)))
-
-    def delete_order(self, key: str) -> None:
-        """Does nothing where there is no such order."""
-        with self._writing:
-            self._catalogue.delete_order(key)
-            self._orders = {other: order for other, order in self._orders.items() if other != key}
-
-    def save_campaign(self, campaign: Campaign) -> None:
-        """Durable when it returns."""
-        with self._writing:
-            self._catalogue.put_campaign(campaign)
-
-    def campaigns(self) -> tuple[Campaign, ...]:
-        """Oldest first."""
-        with self._writing:
-            return self._catalogue.campaigns()
-
-    def delete_campaign(self, key: str) -> None:
-        """Does nothing where there is no such campaign."""
-        with self._writing:
-            self._catalogue.delete_campaign(key)
-
-    def remember_addresses(self, addresses: Sequence[str]) -> None:
-        """Where peers were last seen, most useful first; replaces those of before. Only the first ones are kept."""
-        kept = tuple(dict.fromkeys(addresses))[:ADDRESSES_REMEMBERED_MAX_COUNT]
-        with self._writing:
-            if kept != self._addresses:
-                self._catalogue.put_addresses(kept)
-                self._addresses = kept
-
-    def remembered_addresses(self) -> tuple[str, ...]:
-        """At once."""
-        return self._addresses

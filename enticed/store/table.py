@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -67,6 +68,15 @@ class Table:
     def held(self, image: ImageId) -> int:
         with self._lock:
             return self._holds[image]
+
+    def if_unheld(self, image: ImageId, then: Callable[[], None]) -> bool:
+        """Do something quick while nobody can begin to hold the image; False, and nothing, while somebody does."""
+        with self._lock:
+            if self._holds[image]:
+                return False
+            del self._holds[image]
+            then()
+            return True
 
     def let_go(self, image: ImageId) -> None:
         with self._lock:

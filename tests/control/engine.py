@@ -24,6 +24,7 @@ from enticed.engine.port import (
     OriginState,
     OriginView,
     PeerView,
+    PinView,
     PlanView,
     ProfileView,
     Progressed,
@@ -45,6 +46,7 @@ from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import MIB
 from protocol.trust import Revocation, TrustBundle, TrustedPublisher, TrustedScheduler
 from tests.control.campaigns import MemoryCampaigns
+from tests.control.space import MemorySpace
 
 PIECE_SIZE_BYTES = 1 * MIB
 ME = NodeId(bytes(range(20)))
@@ -252,6 +254,8 @@ class MemoryEngine(MemoryCampaigns):
             raise LocalError(f"{target} is leased by the order {leases[0]}")
         if stored.view.image in self.open_images:
             raise LocalError(f"{target} is open")
+        if stored.view.pin is not None:
+            raise LocalError(f"{target} is pinned")
         stored.path.unlink()
         del self.stored[stored.view.image]
         return stored.view
@@ -492,6 +496,14 @@ class MemoryEngine(MemoryCampaigns):
     @property
     def trust(self) -> Office:
         return Office(self.founder)
+
+    @property
+    def space(self) -> MemorySpace:
+        return MemorySpace(self)
+
+    def pin(self, target: str, pin: PinView | None) -> None:
+        stored = self._find(target)
+        stored.view = replace(stored.view, pin=pin)
 
     def damage(self, target: str, offset_bytes: int) -> None:
         """For tests: flip a byte of an image's file, behind everybody's back."""

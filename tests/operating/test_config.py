@@ -81,6 +81,9 @@ def test_nothing_said_is_the_default(tmp_path: Path) -> None:
         ("log_level = 'loud'", "log_level: one of debug, info, warning, error"),
         ("[store]\nquota_bytes = -1", "store.quota_bytes: a number of bytes, 0 or more"),
         ("[store]\nreserve_bytes = true", "store.reserve_bytes: a number of bytes"),
+        ("[store]\nhigh_percent = 0", "store.high_percent: a number of percent, 1 to 100"),
+        ("[store]\nlow_percent = 95", "store.low_percent, 95, is above high_percent, 90"),
+        ("[store]\nguest_directories = ['guests']", "store.guest_directories: a list of at most 16 directories, each"),
         ("listen = ", "Invalid value"),
     ],
 )
@@ -130,7 +133,8 @@ def test_every_setting_has_a_variable_and_is_shown_as_it_is_read(tmp_path: Path)
         "dial_networks": ["10.0.0.0/8"], "bootstrap": ["10.0.0.3:1"], "socket": "/run/x", "socket_group": "x",
         "metrics_listen": "127.0.0.1:7402", "content_listen": "127.0.0.1:7403",
         "log_level": "debug", "origin": "s3://images/prod", "origin_endpoint": "https://s3.example:9000",
-        "store.quota_bytes": 5, "store.reserve_bytes": 6, "rates.up_bytes_per_s": 1_000_000,
+        "store.quota_bytes": 5, "store.reserve_bytes": 6, "store.high_percent": 70, "store.low_percent": 60,
+        "store.guest_directories": ["/var/lib/guests"], "rates.up_bytes_per_s": 1_000_000,
         "rates.down_bytes_per_s": 2_000_000, "rates.write_bytes_per_s": 3_000_000, "rates.lower_effort": True,
     }  # fmt: skip
     configured = Configured(Config(tmp_path), {})

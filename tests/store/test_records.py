@@ -76,7 +76,7 @@ def test_recalls_stay_as_they_were_signed(tmp_path: Path) -> None:
 
 
 def test_only_so_many_recalls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enticed.store.recalls.RECALLS_MAX_COUNT", 1)
+    monkeypatch.setattr("enticed.store.records.RECALLS_MAX_COUNT", 1)
     with open_store(tmp_path) as store:
         store.recall_book.save(NOBODY, b"one")
         store.recall_book.save(NOBODY, b"again")

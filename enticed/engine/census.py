@@ -1,0 +1,82 @@
+"""The census: how many other hosts hold an image, as far as the DHT can tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from enticed.core.books import Offer
+from enticed.engine.driver import Driver
+from enticed.engine.membership import Groups
+from enticed.engine.stockroom import Stockroom
+from enticed.overlay.port import Found, Overlay
+from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S
+from protocol.errors import AbsentError, EnticedError
+from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.records import ProviderState
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Other hosts that hold all of an image, and some of it. An estimate where there are many."""
+
+    whole: int
+    partial: int
+
+
+def count_of(found: Found, *, is_own_counted: bool) -> Count:
+    """What an answer of the DHT says. is_own_counted: whether this host is one of its population.
+
+    A sample has a holder of all of it if there is any; beyond that, its shares are taken for those of the population.
+    """
+    seen = len(found.providers)
+    whole = sum(one.state is ProviderState.WHOLE for one in found.providers)
+    all_of_them = max(seen, found.population - is_own_counted)
+    if not seen:
+        return Count(0, 0)
+    estimated = max(whole, round(all_of_them * whole / seen))
+    return Count(estimated, all_of_them - estimated)
+
+
+class Census:
+    """Belongs to the event loop."""
+
+    def __init__(self, driver: Driver, overlay: Overlay, groups: Groups, stockroom: Stockroom) -> None:
+        self._driver = driver
+        self._overlay = overlay
+        self._groups = groups
+        self._stockroom = stockroom
+        self._known: dict[ImageId, tuple[float, Count | None]] = {}
+        self._asking = asyncio.Lock()
+        """However many ask, the DHT is asked once."""
+        self._places = asyncio.Semaphore(HOLDERS_ASKED_AT_ONCE_COUNT)
+
+    def key(self, image: ImageId) -> DiscoveryKey:
+        """Where hosts with the image are found; whose it is is known only of what is here."""
+        try:
+            return self._groups.key_of(image, self._stockroom.group(image))
+        except AbsentError:
+            return self._groups.key_of(image, None)
+
+    async def of_all(self, images: Iterable[ImageId]) -> dict[ImageId, Count | None]:
+        """As `of`, of many; answers that are not old count."""
+        images = tuple(images)
+        async with self._asking:
+            now = self._driver.clock()
+            self._known = {image: known for image, known in self._known.items() if now < known[0] + HOLDERS_KNOWN_S}
+            unknown = [image for image in images if image not in self._known]
+            for image, count in zip(unknown, await asyncio.gather(*map(self.of, unknown)), strict=True):
+                self._known[image] = (now, count)
+            return {image: self._known[image][1] for image in images}
+
+    async def of(self, image: ImageId) -> Count | None:
+        """Asked now; None where nobody could be asked."""
+        async with self._places:
+            try:
+                found = await self._overlay.find(self.key(image))
+            except EnticedError:
+                return None
+        book = self._driver.host.image(image)
+        is_own_counted = book is not None and book.offer is not Offer.NONE
+        return count_of(found, is_own_counted=is_own_counted) if found.asked else None

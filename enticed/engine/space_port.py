@@ -1,0 +1,56 @@
+"""What the images of this host take, what keeps them here, and what may go, as control asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from enticed.core.eviction import Decision
+from protocol.identifiers import ImageId
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was decided about an image. names: for people. gone: whether it has gone; trouble: why it could not."""
+
+    decision: Decision
+    names: tuple[str, ...]
+    gone: bool = False
+    trouble: str = ""
+
+    @property
+    def image(self) -> ImageId:
+        return self.decision.candidate.image
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """Which images go, and why the others stay. wanted_bytes: how much was to go; freed_bytes: how much has, or would.
+
+    claimed_bytes of limit_bytes were taken before. unread_guests: files of guests that could not be looked at.
+    """
+
+    judged: tuple[Judged, ...]
+    wanted_bytes: int
+    freed_bytes: int
+    claimed_bytes: int
+    limit_bytes: int
+    unread_guests: int
+
+
+class SpaceOffice(Protocol):
+    async def look(self, free_bytes: int | None) -> Reckoning:
+        """What `clear` would do."""
+        ...
+
+    async def clear(self, free_bytes: int | None) -> Reckoning:
+        """Have images go until so much more is free; None: until no more is taken than the low mark allows."""
+        ...
+
+    async def pin(self, target: str, ttl_s: float | None) -> None:
+        """Keep an image on this host, for so long or until it is unpinned. AbsentError for one that is not here."""
+        ...
+
+    async def unpin(self, target: str) -> None:
+        """One that is not pinned: nothing happens."""
+        ...

@@ -1,0 +1,33 @@
+"""Limits of what the store keeps beside images, and of how it makes room."""
+
+from protocol.limits import KIB, MIB
+
+FREE_MAX_SIZE_BYTES = 2**53 - 1
+"""That can be asked for: what any reader of JSON takes."""
+PINS_MAX_COUNT = 4096
+PIN_MAX_SIZE_BYTES = 1 * KIB
+FLOORS_MAX_COUNT = 4096
+"""Images for which a publisher says how many copies there are to be."""
+
+TOUCH_INTERVAL_S = 60.0
+"""An image that is used all the time is noted as used so often: each time is a commit."""
+SPACE_LOOK_INTERVAL_S = 30.0
+"""Between two looks at whether the high mark or the guests' reserve is passed."""
+HOLDERS_KNOWN_S = 60.0
+"""So long it is not asked again how many other hosts hold an image; before it goes it is asked in any case."""
+HOLDERS_ASKED_AT_ONCE_COUNT = 8
+ROOM_TRIES_COUNT = 3
+"""What others take at the same time may have to be made room for anew."""
+EVICTIONS_MAX_COUNT = 256
+"""Of one pass; what is beyond waits for the next."""
+
+GUEST_FILES_MAX_COUNT = 65_536
+"""Files of guests whose headers are read for the image that they stand on."""
+GUEST_DEPTH_MAX_COUNT = 8
+"""Of directories within a directory of guests."""
+GUEST_CHAIN_MAX_COUNT = 64
+"""Of backing files behind each other."""
+QCOW2_HEADER_MAX_SIZE_BYTES = 2 * MIB
+"""The first cluster of a qcow2 file, within which the name of its backing file is, has at most so much."""
+OPENERS_NAMED_MAX_COUNT = 3
+"""Processes that are named as having an image open."""

@@ -1,0 +1,52 @@
+"""`SpaceOffice` in memory: images go in the order of their names, but for those that are pinned."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from enticed.core.eviction import Bond, Candidate, Ground, decide
+from enticed.engine.port import PinView
+from enticed.engine.space_port import Judged, Reckoning
+
+if TYPE_CHECKING:
+    from tests.control.engine import MemoryEngine
+
+OTHERS = 3
+LIMIT_BYTES = 1 << 40
+
+
+class MemorySpace:
+    def __init__(self, engine: MemoryEngine) -> None:
+        self._engine = engine
+
+    async def look(self, free_bytes: int | None) -> Reckoning:
+        candidates = [
+            Candidate(
+                image,
+                one.view.data_bytes,
+                one.view.last_used_at,
+                OTHERS,
+                bond=None if one.view.pin is None else Bond(Ground.PINNED, "it is pinned"),
+            )
+            for image, one in self._engine.stored.items()
+        ]
+        decisions = decide(candidates, free_bytes or 0, time.time(), pressing=free_bytes is not None)
+        judged = tuple(Judged(one, self._engine.stored[one.candidate.image].view.names) for one in decisions)
+        freed_bytes = sum(one.candidate.size_bytes for one in decisions if one.evict)
+        claimed_bytes = sum(one.size_bytes for one in candidates)
+        return Reckoning(judged, free_bytes or 0, freed_bytes, claimed_bytes, LIMIT_BYTES, unread_guests=1)
+
+    async def clear(self, free_bytes: int | None) -> Reckoning:
+        planned = await self.look(free_bytes)
+        for one in planned.judged:
+            if one.decision.evict:
+                del self._engine.stored[one.image]
+        return replace(planned, judged=tuple(replace(one, gone=one.decision.evict) for one in planned.judged))
+
+    async def pin(self, target: str, ttl_s: float | None) -> None:
+        self._engine.pin(target, PinView(None if ttl_s is None else time.time() + ttl_s))
+
+    async def unpin(self, target: str) -> None:
+        self._engine.pin(target, None)

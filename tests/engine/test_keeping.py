@@ -1,0 +1,209 @@
+"""Whole daemons in one process that make room: what goes, what stays and why, and that others hear of it first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from enticed.core import events as ev
+from enticed.core.eviction import Ground, Marks
+from enticed.core.orders import Priority
+from enticed.engine.engine import DaemonEngine
+from enticed.engine.keeping import Terms
+from enticed.engine.port import OrderTerms
+from enticed.engine.space_port import Reckoning
+from protocol.errors import LocalError
+from protocol.limits import MIB
+from tests.engine.swarm import content_of, disk, publish, pull, run, swarm, until
+from tests.programs import need
+
+SIZE_MIB = 4
+EVERYTHING = 1 << 40
+
+
+async def pull_and_let_go(engine: DaemonEngine, *names: str) -> None:
+    """Images that nothing keeps here any more, the first the longest unused."""
+    for at, name in enumerate(names):
+        order = await pull(engine, name, key=name.replace(":", "-"))
+        assert order.state.value == "ready", order.reason
+        assert order.image is not None
+        await engine.cancel_order(order.key)
+        stored = engine.parts.store.image(order.image)
+        stored.note(replace(stored.record, last_used_at=engine.parts.clock() - 10_000 + at))  # as if long ago
+
+
+def make_guests(directory: Path, base: str) -> None:
+    """A disk of a guest that stands on one that stands on an image."""
+    directory.mkdir(parents=True)
+    create = ("qemu-img", "create", "-q", "-f", "qcow2")
+    subprocess.run([*create, "-b", base, "-F", "raw", directory / "base.qcow2"], check=True)
+    subprocess.run([*create, "-b", "base.qcow2", "-F", "qcow2", directory / "vm.qcow2"], check=True)
+    (directory / "other.raw").write_bytes(b"no qcow2 at all")
+
+
+def names(reckoning: Reckoning) -> dict[str, Ground]:
+    return {one.names[0]: one.decision.ground for one in reckoning.judged}
+
+
+def test_what_keeps_an_image_is_named_and_holds(tmp_path: Path) -> None:
+    need("qemu-img")
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            targets = [f"{kind}:1" for kind in ("leased", "pinned", "open", "guest", "read", "free")]
+            for seed, name in enumerate(targets):
+                await publish(founder, disk(seed, 1), name, tmp_path)
+            await pull_and_let_go(host, *targets)
+            paths = {name: str(host.parts.store.image(host.parts.naming.known(name)).path) for name in targets}
+            await host.place_order("lease", OrderTerms("leased:1", priority=Priority.BOOT))
+            await host.space.pin("pinned:1", None)
+            guests = tmp_path / "guests" / "vm"
+            await asyncio.to_thread(make_guests, guests, paths["guest:1"])
+            host.parts.keeping.limit(Terms(Marks(1.0, 1.0), (tmp_path / "guests",)))
+            opened = os.open(paths["open:1"], os.O_RDONLY)
+            guest = await asyncio.create_subprocess_exec("sleep", "60", stdin=opened)
+            os.close(opened)
+            try:
+                with host.parts.store.hold(host.parts.naming.known("read:1")):
+                    found = await host.space.look(EVERYTHING)
+                    assert names(found) == {
+                        "leased:1": Ground.LEASED,
+                        "pinned:1": Ground.PINNED,
+                        "open:1": Ground.IN_USE,
+                        "guest:1": Ground.IN_USE,
+                        "read:1": Ground.IN_USE,
+                        "free:1": Ground.UNUSED,
+                    }
+                    whys = {one.names[0]: one.decision.why for one in found.judged}
+                    assert "process" in whys["open:1"]
+                    assert "open" in whys["open:1"]
+                    assert str(guests) in whys["guest:1"]
+                    assert [one.decision.candidate.others for one in found.judged] == [1] * len(targets)
+                    done = await host.space.clear(EVERYTHING)
+                    assert [one.names[0] for one in done.judged if one.gone] == ["free:1"]
+                    for name in ("pinned:1", "open:1", "leased:1", "read:1"):
+                        with pytest.raises(LocalError):
+                            await host.remove(name)
+            finally:
+                guest.kill()
+                await guest.wait()
+            assert all(Path(path).exists() == (name != "free:1") for name, path in paths.items())
+
+    run(main())
+
+
+def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: Path) -> None:
+    contents = {name: disk(seed, SIZE_MIB) for seed, name in enumerate(("old:1", "new:1", "more:1"))}
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            for name, content in contents.items():
+                await publish(founder, content, name, tmp_path)
+            await pull_and_let_go(host, "old:1")
+            host.parts.store.limit(SIZE_MIB * MIB, 0)
+            ready = await pull(host, "new:1", key="new")
+            assert content_of(ready) == contents["new:1"]
+            assert [one.names for one in await host.images()] == [("new:1",)]
+            assert host.parts.keeping.evicted_images == 1
+            await host.place_order("more", OrderTerms("more:1", priority=Priority.BOOT))
+            paused = await until(host, "more", lambda order: order.state.value == "paused")
+            assert "the space is held by new:1" in paused.reason
+            assert "order new leases it" in paused.reason
+            await host.cancel_order("new")
+            ready = await until(host, "more", lambda order: order.state.value == "ready")
+            assert content_of(ready) == contents["more:1"]
+
+    run(main())
+
+
+def test_the_last_copy_of_what_a_name_stands_for_stays_and_of_others_goes_only_when_pressed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, _):
+            old = await publish(founder, disk(1, 1), "a:1", tmp_path)
+            new = await publish(founder, disk(2, 1), "a:1", tmp_path)
+            (unpressed,) = [one for one in (await founder.space.look(None)).judged if one.image == old.image]
+            assert unpressed.decision.ground is Ground.LAST_COPY
+            done = await founder.space.clear(EVERYTHING)
+            assert {one.image: one.decision.ground for one in done.judged} == {
+                old.image: Ground.NO_OTHER_WAY,
+                new.image: Ground.REPLICAS,
+            }
+            assert [one.image for one in await founder.images()] == [new.image]
+
+    run(main())
+
+
+def test_others_hear_of_it_before_the_bytes_go_and_two_do_not_go_at_once(tmp_path: Path) -> None:
+    content = disk(5, SIZE_MIB)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 3) as (founder, first, second):
+            published = await publish(founder, content, "a:1", tmp_path)
+            for engine in (first, second):
+                await pull_and_let_go(engine, "a:1")
+            gone: list[str] = []
+            forget = second.parts.store.forget
+
+            def told_before(image: object) -> None:
+                gone.append("withdrawn" if second.parts.driver.host.image(published.image) is None else "still offered")
+                forget(published.image)
+
+            second.parts.store.forget = told_before  # type: ignore[method-assign]
+            # The publisher's copy cannot go while it is the only other one: each of the two counts before it goes.
+            await asyncio.gather(*(engine.space.clear(EVERYTHING) for engine in (founder, first, second)))
+            left = [engine for engine in (founder, first, second) if await engine.images()]
+            assert left, "somebody has to keep it"
+            assert gone in ([], ["withdrawn"])
+            for engine in left:
+                book = engine.parts.driver.host.image(published.image)
+                assert book is not None
+                assert (book.sealed, book.offer.value) == (True, "whole"), "offered again"
+
+    run(main())
+
+
+def test_marks_are_kept_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.engine.keeping.SPACE_LOOK_INTERVAL_S", 0.05)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            for seed, name in enumerate(("a:1", "b:1", "c:1")):
+                await publish(founder, disk(seed, SIZE_MIB), name, tmp_path)
+            await pull_and_let_go(host, "a:1", "b:1", "c:1")
+            gone: asyncio.Queue[str] = asyncio.Queue()
+            tell = host.parts.driver.tell
+
+            def note(event: ev.Event) -> None:
+                tell(event)
+                if isinstance(event, ev.ImageForgotten):
+                    gone.put_nowait(str(event.image))
+
+            host.parts.driver.tell = note  # type: ignore[method-assign]
+            host.parts.keeping.limit(Terms(Marks(0.9, 0.7), ()))
+            host.parts.store.limit(10 * MIB, 0)  # of which they take nine
+            assert await gone.get() == str(host.parts.naming.known("a:1"))
+
+    run(main())
+
+
+def test_pins_outlive_a_restart_and_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (founder,):
+            await publish(founder, disk(1, 1), "a:1", tmp_path)
+            await founder.space.pin("a:1", 100.0)
+            (view,) = await founder.images()
+            assert view.pin is not None
+            assert view.pin.until == pytest.approx(founder.parts.clock() + 100, abs=5)
+            book = founder.parts.store.pin_book
+            assert book.of(view.image, founder.parts.clock() + 101) is None
+            again = type(book)(founder.parts.store._files)
+            assert again.of(view.image, founder.parts.clock()) == book.of(view.image, founder.parts.clock())
+            await founder.space.unpin("a:1")
+            assert type(book)(founder.parts.store._files).of(view.image, founder.parts.clock()) is None
+
+    run(main())

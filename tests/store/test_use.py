@@ -1,0 +1,124 @@
+"""Who stands on an image: processes that have it open, disks of guests in chains."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enticed.store.notes import Pin, PinBook
+from enticed.store.use import backing_of, file_id, guests_on, is_open_elsewhere, openers
+from tests.programs import need
+from tests.store.making import NOW, make_image, open_store, publish
+
+MADE = make_image(7)
+
+
+def test_a_file_that_is_open_or_mapped_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(8192))
+    own = os.open(path, os.O_RDONLY)
+    assert not is_open_elsewhere(own)
+    other = os.open(path, os.O_RDONLY)
+    assert is_open_elsewhere(own)
+    mapped = mmap.mmap(other, 4096, prot=mmap.PROT_READ)
+    os.close(other)
+    assert is_open_elsewhere(own), "mapped is as good as open"
+    mapped.close()
+    assert not is_open_elsewhere(own)
+    os.close(own)
+
+
+def test_who_has_it_open_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "raw"
+    path.write_bytes(b"x")
+    with path.open("rb") as opened, subprocess.Popen(["sleep", "60"], stdin=opened) as process:
+        assert openers()[file_id(path)] == [f"process {process.pid} (sleep)"]
+        process.kill()
+
+
+def test_the_store_asks_for_an_image_that_nobody_holds_here(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        stored = publish(store, MADE)
+        number = stored.raw_fd
+        assert not store.is_open_elsewhere(MADE.image)
+        with stored.path.open("rb"):
+            assert store.is_open_elsewhere(MADE.image)
+            with store.hold(MADE.image) as hold:
+                assert not store.is_open_elsewhere(MADE.image), "of what is held here it is not asked"
+                assert os.pread(hold.image.raw_fd, 1, 0) is not None
+        assert not store.is_open_elsewhere(MADE.image)
+        assert os.fstat(stored.raw_fd).st_ino == stored.path.stat().st_ino, f"{number} may have another number now"
+
+
+def test_chains_of_qcow2_files_lead_to_what_they_stand_on(tmp_path: Path) -> None:
+    need("qemu-img")
+    raw, guests = tmp_path / "raw", tmp_path / "guests"
+    (guests / "deep" / "er").mkdir(parents=True)
+    raw.write_bytes(bytes(65536))
+    create = ("qemu-img", "create", "-q", "-f", "qcow2")
+    subprocess.run([*create, "-b", raw, "-F", "raw", guests / "base"], check=True)
+    subprocess.run([*create, "-b", "../../base", "-F", "qcow2", guests / "deep" / "er" / "top"], check=True)
+    (guests / "loop").symlink_to(guests)
+    os.mkfifo(guests / "pipe")
+    found = guests_on([guests, tmp_path / "absent"])
+    assert set(found.on) == {file_id(raw), file_id(guests / "base")}
+    assert found.unread == 0
+    raw.unlink()
+    assert guests_on([guests]).unread == 2, "what they stand on is not known"
+
+
+def test_a_chain_without_end_ends(tmp_path: Path) -> None:
+    head = struct.pack(">4sIQI", b"QFI\xfb", 3, 20, 4) + b"self"
+    (tmp_path / "self").write_bytes(head)
+    assert set(guests_on([tmp_path]).on) == {file_id(tmp_path / "self")}
+
+
+@given(st.binary(max_size=64) | st.binary(max_size=64).map(lambda tail: b"QFI\xfb\x00\x00\x00\x03" + tail))
+def test_any_bytes_are_a_disk_that_stands_on_something_or_nothing(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        backing = backing_of(Path(file.name))
+        assert backing is None or data.startswith(b"QFI\xfb")
+
+
+def test_pins_last_until_they_end_and_damaged_ones_hold(tmp_path: Path) -> None:
+    image = MADE.image
+    with open_store(tmp_path) as store:
+        store.pin_book.put(image, Pin(NOW + 10))
+    with open_store(tmp_path) as store:
+        assert store.pin_book.of(image, NOW + 9) == Pin(NOW + 10)
+        assert store.pin_book.of(image, NOW + 10) is None
+        store.pin_book.drop_expired(NOW + 10)
+        assert list((tmp_path / "pins").iterdir()) == []
+        store.pin_book.put(image, Pin())
+    (tmp_path / "pins" / str(image)).write_text("no pin")
+    (tmp_path / "pins" / ".new-something").write_text("half")
+    with open_store(tmp_path) as store:
+        assert store.pin_book.of(image, NOW) == Pin()
+        assert any("pin of image" in trouble for trouble in store.troubles)
+        store.pin_book.drop(image)
+        store.pin_book.drop(image)
+    assert list((tmp_path / "pins").iterdir()) == []
+
+
+def test_there_are_no_more_pins_than_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.store.notes.PINS_MAX_COUNT", 1)
+    with open_store(tmp_path) as store:
+        store.pin_book.put(MADE.image, Pin())
+        with pytest.raises(Exception, match="more than 1 pins"):
+            store.pin_book.put(make_image(8).image, Pin())
+
+
+def test_a_pin_book_reads_what_another_wrote(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.pin_book.put(MADE.image, Pin(5.0))
+        assert PinBook(store._files).of(MADE.image, 4.0) == Pin(5.0)
