@@ -39,6 +39,7 @@ simulate: setup ## ten thousand random swarms under random faults: about an hour
 
 bench: setup ## our figures beside those of casync, nginx and curl
 	@scripts/system-packages bench
+	@scripts/bench-packages
 	@$(PYTHON) -m bench $(BENCH_ARGS)
 
 bench-quick: setup ## the main figures in two minutes, beside those on record

@@ -27,17 +27,22 @@ from bench.rows import Row, read_rows, table
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_RECORD = "quick"
-NAMES = (
-    "pull_one_peer",
-    "import_image",
-    "small_image",
-    "memory",
-    "rates",
-    "swarm",
-    "campaign",
-    "read_image",
-    "boot",
-)
+BENCHMARKS: dict[str, Sequence[str]] = {
+    "pull_one_peer": ("pull_one_peer.py",),
+    "pull_in_memory": ("pull_one_peer.py", "--directory", "/dev/shm", "--size-gib", "2"),
+    "pull_four_peers": ("pull_four_peers.py",),
+    "pull_libtorrent": ("pull_libtorrent.py",),
+    "growth": ("growth.py",),
+    "import_image": ("import_image.py",),
+    "small_image": ("small_image.py",),
+    "memory": ("memory.py",),
+    "rates": ("rates.py",),
+    "swarm": ("swarm.py",),
+    "campaign": ("campaign.py",),
+    "read_image": ("read_image.py",),
+    "boot": ("boot.py",),
+}
+"""Script and arguments of each."""
 QUICK = {
     "pull_one_peer": ["--size-gib", "1", "--rounds", "2"],
     "import_image": ["--rounds", "1"],
@@ -51,8 +56,9 @@ WORSE_BY = 0.2
 def run(name: str, arguments: Sequence[str] = ()) -> tuple[int, list[Row]]:
     """The benchmark's exit code, and its rows."""
     print(f"--- {name}", flush=True)
+    script, *own = BENCHMARKS[name]
     with tempfile.NamedTemporaryFile("r", prefix="enticed-bench-") as found:
-        command = [sys.executable, Path(__file__).with_name(f"{name}.py"), "--rows", found.name, *arguments]
+        command = [sys.executable, Path(__file__).with_name(script), "--rows", found.name, *own, *arguments]
         return subprocess.run(command, check=False).returncode, read_rows(found)
 
 
@@ -108,14 +114,14 @@ def run_quickly(*, record: bool) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="the main ratios, beside those on record")
     parser.add_argument("--record", action="store_true", help="with --quick: put them on record")
     parser.add_argument("--table", action="store_true", help="print what is on record")
     arguments = parser.parse_args()
-    names = arguments.names or NAMES
-    if unknown := [name for name in names if name not in NAMES]:
-        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(NAMES)}")
+    names = arguments.names or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
     if arguments.table:
         print(table(row for name in names for row in on_record(name)))
         return 0

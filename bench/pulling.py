@@ -1,0 +1,60 @@
+"""One pull by whole daemons, timed, with what it took of the processors; what the benchmarks of pulling share."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.nginx_curl import processor_seconds
+from bench.rows import GIB
+from simnet.testbed import Daemon
+from simnet.testbed.disks import same_bytes
+
+_WRITTEN = ("verifying", "ready", "failed")
+_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """written_s: until every byte was verified and in the file; durable_s: until it would survive a loss of power."""
+
+    size_bytes: int
+    written_s: float
+    durable_s: float
+    cpu_s: float
+    """Of both ends."""
+
+    @property
+    def cpu_s_per_gib(self) -> float:
+        return self.cpu_s * GIB / self.size_bytes
+
+
+def pull(image: str, disk: Path, host: Daemon, sources: Sequence[Daemon]) -> Outcome:
+    """Pull an image onto a host that has nothing of it, compare it with the disk, and remove it again.
+
+    sources: who may send; their processors count. `AssertionError` where the order fails or a byte differs.
+    """
+    pids = [daemon.process.pid for daemon in (host, *sources) if daemon.process is not None]
+    os.sync()  # nobody pays for what was written before
+    with processor_seconds(pids) as taken, host.control.events("bench", timeout_s=_TIMEOUT_S) as changes:
+        started = time.perf_counter()
+        host.control.place_order("bench", image, priority="boot", keep_s=0)
+        written = next(time.perf_counter() for order in changes if order["state"] in _WRITTEN)
+        order = host.control.wait_for_order("bench", timeout_s=_TIMEOUT_S)
+        durable = time.perf_counter()
+    assert order["state"] == "ready", order["reason"]
+    assert same_bytes(disk, Path(order["path"]))
+    host.must("rm", image)
+    host.control.delete("/v1/orders/bench")
+    return Outcome(order["data_bytes"], written - started, durable - started, sum(taken))
+
+
+def figure(outcomes: Sequence[Outcome], what: str) -> tuple[float, str]:
+    """MB/s of the median round ("written" or "durable"), and how it is said."""
+    rate = statistics.median(one.size_bytes / getattr(one, f"{what}_s") / 1e6 for one in outcomes)
+    cpu_s = statistics.median(one.cpu_s_per_gib for one in outcomes)
+    return rate, f"{rate:.0f} MB/s, {cpu_s:.2f} CPU s/GiB at both ends"
