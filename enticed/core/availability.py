@@ -159,15 +159,18 @@ class Availability:
     def knows_any(self, nodes: frozenset[NodeId]) -> bool:
         return not self._maps.keys().isdisjoint(nodes)
 
-    def offered_by(self, peers: list[Peer]) -> tuple[int, bool]:
-        """The pieces that those of `peers` have that are no seeds, and whether one of them is a seed."""
-        offered, has_seed, maps, seeds = 0, False, self._maps, self.seeds
+    def offered_by(self, peers: list[Peer], near_only: int) -> tuple[int, bool]:
+        """The pieces that those of `peers` have that are no seeds, and whether one of them is a seed. near_only: pieces
+        (bits) for which only those in this rack count."""
+        near, far, has_seed, maps, seeds = 0, 0, False, self._maps, self.seeds
         for peer in peers:
             if peer.node in seeds:
                 has_seed = True
+            elif peer.same_rack:
+                near |= maps.get(peer.node, 0)
             else:
-                offered |= maps.get(peer.node, 0)
-        return offered, has_seed
+                far |= maps.get(peer.node, 0)
+        return near | (far & ~near_only), has_seed
 
     def holders(self, peers: list[Peer], piece: int) -> list[Peer]:
         """Of `peers`, those that have the piece."""

@@ -40,7 +40,9 @@ class FetchDesk:
                 self._open(pull, book, piece)
         room = policy.opening_pieces - len(pull.opening)
         has_any = book.counts[PieceState.WRITTEN] or book.counts[PieceState.DURABLE]
-        most_bytes = (policy.ahead_bytes if has_any else policy.ahead_first_bytes) + around.in_line_bytes
+        offered = self._offered(pull, around)
+        in_line_bytes = max(around.in_line_bytes, self._in_line_bytes(pull, offered))
+        most_bytes = (policy.ahead_bytes if has_any else policy.ahead_first_bytes) + in_line_bytes
         if room <= 0 or pull.ahead_bytes >= most_bytes or self._yields(pull):
             return
         if around.from_origin and around.in_line_bytes < policy.request_bytes:
@@ -48,7 +50,7 @@ class FetchDesk:
             for piece in pick_pieces(mine, self._kin.rarity(pull), pull.noise, policy.origin_opening_pieces):
                 self._open(pull, book, piece)
                 room -= 1
-        for piece in self._pick(pull, around, room, now) if around.able and room > 0 else []:
+        for piece in self._pick(pull, around, offered, room, now) if around.able and room > 0 else []:
             if pull.ahead_bytes >= most_bytes:
                 break
             self._open(pull, book, piece)
@@ -57,16 +59,22 @@ class FetchDesk:
         """Whether it helps the pull that another host has come to have these pieces."""
         if pull.runs and any(piece in pull.outstanding for piece in pieces):
             return True
-        if pull.ahead_bytes >= self._books.policy.ahead_bytes:
+        if pull.ahead_bytes >= self._books.policy.ahead_bytes + self._in_line_bytes(pull, around.theirs):
             return False
         wanted = pull.wanted & bits_of(pieces)
         return bool(wanted and wanted & self._open_to_us(pull, around))
 
-    def _pick(self, pull: Pull, around: Reach, count: int, now: float) -> list[int]:
+    def _in_line_bytes(self, pull: Pull, offered: int) -> int:
+        """Of runs that nobody can be asked for now: the rarest pieces are often those that only a busy seed has. So
+        much of them keeps nothing else waiting."""
+        in_line_bytes = sum(run.size_bytes for run in pull.runs if not (offered >> run.piece & 1 or run.elsewhere))
+        return min(in_line_bytes, self._books.policy.in_line_bytes)
+
+    def _pick(self, pull: Pull, around: Reach, offered: int, count: int, now: float) -> list[int]:
         has, rarity = pull.availability, self._kin.rarity(pull)
         if not self._books.policy.rarest_first:
             rarity = np.zeros_like(rarity)
-        candidates = pull.wanted & self._offered(pull, around) & self._open_to_us(pull, around)
+        candidates = pull.wanted & offered & self._open_to_us(pull, around)
         if candidates or pull.runs or pull.opening:
             pull.starved_since = None
             return pick_pieces(candidates, rarity, pull.noise, count)
@@ -112,11 +120,10 @@ class FetchDesk:
 
     def _open_to_us(self, pull: Pull, around: Reach) -> int:
         """Pieces that this host owns in its rack, or that a mate has; all of them once seeds abound."""
-        has, mates = pull.availability, around.mates
+        has = pull.availability
         if has.seeds_abound or not self._books.policy.rack_owners:
             return -1
-        near = has.of_mates if mates is has.mates else has.held_by_any(mates)
-        return pull.owned.within(self._books.me.node, mates, len(has.rarity)) | near
+        return pull.owned.within(self._books.me.node, around.mates, len(has.rarity)) | around.of_mates
 
     def _offered(self, pull: Pull, around: Reach) -> int:
         """Pieces that somebody has who can be asked now, in this image or a relative.
@@ -128,7 +135,7 @@ class FetchDesk:
         if has.seeds_abound:
             offered = has.held_by_any([peer.node for peer in around.able])
         else:
-            offered, has_seed = has.offered_by(around.able)
+            offered, has_seed = has.offered_by(around.able, around.near_only)
             if has_seed:
                 offered |= ~(around.theirs | covered)
         if covered and self._kin.has_able(pull, around.able):

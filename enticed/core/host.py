@@ -288,11 +288,7 @@ class Host:
         pull = self._books.pulls.get(change.image)
         if pull is None or len(ledgers) > 1 or change.lost or pull.nobody_since is not None:
             return True
-        if (
-            pull.stage is OrderState.FETCHING
-            and self._books.requests.in_flight_bytes < policy.plenty_bytes
-            and peer.can_take(now, policy)
-        ):
+        if pull.stage is OrderState.FETCHING and not self._books.requests.has_plenty and peer.can_take(now, policy):
             around = reach_of(peer, pull.availability, pull.around)
             if not self._fetch.waits_for(pull, around, change.gained):
                 return False
@@ -383,7 +379,9 @@ class Host:
             self._kin.go_on(pull, now)
             standing = self._books.peers.standing
             standing.bring_to(now)
-            around = pull.around = reach(pull.availability, self._kin.supplies(pull), standing)
+            has_plenty = self._books.requests.has_plenty
+            around = reach(pull.availability, self._kin.supplies(pull), standing, has_plenty=has_plenty)
+            pull.around = around
             self._origin.look(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)

@@ -79,14 +79,17 @@ def pick_pieces(candidates: int, rarity: NDArray[np.int32], noise: NDArray[np.fl
     return picked
 
 
-def pick_source(holders: list[Peer], seeds: frozenset[NodeId], run: Run, *, spare_seeds: bool) -> Peer | None:
+def pick_source(
+    holders: list[Peer], seeds: frozenset[NodeId], run: Run, *, spare_seeds: bool = False, spare_far: bool = False
+) -> Peer | None:
     """Whom to ask for a run, of those who have it and can be asked now: who failed last comes after all others, near
-    before far, others before seeds, soon before late; None for nobody, or only seeds that are to be spared."""
+    before far, others before seeds, soon before late; None for nobody, or only seeds, or hosts outside the rack, that
+    are to be spared."""
     nearest, least, best = 12, 0.0, None
     for peer in holders:
         is_seed = peer.node in seeds
         distance = (0 if peer.same_rack else 2 if peer.same_zone else 4) + is_seed + (6 if peer.strikes else 0)
-        if distance > nearest or (is_seed and spare_seeds):
+        if distance > nearest or (is_seed and spare_seeds) or (spare_far and not peer.same_rack):
             continue
         seconds = (peer.in_flight_bytes + run.size_bytes) / (peer.bytes_per_s or 1e9)
         if distance < nearest or seconds < least:

@@ -45,8 +45,11 @@ class Policy:
     peer_in_flight: int = 16
     """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
     request_bytes: int = 3 * MIB
+    in_line_bytes: int = 16 * MIB
+    """Of what is opened and nobody can be asked for just now, so much is not counted in `ahead_bytes`."""
     plenty_bytes: int = 16 * MIB
-    """With so much under way, nothing is asked for because a peer tells of new pieces: the next answer sees to it."""
+    """With so much under way, nothing is asked for because a peer tells of new pieces: the next answer sees to it. Nor
+    are hosts outside the rack asked for what a mate has and cannot be asked for yet."""
     rarest_first: bool = True
     """Else pieces come in random order: to see what it is worth."""
     rack_owners: bool = True

@@ -16,6 +16,10 @@ class Reach:
     """Hosts that can be asked for more now; who has been asked for all that it can take is struck off."""
     mates: frozenset[NodeId] = frozenset()
     """Mates that are worth waiting for."""
+    of_mates: int = 0
+    """Pieces (bits) that these have."""
+    near_only: int = 0
+    """Of them, what hosts outside the rack are spared for now."""
     theirs: int = 0
     """Pieces (bits) that hosts have that are no seeds and worth waiting for."""
     unreliable: frozenset[NodeId] = frozenset()
@@ -28,22 +32,28 @@ class Reach:
     """Of runs that stand in line for the origin: however slow it is, they keep nothing else waiting."""
 
 
-def reach(has: Availability, relatives: list[Availability], standing: Standing) -> Reach:
-    """What those come to who have some of the image, or of a relative of it that was learned."""
+def reach(has: Availability, relatives: list[Availability], standing: Standing, *, has_plenty: bool) -> Reach:
+    """What those come to who have some of the image, or of a relative of it that was learned.
+
+    has_plenty: enough is under way to wait for mates, rather than ask other racks for what they have.
+    """
     if relatives:
         able = [peer for node, peer in standing.able.items() if any(node in one for one in (has, *relatives))]
     else:
         able = has.known(standing.able)
     unreliable, changes_at = standing.unreliable, standing.changes_at
-    if not has.knows_any(unreliable):
-        return Reach(able, has.mates, has.theirs, unreliable, changes_at=changes_at)
-    theirs = has.held_by_any([node for node in has if node not in has.seeds and node not in unreliable])
-    return Reach(able, has.mates - unreliable, theirs, unreliable, changes_at=changes_at)
+    mates, of_mates, theirs = has.mates, has.of_mates, has.theirs
+    if has.knows_any(unreliable):
+        mates = mates - unreliable
+        of_mates = has.held_by_any(mates)
+        theirs = has.held_by_any([node for node in has if node not in has.seeds and node not in unreliable])
+    return Reach(able, mates, of_mates, of_mates if has_plenty else 0, theirs, unreliable, changes_at=changes_at)
 
 
 def reach_of(peer: Peer, has: Availability, before: Reach) -> Reach:
     """The reach of one peer that has more pieces than before: it alone is asked, all else is as it was."""
     if has.knows_any(before.unreliable):
+        mates = has.mates - before.unreliable
         theirs = before.theirs | (0 if peer.node in has.seeds else has.held_by_any([peer.node]))
-        return Reach([peer], has.mates - before.unreliable, theirs, before.unreliable)
-    return Reach([peer], has.mates, has.theirs)
+        return Reach([peer], mates, has.held_by_any(mates), 0, theirs, before.unreliable)
+    return Reach([peer], has.mates, has.of_mates, 0, has.theirs)

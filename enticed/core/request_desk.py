@@ -57,11 +57,11 @@ class RequestDesk:
         if not pull.runs or not (around.able or around.from_origin):
             return
         policy, room_bytes = self._books.policy, self._room_beside_readers(pull, now)
-        offered, has_seed = self._offered(pull, around)
+        offered, has_spared = self._offered(pull, around)
         waiting, pull.runs = pull.runs, deque()
         for run in waiting:
             is_offered = offered >> run.piece & 1 or run.elsewhere is not None
-            is_offered = is_offered or (has_seed and now >= run.since + policy.holder_patience_s)
+            is_offered = is_offered or (has_spared and now >= run.since + policy.holder_patience_s)
             may_ask = is_offered and run.size_bytes <= room_bytes and not self._kin.is_to_locate(pull, run)
             if may_ask and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
@@ -70,13 +70,13 @@ class RequestDesk:
                 pull.runs.append(run)
 
     def _offered(self, pull: Pull, around: Reach) -> tuple[int, bool]:
-        """The pieces (bits) that somebody can be asked for at once, and whether a seed can be asked for the rest too,
-        once they have waited: see `_source`."""
+        """The pieces (bits) that somebody can be asked for at once, and whether some can be asked for more of them who
+        are spared until those have waited: see `_source`."""
         has = pull.availability
-        offered, has_seed = has.offered_by(around.able)
+        offered, has_seed = has.offered_by(around.able, around.near_only)
         if has_seed:
             offered |= -1 if has.seeds_abound else ~around.theirs
-        return offered | around.from_origin, has_seed
+        return offered | around.from_origin, has_seed or around.near_only != 0
 
     def _ask_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
         """What readers wait for is asked of somebody even where all are at their limits; what they will want, within
@@ -139,20 +139,23 @@ class RequestDesk:
         """What to ask of whom: a host with the image, else one with a relative.
 
         A seed is asked for what others have too only after `holder_patience_s`, as long as seeds are few: what they
-        send is what the rest of the swarm waits for.
+        send is what the rest of the swarm waits for. So is a host outside the rack for what a mate has: what enters a
+        rack waits at its uplink.
         """
         has, elsewhere = pull.availability, run.elsewhere
         relative = pull.kin[elsewhere.image].availability if elsewhere is not None else None
         others = bool(around.theirs >> run.piece & 1)
         if elsewhere is not None and relative is not None:
             others = others or relative.rarity[elsewhere.piece] > 0
-        in_time = now < run.since + self._books.policy.holder_patience_s
-        spare_seeds = others and in_time and not has.seeds_abound and not urgent
-        source = pick_source(has.holders(around.able, run.piece), has.seeds, run, spare_seeds=spare_seeds)
+        is_patient = not urgent and now < run.since + self._books.policy.holder_patience_s
+        spare_seeds = is_patient and others and not has.seeds_abound
+        spare_far = is_patient and bool(around.near_only >> run.piece & 1)
+        holders = has.holders(around.able, run.piece)
+        source = pick_source(holders, has.seeds, run, spare_seeds=spare_seeds, spare_far=spare_far)
         if source is not None or elsewhere is None or relative is None:
             return run.request, source
         holders = relative.holders(around.able, elsewhere.piece)
-        return elsewhere, pick_source(holders, relative.seeds, run, spare_seeds=False)
+        return elsewhere, pick_source(holders, relative.seeds, run)
 
     def _is_in_relative(self, pull: Pull, run: Run) -> bool:
         """Whether a host has the run in a relative, though it may be busy."""

@@ -101,6 +101,11 @@ class RequestBook:
         most_bytes = policy.in_flight_bytes if bytes_per_s is None else int(bytes_per_s * policy.in_flight_s)
         self.most_bytes = max(policy.request_bytes, min(policy.in_flight_bytes, most_bytes))
 
+    @property
+    def has_plenty(self) -> bool:
+        """Whether so much is under way that nothing has to be asked for at once."""
+        return self.in_flight_bytes >= self._policy.plenty_bytes
+
     def __iter__(self) -> Iterator[Asked]:
         return iter(self._asked.values())
 

@@ -48,15 +48,17 @@ RUN = Run(ImageId.of(b""), 0, 0, 8, MIB, 100.0)
 SEED = node(1)
 
 
-def pick(*holders: Peer, spare_seeds: bool = False) -> Peer | None:
+def pick(*holders: Peer, spare_seeds: bool = False, spare_far: bool = False) -> Peer | None:
     """Node 1 is a seed."""
-    return pick_source(list(holders), frozenset({SEED}), RUN, spare_seeds=spare_seeds)
+    return pick_source(list(holders), frozenset({SEED}), RUN, spare_seeds=spare_seeds, spare_far=spare_far)
 
 
 def test_near_holders_are_asked_before_far_ones() -> None:
     far, zone, rack = peer(2, same_zone=False), peer(3), peer(4, same_rack=True)
     assert pick(far, zone, rack) is rack
     assert pick(far, zone) is zone
+    assert pick(far, zone, spare_far=True) is None
+    assert pick(far, zone, rack, spare_far=True) is rack
 
 
 def test_of_hosts_at_one_distance_a_seed_is_asked_last() -> None:

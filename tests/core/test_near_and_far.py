@@ -1,0 +1,83 @@
+"""Whom a host spares, and what does not wait for them: a busy seed, and hosts outside the rack."""
+
+from enticed.core import effects as ef
+from enticed.core import events as ev
+from enticed.core.policy import Policy
+from protocol.limits import MIB
+from tests.core.bench import Bench, nodes_of
+from tests.core.chaos import node
+
+ONE_AT_A_TIME = {"peer_in_flight_bytes": MIB, "peer_in_flight_least_bytes": MIB}
+
+
+def seeking(**terms: int) -> Bench:
+    """Pieces 0 to 3 of 16 are on host 3 too, in another rack; all others only on the seed, host 1."""
+    bench = Bench(ahead_bytes=MIB, ahead_first_bytes=MIB, **ONE_AT_A_TIME, **terms)
+    bench.order()
+    bench.meet(3)
+    bench.has(3, held=[0, 1, 2, 3], pieces=16)
+    bench.fetching(pieces=16)
+    return bench
+
+
+def asked_by(bench: Bench) -> list[ef.Fetch]:
+    """All that it asks for by and by, as things stand."""
+    asked: list[ef.Fetch] = []
+    for _ in range(8):
+        asked += bench.open_all()
+        bench.tell(ev.Woken())
+    return asked
+
+
+def test_what_only_a_busy_seed_has_keeps_nothing_else_waiting() -> None:
+    bench = seeking()
+    of_seed, of_other = asked_by(bench)
+    assert (of_seed.node, of_other.node) == (node(1), node(3))
+    bench.tell(ev.FetchFailed(of_seed.request, ev.Fault.BUSY, "busy", retry_after_s=5.0))
+    for _ in range(3):
+        bench.deliver([of_other])
+        (of_other,) = asked_by(bench) or bench.all(ef.Fetch)
+        assert of_other.node == node(3)
+    (pull,) = bench.host.books.pulls.values()
+    assert all(run.piece > 3 for run in pull.runs)
+
+
+def test_so_much_in_line_and_no_more() -> None:
+    bench = seeking(in_line_bytes=2 * MIB)
+    (pull,) = bench.host.books.pulls.values()
+    for number in range(
+        5, 15, 2
+    ):  # each has one piece more than the seed can be asked for, and goes once it was opened
+        bench.meet(number)
+        bench.has(number, held=[number], pieces=16)
+        bench.tell(ev.Woken())
+        bench.tell(ev.PeerDown(node(number)))
+        bench.open_all()
+    assert 2 * MIB <= pull.ahead_bytes <= 3 * MIB
+
+
+def with_a_busy_mate(plenty_bytes: int) -> Bench:
+    """Pieces 0 and 1 are on mate 2, which is asked for one at a time, and on host 3 in another rack."""
+    bench = Bench(plenty_bytes=plenty_bytes, **ONE_AT_A_TIME)
+    bench.order()
+    bench.meet(2, 3)
+    bench.has(2, held=[0, 1], pieces=4)
+    bench.fetching(pieces=4, durable=[2, 3], missing=[0, 1])
+    assert nodes_of(bench.open_all()) == [node(2)]
+    return bench
+
+
+def test_hosts_outside_the_rack_are_spared_what_a_mate_has_while_much_is_under_way() -> None:
+    bench = with_a_busy_mate(plenty_bytes=MIB)
+    bench.has(3, held=[0, 1], pieces=4)
+    assert not bench.all(ef.Fetch)
+    bench.wait(Policy().holder_patience_s - 0.01)
+    assert not bench.all(ef.Fetch)
+    bench.wait(0.02)
+    assert nodes_of(bench.all(ef.Fetch)) == [node(3)], "but not for long"
+
+
+def test_with_little_under_way_they_are_asked_at_once() -> None:
+    bench = with_a_busy_mate(plenty_bytes=2 * MIB)
+    bench.has(3, held=[0, 1], pieces=4)
+    assert nodes_of(bench.all(ef.Fetch)) == [node(3)]
