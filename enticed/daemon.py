@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
@@ -23,6 +23,7 @@ from enticed.core.orders import OrderState
 from enticed.engine.addresses import StoredAddresses
 from enticed.engine.caretaker import Caretaker
 from enticed.engine.clock import SteadyClock
+from enticed.engine.cosigning import Cosigning
 from enticed.engine.discovery import Discovery
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
@@ -44,7 +45,7 @@ from enticed.engine.removal import Removal
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.signing_anew import SigningAnew
 from enticed.engine.stockroom import Stockroom
-from enticed.engine.switchboard import Listener, Switchboard
+from enticed.engine.switchboard import Switchboard
 from enticed.engine.threads import StoreThreads
 from enticed.engine.trust_desk import TrustDesk
 from enticed.engine.warehouse import PeerWarehouse
@@ -70,7 +71,7 @@ from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
 from protocol.errors import LocalError
 from protocol.identifiers import PublisherKey
-from protocol.messages import GROUPS, ORDERS, RECALLS, TRUST
+from protocol.messages import COSIGNING, GROUPS, ORDERS, RECALLS, TRUST
 
 log = logging.getLogger("enticed")
 
@@ -155,7 +156,10 @@ async def start(
     removal = Removal(driver, store, threads, stockroom, scrubber, recalls, overlay, groups)
     keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, lambda image: 0))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
-    anew = _sign_anew(publisher, store, threads, naming)
+    cosigning = owned(Cosigning(
+        driver, identity, publisher, naming, stockroom, threads, discovery, purchasing, network, recalls, dispatch.reach
+    ))  # fmt: skip
+    anew = _sign_anew(publisher, store, stockroom, threads, naming)
     trust = owned(TrustDesk(identity, authority, publisher, anew, network, overlay, dispatch.reach, threads, clock))
 
     # People and clouds.
@@ -163,32 +167,32 @@ async def start(
     parts = Parts(
         identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
         removal, keeping, warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch,
-        recalls, lag, overlay, origin, trust,
+        recalls, lag, overlay, origin, trust, cosigning,
     )  # fmt: skip
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
-
     _keep_pace(settings, paces, driver)
     owned(Tasks()).spawn(lag.run(), "lag meter")
     _take_up(driver, store, stockroom, ledger, recalls)
-    listeners = (Membership(driver, network, groups), purchasing, planning, recalls, dispatch, trust)
-    starting = (stockroom, caretaker, keeping, scrubber, discovery, naming, reading, origin, recalls, dispatch, trust)
-    _let_run(stack, driver, switchboard, [one.network_event for one in listeners], [one.start for one in starting])
+    _let_run(stack, parts, switchboard, Membership(driver, network, groups), discovery)
     return engine
 
 
 def _let_run(
-    stack: AsyncExitStack,
-    driver: Driver,
-    switchboard: Switchboard,
-    listeners: Sequence[Listener],
-    starts: Sequence[Callable[[], None]],
+    stack: AsyncExitStack, parts: Parts, switchboard: Switchboard, membership: Membership, discovery: Discovery
 ) -> None:
     """Everything stands. Peers are heard only now, so that those who came early do not hear that nothing is here."""
-    stack.callback(driver.close)
-    switchboard.connect(*listeners)
-    for start_part in starts:
-        start_part()
+    stack.callback(parts.driver.close)
+    listeners = (
+        membership, parts.purchasing, parts.planning, parts.recalls, parts.dispatch, parts.cosigning, parts.trust,
+    )  # fmt: skip
+    switchboard.connect(*(one.network_event for one in listeners))
+    starting = (
+        parts.stockroom, parts.caretaker, parts.keeping, parts.scrubber, discovery, parts.naming, parts.reading,
+        parts.origin, parts.recalls, parts.dispatch, parts.trust,
+    )  # fmt: skip
+    for part in starting:
+        part.start()
 
 
 async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitStack) -> tuple[str, ...]:
@@ -262,12 +266,12 @@ def _enrolled(config: Config, clock: SteadyClock) -> tuple[HostIdentity, Authori
 
 
 def _sign_anew(
-    publisher: Publisher | None, store: Store, threads: StoreThreads, naming: Naming
+    publisher: Publisher | None, store: Store, stockroom: Stockroom, threads: StoreThreads, naming: Naming
 ) -> Callable[[PublisherKey], Awaitable[None]]:
     """What follows a publisher's new key; nothing where none publishes."""
     if publisher is None:
         return lambda old: asyncio.sleep(0)
-    return SigningAnew(publisher, store, threads, naming)
+    return SigningAnew(publisher, store, stockroom, threads, naming)
 
 
 def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> Store:
@@ -313,7 +317,7 @@ async def _network(
         on_event=switchboard.network_event,
         advertise=_advertised(config),
         dial_networks=config.dial_networks,
-        capabilities=(GROUPS, ORDERS, RECALLS, TRUST),
+        capabilities=(COSIGNING, GROUPS, ORDERS, RECALLS, TRUST),
         clock=clock,
         paces=paces,
         lower_effort=config.lower_effort,

@@ -7,14 +7,15 @@ signatures over it verify: no parser sees bytes that a stranger chose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from protocol.codec import Between, pack_record, unpack_record
-from protocol.errors import DeniedError, MalformedError
+from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.limits import ENVELOPE_MAX_SIZE_BYTES, ENVELOPE_TYPE_MAX_CHARS, STATEMENT_MAX_SIGNATURES
 
 
@@ -33,6 +34,22 @@ class Envelope:
     signatures: Annotated[tuple[Signature, ...], Between(1, STATEMENT_MAX_SIGNATURES)]
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """Whose signatures count, and of how many different holders there must be.
+
+    holders: each key that counts, and whose it is. Somebody who changes its key has two for a while: they count once.
+    """
+
+    holders: frozenset[tuple[bytes, str]]
+    threshold: int
+
+    @classmethod
+    def any_of(cls, keys: Iterable[bytes]) -> Quorum:
+        """One signature, by whichever of them."""
+        return cls(frozenset((key, key.hex()) for key in keys), 1)
+
+
 def seal(payload_type: str, payload: bytes, *keys: Ed25519PrivateKey) -> bytes:
     """An envelope's bytes, signed with each of `keys`. `LocalError` beyond the limits."""
     message = authentication_encoding(payload_type, payload)
@@ -45,25 +62,76 @@ def sealed_type(data: bytes) -> str:
     return unpack_record(Envelope, data).payload_type
 
 
-def unseal(payload_type: str, data: bytes, trusted: frozenset[bytes], threshold: int = 1) -> bytes:
-    """The payload of an envelope that at least `threshold` of the trusted Ed25519 keys have signed.
+def unseal(payload_type: str, data: bytes, trusted: frozenset[bytes]) -> bytes:
+    """The payload of an envelope that one of the trusted Ed25519 keys has signed. Raises as `unseal_by` does."""
+    return unseal_by(payload_type, data, Quorum.any_of(trusted))
+
+
+def unseal_by(payload_type: str, data: bytes, quorum: Quorum) -> bytes:
+    """The payload of an envelope that so many of those have signed as must have.
 
     `MalformedError` if it is no envelope or one of another type, `DeniedError` if too few signatures verify.
     """
     envelope = unpack_record(Envelope, data)
     if envelope.payload_type != payload_type:
         raise MalformedError(f"an envelope of another type than {payload_type}")
-    message = authentication_encoding(payload_type, envelope.payload)
-    verified = {one.key for one in envelope.signatures if one.key in trusted and _verifies(one, message)}
-    if len(verified) < threshold:
-        raise DeniedError(f"{len(verified)} trusted signatures where {threshold} must be")
+    signed = len({holder for holder, _ in _verified(envelope, quorum)})
+    if signed < quorum.threshold:
+        raise DeniedError(f"{signed} trusted signatures where {quorum.threshold} must be")
     return envelope.payload
+
+
+def signers(data: bytes, quorum: Quorum) -> frozenset[str]:
+    """Which of the holders have signed an envelope, however many must have. `MalformedError` if it is none."""
+    return frozenset(holder for holder, _ in _verified(unpack_record(Envelope, data), quorum))
+
+
+def keys_named(data: bytes) -> tuple[bytes, ...]:
+    """By which keys an envelope says that it is signed, the first to sign first; unverified."""
+    return tuple(one.key for one in unpack_record(Envelope, data).signatures)
+
+
+def countersign(data: bytes, key: Ed25519PrivateKey, instead_of: bytes | None = None) -> bytes:
+    """The same payload with a signature by this key among the others, none of which is looked at.
+
+    instead_of: whose signature goes for it, if it is there. `LocalError` where there is no room for another.
+    """
+    envelope = unpack_record(Envelope, data)
+    public = key.public_key().public_bytes_raw()
+    others = tuple(one for one in envelope.signatures if one.key not in (public, instead_of))
+    if len(others) >= STATEMENT_MAX_SIGNATURES:
+        raise LocalError(f"there are {STATEMENT_MAX_SIGNATURES} signatures already: no more can be added")
+    own = Signature(public, key.sign(authentication_encoding(envelope.payload_type, envelope.payload)))
+    return pack_record(replace(envelope, signatures=(*others, own)))
+
+
+def with_signatures_of(data: bytes, other: bytes, quorum: Quorum) -> bytes:
+    """An envelope with those signatures besides that the other has, of the same payload, as far as they count.
+
+    As it was if there are none, or no room. `MalformedError` if either is no envelope.
+    """
+    ours, theirs = unpack_record(Envelope, data), unpack_record(Envelope, other)
+    if (ours.payload_type, ours.payload) != (theirs.payload_type, theirs.payload):
+        return data
+    known = {one.key for one in ours.signatures}
+    new = tuple(one for _, one in _verified(theirs, quorum) if one.key not in known)
+    if not new or len(ours.signatures) + len(new) > STATEMENT_MAX_SIGNATURES:
+        return data
+    return pack_record(replace(ours, signatures=(*ours.signatures, *new)))
 
 
 def authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     """What is signed: DSSE's PAE(type, payload)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _verified(envelope: Envelope, quorum: Quorum) -> list[tuple[str, Signature]]:
+    """The signatures that count and verify, each key's once, and whose they are."""
+    message = authentication_encoding(envelope.payload_type, envelope.payload)
+    by_key = {one.key: one for one in envelope.signatures}
+    counting = sorted((key, holder) for key, holder in quorum.holders if key in by_key)
+    return [(holder, by_key[key]) for key, holder in counting if _verifies(by_key[key], message)]
 
 
 def _verifies(one: Signature, message: bytes) -> bool:

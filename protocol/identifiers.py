@@ -78,6 +78,11 @@ class DiscoveryKey(Identifier):
         return cls(blake3(b"name:" + name.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
 
     @classmethod
+    def of_draft(cls, name: str) -> Self:
+        """Under which a name record is kept that waits for more signatures."""
+        return cls(blake3(b"draft:" + name.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
+
+    @classmethod
     def of_recall(cls, image: ImageId) -> Self:
         """Under which the recall of an image is kept."""
         return cls(blake3(b"recall:" + image, key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))

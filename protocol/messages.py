@@ -29,6 +29,7 @@ from protocol.limits import (
     REMOTE_KEY_MAX_CHARS,
     REQUEST_MAX_FRAGMENTS,
     REQUEST_MAX_SIZE_BYTES,
+    STATEMENT_MAX_SIZE_BYTES,
     TRUST_MAX_SIZE_BYTES,
 )
 
@@ -41,6 +42,8 @@ GROUPS = "groups"
 """The capability of hosts that serve private images to the members of a group: said to no others."""
 RECALLS = "recalls"
 """The capability of hosts that hear of recalls: said to no others."""
+COSIGNING = "cosigning"
+"""The capability of hosts that take signatures of further publishers: said to no others."""
 TRUST = "trust"
 """The capability of hosts that take newer trust bundles, and renew certificates: said to no others."""
 
@@ -218,6 +221,13 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Cosigned:
+    """A statement or a name record with a signature that the receiver may not have: by one who signed what is there."""
+
+    envelope: Annotated[bytes, Between(1, STATEMENT_MAX_SIZE_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
 class Belong:
     """The sender is in these groups, to whoever is in one of them too: first on a session, and never taken back."""
 
@@ -265,6 +275,7 @@ CONTROL = Vocabulary(
         17: Renewal,
         18: Recalled,
         19: Belong,
+        20: Cosigned,
     }
 )
 
@@ -285,6 +296,7 @@ Control = (
     | OrderNews
     | Recalled
     | Belong
+    | Cosigned
     | Trust
     | RenewalRequest
     | Renewal

@@ -13,10 +13,16 @@ from typing import Annotated
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.codec import U64, Between, pack_record, unpack_record
-from protocol.dsse import seal, unseal
+from protocol.dsse import Quorum, seal, unseal_by
 from protocol.errors import DeniedError, LocalError, MalformedError
-from protocol.identifiers import ImageId, PublisherKey
-from protocol.limits import CLOCK_SKEW_MAX_S, NAME_MAX_CHARS, NAME_RECORD_MAX_SIZE_BYTES, NAME_VERSION_MAX_LEAD
+from protocol.identifiers import ImageId
+from protocol.limits import (
+    CLOCK_SKEW_MAX_S,
+    NAME_MAX_CHARS,
+    NAME_RECORD_MAX_SIZE_BYTES,
+    NAME_VERSION_MAX_LEAD,
+    STATEMENT_MAX_SIGNATURES,
+)
 
 NAME_TYPE = "application/vnd.enticed.name.v1"
 
@@ -68,13 +74,13 @@ def seal_name(record: NameRecord, *keys: Ed25519PrivateKey) -> bytes:
     return seal(NAME_TYPE, pack_record(record), *keys)
 
 
-def open_name(envelope: bytes, trusted: frozenset[PublisherKey], now: float, threshold: int = 1) -> NameRecord:
-    """The name record that at least `threshold` trusted publishers have signed, and that holds `now`.
+def open_name(envelope: bytes, quorum: Quorum, now: float) -> NameRecord:
+    """The name record that so many publishers have signed as must have, and that holds `now`.
 
     `DeniedError` if they have not, checked before the record is parsed, and if it has expired or is not yet issued;
     `MalformedError` for anything else. Whether a higher version is known is for the caller to say.
     """
-    record = open_past_name(envelope, trusted, threshold)
+    record = open_past_name(envelope, quorum)
     if now >= record.expires_at:
         raise DeniedError(f"the record of {record.name} has expired")
     if now + CLOCK_SKEW_MAX_S < record.issued_at:
@@ -82,11 +88,11 @@ def open_name(envelope: bytes, trusted: frozenset[PublisherKey], now: float, thr
     return record
 
 
-def open_past_name(envelope: bytes, trusted: frozenset[PublisherKey], threshold: int = 1) -> NameRecord:
+def open_past_name(envelope: bytes, quorum: Quorum) -> NameRecord:
     """As `open_name`, whether or not the record still holds."""
     if len(envelope) > NAME_RECORD_MAX_SIZE_BYTES:
         raise MalformedError(f"a name record of {len(envelope)} bytes")
-    record = unpack_record(NameRecord, unseal(NAME_TYPE, envelope, trusted, threshold))
+    record = unpack_record(NameRecord, unseal_by(NAME_TYPE, envelope, quorum))
     _check(record)
     return record
 
@@ -94,6 +100,11 @@ def open_past_name(envelope: bytes, trusted: frozenset[PublisherKey], threshold:
 def renewal_due(record: NameRecord, now: float) -> bool:
     """Whether half of its life has passed: its publisher signs it anew, with the next version."""
     return now >= record.issued_at + (record.expires_at - record.issued_at) / 2
+
+
+def draft_rank(version: int, signatures: int) -> int:
+    """Of two drafts of a name the higher one stays: the later, and of one version that with more signatures."""
+    return version * (STATEMENT_MAX_SIGNATURES + 1) + signatures
 
 
 def _check(record: NameRecord) -> None:

@@ -26,6 +26,7 @@ from protocol.messages import (
     CancelOrder,
     Charge,
     Control,
+    Cosigned,
     Data,
     FragmentsRequest,
     Goodbye,
@@ -101,6 +102,7 @@ _ANY_TIME = (
     *_TRUST,
     Recalled,
     Belong,
+    Cosigned,
 )
 _WHEN_OPEN: Table = {(State.OPEN, kind): State.OPEN for kind in _ANY_TIME}
 

@@ -13,9 +13,9 @@ from typing import Annotated
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.codec import U64, Between, pack_record, unpack_record
-from protocol.dsse import seal, unseal
+from protocol.dsse import Quorum, seal, unseal_by
 from protocol.errors import LocalError, MalformedError
-from protocol.identifiers import Identifier, ImageId, PublisherKey
+from protocol.identifiers import Identifier, ImageId
 from protocol.limits import (
     IMAGE_MAX_SIZE_BYTES,
     SOURCE_FORMAT_MAX_CHARS,
@@ -102,14 +102,14 @@ def seal_statement(statement: Statement, *keys: Ed25519PrivateKey) -> bytes:
     return seal(STATEMENT_TYPE, pack_record(statement), *keys)
 
 
-def open_statement(envelope: bytes, trusted: frozenset[PublisherKey], threshold: int = 1) -> Statement:
-    """The statement that at least `threshold` trusted publishers have signed.
+def open_statement(envelope: bytes, quorum: Quorum) -> Statement:
+    """The statement that so many publishers have signed as must have.
 
     `DeniedError` if they have not, checked before the statement is parsed; `MalformedError` for anything else.
     """
     if len(envelope) > STATEMENT_MAX_SIZE_BYTES:
         raise MalformedError(f"a statement of {len(envelope)} bytes")
-    statement = unpack_record(Statement, unseal(STATEMENT_TYPE, envelope, trusted, threshold))
+    statement = unpack_record(Statement, unseal_by(STATEMENT_TYPE, envelope, quorum))
     _check(statement)
     return statement
 

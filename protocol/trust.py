@@ -7,14 +7,14 @@ whoever has a higher one passes its list on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.codec import U32, U64, Between, pack_record, unpack_record
 from protocol.credentials import Label, authority_key, load_authority, parse_label
-from protocol.dsse import seal, unseal
+from protocol.dsse import Quorum, seal, unseal
 from protocol.errors import MalformedError
 from protocol.identifiers import NodeId, PublisherKey
 from protocol.limits import (
@@ -80,7 +80,7 @@ class TrustedScheduler:
 class TrustBundle:
     """authorities: CA certificates (DER), oldest first. registrars: the nodes that enrol others and renew certificates.
 
-    threshold: how many publishers have to sign a statement or a name, each of them trusted for it.
+    threshold: how many different publishers have to sign a statement or a name, each of them trusted for it.
     """
 
     serial: U64
@@ -94,12 +94,22 @@ class TrustBundle:
 
     @property
     def trusted_publishers(self) -> frozenset[PublisherKey]:
-        """The keys that may sign something; which names, says `publishers_of`."""
+        """The keys that may sign something; which names, says `quorum_of`."""
         return frozenset(publisher.key for publisher in self.publishers)
 
-    def publishers_of(self, name: str) -> frozenset[PublisherKey]:
-        """The keys that may sign this name."""
-        return frozenset(publisher.key for publisher in self.publishers if publisher.may_sign(name))
+    @property
+    def quorum(self) -> Quorum:
+        """Who has to sign what is said of an image."""
+        return Quorum(frozenset((one.key, one.name) for one in self.publishers), self.threshold)
+
+    def quorum_of(self, *names: str) -> Quorum:
+        """Who has to sign these names: those who may sign each of them."""
+        able = (one for one in self.publishers if all(one.may_sign(name) for name in names))
+        return Quorum(frozenset((one.key, one.name) for one in able), self.threshold)
+
+    def one_of(self, *names: str) -> Quorum:
+        """As `quorum_of`, for what is on its way: one of them is enough."""
+        return replace(self.quorum_of(*names), threshold=1)
 
     @property
     def revoked_nodes(self) -> frozenset[NodeId]:

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "order": ("enticed.cli.order", "order", "Bring an image onto many hosts, ahead of time."),
     "campaigns": ("enticed.cli.order", "campaigns", "List what is being brought onto many hosts; follow or cancel it."),
     "recall": ("enticed.cli.recall", "recall", "Have no host serve or order an image any more."),
+    "sign": ("enticed.cli.sign", "sign", "Sign what another publisher has published, where it takes several."),
     "orders": ("enticed.cli.hosts", "orders", "List the orders: pulls, and what schedulers asked for."),
     "why": ("enticed.cli.hosts", "why", "Say why an order does not go on."),
     "peers": ("enticed.cli.hosts", "peers", "List the hosts that this one is connected to."),

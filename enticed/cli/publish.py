@@ -97,6 +97,9 @@ def publish(
             f"  {size(result['virtual_size_bytes'])}, {size(result['data_bytes'])} of it data in "
             f"{result['fragments']} fragments, {size(result['new_bytes'])} new"
         )
+        if (needed := result["signatures_needed"]) > 1:
+            yield f"{needed} publishers have to sign before anybody can pull it. On another publisher's host:"
+            yield f"  entice sign {result['name']} --expect {result['image_id']}"
 
     setup_of(ctx).show(result, tell)
 

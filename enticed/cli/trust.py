@@ -57,6 +57,23 @@ def show(ctx: click.Context) -> None:
 
 
 @trust.command(cls=Command)
+@click.argument("count", type=int)
+@click.pass_context
+def threshold(ctx: click.Context, count: int) -> None:
+    """Have so many different publishers sign each image and each name, before any host fetches anything of it.
+
+    Works on the founding host, through its daemon. What fewer have signed by now is not found and not fetched any more:
+    have it signed (`entice sign`) first. Hosts that have it keep it.
+
+    \b
+    entice trust threshold 2
+    """
+    answer = daemon_of(ctx).ask("POST", "/v1/trust/threshold", {"threshold": count})
+    many = "1 publisher has" if count == 1 else f"{count} publishers have"
+    setup_of(ctx).show(answer, lambda: [f"{many} to sign from now on, on every host within a minute."])
+
+
+@trust.command(cls=Command)
 @click.argument("what", type=click.Choice(["ca", "publisher"]))
 @click.option("--finish", is_flag=True, help="Retire what was before the newest.")
 @click.option("--force", is_flag=True, help="With --finish: even if hosts are cut off by it, and have to join again.")

@@ -205,6 +205,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/trust/publishers"): Operation(
         "Trust a publisher's key, for these names", ref("Trust"), takes="PublisherRequest", problems=(409, 503)
     ),
+    ("POST", "/v1/trust/threshold"): Operation(
+        "How many publishers have to sign each image and name; 409 for more than there are",
+        ref("Trust"),
+        takes="ThresholdRequest",
+        problems=(409, 503),
+    ),
+    ("POST", "/v1/signatures"): Operation(
+        "Sign what another publisher has signed: an image's statement, and its name",
+        ref("Signing"),
+        takes="SigningRequest",
+        problems=(409, 503),
+    ),
     ("POST", "/v1/trust/schedulers"): Operation(
         "Take a scheduler's bearer token, and bound its orders", ref("Trust"), takes="SchedulerRequest", problems=(503,)
     ),

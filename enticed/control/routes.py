@@ -55,7 +55,7 @@ class Routes:
         self._orders = OrderRoutes(engine, streams, owner_of=lambda request: "")
         self._contents = contents
         self._campaigns = CampaignRoutes(engine, owner_of=lambda request: "")
-        self._trust = TrustRoutes(engine.trust)
+        self._trust = TrustRoutes(engine.trust, engine.cosigning)
         self._space = SpaceRoutes(engine)
 
     @property

@@ -14,14 +14,12 @@ from enticed.control.schema_kinds import (
     COUNT,
     DEADLINE,
     FLAG,
-    HEX_32,
     HOST_NAME,
     IMAGE_ID,
     KEY,
     LABEL,
     NODE_ID,
     NUMBER,
-    PATTERN,
     PUBLISHER_KEY,
     TARGET,
     TERM,
@@ -37,6 +35,7 @@ from enticed.control.schema_kinds import (
     request,
 )
 from enticed.control.space_schemas import SPACE_RECORDS
+from enticed.control.trust_schemas import TRUST_RECORDS
 from enticed.core.campaigns.records import Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignState
@@ -44,11 +43,8 @@ from enticed.engine.port import OriginState
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,
     CONTROL_RELATIVES_MAX_COUNT,
-    ORDERS_MAX_COUNT,
     PROFILE_RANGES_MAX_COUNT,
     REMOTE_LEASE_MAX_S,
-    SCHEDULER_MAX_LIFETIME_S,
-    SCHEDULER_MIN_LIFETIME_S,
     TOKEN_MAX_LIFETIME_S,
     TOKEN_MAX_USES,
     TOKEN_MIN_LIFETIME_S,
@@ -59,8 +55,6 @@ from protocol.limits import (
     IMAGE_MAX_SIZE_BYTES,
     LABEL_KEY_MAX_CHARS,
     LABELS_MAX_COUNT,
-    NAME_MAX_CHARS,
-    PUBLISHER_MAX_NAMES,
     RECALL_REASON_MAX_CHARS,
     SOURCE_FORMAT_MAX_CHARS,
 )
@@ -92,8 +86,6 @@ _CAMPAIGN = {
     "hosts_total": COUNT,
     "revision": COUNT | {"description": "grows with every change"},
 }
-
-_HOLDER = answer(node_id=NODE_ID, name=TEXT, expires_at=TIME)
 
 RECORDS: dict[str, Schema] = {
     "Problem": answer(
@@ -286,46 +278,7 @@ RECORDS: dict[str, Schema] = {
         campaigns=FLAG | {"description": "hosts that join with it may place orders on others"},
     ),
     "Token": answer(token=TEXT, uses=COUNT, ttl_s=NUMBER, campaigns=FLAG),
-    "GrantRequest": request(
-        ("role", "name", "request"),
-        role={"type": "string", "const": "scheduler"},
-        name=LABEL,
-        request=TEXT | {"description": "a certificate request, PKCS #10 in DER, base64: SPEC.md, Joining"},
-        lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
-    ),
-    "Grant": answer(certificate=TEXT, authority=TEXT, id=NODE_ID, expires_at=TIME, api=array(TEXT)),
-    "Trust": answer(
-        serial=COUNT,
-        issued_at=TIME,
-        authorities=array(answer(sha256=HEX_32, certificate=TEXT, expires_at=TIME)),
-        registrars=array(NODE_ID),
-        publishers=array(answer(name=TEXT, key=HEX_32, names=array(TEXT), is_this_host=FLAG)),
-        own_publisher=or_null(HEX_32),
-        threshold=COUNT,
-        schedulers=array(answer(name=TEXT, orders=COUNT, has_token=FLAG, expires_at=TIME)),
-        revoked=array(answer(node_id=NODE_ID, until=TIME)),
-        certified=or_null(answer(hosts=COUNT, dispatchers=array(_HOLDER), schedulers=array(_HOLDER), behind=COUNT)),
-    ),
-    "RevocationRequest": request(("who",), who={"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS}),
-    "PublisherRequest": request(
-        ("name", "key", "names"),
-        name=LABEL,
-        key=HEX_32,
-        names={"type": "array", "minItems": 1, "maxItems": PUBLISHER_MAX_NAMES, "items": PATTERN},
-    ),
-    "SchedulerRequest": request(
-        ("name",),
-        name=LABEL,
-        token_sha256=HEX_32 | {"description": "of a token: `ENS1.` and 32 random bytes, base64url"},
-        orders={"type": "integer", "minimum": 1, "maximum": ORDERS_MAX_COUNT},
-        lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
-    ),
-    "RotationRequest": request(
-        ("what",),
-        what={"type": "string", "enum": ["ca", "publisher"]},
-        finish=FLAG,
-        force=FLAG | {"description": "of the CA"},
-    ),
+    **TRUST_RECORDS,
     "Configuration": answer(
         state=TEXT, file=or_null(TEXT), settings=array(answer(key=TEXT, value=ANYTHING, origin=TEXT))
     ),

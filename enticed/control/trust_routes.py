@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from enticed.control.fields import Fields, parse_object, parse_query
-from enticed.engine.trust_port import HolderView, TrustOffice, TrustView
+from enticed.control.fields import Fields, parse_object, parse_query, parse_target
+from enticed.engine.trust_port import CosigningOffice, HolderView, Signing, TrustOffice, TrustView
 from enticed.limits import (
     CONTROL_BODY_TIMEOUT_S,
     ORDERS_MAX_COUNT,
@@ -21,13 +21,14 @@ from enticed.limits import (
 from enticed.problems import UsageError, read_body
 from protocol.credentials import parse_label
 from protocol.errors import MalformedError
-from protocol.identifiers import PublisherKey
-from protocol.limits import NAME_MAX_CHARS, PUBLISHER_MAX_NAMES
+from protocol.identifiers import ImageId, PublisherKey
+from protocol.limits import NAME_MAX_CHARS, PUBLISHER_MAX_NAMES, STATEMENT_MAX_SIGNATURES
 
 
 class TrustRoutes:
-    def __init__(self, office: TrustOffice) -> None:
+    def __init__(self, office: TrustOffice, cosigning: CosigningOffice) -> None:
         self._office = office
+        self._cosigning = cosigning
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -35,8 +36,10 @@ class TrustRoutes:
             web.get("/v1/trust", self.show),
             web.post("/v1/trust/revocations", self.revoke),
             web.post("/v1/trust/publishers", self.grant_publisher),
+            web.post("/v1/trust/threshold", self.set_threshold),
             web.post("/v1/trust/schedulers", self.grant_token),
             web.post("/v1/trust/rotations", self.rotate),
+            web.post("/v1/signatures", self.sign),
         ]
 
     async def show(self, request: web.Request) -> web.Response:
@@ -58,6 +61,17 @@ class TrustRoutes:
         return web.json_response(
             trust_json(await self._office.grant_publisher(_name(fields), PublisherKey(key), names))
         )
+
+    async def set_threshold(self, request: web.Request) -> web.Response:
+        fields = await _fields(request, "threshold")
+        threshold = fields.count("threshold", STATEMENT_MAX_SIGNATURES, default=0)
+        return web.json_response(trust_json(await self._office.set_threshold(threshold)))
+
+    async def sign(self, request: web.Request) -> web.Response:
+        fields = await _fields(request, "image", "expect", "look")
+        target, expected = parse_target(fields.text("image")), fields.hexadecimal("expect", ImageId.size_bytes)
+        image = None if expected is None else ImageId(expected)
+        return web.json_response(signing_json(await self._cosigning.sign(target, image, look=fields.flag("look"))))
 
     async def grant_token(self, request: web.Request) -> web.Response:
         fields = await _fields(request, "name", "token_sha256", "orders", "lifetime_s")
@@ -140,6 +154,22 @@ def trust_json(view: TrustView) -> dict[str, Any]:
             "schedulers": [_holder_json(one) for one in certified.schedulers],
             "behind": certified.behind,
         },
+    }
+
+
+def signing_json(signing: Signing) -> dict[str, Any]:
+    said = signing.statement
+    return {
+        "image_id": str(said.image),
+        "virtual_size_bytes": said.virtual_size_bytes,
+        "data_bytes": said.data_bytes,
+        "source_format": said.source_format,
+        "digests": [] if said.digests is None else list(said.digests.names),
+        "issued_at": said.issued_at,
+        "signed_by": list(signing.signed_by),
+        "needed": signing.needed,
+        "names": [{"name": one.name, "signed_by": list(one.signed_by)} for one in signing.names],
+        "told": signing.told,
     }
 
 

@@ -126,6 +126,7 @@ def published_json(published: Published) -> dict[str, Any]:
         "fragments": published.fragments,
         "new_bytes": published.new_bytes,
         "seconds": published.seconds,
+        "signatures_needed": published.signatures_needed,
     }
 
 

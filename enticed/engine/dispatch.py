@@ -50,9 +50,9 @@ class Dispatch:
         views = Views(driver.host, store, stockroom, naming)
         self._reception = Reception(driver, ledger, views, credential, self._say)
 
-    async def reach(self, node: NodeId) -> PeerUp:
-        """A session with this host. `AbsentError` where there can be none now."""
-        return await self._meetings.reach(node, otherwise=self._bootstrap)
+    async def reach(self, node: NodeId, addresses: tuple[str, ...] | None = None) -> PeerUp:
+        """A session with this host, at these addresses if any are given. `AbsentError` where there can be none now."""
+        return await self._meetings.reach(node, addresses, otherwise=self._bootstrap)
 
     def start(self) -> None:
         self._roster.start()

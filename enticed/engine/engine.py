@@ -18,6 +18,7 @@ from enticed.core import events as ev
 from enticed.core.orders import Order, OrderState, owner_text
 from enticed.engine.campaign_port import CampaignTerms, CampaignView
 from enticed.engine.caretaker import Caretaker
+from enticed.engine.cosigning import Cosigning
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.keeping import Keeping
@@ -106,13 +107,14 @@ class Parts:
     overlay: UdpOverlay
     origin: OriginSupply
     trust: TrustDesk
+    cosigning: Cosigning
 
 
 class DaemonEngine:
     """`enticed.engine.port.Engine` for a running daemon; `parts` are for who looks inside."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts, self.trust, self.space = parts, parts.trust, parts.keeping
+        self.parts, self.trust, self.cosigning, self.space = parts, parts.trust, parts.cosigning, parts.keeping
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
         self.started_at = parts.clock()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerUp
+from protocol.dsse import Quorum, keys_named, signers
 from protocol.errors import DeniedError, LocalError, MalformedError
-from protocol.group import Group, GroupId, GroupProof, open_privacy
+from protocol.group import Group, GroupId, GroupProof, Privacy, open_privacy
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.messages import GROUPS, Belong
+from protocol.statement import open_statement
 
 
 class Groups:
@@ -73,13 +77,42 @@ class Membership:
                 self._driver.tell(ev.PeerBelongs(node, self._groups.shared(node, proofs)))
 
 
-def group_of(image: ImageId, envelopes: Iterable[bytes], trusted: frozenset[PublisherKey]) -> GroupId | None:
-    """Whose an image is alone, by a mark that a trusted publisher has signed; None for everybody's."""
+def marks_of(image: ImageId, envelopes: Iterable[bytes], quorum: Quorum) -> tuple[bytes, ...]:
+    """The marks among what a host has shown of an image that count: by somebody who has signed a statement of it too.
+
+    So nobody keeps an image from others that is not theirs to say anything about.
+    """
+    envelopes = tuple(envelopes)
+    marks = [one for one in envelopes if _private_to(one) == image]
+    anybody = replace(quorum, threshold=1)
+    vouching: frozenset[str] = frozenset()
+    for envelope in envelopes if marks else ():
+        with suppress(DeniedError, MalformedError):
+            if open_statement(envelope, anybody).image == image:
+                vouching |= signers(envelope, quorum)
+    return tuple(one for one in marks if signers(one, quorum) & vouching)
+
+
+def group_of(image: ImageId, envelopes: Iterable[bytes]) -> GroupId | None:
+    """Whose an image is alone, by a mark that counted when it was stored; None for everybody's.
+
+    Whoever is trusted by now: a private image does not become everybody's when its publisher is revoked.
+    """
     for envelope in envelopes:
-        try:
-            privacy = open_privacy(envelope, trusted)
-        except (DeniedError, MalformedError):
-            continue
-        if privacy.image == image:
+        privacy = _privacy(envelope)
+        if privacy is not None and privacy.image == image:
             return privacy.group
     return None
+
+
+def _private_to(envelope: bytes) -> ImageId | None:
+    privacy = _privacy(envelope)
+    return None if privacy is None else privacy.image
+
+
+def _privacy(envelope: bytes) -> Privacy | None:
+    """What a mark says, whoever has signed it; None for what is none, or signed by nobody."""
+    try:
+        return open_privacy(envelope, frozenset(PublisherKey(key) for key in keys_named(envelope)))
+    except (DeniedError, MalformedError):
+        return None

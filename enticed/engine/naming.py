@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.dht.events import NameOffer
 from enticed.core.orders import Failure
 from enticed.engine.discovery import told_others
+from enticed.engine.drafts import Drafts
 from enticed.engine.driver import Driver
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
@@ -23,6 +26,7 @@ from enticed.overlay.port import Overlay
 from enticed.store.names import SavedName
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
+from protocol.dsse import Quorum, keys_named
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.names import NameRecord, is_image_id, open_name, open_past_name, parse_name, renewal_due
@@ -43,6 +47,7 @@ class Naming:
         publisher: Publisher | None,
         clock: Callable[[], float],
     ) -> None:
+        self.drafts = Drafts(store, threads, overlay, trust, clock)
         self._driver = driver
         self._store = store
         self._threads = threads
@@ -54,6 +59,7 @@ class Naming:
         self._tasks = Tasks()
         self._signing = asyncio.Lock()
         """A version is given once, whoever publishes or renews at the same time."""
+        self._hurry = asyncio.Event()
         driver.carry(ef.ResolveTarget, self._start_resolve)
 
     def start(self) -> None:
@@ -63,6 +69,10 @@ class Naming:
 
     async def close(self) -> None:
         await self._tasks.close()
+
+    def trust_changed(self) -> None:
+        """More may have to sign by now, or fewer: look at this publisher's names."""
+        self._hurry.set()
 
     # --- from targets to images ---
 
@@ -95,7 +105,7 @@ class Naming:
         trust = self._trust()
         for envelope in envelopes:
             try:
-                record = open_name(envelope, trust.publishers_of(name), self._clock(), trust.threshold)
+                record = open_name(envelope, trust.quorum_of(name), self._clock())
             except (DeniedError, MalformedError):
                 continue
             if record.name == name and (newest is None or record.version > newest.version):
@@ -145,9 +155,9 @@ class Naming:
             return None
 
     def _stands(self, saved: SavedName) -> bool:
-        """Whether somebody trusted by now has signed it, expired or not. If not, its version counts for nothing: who
-        had signed it may have used a stolen key, and chosen a version that no honest one could follow."""
-        return self._record(self._trust().publishers_of(saved.name), saved) is not None
+        """Whether as many as must have signed it, and are trusted by now, expired or not. If not, its version counts
+        for nothing: who had signed it may have used a stolen key, and chosen one that no honest one could follow."""
+        return self._record(self._trust().quorum_of(saved.name), saved) is not None
 
     def _standing(self, name: str) -> SavedName | None:
         """The highest version of a name ever seen here, of those that stand."""
@@ -167,59 +177,127 @@ class Naming:
 
     # --- a publisher's names ---
 
+    @property
+    def signatures_needed(self) -> int:
+        return self._trust().threshold
+
     def require_publisher(self, publisher: Publisher, name: str) -> None:
         """`DeniedError` where nobody would believe the name, signed by this publisher."""
         publisher.require_trusted(self._trust(), (name,))
 
     def may_publish(self, publisher: Publisher, name: str) -> bool:
-        return publisher.key in self._trust().publishers_of(name)
+        return publisher.key in dict(self._trust().quorum_of(name).holders)
 
     async def publish(self, publisher: Publisher, name: str, image: ImageId) -> int:
-        """Sign that `name` means `image` from now on, remember it and tell others; the record's version."""
+        """Sign that `name` means `image` from now on, remember it and tell others; the record's version.
+
+        Where several have to sign, it is a draft until they have.
+        """
         saved = await self._sign(publisher, name, image)
-        await told_others(self._overlay, DiscoveryKey.of_name(name))
+        is_draft = self.signatures_needed > 1
+        await told_others(self._overlay, DiscoveryKey.of_draft(name) if is_draft else DiscoveryKey.of_name(name))
         return saved.version
+
+    async def cosign(self, publisher: Publisher, draft: SavedName) -> SavedName:
+        """Sign somebody's draft too, and tell others: with the last signature that it takes it is a name.
+
+        `DeniedError` for a version that an honest one was ahead of, `LocalError` where there is no room for another.
+        """
+        signed = self.drafts.signed(draft, publisher)
+        if await self.take(signed.envelope):
+            await told_others(self._overlay, DiscoveryKey.of_name(draft.name))
+        else:
+            await self.drafts.keep(signed)
+            await told_others(self._overlay, DiscoveryKey.of_draft(draft.name))
+        return signed
+
+    async def take(self, envelope: bytes) -> bool:
+        """Remember and announce a name that came from others; False where too few have signed it, or it is no news."""
+        name = open_past_name(envelope, self._trust().one_of()).name
+        newest = self._newest(name, standing := self._standing(name), (envelope,))
+        if newest is None or newest == standing:
+            return False
+        await self._save(newest)
+        self._announce(newest)
+        return True
 
     async def sign_anew(self, publisher: Publisher, old: PublisherKey) -> None:
         """Sign again what another key has signed, for the publisher's own."""
         for saved in self._store.names():
-            if self._record(frozenset({old}), saved) is not None:
+            if self._record(Quorum.any_of((old,)), saved) is None:
+                continue
+            if keys_named(saved.envelope)[0] == old:
                 await self._sign(publisher, saved.name, saved.image)
+            else:  # drawn up by another publisher: the same words, with the new signature
+                anew = replace(saved, envelope=publisher.countersign(saved.envelope, instead_of=old))
+                await self._save(anew)
+                self._announce(anew)
 
     async def _sign(self, publisher: Publisher, name: str, image: ImageId) -> SavedName:
         async with self._signing:
-            last = self._record(self._trust().publishers_of(name), self._standing(name))
+            standing = self._standing(name)
+            last = max(self.drafts.last_version(name), 0 if standing is None else standing.version)
             record = next_name_record(name, image, last, self._clock())
             saved = SavedName(name, record.version, image, record.expires_at, publisher.sign_name(record))
+            if self.signatures_needed > 1:
+                await self.drafts.keep(saved)
+                return saved
             await self._save(saved)
         self._announce(saved)
         return saved
 
     @staticmethod
-    def _record(signers: frozenset[PublisherKey], saved: SavedName | None) -> NameRecord | None:
+    def _record(quorum: Quorum, saved: SavedName | None) -> NameRecord | None:
         if saved is None:
             return None
         try:
-            return open_past_name(saved.envelope, signers)
+            return open_past_name(saved.envelope, quorum)
         except (DeniedError, MalformedError):
             return None
 
     async def _keep_alive(self, publisher: Publisher) -> None:
         for saved in self._store.names():
-            if self._record(frozenset({publisher.key}), saved) is not None:
+            if self._record(Quorum.any_of((publisher.key,)), saved) is not None:
                 self._announce(saved)
+        for draft in self.drafts.pending():
+            self.drafts.announce(draft)
         while True:
+            self._hurry.clear()
+            for draft in self.drafts.pending():
+                if keys_named(draft.envelope)[0] == publisher.key:
+                    await self._look_for(draft.name)
             for saved in self._store.names():
-                record = self._record(frozenset({publisher.key}), saved)
+                record = self._record(Quorum.any_of((publisher.key,)), saved)
                 if record is None or not self.may_publish(publisher, saved.name):
                     continue
-                if renewal_due(record, self._clock()):
-                    log.info("signing name %s anew", saved.name)
-                    try:
-                        await self.publish(publisher, saved.name, saved.image)
-                    except EnticedError as error:  # a full disk, say: there is half a lifetime to try again in
-                        log.warning("name %s cannot be signed anew: %s", saved.name, error)
-            await asyncio.sleep(NAMES_RENEWAL_CHECK_S)
+                try:
+                    await self._keep_name(publisher, saved, record)
+                except EnticedError as error:  # a full disk, say: there is half a lifetime to try again in
+                    log.warning("name %s cannot be signed anew: %s", saved.name, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NAMES_RENEWAL_CHECK_S):
+                    await self._hurry.wait()
+
+    async def _keep_name(self, publisher: Publisher, saved: SavedName, record: NameRecord) -> None:
+        """Renew what this publisher has drawn up; sign again what it has cosigned, once that is renewed."""
+        if keys_named(saved.envelope)[0] != publisher.key:
+            draft = await self.drafts.find(saved.name, saved.image)
+            if draft is not None and draft.version > saved.version and publisher.key not in keys_named(draft.envelope):
+                log.info("signing name %s again", saved.name)
+                await self.cosign(publisher, draft)
+            return
+        drawn_up = self.drafts.of(saved.name)
+        if drawn_up is not None and drawn_up.image == saved.image:
+            return
+        if renewal_due(record, self._clock()) or not self._stands(saved):
+            log.info("signing name %s anew", saved.name)
+            await self.publish(publisher, saved.name, saved.image)
+
+    async def _look_for(self, name: str) -> None:
+        """Others may have signed a draft of this host while it was away."""
+        with suppress(EnticedError):
+            for envelope in (await self._overlay.find(DiscoveryKey.of_name(name))).names:
+                await self.take(envelope)
 
     def _announce(self, saved: SavedName) -> None:
         self._overlay.announce(NameOffer(DiscoveryKey.of_name(saved.name), saved.envelope, saved.version))

@@ -13,8 +13,7 @@ from typing import Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignEngine
-from enticed.engine.space_port import SpaceOffice
-from enticed.engine.trust_port import TrustOffice
+from enticed.engine.offices import Offices
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 
 Progressed = Callable[[int, int], None]
@@ -51,6 +50,8 @@ class Published:
     new_bytes: int
     """Data bytes that no relative has."""
     seconds: float
+    signatures_needed: int = 1
+    """More than one: it is nobody's to pull before so many publishers have signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,7 @@ class Content(Protocol):
     def close(self) -> None: ...
 
 
-class Engine(CampaignEngine, Protocol):
+class Engine(CampaignEngine, Offices, Protocol):
     async def publish(self, what: Publication, progressed: Progressed) -> Published: ...
 
     async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:
@@ -381,14 +382,4 @@ class Engine(CampaignEngine, Protocol):
 
     async def grant_scheduler(self, name: str, request: bytes, lifetime_s: float) -> Grant:
         """request: as of `protocol.enrolment.request_certificate`. DeniedError unless this is the founding host."""
-        ...
-
-    @property
-    def trust(self) -> TrustOffice:
-        """Who may do what."""
-        ...
-
-    @property
-    def space(self) -> SpaceOffice:
-        """What images take, and which stay."""
         ...

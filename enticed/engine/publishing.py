@@ -95,6 +95,7 @@ class Publishing:
             imported.fragments,
             imported.new_bytes,
             time.monotonic() - started,
+            self._naming.signatures_needed,
         )
 
     def _relatives(self, what: Publication, name: str) -> tuple[ImageId, ...]:

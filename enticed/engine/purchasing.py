@@ -13,7 +13,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
-from enticed.engine.membership import group_of
+from enticed.engine.membership import group_of, marks_of
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.stockroom import Stockroom
 from enticed.identity.host import HostIdentity
@@ -37,6 +37,7 @@ from protocol.manifest import FRAGMENT_ENTRY_SIZE_BYTES, Fragments, Root, decode
 from protocol.messages import Charge, Part, PartRequest
 from protocol.profile import open_profile
 from protocol.statement import STATEMENT_SET_MAX_SIZE_BYTES, Statement, StatementSet, open_statement
+from protocol.trust import TrustBundle
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Purchasing:
             self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.MALFORMED, repr(error)))
         else:
             self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
-            group = group_of(image, manifest.statements, self._identity.trust.trusted_publishers)
+            group = group_of(image, manifest.statements)
             self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64"), group))
 
     async def fetch_manifest(self, image: ImageId, node: NodeId) -> Manifest:
@@ -152,16 +153,15 @@ class Purchasing:
         trust = self._identity.trust
         for envelope in envelopes:
             try:
-                statement = open_statement(envelope, trust.trusted_publishers, trust.threshold)
+                statement = open_statement(envelope, trust.quorum)
             except (DeniedError, MalformedError):
                 continue
             if statement.image == image:
                 trusted.append((envelope, statement))
         if not trusted:
-            raise DeniedError(f"no trusted publisher has signed for image {image.short}")
-        marks = (one for one in envelopes if group_of(image, (one,), trust.trusted_publishers) is not None)
+            raise DeniedError(unsigned(image, trust))
         said = (envelope for envelope, _ in trusted)
-        return (*marks, *said, *self._profiles(image, envelopes)), trusted[0][1]
+        return (*marks_of(image, envelopes, trust.quorum), *said, *self._profiles(image, envelopes)), trusted[0][1]
 
     def _profiles(self, image: ImageId, envelopes: tuple[bytes, ...]) -> Iterator[bytes]:
         for envelope in envelopes:
@@ -234,6 +234,13 @@ class Purchasing:
     def _failed(self, event: ev.FetchFailed) -> None:
         self.faults[event.fault] += 1
         self._driver.tell(event)
+
+
+def unsigned(image: ImageId, trust: TrustBundle) -> str:
+    """Why nothing of an image is asked for."""
+    if trust.threshold == 1:
+        return f"no trusted publisher has signed for image {image.short}"
+    return f"not {trust.threshold} trusted publishers have signed for image {image.short}"
 
 
 def fault_of(error: EnticedError) -> ev.Fault:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -120,14 +120,26 @@ class Stockroom:
         trust = self._identity.trust
         for envelope in self._store.image(image).statements:
             try:
-                return self._opened(envelope, trust.trusted_publishers, trust.threshold)
+                said = self._opened(envelope, trust.quorum)
             except (DeniedError, MalformedError):
                 continue
+            return said if self._may_name(envelope, said) else replace(said, digests=None)
         raise AbsentError(f"no trusted publisher has signed for image {image.short}")
+
+    def _may_name(self, envelope: bytes, said: Statement) -> bool:
+        """Whether those who signed a statement may sign the digest names that it gives the image. Digests are names
+        like others: of a publisher whose names they are not, they count for nothing."""
+        if said.digests is None:
+            return True
+        try:
+            self._opened(envelope, self._identity.trust.quorum_of(*said.digests.names))
+        except DeniedError:
+            return False
+        return True
 
     def group(self, image: ImageId) -> GroupId | None:
         """Whose an image in the store is alone; None for everybody's. `AbsentError` without it."""
-        return self._group_of(image, self._store.image(image).statements, self._identity.trust.trusted_publishers)
+        return self._group_of(image, self._store.image(image).statements)
 
     def hold(self, image: ImageId) -> Hold:
         return self._store.hold(image)
@@ -155,6 +167,12 @@ class Stockroom:
     def add_statement(self, image: ImageId, envelope: bytes) -> None:
         """Blocks, as the next."""
         self._store.add_statement(image, envelope)
+
+    def replace_statement(self, image: ImageId, old: bytes, new: bytes) -> None:
+        """At no time are both gone, where there is room for both."""
+        self._store.add_statement(image, new)
+        self._store.drop_statement(image, old)
+        self._store.add_statement(image, new)
 
     def drop_statement(self, image: ImageId, envelope: bytes) -> None:
         self._store.drop_statement(image, envelope)

@@ -20,6 +20,7 @@ from enticed.identity.bundles import (
     with_publisher,
     with_revoked,
     with_scheduler,
+    with_threshold,
     without_publisher,
     without_scheduler,
 )
@@ -126,6 +127,11 @@ class TrustDesk:
         self._founding()
         log.info("granting publisher %s the names %s", name, ", ".join(names))
         return await self._change(lambda bundle: with_publisher(bundle, TrustedPublisher(key, name, names)))
+
+    async def set_threshold(self, threshold: int) -> TrustView:
+        self._founding()
+        log.info("%d publishers have to sign from now on", threshold)
+        return await self._change(partial(with_threshold, threshold=threshold))
 
     async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:
         self._founding()

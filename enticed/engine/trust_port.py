@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from protocol.identifiers import NodeId, PublisherKey
+from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.statement import Statement
 from protocol.trust import Revocation, TrustedPublisher, TrustedScheduler
 
 
@@ -53,6 +54,39 @@ class TrustView:
     """None but on the founding host."""
 
 
+@dataclass(frozen=True, slots=True)
+class NameSigning:
+    """A name record of an image that was cosigned, and which publishers have signed it."""
+
+    name: str
+    signed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What was cosigned, or would be. signed_by: the publishers who have signed the statement; needed: how many must.
+
+    told: how many other hosts with the image have said that they took the signature.
+    """
+
+    statement: Statement
+    signed_by: tuple[str, ...]
+    needed: int
+    names: tuple[NameSigning, ...]
+    told: int
+
+
+class CosigningOffice(Protocol):
+    async def sign(self, target: str, image: ImageId | None, *, look: bool) -> Signing:
+        """Add this host's signature to the statement of an image, and to a name (the target, if it is one) and the
+        digests that are to mean it. image: what the name has to mean. look: sign nothing, say what would be signed.
+
+        DeniedError where this host's key is not trusted for it, AbsentError where nothing waits or nobody has it,
+        LocalError where the name is to mean another image.
+        """
+        ...
+
+
 class TrustOffice(Protocol):
     """Every change raises DeniedError unless this is the founding host, and returns once it is written down."""
 
@@ -67,6 +101,10 @@ class TrustOffice(Protocol):
 
     async def grant_publisher(self, name: str, key: PublisherKey, names: tuple[str, ...]) -> TrustView:
         """LocalError for a key or names that may not be, ExhaustedError if there are too many."""
+        ...
+
+    async def set_threshold(self, threshold: int) -> TrustView:
+        """How many publishers have to sign from now on. LocalError for more than there are."""
         ...
 
     async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:

@@ -8,6 +8,7 @@ from protocol.errors import AbsentError, ExhaustedError, LocalError, MalformedEr
 from protocol.identifiers import PublisherKey
 from protocol.limits import (
     PUBLISHER_MAX_NAMES,
+    STATEMENT_MAX_SIGNATURES,
     TRUST_MAX_AUTHORITIES,
     TRUST_MAX_PUBLISHERS,
     TRUST_MAX_REVOKED,
@@ -58,6 +59,16 @@ def without_publisher(bundle: TrustBundle, name: str, keep: PublisherKey | None 
     if len(left) == len(bundle.publishers):
         raise AbsentError(f"there is no key of a publisher {name} to take away")
     return replace(bundle, publishers=left)
+
+
+def with_threshold(bundle: TrustBundle, threshold: int) -> TrustBundle:
+    """So many different publishers have to sign. `LocalError` where there are not so many."""
+    publishers = len({one.name for one in bundle.publishers})
+    if not 1 <= threshold <= STATEMENT_MAX_SIGNATURES:
+        raise LocalError(f"1 to {STATEMENT_MAX_SIGNATURES} publishers have to sign, not {threshold}")
+    if threshold > publishers:
+        raise LocalError(f"{threshold} publishers cannot sign: there are {publishers}; `entice grant publisher` first")
+    return replace(bundle, threshold=threshold)
 
 
 def with_scheduler(bundle: TrustBundle, scheduler: TrustedScheduler, now: float) -> TrustBundle:

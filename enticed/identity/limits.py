@@ -17,3 +17,9 @@ CERTIFIED_ID_MIN_CHARS = 8
 """Of the beginning of an id that is to mean a host."""
 BACKUP_MAX_SIZE_BYTES = 512 * MIB
 PASSPHRASE_MIN_CHARS = 12
+COSIGNED_USELESS_MAX_COUNT = 64
+"""Signatures of one session that were no news; then it ends."""
+COSIGN_HOLDERS_MAX_COUNT = 16
+"""Hosts with an image that are given a further signature; they give it to others."""
+COSIGN_TIMEOUT_S = 5.0
+"""For one of them."""

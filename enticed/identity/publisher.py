@@ -12,6 +12,7 @@ from enticed.identity.files import is_there, write_file
 from enticed.identity.host import identity_directory, load_identity
 from enticed.identity.pem import key_pem, load_signing_key
 from enticed.limits import NAME_LIFETIME_S
+from protocol.dsse import countersign
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError
 from protocol.group import Privacy, seal_privacy
 from protocol.identifiers import ImageId, PublisherKey
@@ -48,6 +49,10 @@ class Publisher:
             if not any(one.may_sign(name) for one in said):
                 patterns = ", ".join(pattern for one in said for pattern in one.names)
                 raise DeniedError(f"publisher {said[0].name} may not sign {name}: its names are {patterns}")
+
+    def countersign(self, envelope: bytes, instead_of: bytes | None = None) -> bytes:
+        """As `protocol.dsse.countersign`, with this key."""
+        return countersign(envelope, self.private, instead_of)
 
     def sign_statement(self, statement: Statement) -> bytes:
         """The sealed statement. `LocalError` for values out of bounds."""
@@ -109,10 +114,10 @@ def public_key(private: Ed25519PrivateKey) -> PublisherKey:
     return PublisherKey(private.public_key().public_bytes_raw())
 
 
-def next_name_record(name: str, image: ImageId, last: NameRecord | None, now: float) -> NameRecord:
-    """What to sign so that `name` means `image` from now on; `last`: the newest record of that name, if there is one.
+def next_name_record(name: str, image: ImageId, last: int, now: float) -> NameRecord:
+    """What to sign so that `name` means `image` from now on; `last`: the newest version of that name, 0 without one.
 
     Versions rise by one, and never fall behind the clock: a publisher that lost its records still overtakes them.
     """
-    version = max(int(now), last.version + 1 if last is not None else 0)
+    version = max(int(now), last + 1)
     return NameRecord(name, version, image, int(now), int(now) + NAME_LIFETIME_S)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from enticed.core.dht.ports import CheckedName, CheckedProvider
 from enticed.identity.host import HostIdentity
 from enticed.limits import CHECKED_RECORDS_MAX_COUNT, RECALL_KEPT_S
-from protocol.dsse import sealed_type
+from protocol.dsse import sealed_type, signers
 from protocol.errors import AbsentError, CorruptError, MalformedError
 from protocol.identifiers import DiscoveryKey
 from protocol.limits import CLOCK_SKEW_MAX_S, PROVIDER_EXPIRY_S
-from protocol.names import open_name
+from protocol.names import draft_rank, open_name
 from protocol.recall import RECALL_TYPE, open_recall
 from protocol.records import ProviderRecord, ProviderState, open_provider, seal_provider
 
@@ -63,11 +63,15 @@ class HostNotary:
         if sealed_type(data) == RECALL_TYPE:
             return self._check_recall(key, data)
         now, trust = self._clock(), self._identity.trust
-        record = open_name(data, trust.trusted_publishers, now, trust.threshold)
-        open_name(data, trust.publishers_of(record.name), now, trust.threshold)  # by those who may sign this one
-        if DiscoveryKey.of_name(record.name) != key:
+        record = open_name(data, trust.one_of(), now)
+        is_draft = key == DiscoveryKey.of_draft(record.name)
+        if not is_draft and DiscoveryKey.of_name(record.name) != key:
             raise CorruptError(f"the record of {record.name} under another name's key")
-        return CheckedName(record.version, data, record.expires_at - now)
+        # By those who may sign this one; by as many as must, unless it lies where it waits for them.
+        open_name(data, trust.one_of(record.name) if is_draft else trust.quorum_of(record.name), now)
+        signed = len(signers(data, trust.one_of(record.name))) if is_draft else 0
+        version = draft_rank(record.version, signed) if is_draft else record.version
+        return CheckedName(version, data, record.expires_at - now)
 
     def _check_recall(self, key: DiscoveryKey, data: bytes) -> CheckedName:
         recall = open_recall(data, self._identity.trust.trusted_publishers)

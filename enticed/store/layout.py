@@ -19,6 +19,7 @@ NAMES = "names"
 RECALLS = "recalls"
 PINS = "pins"
 FLOORS = "floors"
+DRAFTS = "drafts"
 
 RAW = "raw"
 ROOT = "root"
@@ -53,7 +54,7 @@ def prepare(files: Files) -> None:
         if int(text) > STORE_VERSION:
             raise LocalError(f"the store is of version {text}, newer than {STORE_VERSION}: run a newer enticed")
     present = files.list_dir(".")
-    for name in (IMAGES, NAMES, RECALLS, PINS, FLOORS):
+    for name in (IMAGES, NAMES, RECALLS, PINS, FLOORS, DRAFTS):
         if name not in present:
             files.make_dir(name)
     files.sync_dir(".")

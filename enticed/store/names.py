@@ -32,23 +32,24 @@ class SavedName:
 
 
 class NameBook:
-    """Reads all names when made. Thread-safe."""
+    """Reads all names when made. Thread-safe. directory: where they are."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, directory: str = NAMES) -> None:
         self._files = files
+        self._directory = directory
         self._lock = threading.Lock()
         self._names: dict[str, SavedName] = {}
         self.troubles: list[str] = []
-        files.sync_dir(NAMES)  # after a kill too, what was seen here once is never to fall back
-        for file in files.list_dir(NAMES):
+        files.sync_dir(directory)  # after a kill too, what was seen here once is never to fall back
+        for file in files.list_dir(directory):
             if file.startswith(NEW_PREFIX):
-                remove_tree(files, f"{NAMES}/{file}")
+                remove_tree(files, f"{directory}/{file}")
                 continue
             try:
-                saved = _decode(read_file(files, f"{NAMES}/{file}", _FILE_MAX_SIZE_BYTES))
+                saved = _decode(read_file(files, f"{directory}/{file}", _FILE_MAX_SIZE_BYTES))
                 self._names[saved.name] = saved
             except (CorruptError, MalformedError) as error:
-                self.troubles.append(f"the saved name in {NAMES}/{file} is damaged: {error}")
+                self.troubles.append(f"the saved name in {directory}/{file} is damaged: {error}")
 
     def all(self) -> tuple[SavedName, ...]:
         return tuple(saved for _, saved in sorted(self._names.items()))
@@ -77,7 +78,7 @@ class NameBook:
             if old is None and len(self._names) >= NAMES_MAX_COUNT:
                 raise ExhaustedError(f"more than {NAMES_MAX_COUNT} names")
             packed = pack_record(new)
-            replace_file(self._files, NAMES, str(Digest.of(new.name.encode())), Digest.of(packed) + packed)
+            replace_file(self._files, self._directory, str(Digest.of(new.name.encode())), Digest.of(packed) + packed)
             self._names[new.name] = new
 
 

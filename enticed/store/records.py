@@ -13,7 +13,7 @@ from enticed.core.orders import Order
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, RECALLS_MAX_COUNT
 from enticed.store.catalogue import Catalogue
 from enticed.store.files import Files
-from enticed.store.layout import FLOORS, RECALLS
+from enticed.store.layout import DRAFTS, FLOORS, RECALLS
 from enticed.store.limits import FLOORS_MAX_COUNT
 from enticed.store.names import NameBook, SavedName
 from enticed.store.notes import NoteBook, PinBook
@@ -31,6 +31,7 @@ class Records:
         self._catalogue = catalogue
         self._writing = writing
         self._names = NameBook(files)
+        self.draft_book = NameBook(files, DRAFTS)
         self.scrub_book = ScrubBook(files, now)
         self.recall_book = NoteBook(files, RECALLS, "recall", RECALL_MAX_SIZE_BYTES, RECALLS_MAX_COUNT)
         self.floor_book = NoteBook(files, FLOORS, "floor", FLOOR_MAX_SIZE_BYTES, FLOORS_MAX_COUNT)
@@ -38,7 +39,7 @@ class Records:
         self._orders = {order.key: order for order in catalogue.orders()}
         self._addresses = catalogue.addresses()
         notes = (*self.recall_book.troubles, *self.floor_book.troubles, *self.pin_book.troubles)
-        self.troubles: tuple[str, ...] = (*self._names.troubles, *notes)
+        self.troubles: tuple[str, ...] = (*self._names.troubles, *self.draft_book.troubles, *notes)
         """One line for people about each thing that was not as it should be at the start."""
 
     def save_name(

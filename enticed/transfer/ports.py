@@ -19,6 +19,7 @@ from protocol.messages import (
     Busy,
     CancelOrder,
     Charge,
+    Cosigned,
     HaveChange,
     HaveMap,
     NotHeld,
@@ -50,6 +51,7 @@ Said = (
     | Renewal
     | Recalled
     | Belong
+    | Cosigned
 )
 """What the core, campaigns and trusting say and hear; hellos, goodbyes and pings are the transfer layer's own."""
 

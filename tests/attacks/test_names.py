@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,16 @@ from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record
-from enticed.overlay.port import Found, Offer
+from enticed.overlay.notary import HostNotary
+from enticed.overlay.port import Found, NameOffer, Offer
 from enticed.store.store import Store
-from protocol.errors import AbsentError, EnticedError, LocalError
+from protocol.dsse import Quorum, countersign, keys_named
+from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.limits import CLOCK_SKEW_MAX_S, NAME_VERSION_MAX_LEAD
-from protocol.names import NameRecord, seal_name
+from protocol.names import NameRecord, open_past_name, seal_name
 from protocol.trust import ALL_NAMES, TrustBundle, TrustedPublisher
+from tests.clusters import make_cluster
 from tests.wire.cas import DAY_S, NOW, signing_key
 
 NAME = "debian:12"
@@ -46,6 +49,7 @@ class Replicas:
     say: tuple[bytes, ...] = ()
     asked: list[DiscoveryKey] = field(default_factory=list)
     announced_offers: list[Offer] = field(default_factory=list)
+    heard_more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ready(self) -> None: ...
 
@@ -55,6 +59,7 @@ class Replicas:
 
     def announce(self, offer: Offer) -> None:
         self.announced_offers.append(offer)
+        self.heard_more.set()
 
     async def announced(self, key: DiscoveryKey) -> None: ...
 
@@ -72,6 +77,7 @@ class Victim:
     state_dir: Path
     now: float = float(NOW)
     trusted: frozenset[PublisherKey] = TRUSTED
+    threshold: int = 1
     replicas: Replicas = field(default_factory=Replicas)
 
     @asynccontextmanager
@@ -89,8 +95,8 @@ class Victim:
                 await threads.close()
 
     def _trust(self) -> TrustBundle:
-        publishers = tuple(TrustedPublisher(key, "", (ALL_NAMES,)) for key in self.trusted)
-        return TrustBundle(1, NOW, (), publishers, 1, (), (), ())
+        publishers = tuple(TrustedPublisher(key, key.short, (ALL_NAMES,)) for key in self.trusted)
+        return TrustBundle(1, NOW, (), publishers, self.threshold, (), (), ())
 
     @contextmanager
     def _driver(self) -> Iterator[Driver]:
@@ -229,7 +235,7 @@ def test_a_record_of_a_time_to_come(tmp_path: Path) -> None:
 
 def test_what_no_publisher_has_signed(tmp_path: Path) -> None:
     async def scenario() -> None:
-        victim, record = Victim(tmp_path), next_name_record(NAME, EVIL, None, NOW)
+        victim, record = Victim(tmp_path), next_name_record(NAME, EVIL, 0, NOW)
         for envelope in (seal_name(record, THIEF), b"", b"\xc1", bytes(1000)):
             with pytest.raises(AbsentError):
                 await victim.resolves(envelope)
@@ -261,3 +267,65 @@ def test_an_image_id_needs_nobodys_word(tmp_path: Path) -> None:
 def test_a_name_that_is_an_image_id_cannot_be_signed() -> None:
     with pytest.raises(EnticedError):
         signed(1, EVIL, name=str(NEW))
+
+
+# --- where it takes two ---
+
+BOTH = TRUSTED | {key_of("second")}
+
+
+def test_a_draft_is_no_name(tmp_path: Path) -> None:
+    """Whoever says it, and under whichever key: one signature of two is none, for resolvers and replicas."""
+    once, twice = signed(2, EVIL), countersign(signed(1, NEW), SECOND)
+
+    async def scenario() -> None:
+        victim = Victim(tmp_path, trusted=BOTH, threshold=2)
+        for envelope in (once, countersign(once, PUBLISHER), countersign(once, THIEF)):
+            with pytest.raises(AbsentError):
+                await victim.resolves(envelope)
+        assert await victim.resolves(once, twice) == NEW
+
+    asyncio.run(scenario())
+
+    (identity,) = make_cluster(tmp_path / "replica", 1)
+    publishers = tuple(TrustedPublisher(key, key.short, (ALL_NAMES,)) for key in BOTH)
+    bundle = replace(identity.trust, publishers=publishers, threshold=2)
+    identity.sealed_trust = replace(identity.sealed_trust, bundle=bundle)
+    notary = HostNotary(identity, ["127.0.0.1:1"], lambda: NOW)
+    with pytest.raises(DeniedError, match="1 trusted signatures where 2"):
+        notary.check_name(DiscoveryKey.of_name(NAME), once)
+    assert notary.check_name(DiscoveryKey.of_name(NAME), twice).version == 1
+    draft = notary.check_name(DiscoveryKey.of_draft(NAME), once)
+    assert notary.check_name(DiscoveryKey.of_draft(NAME), countersign(once, SECOND)).version > draft.version
+    for key, envelope in ((DiscoveryKey.of_draft("debian:11"), once), (DiscoveryKey.of_draft(NAME), b"x")):
+        with pytest.raises(EnticedError):
+            notary.check_name(key, envelope)
+    with pytest.raises(DeniedError):
+        notary.check_name(DiscoveryKey.of_draft(NAME), seal_name(NameRecord(NAME, 3, EVIL, NOW, NOW + 9), THIEF))
+
+
+def test_a_cosigner_signs_again_only_what_it_has_signed(tmp_path: Path) -> None:
+    """Whoever has the first publisher's key renews the name for the same image, and gets no other one signed."""
+
+    async def scenario() -> None:
+        victim = Victim(tmp_path, trusted=BOTH, threshold=2)
+        assert await victim.resolves(countersign(signed(5, NEW), SECOND)) == NEW
+        replicas = victim.replicas
+        replicas.say = (signed(7, EVIL), signed(6, NEW), signed(8, EVIL, name="debian:11"))
+        replicas.announced_offers.clear()
+        async with victim.naming(Publisher(key_of("second"), SECOND)) as naming:
+            naming.start()
+            renewed = DiscoveryKey.of_name(NAME), countersign(signed(6, NEW), SECOND)
+            while renewed not in [(one.key, one.record) for one in offers(replicas)]:
+                replicas.heard_more.clear()
+                await replicas.heard_more.wait()
+        signatures = [one.record for one in offers(replicas) if key_of("second") in keys_named(one.record)]
+        images = {open_past_name(record, Quorum.any_of(BOTH)).image for record in signatures}
+        assert images == {NEW}
+        assert await victim.resolves(*signatures, signed(7, EVIL)) == NEW
+
+    asyncio.run(scenario())
+
+
+def offers(replicas: Replicas) -> list[NameOffer]:
+    return [one for one in replicas.announced_offers if isinstance(one, NameOffer)]

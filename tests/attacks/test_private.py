@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core.orders import OrderState
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
+from enticed.engine.membership import marks_of
 from enticed.identity.authority import Authority
+from enticed.identity.bundles import without_publisher
 from enticed.identity.groups import enter_group, new_group
+from enticed.identity.host import FOUNDER
 from enticed.landing import Landing
 from enticed.transfer.errors import RefusedError
+from protocol.dsse import Quorum
 from protocol.errors import LocalError
-from protocol.group import Group, GroupProof
+from protocol.group import Group, GroupProof, Privacy, seal_privacy
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.messages import (
     ORDERS,
@@ -37,6 +43,7 @@ from protocol.messages import (
     PlaceOrder,
     Subscribe,
 )
+from protocol.statement import Statement, seal_statement
 from tests.clusters import enrol, make_cluster, state_dir
 from tests.engine.liars import Liar
 from tests.engine.swarm import config_of, content_of, disk, publish, pull, run
@@ -201,5 +208,37 @@ def test_who_may_order_on_others_does_not_hear_how_an_order_goes(tmp_path: Path)
                     assert news[-1].fault is OrderFault.UNAVAILABLE
             finally:
                 await dispatcher.network.close()
+
+    run(scenario())
+
+
+def test_nobody_makes_anothers_image_private() -> None:
+    """Who may publish something else cannot keep an image from everybody: its mark counts for its own images."""
+    image, now = ImageId(bytes(32)), int(time.time())
+    ours, theirs = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    holders = [(ours.public_key().public_bytes_raw(), "ours"), (theirs.public_key().public_bytes_raw(), "theirs")]
+    quorum = Quorum(frozenset(holders), 1)
+    statement = seal_statement(Statement(image, 4096, 0, "raw", False, None, (), now), ours)
+    other = seal_statement(Statement(ImageId(b"\1" * 32), 4096, 0, "raw", False, None, (), now), theirs)
+    good, bad = (seal_privacy(Privacy(image, GROUP.id, now), key) for key in (ours, theirs))
+    assert marks_of(image, (bad, good, statement, other), quorum) == (good,)
+    assert marks_of(image, (bad, statement, other), quorum) == ()
+    assert marks_of(image, (good, statement), replace(quorum, threshold=2)) == (good,)  # before it is cosigned, too
+
+
+def test_a_private_image_stays_so_when_its_publisher_is_revoked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            image = (await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")).image
+            assert (await pull(c.member, "secret:1")).state is OrderState.READY
+            authority = Authority.load(state_dir(tmp_path, 0))
+            sealed = authority.seal(lambda bundle: without_publisher(bundle, FOUNDER))
+            for engine in (c.publisher, c.member):
+                assert engine.parts.identity.take_trust(sealed)
+                await c.liar.meet(engine)
+                await nothing_is_given(c.liar, engine, c.publisher, image)
+        async with AsyncExitStack() as stack:  # nor do they forget it
+            again = await start(config_of(state_dir(tmp_path, 1)), stack)
+            assert (await again.image(str(image))).private
 
     run(scenario())

@@ -37,13 +37,14 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
-from enticed.engine.trust_port import AuthorityView, CertifiedView, HolderView, TrustView
+from enticed.engine.trust_port import AuthorityView, CertifiedView, HolderView, NameSigning, Signing, TrustView
 from enticed.identity.bundles import with_publisher
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import MIB
+from protocol.statement import Statement
 from protocol.trust import Revocation, TrustBundle, TrustedPublisher, TrustedScheduler
 from tests.control.campaigns import MemoryCampaigns
 from tests.control.space import MemorySpace
@@ -501,6 +502,10 @@ class MemoryEngine(MemoryCampaigns):
     def space(self) -> MemorySpace:
         return MemorySpace(self)
 
+    @property
+    def cosigning(self) -> Cosigner:
+        return Cosigner(self)
+
     def pin(self, target: str, pin: PinView | None) -> None:
         stored = self._find(target)
         stored.view = replace(stored.view, pin=pin)
@@ -512,6 +517,23 @@ class MemoryEngine(MemoryCampaigns):
             byte = file.read(1)
             file.seek(offset_bytes)
             file.write(bytes([byte[0] ^ 0xFF]))
+
+
+@dataclass
+class Cosigner:
+    """`CosigningOffice` in memory: what is stored has been signed by a team, of whom two are needed."""
+
+    engine: MemoryEngine
+
+    async def sign(self, target: str, image: ImageId | None, *, look: bool) -> Signing:
+        if not self.engine.founder:
+            raise DeniedError("this host has no publisher's key")
+        view = self.engine._find(target).view
+        if image not in (None, view.image):
+            raise LocalError("the name is to mean another image")
+        said = Statement(view.image, view.virtual_size_bytes, view.data_bytes, "raw", False, None, (), 1_800_000_000)
+        names = tuple(NameSigning(name, ("team",)) for name in view.names)
+        return Signing(said, ("team",) if look else ("other", "team"), 2, names, 0 if look else 1)
 
 
 class Office:
@@ -545,6 +567,11 @@ class Office:
         if name == "full":
             raise ExhaustedError("there are 32 publishers' keys already")
         with_publisher(TrustBundle(1, 1, (), (), 1, (), (), ()), TrustedPublisher(key, name, names))
+        return await self._changed()
+
+    async def set_threshold(self, threshold: int) -> TrustView:
+        if threshold > 1:
+            raise LocalError(f"{threshold} publishers cannot sign: there are 1")
         return await self._changed()
 
     async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:

@@ -49,6 +49,7 @@ def test_publishes_lists_shows_and_removes(tmp_path: Path) -> None:
         result = last["result"]
         assert set(result) == {
             "image_id", "name", "name_version", "virtual_size_bytes", "data_bytes", "fragments", "new_bytes", "seconds",
+            "signatures_needed",
         }  # fmt: skip
         assert (result["name"], result["virtual_size_bytes"], result["data_bytes"]) == (
             "ubuntu:24.04",

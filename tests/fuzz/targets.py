@@ -1,8 +1,8 @@
 """Every parser of what others send or what lies on a disk: bytes in, nothing out but the errors that it may raise.
 
 A target is given any bytes. What it raises beyond its own errors is a fault, and so is an object that breaks what its
-type promises (the asserts below). Where bytes are signed, a target signs whatever it is given: a signature would keep
-everything from the parser behind it.
+type promises (the asserts below). Where bytes are signed, a signature would keep everything from the parser behind it:
+there a target believes each, which is twenty times as fast as to sign whatever it is given.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,15 +31,17 @@ from enticed.origin.prefix import parse_prefix
 from enticed.overlay.pairs import PairBook
 from enticed.problems import UsageError
 from enticed.store.sqlite import open_or_rebuild
-from protocol.codec import Vocabulary, unpack_record
+from protocol import dsse
+from protocol.codec import Vocabulary, pack_record, unpack_record
 from protocol.credentials import load_authority, read_certificate
 from protocol.datagram import open_hello
-from protocol.dsse import seal, unseal
+from protocol.dsse import Envelope, Quorum, Signature, unseal
 from protocol.enrolment import JoinAnswer, JoinRequest, read_request
 from protocol.errors import LocalError
 from protocol.group import PRIVATE_TYPE, format_group, open_privacy, parse_group
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.labels import parse_labels
+from protocol.limits import ENVELOPE_MAX_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_page, encode_manifest
 from protocol.messages import Hello, Part, PartRequest
 from protocol.names import NAME_TYPE, open_name, parse_name
@@ -55,6 +58,7 @@ from tests.wire.hosts import CA, HELLO_KEY, Sealer, check
 Target = Callable[[bytes], None]
 PUBLISHER = signing_key("publisher")
 TRUSTED = frozenset([PublisherKey(PUBLISHER.public_key().public_bytes_raw())])
+QUORUM = Quorum.any_of(TRUSTED)
 IMAGE = ImageId(bytes(range(32)))
 
 
@@ -89,21 +93,31 @@ def page(data: bytes) -> None:
 
 def signed(kind: str, read: Callable[[bytes], object]) -> Target:
     def target(data: bytes) -> None:
-        try:
-            envelope = seal(kind, data, PUBLISHER)
-        except LocalError:
-            return  # larger than any envelope
-        read(envelope)
+        if len(data) > ENVELOPE_MAX_SIZE_BYTES:
+            return
+        with believing():
+            read(pack_record(Envelope(kind, data, (Signature(next(iter(TRUSTED)), bytes(64)),))))
 
     return target
+
+
+@contextmanager
+def believing() -> Iterator[None]:
+    """Any signature verifies, of those that are looked for."""
+    verifies = dsse._verifies
+    dsse._verifies = lambda one, message: True
+    try:
+        yield
+    finally:
+        dsse._verifies = verifies
 
 
 def envelope(data: bytes) -> None:
     unseal(STATEMENT_TYPE, data, TRUSTED)
 
 
-statement = signed(STATEMENT_TYPE, lambda one: open_statement(one, TRUSTED))
-name = signed(NAME_TYPE, lambda one: open_name(one, TRUSTED, NOW))
+statement = signed(STATEMENT_TYPE, lambda one: open_statement(one, QUORUM))
+name = signed(NAME_TYPE, lambda one: open_name(one, QUORUM, NOW))
 profile = signed(PROFILE_TYPE, lambda one: open_profile(one, TRUSTED))
 recall = signed(RECALL_TYPE, lambda one: open_recall(one, TRUSTED))
 privacy = signed(PRIVATE_TYPE, lambda one: open_privacy(one, TRUSTED))
@@ -118,11 +132,11 @@ def record(data: bytes) -> None:
 
 
 def trust(data: bytes) -> None:
-    try:
-        sealed = seal(TRUST_TYPE, data, CA.private)
-    except LocalError:
+    if len(data) > ENVELOPE_MAX_SIZE_BYTES:
         return
-    open_trust(sealed, (CA.der,))
+    key = CA.private.public_key().public_bytes_raw()
+    with believing():
+        open_trust(pack_record(Envelope(TRUST_TYPE, data, (Signature(key, bytes(64)),))), (CA.der,))
 
 
 # --- what hosts say ---

@@ -22,7 +22,7 @@ from protocol.enrolment import request_certificate
 from protocol.errors import CorruptError, DeniedError, ExhaustedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, SealingKey
 from protocol.labels import HostLabel
-from protocol.names import NameRecord, open_name
+from protocol.names import open_name
 from protocol.statement import Statement, open_statement
 from protocol.token import JoinToken, authority_hash, parse_token
 from tests.clusters import make_cluster, state_dir
@@ -261,9 +261,9 @@ def test_the_publisher_signs_what_its_cluster_trusts(tmp_path: Path) -> None:
     assert publisher.key in trusted
     assert "private" not in repr(publisher)
     statement = Statement(ImageId(bytes(32)), 4096, 0, "raw", False, None, (), 1)
-    assert open_statement(publisher.sign_statement(statement), trusted) == statement
-    record = next_name_record("web:1", statement.image, None, time.time())
-    assert open_name(publisher.sign_name(record), trusted, time.time()) == record
+    assert open_statement(publisher.sign_statement(statement), member.trust.quorum) == statement
+    record = next_name_record("web:1", statement.image, 0, time.time())
+    assert open_name(publisher.sign_name(record), member.trust.quorum_of("web:1"), time.time()) == record
 
 
 def test_a_damaged_publisher_key(state: Path) -> None:
@@ -274,13 +274,13 @@ def test_a_damaged_publisher_key(state: Path) -> None:
 
 def test_versions_of_a_name_rise() -> None:
     image, now = ImageId(bytes(32)), 1_800_000_000.5
-    first = next_name_record("web:1", image, None, now)
+    first = next_name_record("web:1", image, 0, now)
     assert (first.issued_at, first.expires_at) == (int(now), int(now) + NAME_LIFETIME_S)
-    second = next_name_record("web:1", image, first, now)
+    second = next_name_record("web:1", image, first.version, now)
     assert second.version == first.version + 1
-    ahead = NameRecord("web:1", first.version + 10**9, image, 1, 2)
-    assert next_name_record("web:1", image, ahead, now).version == ahead.version + 1
-    assert next_name_record("web:1", image, None, now + 1).version > first.version
+    ahead = first.version + 10**9
+    assert next_name_record("web:1", image, ahead, now).version == ahead + 1
+    assert next_name_record("web:1", image, 0, now + 1).version > first.version
 
 
 def test_whether_a_host_may_order_on_others_is_the_tokens_to_say(authority: Authority) -> None:

@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codec import pack_record, unpack_record
-from protocol.dsse import Envelope, Signature, authentication_encoding, seal, unseal
+from protocol.dsse import (
+    Envelope,
+    Quorum,
+    Signature,
+    authentication_encoding,
+    countersign,
+    keys_named,
+    seal,
+    unseal,
+    unseal_by,
+    with_signatures_of,
+)
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.limits import ENVELOPE_MAX_SIZE_BYTES
 from tests.wire.cas import signing_key
@@ -49,10 +60,40 @@ def test_signed_as_another_kind_of_thing() -> None:
 
 
 def test_a_threshold_counts_keys_not_signatures() -> None:
-    assert unseal("k", seal("k", b"x", A, B), TRUSTED, threshold=2) == b"x"
+    both = Quorum(frozenset([(KEY_A, "a"), (KEY_B, "b")]), 2)
+    assert unseal_by("k", seal("k", b"x", A, B), both) == b"x"
     for signed in (seal("k", b"x", A), seal("k", b"x", A, A), seal("k", b"x", A, C)):
         with pytest.raises(DeniedError, match="1 trusted"):
-            unseal("k", signed, TRUSTED, threshold=2)
+            unseal_by("k", signed, both)
+
+
+def test_two_keys_of_one_publisher_are_one_signature() -> None:
+    one = Quorum(frozenset([(KEY_A, "team"), (KEY_B, "team")]), 2)
+    with pytest.raises(DeniedError, match="1 trusted"):
+        unseal_by("k", seal("k", b"x", A, B), one)
+
+
+def test_a_countersignature_is_over_the_same_bytes_and_replaces_its_own() -> None:
+    both = Quorum(frozenset([(KEY_A, "a"), (KEY_B, "b")]), 2)
+    signed = countersign(SEALED, B)
+    assert unseal_by("kind/v1", signed, both) == b"payload"
+    assert keys_named(signed) == (KEY_A, KEY_B)
+    assert countersign(signed, B) == signed
+    assert keys_named(countersign(signed, C, instead_of=KEY_A)) == (KEY_B, keys_named(seal("k", b"", C))[0])
+    full = signed
+    for name in ("d", "e"):
+        full = countersign(full, signing_key(name))
+    with pytest.raises(LocalError):
+        countersign(full, C)
+
+
+def test_only_signatures_that_count_are_taken_over() -> None:
+    both = Quorum(frozenset([(KEY_A, "a"), (KEY_B, "b")]), 2)
+    assert with_signatures_of(SEALED, countersign(SEALED, B), both) == countersign(SEALED, B)
+    assert with_signatures_of(SEALED, countersign(SEALED, C), both) == SEALED
+    assert with_signatures_of(SEALED, seal("kind/v1", b"another", B), both) == SEALED
+    forged = Envelope("kind/v1", b"payload", (Signature(KEY_B, bytes(64)),))
+    assert with_signatures_of(SEALED, pack_record(forged), both) == SEALED
 
 
 def test_the_signature_of_one_is_not_anothers() -> None:

@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.dsse import seal
+from protocol.dsse import Quorum, seal
 from protocol.errors import DeniedError, LocalError, MalformedError
-from protocol.identifiers import ImageId, PublisherKey
+from protocol.identifiers import ImageId
 from protocol.limits import CLOCK_SKEW_MAX_S, NAME_MAX_CHARS, NAME_RECORD_MAX_SIZE_BYTES, STATEMENT_MAX_SIGNATURES
 from protocol.names import NAME_TYPE, NameRecord, is_image_id, open_name, parse_name, renewal_due, seal_name
 from protocol.statement import STATEMENT_TYPE
 from tests.wire.cas import NOW, signing_key
 
 PUBLISHER = signing_key("publisher")
-TRUSTED = frozenset([PublisherKey(PUBLISHER.public_key().public_bytes_raw())])
+TRUSTED = Quorum.any_of([PUBLISHER.public_key().public_bytes_raw()])
 RECORD = NameRecord("ubuntu:24.04", 3, ImageId(b"\7" * 32), NOW, NOW + 1000)
 SEALED = seal_name(RECORD, PUBLISHER)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.dsse import seal
+from protocol.dsse import Quorum, seal
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.limits import PROFILE_MAX_BLOCKS, PROFILE_MAX_RUNS, PROFILE_RUN_MAX_BLOCKS, STATEMENT_MAX_SIZE_BYTES
@@ -55,7 +55,7 @@ def test_a_stranger_is_denied_before_a_word_is_read() -> None:
 
 def test_a_profile_is_no_statement() -> None:
     with pytest.raises(MalformedError, match="another type"):
-        open_statement(seal_profile(PLAIN, PUBLISHER), TRUSTED)
+        open_statement(seal_profile(PLAIN, PUBLISHER), Quorum.any_of(TRUSTED))
 
 
 @pytest.mark.parametrize(

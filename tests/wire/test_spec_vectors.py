@@ -35,6 +35,7 @@ from protocol.messages import (
     BulkHello,
     Busy,
     Charge,
+    Cosigned,
     Data,
     FragmentsRequest,
     HaveChange,
@@ -82,6 +83,7 @@ def sessions() -> Iterator[tuple[str, str]]:
         "`Charge` for fragment 5 of its piece 3": Charge(IMAGE, 3, 5),
         "`Belong`, one proof of 32 bytes 9": Belong((GroupProof(b"\x09" * 32),)),
         "`Recalled`, envelope 4 bytes 9": Recalled(b"\x09" * 4),
+        "`Cosigned`, envelope 4 bytes 9": Cosigned(b"\x09" * 4),
         "`Acquaint` with node 0 to 19 at `[fd00::1]:7400`": Acquaint(IMAGE, (Alternative(NODE, ("[fd00::1]:7400",)),)),
     }
     for what, message in said.items():

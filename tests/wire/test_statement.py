@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.dsse import seal
+from protocol.dsse import Quorum, seal
 from protocol.errors import DeniedError, LocalError, MalformedError
-from protocol.identifiers import ImageId, PublisherKey
+from protocol.identifiers import ImageId
 from protocol.limits import IMAGE_MAX_SIZE_BYTES, STATEMENT_MAX_RELATIVES, STATEMENT_MAX_SIZE_BYTES
 from protocol.names import parse_name
 from protocol.statement import (
@@ -24,7 +24,7 @@ from protocol.statement import (
 from tests.wire.cas import NOW, signing_key
 
 PUBLISHER = signing_key("publisher")
-TRUSTED = frozenset([PublisherKey(PUBLISHER.public_key().public_bytes_raw())])
+TRUSTED = Quorum.any_of([PUBLISHER.public_key().public_bytes_raw()])
 IMAGE = ImageId(b"\7" * 32)
 PLAIN = Statement(IMAGE, 4096, 4096, "raw", False, None, (), NOW)
 RICH = Statement(

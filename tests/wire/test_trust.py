@@ -154,9 +154,9 @@ def test_which_names_a_publisher_may_sign(pattern: str, signed: list[str], refus
     publisher = replace(PUBLISHER, names=(parse_pattern(pattern),))
     bundle = replace(BUNDLE, publishers=(publisher,))
     for name in signed:
-        assert bundle.publishers_of(name) == {publisher.key}
+        assert bundle.quorum_of(name).holders == {(publisher.key, publisher.name)}
     for name in refused:
-        assert bundle.publishers_of(name) == frozenset()
+        assert bundle.quorum_of(name).holders == frozenset()
 
 
 @pytest.mark.parametrize("pattern", ["", "**", "a*b", "*a", "Ubuntu:*", "a b", "a" * 65, "\n*", "a*\n", ":*"])
