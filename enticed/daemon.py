@@ -28,6 +28,7 @@ from enticed.engine.discovery import Discovery
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
+from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.keeping import Keeping, terms_of
 from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
@@ -141,8 +142,7 @@ async def start(
     # Peers: one port, TCP for data and UDP for discovery.
     switchboard = Switchboard()
     network = owned(await _network(config, identity, warehouse, switchboard, clock, paces))
-    overlay = owned(_overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
-    await overlay.start()
+    overlay = owned(await _overlay(config, identity, network, owned(StoredAddresses(store, threads)), clock))
     purchasing = owned(Purchasing(driver, network, stockroom, origin, identity))
     owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, groups, identity.credential.zone, identity.credential.rack))
@@ -154,7 +154,8 @@ async def start(
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
     recalls = owned(Recalls(driver, store, threads, ledger, overlay, network, identity, publisher, groups, stockroom))
     removal = Removal(driver, store, threads, stockroom, scrubber, recalls, overlay, groups)
-    keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, lambda image: 0))
+    floors = FloorKeeping(driver, store, threads, stockroom, naming, overlay, removal.census, identity, publisher)
+    keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, floors))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
     cosigning = owned(Cosigning(
         driver, identity, publisher, naming, stockroom, threads, discovery, purchasing, network, recalls, dispatch.reach
@@ -219,12 +220,8 @@ def _follow(settings: LiveSettings, parts: Parts, control: ControlServer) -> Non
     """What is taken up without a restart when the configuration changes."""
     store, keeping = parts.store, parts.keeping
     keeping.limit(terms_of(settings.config))
-    settings.on_change(
-        lambda config: keeping.limit(terms_of(config)),
-        "store.high_percent",
-        "store.low_percent",
-        "store.guest_directories",
-    )
+    kept_by = ("store.high_percent", "store.low_percent", "store.guest_directories")
+    settings.on_change(lambda config: keeping.limit(terms_of(config)), *kept_by)
     settings.on_change(lambda config: logging.getLogger().setLevel(config.log_level.upper()), "log_level")
     settings.on_change(lambda config: control.let(config.socket_group), "socket_group")
     settings.on_change(
@@ -326,10 +323,11 @@ async def _network(
     return network
 
 
-def _overlay(
+async def _overlay(
     config: Config, identity: HostIdentity, network: PeerNetwork, memory: StoredAddresses, clock: SteadyClock
 ) -> UdpOverlay:
-    return UdpOverlay(
+    """Listening already, and looking for others; `LocalError` where that is not possible."""
+    overlay = UdpOverlay(
         identity,
         listen=network.listening,
         advertise=network.advertised,
@@ -338,6 +336,8 @@ def _overlay(
         dial_networks=config.dial_networks,
         clock=clock,
     )
+    await overlay.start()
+    return overlay
 
 
 def _take_up(driver: Driver, store: Store, stockroom: Stockroom, ledger: OrderLedger, recalls: Recalls) -> None:

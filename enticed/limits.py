@@ -314,7 +314,7 @@ NAMES_RENEWAL_CHECK_S = 3600.0
 RECALLS_MAX_COUNT = 4096
 """That a host knows. Beyond them, only those of images that it has count."""
 RECALL_KEPT_S = 30 * 86400
-"""In the DHT by hosts near its key, counted anew each time it is handed on."""
+"""As a floor: in the DHT by hosts near its key, counted anew each time it is handed on."""
 RECALL_LOOK_EVERY_S = 3600.0
 """Between looks at whether an image on this host was recalled: most are heard of as they spread."""
 RECALL_LOOK_AGAIN_S = 60.0

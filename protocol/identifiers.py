@@ -93,6 +93,11 @@ class DiscoveryKey(Identifier):
         return cls(blake3(b"recalled:" + image, key=key).digest(cls.size_bytes))
 
     @classmethod
+    def of_floor(cls, image: ImageId) -> Self:
+        """Under which it is kept how many copies of an image there are to be."""
+        return cls(blake3(b"floor:" + image, key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))
+
+    @classmethod
     def of_rack(cls, zone: str, rack: str) -> Self:
         text = f"rack:{len(zone)}:{zone}:{rack}"
         return cls(blake3(text.encode(), key=PUBLIC_DISCOVERY_KEY).digest(cls.size_bytes))

@@ -85,6 +85,10 @@ class Discovery:
     def withdraw(self, host: NodeId, image: ImageId) -> None:
         self._members[host].withdraw(DiscoveryKey.of_image(image))
 
+    def ask(self, host: NodeId, image: ImageId, then: Callable[[Answered], None]) -> None:
+        """As `find`, and `then` gets the answer as it is, of holders alone."""
+        self._members[host].find(DiscoveryKey.of_image(image), then)
+
     def find(self, host: NodeId, image: ImageId, then: Found) -> None:
         """`then` gets hosts that say they have the image, a sample where there are many, and some of the own rack.
 

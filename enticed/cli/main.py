@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("enticed.cli.export", "export", "Write an image where an origin can be read: a directory or S3."),
     "verify": ("enticed.cli.images", "verify", "Read an image on this host and check every byte."),
     "rm": ("enticed.cli.images", "rm", "Remove an image from this host."),
+    "keep": ("enticed.cli.space", "keep", "Have so many hosts of the cluster hold an image."),
     "pin": ("enticed.cli.space", "pin", "Keep an image on this host."),
     "unpin": ("enticed.cli.space", "unpin", "Let an image go when room is wanted."),
     "gc": ("enticed.cli.space", "gc", "Remove images that nobody here needs, or say which would go."),

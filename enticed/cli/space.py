@@ -12,6 +12,7 @@ from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import ago, people_names, short, size, table
 from enticed.limits import ORDER_TERM_MAX_S
+from protocol.limits import REPLICAS_MAX_COUNT
 
 
 @click.command(cls=Command)
@@ -39,6 +40,32 @@ def gc(ctx: click.Context, dry_run: bool, free_bytes: int | None) -> None:
     if free_bytes is not None and answer["freed_bytes"] < free_bytes:
         could = "could be" if dry_run else "was"
         raise Failed(Exit.FAILED, f"of {size(free_bytes)} only {size(answer['freed_bytes'])} {could} freed")
+
+
+@click.command(cls=Command)
+@image_argument
+@click.option(
+    "--replicas",
+    metavar="N",
+    type=click.IntRange(0, REPLICAS_MAX_COUNT),
+    help="So many hosts at the least; 0 takes it back.",
+)
+@click.pass_context
+def keep(ctx: click.Context, image: str, replicas: int | None) -> None:
+    """Have so many hosts of the cluster hold an image, whoever leaves.
+
+    Works on a host with a publisher's key. No host lets the image go while fewer others would hold it; and where fewer
+    do, because hosts have left, others take a copy, each by itself. A host that went without a word is noticed after 40
+    minutes. Without --replicas: how many there are to be, and how many there are; on any host. To keep an image on one
+    host, see `entice pin`.
+
+    \b
+    entice keep ubuntu:24.04 --replicas 3
+    """
+    path = f"/v1/images/{part(image)}/replicas"
+    daemon = daemon_of(ctx)
+    answer = daemon.ask("GET", path) if replicas is None else daemon.ask("PUT", path, {"replicas": replicas})
+    setup_of(ctx).show(answer, lambda: [_floor_line(image, answer)])
 
 
 @click.command(cls=Command)
@@ -73,6 +100,15 @@ def unpin(ctx: click.Context, image: str) -> None:
     """
     answer = daemon_of(ctx).ask("DELETE", f"/v1/images/{part(image)}/pin")
     setup_of(ctx).show(answer, lambda: [f"unpinned {people_names(answer)} ({short(answer['image_id'])})"])
+
+
+def _floor_line(image: str, answer: dict[str, Any]) -> str:
+    others = answer["other_holders"]
+    held = "nobody could be asked who holds it" if others is None else f"{others + answer['held_here']} hosts hold it"
+    if not answer["replicas"]:
+        return f"{image}: no number of hosts is to hold it; {held}"
+    by = f"by publisher {short(answer['by'])}, {ago(answer['at'])}"
+    return f"{image}: {answer['replicas']} hosts are to hold it ({by}); {held}"
 
 
 def _reckoning_lines(answer: dict[str, Any]) -> Iterable[str]:

@@ -303,8 +303,9 @@ class Fields:
         value = self._read(name, fits, f"seconds, from 0 to {ORDER_TERM_MAX_S}")
         return None if value is None else float(value)
 
-    def count(self, name: str, most: int, default: int) -> int:
-        return int(self._read(name, lambda value: _is_whole(value, 1, most), f"a number from 1 to {most}", default))
+    def count(self, name: str, most: int, default: int, least: int = 1) -> int:
+        what = f"a number from {least} to {most}"
+        return int(self._read(name, lambda value: _is_whole(value, least, most), what, default))
 
     def deadline(self) -> float | None:
         """Seconds from now until something is due."""

@@ -94,6 +94,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/images/{target}"): Operation(
         "Remove an image from this host; 409 while it is leased, pinned or open", ref("Image"), problems=(409,)
     ),
+    ("GET", "/v1/images/{target}/replicas"): Operation(
+        "How many hosts of the cluster are to hold an image, and how many do", ref("Floor"), problems=(403, 409, 503)
+    ),
+    ("PUT", "/v1/images/{target}/replicas"): Operation(
+        "Have so many hosts of the cluster hold an image; 0 takes that back",
+        ref("Floor"),
+        takes="FloorRequest",
+        problems=(409, 503, 507),
+    ),
     ("PUT", "/v1/images/{target}/pin"): Operation(
         "Keep an image on this host, for a time or until it is unpinned",
         ref("Image"),

@@ -10,10 +10,11 @@ from aiohttp import web
 from enticed.control.fields import Fields, parse_object, parse_query, parse_target
 from enticed.control.views import image_json
 from enticed.engine.port import Engine
-from enticed.engine.space_port import Judged, Reckoning
+from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
 from enticed.store.limits import FREE_MAX_SIZE_BYTES
+from protocol.limits import REPLICAS_MAX_COUNT
 
 
 class SpaceRoutes:
@@ -25,6 +26,8 @@ class SpaceRoutes:
         return [
             web.get("/v1/gc", self.look),
             web.post("/v1/gc", self.clear),
+            web.get("/v1/images/{target}/replicas", self.floor),
+            web.put("/v1/images/{target}/replicas", self.keep),
             web.put("/v1/images/{target}/pin", self.pin),
             web.delete("/v1/images/{target}/pin", self.unpin),
         ]
@@ -38,6 +41,18 @@ class SpaceRoutes:
         fields = await _fields(request, "free_bytes")
         free_bytes = fields.count("free_bytes", FREE_MAX_SIZE_BYTES, default=0) or None
         return web.json_response(reckoning_json(await self._engine.space.clear(free_bytes), dry_run=False))
+
+    async def floor(self, request: web.Request) -> web.Response:
+        parse_query(request.query)
+        target = parse_target(request.match_info["target"])
+        return web.json_response(floor_json(await self._engine.space.floor(target)))
+
+    async def keep(self, request: web.Request) -> web.Response:
+        target, fields = parse_target(request.match_info["target"]), await _fields(request, "replicas")
+        replicas = fields.count("replicas", REPLICAS_MAX_COUNT, default=-1, least=0)
+        if replicas < 0:
+            raise UsageError("replicas is missing")
+        return web.json_response(floor_json(await self._engine.space.keep(target, replicas)))
 
     async def pin(self, request: web.Request) -> web.Response:
         target = parse_target(request.match_info["target"])
@@ -60,6 +75,17 @@ def parse_free(text: str) -> int:
 async def _fields(request: web.Request, *known: str) -> Fields:
     parse_query(request.query)
     return Fields(parse_object(await read_body(request, CONTROL_BODY_TIMEOUT_S)), *known)
+
+
+def floor_json(floor: FloorView) -> dict[str, Any]:
+    return {
+        "image_id": str(floor.image),
+        "replicas": floor.replicas,
+        "by": None if floor.publisher is None else floor.publisher.hex(),
+        "at": floor.issued_at,
+        "other_holders": floor.others,
+        "held_here": floor.is_here,
+    }
 
 
 def reckoning_json(reckoning: Reckoning, *, dry_run: bool) -> dict[str, Any]:

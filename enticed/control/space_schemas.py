@@ -7,6 +7,7 @@ from enticed.control.schema_kinds import (
     COUNT,
     FLAG,
     IMAGE_ID,
+    PUBLISHER_KEY,
     TERM,
     TEXT,
     TIME,
@@ -20,12 +21,24 @@ from enticed.control.schema_kinds import (
 )
 from enticed.core.eviction import Ground
 from enticed.store.limits import FREE_MAX_SIZE_BYTES
+from protocol.limits import REPLICAS_MAX_COUNT
 
 FREE_BYTES: Schema = {"type": "integer", "minimum": 1, "maximum": FREE_MAX_SIZE_BYTES, "description": "bytes"}
+
+REPLICAS: Schema = {"type": "integer", "minimum": 0, "maximum": REPLICAS_MAX_COUNT}
 
 SPACE_RECORDS: dict[str, Schema] = {
     "PinRequest": request(ttl_s=TERM | {"description": "how long it stays; null: until it is unpinned"}),
     "GcRequest": request(free_bytes=FREE_BYTES | {"description": "null: as much as the low mark wants"}),
+    "FloorRequest": request(("replicas",), replicas=REPLICAS),
+    "Floor": answer(
+        image_id=IMAGE_ID,
+        replicas=REPLICAS | {"description": "hosts that are to hold all of it; 0 where nobody says so"},
+        by=or_null(PUBLISHER_KEY),
+        at=or_null(TIME),
+        other_holders=or_null(COUNT) | {"description": "how many other hosts hold all of it; null: nobody answered"},
+        held_here=FLAG,
+    ),
     "Reckoning": answer(
         dry_run=FLAG,
         wanted_bytes=BYTES,

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from enticed.core.books import Offer
+from enticed.core.census import Count, count_of
 from enticed.engine.driver import Driver
 from enticed.engine.membership import Groups
 from enticed.engine.stockroom import Stockroom
-from enticed.overlay.port import Found, Overlay
+from enticed.overlay.port import Overlay
 from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S
 from protocol.errors import AbsentError, EnticedError
 from protocol.identifiers import DiscoveryKey, ImageId
-from protocol.records import ProviderState
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Other hosts that hold all of an image, and some of it. An estimate where there are many."""
-
-    whole: int
-    partial: int
-
-
-def count_of(found: Found, *, is_own_counted: bool) -> Count:
-    """What an answer of the DHT says. is_own_counted: whether this host is one of its population.
-
-    A sample has a holder of all of it if there is any; beyond that, its shares are taken for those of the population.
-    """
-    seen = len(found.providers)
-    whole = sum(one.state is ProviderState.WHOLE for one in found.providers)
-    all_of_them = max(seen, found.population - is_own_counted)
-    if not seen:
-        return Count(0, 0)
-    estimated = max(whole, round(all_of_them * whole / seen))
-    return Count(estimated, all_of_them - estimated)
 
 
 class Census:
@@ -79,4 +56,4 @@ class Census:
                 return None
         book = self._driver.host.image(image)
         is_own_counted = book is not None and book.offer is not Offer.NONE
-        return count_of(found, is_own_counted=is_own_counted) if found.asked else None
+        return count_of(found.providers, found.population, is_own_counted=is_own_counted) if found.asked else None

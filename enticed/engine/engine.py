@@ -116,7 +116,7 @@ class DaemonEngine:
     def __init__(self, parts: Parts) -> None:
         self.parts, self.trust, self.cosigning, self.space = parts, parts.trust, parts.cosigning, parts.keeping
         self._host = parts.driver.host
-        self._views = Views(self._host, parts.store, parts.stockroom, parts.naming)
+        self._views = Views(self._host, parts.store, parts.stockroom, parts.naming, parts.keeping.replicas)
         self.started_at = parts.clock()
 
     # --- publish ---

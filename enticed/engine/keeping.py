@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from enticed.core.eviction import Bond, Candidate, Decision, Ground, Marks, deci
 from enticed.core.orders import OrderState
 from enticed.engine.bonds import Bonds
 from enticed.engine.driver import Driver
+from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
 from enticed.engine.recalls import Recalls
 from enticed.engine.removal import Removal
-from enticed.engine.space_port import Judged, Reckoning
+from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.store.images import StoredImage, claim_bytes
@@ -54,7 +55,7 @@ def terms_of(config: Config) -> Terms:
 
 
 class Keeping:
-    """Belongs to the event loop. floor_of: how many other hosts are to hold an image before it may go from this one."""
+    """Belongs to the event loop."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Keeping:
         naming: Naming,
         recalls: Recalls,
         removal: Removal,
-        floor_of: Callable[[ImageId], int],
+        floors: FloorKeeping,
     ) -> None:
         self._driver = driver
         self._store = store
@@ -76,7 +77,8 @@ class Keeping:
         self._recalls = recalls
         self._census = removal.census
         self._removal = removal
-        self._floor_of = floor_of
+        self._floors = floors
+        floors.has_room = self._has_room
         self._bonds = Bonds(driver, store, threads)
         self._terms = Terms(Marks(1.0, 1.0), ())
         self._turn = asyncio.Lock()
@@ -86,15 +88,31 @@ class Keeping:
         self.evicted_images = 0
         self.evicted_bytes = 0
 
+    def replicas(self, image: ImageId) -> int:
+        """How many hosts are to hold it; 0 where nobody says so."""
+        return self._floors.replicas(image)
+
+    @property
+    def below_floor(self) -> int:
+        """Of how many images this host has just found too few copies."""
+        return self._floors.below
+
+    @property
+    def floor_copies(self) -> int:
+        """That this host has taken."""
+        return self._floors.copies_taken
+
     def limit(self, terms: Terms) -> None:
         """From now on."""
         self._terms = terms
 
     def start(self) -> None:
+        self._floors.start()
         self._tasks.spawn(self._stay_within_marks(), "marks of the store")
         self._tasks.spawn(self._note_orders(), "uses of images")
 
     async def close(self) -> None:
+        await self._floors.close()
         await self._tasks.close()
 
     # --- what keeps an image here ---
@@ -106,6 +124,12 @@ class Keeping:
 
     async def unpin(self, target: str) -> None:
         await self._threads.run(self._store.pin_book.drop, self._known(target))
+
+    async def floor(self, target: str) -> FloorView:
+        return await self._floors.view(target)
+
+    async def keep(self, target: str, replicas: int) -> FloorView:
+        return await self._floors.keep(target, replicas)
 
     async def used(self, image: ImageId) -> None:
         """Somebody on this host uses it; never fails for that."""
@@ -137,6 +161,11 @@ class Keeping:
                     return ""
                 planned = done
         return _what_holds(planned.judged)
+
+    def _has_room(self) -> bool:
+        """Whether what nobody here has asked for may come: not where images are about to go."""
+        space = self._store.space()
+        return space.claimed_bytes <= self._terms.marks.low * space.limit_bytes and not space.overdrawn_bytes
 
     def _wanted(self, free_bytes: int | None) -> int:
         if free_bytes is not None:
@@ -213,7 +242,7 @@ class Keeping:
 
     def _floor(self, image: ImageId) -> int:
         """What a name stands for is to be had somewhere, whether anybody has said so or not."""
-        return max(self._floor_of(image), 1 if self._names(image) else 0)
+        return max(self._floors.replicas(image), 1 if self._names(image) else 0)
 
     def _names(self, image: ImageId) -> tuple[str, ...]:
         return tuple(name for name in self._naming.names_of(image) if not is_digest_name(name))

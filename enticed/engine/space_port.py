@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from enticed.core.eviction import Decision
-from protocol.identifiers import ImageId
+from protocol.identifiers import ImageId, PublisherKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,21 @@ class Reckoning:
     unread_guests: int
 
 
+@dataclass(frozen=True, slots=True)
+class FloorView:
+    """How many hosts are to hold an image, by whose word and since when; 0 and None where nobody says so.
+
+    others: how many other hosts seem to; None where nobody could be asked. is_here: whether this one does.
+    """
+
+    image: ImageId
+    replicas: int
+    publisher: PublisherKey | None
+    issued_at: float | None
+    others: int | None
+    is_here: bool
+
+
 class SpaceOffice(Protocol):
     async def look(self, free_bytes: int | None) -> Reckoning:
         """What `clear` would do."""
@@ -49,6 +64,16 @@ class SpaceOffice(Protocol):
 
     async def pin(self, target: str, ttl_s: float | None) -> None:
         """Keep an image on this host, for so long or until it is unpinned. AbsentError for one that is not here."""
+        ...
+
+    async def floor(self, target: str) -> FloorView: ...
+
+    async def keep(self, target: str, replicas: int) -> FloorView:
+        """Have so many hosts of the cluster hold an image; 0 takes that back.
+
+        DeniedError on a host without a publisher's key, AbsentError for a name that nobody knows, LocalError for a
+        private image.
+        """
         ...
 
     async def unpin(self, target: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from enticed.core.books import Supply
 from enticed.core.host import Host
@@ -20,11 +20,21 @@ from protocol.statement import Statement
 
 
 class Views:
-    def __init__(self, host: Host, store: Store, stockroom: Stockroom, naming: Naming) -> None:
+    """replicas: how many hosts are to hold an image."""
+
+    def __init__(
+        self,
+        host: Host,
+        store: Store,
+        stockroom: Stockroom,
+        naming: Naming,
+        replicas: Callable[[ImageId], int] = lambda image: 0,
+    ) -> None:
         self._host = host
         self._store = store
         self._stockroom = stockroom
         self._naming = naming
+        self._replicas = replicas
 
     def order(self, order: Order, now: float, forecasts: Mapping[ImageId, Forecast] | None = None) -> OrderView:
         """forecasts: those of now, where they have been made already."""
@@ -89,6 +99,7 @@ class Views:
             private=self._stockroom.group(stored.image) is not None,
             last_used_at=stored.last_used_at,
             pin=None if pin is None else PinView(pin.until),
+            replicas=self._replicas(stored.image),
         )
 
     def peers(self) -> tuple[PeerView, ...]:

@@ -14,6 +14,7 @@ from enticed.identity.pem import key_pem, load_signing_key
 from enticed.limits import NAME_LIFETIME_S
 from protocol.dsse import countersign
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError
+from protocol.floor import Floor, seal_floor
 from protocol.group import Privacy, seal_privacy
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.names import NameRecord, seal_name
@@ -69,6 +70,10 @@ class Publisher:
     def sign_recall(self, recall: Recall) -> bytes:
         """The sealed recall. `LocalError` for a reason that is none."""
         return seal_recall(recall, self.private)
+
+    def sign_floor(self, floor: Floor) -> bytes:
+        """The sealed floor. `LocalError` for a number out of bounds."""
+        return seal_floor(floor, self.private)
 
     def sign_name(self, record: NameRecord) -> bytes:
         """The sealed name record. `LocalError` for values out of bounds."""

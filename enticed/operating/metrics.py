@@ -143,6 +143,12 @@ def _store(engine: DaemonEngine) -> Iterable[Family]:
     )
     yield counter("enticed_store_evicted_images_total", "Images that went to make room.", parts.keeping.evicted_images)
     yield counter("enticed_store_evicted_bytes_total", "What they took.", parts.keeping.evicted_bytes)
+    yield gauge(
+        "enticed_images_below_floor",
+        "Images of which this host has just found fewer copies than there are to be.",
+        parts.keeping.below_floor,
+    )
+    yield counter("enticed_floor_copies_total", "Copies that this host took for that.", parts.keeping.floor_copies)
     yield gauge("enticed_store_doubted_pieces", "Pieces that wait to be read back.", parts.stockroom.doubted)
 
 

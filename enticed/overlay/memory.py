@@ -22,7 +22,7 @@ class MemorySwarm:
         self.hosts: set[NodeId] = set()
         self.providers: dict[DiscoveryKey, dict[NodeId, CheckedProvider]] = {}
         self.names: dict[DiscoveryKey, CheckedName] = {}
-        self.told: dict[NodeId, Callable[[bytes], None]] = {}
+        self.told: dict[NodeId, list[Callable[[bytes], None]]] = {}
         """Who is told what spreads."""
 
 
@@ -87,12 +87,12 @@ class MemoryOverlay:
     def spread(self, key: DiscoveryKey, record: bytes) -> None:
         self._require_running()
         if self._notary.check_name(key, record).spreads:
-            for node, told in self._swarm.told.items():
-                if node != self._node and node in self._swarm.hosts:
+            for node, listeners in self._swarm.told.items():
+                for told in listeners if node != self._node and node in self._swarm.hosts else ():
                     asyncio.get_running_loop().call_soon(told, record)
 
     def on_spread(self, told: Callable[[bytes], None]) -> None:
-        self._swarm.told[self._node] = told
+        self._swarm.told.setdefault(self._node, []).append(told)
 
     async def withdraw(self, key: DiscoveryKey) -> None:
         self._require_running()

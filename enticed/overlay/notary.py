@@ -10,6 +10,7 @@ from enticed.identity.host import HostIdentity
 from enticed.limits import CHECKED_RECORDS_MAX_COUNT, RECALL_KEPT_S
 from protocol.dsse import sealed_type, signers
 from protocol.errors import AbsentError, CorruptError, MalformedError
+from protocol.floor import FLOOR_TYPE, open_floor
 from protocol.identifiers import DiscoveryKey
 from protocol.limits import CLOCK_SKEW_MAX_S, PROVIDER_EXPIRY_S
 from protocol.names import draft_rank, open_name
@@ -60,8 +61,11 @@ class HostNotary:
         return CheckedProvider(record, data, lifetime_s)
 
     def check_name(self, key: DiscoveryKey, data: bytes) -> CheckedName:
-        if sealed_type(data) == RECALL_TYPE:
+        kind = sealed_type(data)
+        if kind == RECALL_TYPE:
             return self._check_recall(key, data)
+        if kind == FLOOR_TYPE:
+            return self._check_floor(key, data)
         now, trust = self._clock(), self._identity.trust
         record = open_name(data, trust.one_of(), now)
         is_draft = key == DiscoveryKey.of_draft(record.name)
@@ -78,3 +82,9 @@ class HostNotary:
         if DiscoveryKey.of_recall(recall.image) != key:
             raise CorruptError(f"the recall of image {recall.image.short} under another key")
         return CheckedName(1, data, RECALL_KEPT_S, spreads=True)
+
+    def _check_floor(self, key: DiscoveryKey, data: bytes) -> CheckedName:
+        floor = open_floor(data, self._identity.trust.trusted_publishers, self._clock())
+        if DiscoveryKey.of_floor(floor.image) != key:
+            raise CorruptError(f"the floor of image {floor.image.short} under another key")
+        return CheckedName(floor.issued_at_ms, data, RECALL_KEPT_S, spreads=True)

@@ -50,11 +50,11 @@ class Overlay(Protocol):
         ...
 
     def spread(self, key: DiscoveryKey, record: bytes) -> None:
-        """Have every host told a recall, signed, of this key; each is told by `on_spread`, and is to spread it on."""
+        """Have every host told a recall or floor, signed, of this key; each hears by `on_spread`, and spreads it on."""
         ...
 
     def on_spread(self, told: Callable[[bytes], None]) -> None:
-        """Whom to tell the recalls that come, verified; again and again the same one perhaps. One listener."""
+        """Whom else to tell what comes in that way, verified; again and again the same perhaps."""
         ...
 
     async def withdraw(self, key: DiscoveryKey) -> None:

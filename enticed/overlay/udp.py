@@ -77,7 +77,7 @@ class UdpOverlay:
         self._offers: dict[DiscoveryKey, Offer] = {}
         self._told: set[DiscoveryKey] = set()
         self._withdrawn: _Waiting = {}
-        self._spread_told: Callable[[bytes], None] = lambda record: None
+        self._spread_told: list[Callable[[bytes], None]] = []
         self._epoch = self._heard_serial = 0
         self._authorities = identity.trust.authorities
         self._running = False
@@ -101,6 +101,11 @@ class UdpOverlay:
     def records(self) -> int:
         """How many records and names this host keeps for all."""
         return len(self._node.shelves) + len(self._node.shelves.names) if self._running else 0
+
+    @property
+    def network_size(self) -> float:
+        """About how many hosts there seem to be, this one included."""
+        return self._node.table.network_size() if self._running else 1.0
 
     @property
     def trust_serial(self) -> int:
@@ -195,7 +200,7 @@ class UdpOverlay:
         self._tell(ev.Spread(key, record))
 
     def on_spread(self, told: Callable[[bytes], None]) -> None:
-        self._spread_told = told
+        self._spread_told.append(told)
 
     async def withdraw(self, key: DiscoveryKey) -> None:
         self._offers.pop(key, None)
@@ -260,7 +265,8 @@ class UdpOverlay:
             case ev.Withdrawn():
                 _release(self._withdrawn, effect.key)
             case ev.Spreading(record):
-                self._loop.call_soon(self._spread_told, record)  # who is told spreads it on, which is an event
+                for told in self._spread_told:
+                    self._loop.call_soon(told, record)  # who is told spreads it on, which is an event
             case ev.Remember():
                 if self._memory is not None:
                     self._memory.save(tuple(endpoint_text(one) for one in effect.endpoints))

@@ -8,6 +8,8 @@ PINS_MAX_COUNT = 4096
 PIN_MAX_SIZE_BYTES = 1 * KIB
 FLOORS_MAX_COUNT = 4096
 """Images for which a publisher says how many copies there are to be."""
+FLOOR_LOOK_EVERY_S = 3600.0
+"""Between looks for floors of what is here: most are heard of as they spread."""
 
 TOUCH_INTERVAL_S = 60.0
 """An image that is used all the time is noted as used so often: each time is a commit."""

@@ -31,6 +31,19 @@ def test_gc_says_of_each_image_why_and_does_it(cli: Cli, tmp_path: Path) -> None
     assert cli.run("rm", "a:1").returncode == 0
 
 
+def test_keep_says_how_many_there_are_to_be_and_how_many_there_are(cli: Cli, tmp_path: Path) -> None:
+    cli.run("publish", str(disk(tmp_path)), "a:1")
+    assert cli.run("keep", "a:1").stdout == "a:1: no number of hosts is to hold it; 4 hosts hold it\n"
+    kept = cli.run("keep", "a:1", "--replicas", "3").stdout
+    assert kept.startswith("a:1: 3 hosts are to hold it (by publisher 000000000000, ")
+    assert cli.json("show", "a:1")["replicas"] == 3
+    assert cli.json("keep", "a:1", "--replicas", "0")["replicas"] == 0
+    assert cli.run("keep", "a:1", "--replicas", "65").returncode == 2
+    assert cli.run("keep", "absent:1").returncode == 4
+    cli.engine.founder = False
+    assert cli.run("keep", "a:1", "--replicas", "3").returncode == 6
+
+
 def test_gc_with_nothing_to_do(cli: Cli) -> None:
     done = cli.run("gc")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "no images here")

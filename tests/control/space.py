@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from enticed.core.eviction import Bond, Candidate, Ground, decide
 from enticed.engine.port import PinView
-from enticed.engine.space_port import Judged, Reckoning
+from enticed.engine.space_port import FloorView, Judged, Reckoning
+from protocol.errors import DeniedError
+from protocol.identifiers import PublisherKey
 
 if TYPE_CHECKING:
     from tests.control.engine import MemoryEngine
@@ -44,6 +46,18 @@ class MemorySpace:
             if one.decision.evict:
                 del self._engine.stored[one.image]
         return replace(planned, judged=tuple(replace(one, gone=one.decision.evict) for one in planned.judged))
+
+    async def floor(self, target: str) -> FloorView:
+        view = self._engine._find(target).view
+        key = PublisherKey(bytes(32)) if view.replicas else None
+        return FloorView(view.image, view.replicas, key, 1_800_000_000.0 if key else None, OTHERS, is_here=True)
+
+    async def keep(self, target: str, replicas: int) -> FloorView:
+        if not self._engine.founder:
+            raise DeniedError("this host has no publisher's key")
+        stored = self._engine._find(target)
+        stored.view = replace(stored.view, replicas=replicas)
+        return await self.floor(target)
 
     async def pin(self, target: str, ttl_s: float | None) -> None:
         self._engine.pin(target, PinView(None if ttl_s is None else time.time() + ttl_s))

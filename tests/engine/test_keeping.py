@@ -12,12 +12,14 @@ import pytest
 
 from enticed.core import events as ev
 from enticed.core.eviction import Ground, Marks
+from enticed.core.floors import FloorPolicy
 from enticed.core.orders import Priority
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
 from enticed.engine.space_port import Reckoning
-from protocol.errors import LocalError
+from protocol.errors import DeniedError, LocalError
+from protocol.floor import open_floor
 from protocol.limits import MIB
 from tests.engine.swarm import content_of, disk, publish, pull, run, swarm, until
 from tests.programs import need
@@ -205,5 +207,43 @@ def test_pins_outlive_a_restart_and_end(tmp_path: Path) -> None:
             assert again.of(view.image, founder.parts.clock()) == book.of(view.image, founder.parts.clock())
             await founder.space.unpin("a:1")
             assert type(book)(founder.parts.store._files).of(view.image, founder.parts.clock()) is None
+
+    run(main())
+
+
+def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = FloorPolicy(look_s=0.5, place_s=2.0, again_s=0.2)
+    monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
+    content = disk(7, SIZE_MIB)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 4) as engines:
+            founder, *others = engines
+            published = await publish(founder, content, "a:1", tmp_path)
+            floor = await founder.space.keep("a:1", 3)
+            assert (floor.replicas, floor.is_here, floor.others) == (3, True, 0)
+            with pytest.raises(DeniedError, match="no publisher's key"):
+                await others[0].space.keep("a:1", 1)
+            key = f"keep-{published.image}"
+
+            async def takes(engine: DaemonEngine) -> DaemonEngine:
+                order = await until(engine, key, lambda order: order.state.value == "ready")
+                assert content_of(order) == content
+                return engine
+
+            waiting = {asyncio.ensure_future(takes(engine)) for engine in others}
+            while len(waiting) > 1:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            waiting.pop().cancel()
+            for engine in engines:
+                assert engine.parts.keeping.replicas(published.image) == 3
+                await engine.space.clear(EVERYTHING)  # what three are to hold is let go by none of three
+            assert sum(bool(engine.parts.store.images()) for engine in engines) == 3
+            book = founder.parts.store.floor_book
+            trusted = founder.parts.identity.trust.trusted_publishers
+            assert open_floor(book.all()[published.image], trusted, founder.parts.clock()).replicas == 3
+            assert (await founder.space.keep("a:1", 0)).replicas == 0
 
     run(main())

@@ -19,6 +19,7 @@ from protocol.dht import DHT
 from protocol.dsse import unseal
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
 from protocol.errors import CorruptError, DeniedError, LocalError, MalformedError, RemoteError
+from protocol.floor import FLOOR_TYPE, Floor, seal_floor
 from protocol.group import PRIVATE_TYPE, Group, Privacy, format_group, seal_privacy
 from protocol.identifiers import Identifier, NodeId
 from protocol.messages import BULK, CONTROL
@@ -83,6 +84,7 @@ def _signed() -> dict[str, Fuzzed]:
     name = seal_name(NameRecord("ubuntu:24.04", 3, IMAGE, NOW, NOW + 1000), PUBLISHER)
     profile = seal_profile(BootProfile(IMAGE, (BlockRun(7, 1), BlockRun(0, 3)), NOW), PUBLISHER)
     recall = seal_recall(Recall(IMAGE, "broken", next(iter(TRUSTED)), NOW), PUBLISHER)
+    floor = seal_floor(Floor(IMAGE, 3, next(iter(TRUSTED)), NOW * 1000), PUBLISHER)
     privacy = seal_privacy(Privacy(IMAGE, Group("dev", bytes(32)).id, NOW), PUBLISHER)
     trust = seal_trust(_bundle(), CA.private)
     authority = frozenset([CA.private.public_key().public_bytes_raw()])
@@ -94,6 +96,7 @@ def _signed() -> dict[str, Fuzzed]:
         "name": Fuzzed(parse.name, DENIED, (unseal(NAME_TYPE, name, TRUSTED),)),
         "profile": Fuzzed(parse.profile, MALFORMED, (unseal(PROFILE_TYPE, profile, TRUSTED),)),
         "recall": Fuzzed(parse.recall, DENIED, (unseal(RECALL_TYPE, recall, TRUSTED),)),
+        "floor": Fuzzed(parse.floor, DENIED, (unseal(FLOOR_TYPE, floor, TRUSTED),)),
         "privacy": Fuzzed(parse.privacy, MALFORMED, (unseal(PRIVATE_TYPE, privacy, TRUSTED),)),
         "trust": Fuzzed(parse.trust, MALFORMED, (unseal(TRUST_TYPE, trust, authority),)),
         "envelope": Fuzzed(parse.envelope, DENIED, (statement,)),

@@ -38,6 +38,7 @@ from protocol.datagram import open_hello
 from protocol.dsse import Envelope, Quorum, Signature, unseal
 from protocol.enrolment import JoinAnswer, JoinRequest, read_request
 from protocol.errors import LocalError
+from protocol.floor import FLOOR_TYPE, open_floor
 from protocol.group import PRIVATE_TYPE, format_group, open_privacy, parse_group
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.labels import parse_labels
@@ -120,6 +121,7 @@ statement = signed(STATEMENT_TYPE, lambda one: open_statement(one, QUORUM))
 name = signed(NAME_TYPE, lambda one: open_name(one, QUORUM, NOW))
 profile = signed(PROFILE_TYPE, lambda one: open_profile(one, TRUSTED))
 recall = signed(RECALL_TYPE, lambda one: open_recall(one, TRUSTED))
+floor = signed(FLOOR_TYPE, lambda one: open_floor(one, TRUSTED, NOW))
 privacy = signed(PRIVATE_TYPE, lambda one: open_privacy(one, TRUSTED))
 
 

@@ -17,7 +17,7 @@ AT_ONCE = 50
 NAMES = (
     "root", "page", "statement", "statements", "name", "profile", "trust", "envelope", "record", "control", "bulk",
     "dht", "session", "served", "reply", "datagram", "hello", "certificate", "authority", "request", "join", "joined",
-    "token", "group", "recall", "privacy", "text_names", "body", "parameters", "configuration",
+    "token", "group", "recall", "floor", "privacy", "text_names", "body", "parameters", "configuration",
     "prefix", "container", "catalogue",
 )  # fmt: skip
 

@@ -71,6 +71,7 @@ def identifiers() -> Iterator[tuple[str, str]]:
     yield "discovery key of host 0 to 19", DiscoveryKey.of_host(NodeId(bytes(range(20)))).hex()
     yield "discovery key of the recall of image 0 to 31", DiscoveryKey.of_recall(IMAGE).hex()
     yield "discovery key of what is left of it", DiscoveryKey.of_recalled(IMAGE).hex()
+    yield "discovery key of the floor of image 0 to 31", DiscoveryKey.of_floor(IMAGE).hex()
     yield "discovery key of label `zone=a`, shard 5", DiscoveryKey.of_label("zone", "a", 5).hex()
 
 

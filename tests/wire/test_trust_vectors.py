@@ -9,6 +9,7 @@ from blake3 import blake3
 import protocol
 from protocol.dsse import authentication_encoding
 from protocol.enrolment import request_certificate
+from protocol.floor import Floor, seal_floor
 from protocol.group import Group, Privacy, seal_privacy
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.labels import HostLabel
@@ -57,6 +58,7 @@ VECTORS = {
     "statement": hashed(seal_statement(STATEMENT, PUBLISHER)),
     "name record": hashed(seal_name(NameRecord("web:1", 7, IMAGE, NOW, NOW + 1000), PUBLISHER)),
     "recall": hashed(seal_recall(Recall(IMAGE, "bad: use web:2", PUBLISHER_KEY, NOW), PUBLISHER)),
+    "floor": hashed(seal_floor(Floor(IMAGE, 3, PUBLISHER_KEY, NOW * 1000), PUBLISHER)),
     "group": f"`{GROUP.id}`",
     "discovery key of the image in the group": f"`{DiscoveryKey.of_image(IMAGE, GROUP.discovery_key)}`",
     "mark of a private image": hashed(seal_privacy(Privacy(IMAGE, GROUP.id, NOW), PUBLISHER)),

@@ -1,0 +1,242 @@
+"""Floors at work: made, heard, kept and passed on; and copies taken for the sake of those that others have too few of.
+
+A floor comes from the DHT as it spreads to every host, or because this host looked: for what it has, at its start and
+then now and then. Whatever way it comes, it is verified here, and the one that was issued last holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+
+from enticed.core import events as ev
+from enticed.core.floors import Floors, Mine
+from enticed.core.orders import Order, OrderState, Priority
+from enticed.engine.census import Census
+from enticed.engine.discovery import told_others
+from enticed.engine.driver import Driver
+from enticed.engine.naming import Naming
+from enticed.engine.space_port import FloorView
+from enticed.engine.stockroom import Stockroom
+from enticed.engine.threads import StoreThreads
+from enticed.identity.host import HostIdentity
+from enticed.identity.publisher import NO_KEY, Publisher
+from enticed.overlay.port import NameOffer
+from enticed.overlay.udp import UdpOverlay
+from enticed.store.limits import FLOOR_LOOK_EVERY_S, FLOORS_MAX_COUNT
+from enticed.store.store import Store
+from enticed.transfer.tasks import Tasks
+from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
+from protocol.floor import Floor, open_floor
+from protocol.identifiers import DiscoveryKey, ImageId
+
+log = logging.getLogger(__name__)
+KEEP_PREFIX = "keep-"
+"""Of the keys of orders that make another copy of an image of which there are too few."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    floor: Floor
+    envelope: bytes
+
+
+class FloorKeeping:
+    """Belongs to the event loop."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        threads: StoreThreads,
+        stockroom: Stockroom,
+        naming: Naming,
+        overlay: UdpOverlay,
+        census: Census,
+        identity: HostIdentity,
+        publisher: Publisher | None,
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._threads = threads
+        self._stockroom = stockroom
+        self._naming = naming
+        self._overlay = overlay
+        self._census = census
+        self._identity = identity
+        self._publisher = publisher
+        self._floors = Floors(identity.node, Random(secrets.randbits(64)))
+        self._known: dict[ImageId, _Known] = {}
+        self._changed = asyncio.Event()
+        self._tasks = Tasks()
+        self.has_room: Callable[[], bool] = lambda: True
+        """Whether this host may take what nobody here has asked for."""
+        self.copies_taken = 0
+        """For the sake of floors."""
+        overlay.on_spread(self._heard)
+
+    def start(self) -> None:
+        """Know what was known before; look for floors of what is here, and for images of which there are too few."""
+        for envelope in self._store.floor_book.all().values():
+            self._believe(envelope)
+        for known in self._known.values():
+            self._announce(known)
+        self._tasks.spawn(self._look_for_floors(), "floors of images")
+        self._tasks.spawn(self._watch(), "copies of images")
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    # --- what may be asked ---
+
+    def replicas(self, image: ImageId) -> int:
+        """How many hosts are to hold it; 0 where nobody says so."""
+        known = self._known.get(image)
+        return 0 if known is None else known.floor.replicas
+
+    @property
+    def below(self) -> int:
+        """Of how many images this host has just found too few copies."""
+        return self._floors.below()
+
+    async def view(self, target: str) -> FloorView:
+        image = await self._naming.resolve(target)
+        known, count = self._known.get(image), await self._census.of(image)
+        floor = None if known is None else known.floor
+        return FloorView(
+            image,
+            0 if floor is None else floor.replicas,
+            None if floor is None else floor.publisher,
+            None if floor is None else floor.issued_at_ms / 1000,
+            None if count is None else count.whole,
+            self._is_here(image),
+        )
+
+    async def keep(self, target: str, replicas: int) -> FloorView:
+        """Have so many hosts hold the image from now on. Durable, and told others, when it returns."""
+        if self._publisher is None:
+            raise DeniedError(NO_KEY)
+        image = await self._naming.resolve(target)
+        with suppress(AbsentError):
+            if self._stockroom.group(image) is not None:
+                raise LocalError(
+                    f"image {image.short} is private, and every host would hear of it: pin it on its hosts"
+                )
+        known = self._known.get(image)
+        issued_at_ms = max(int(self._driver.clock() * 1000), 0 if known is None else known.floor.issued_at_ms + 1)
+        envelope = self._publisher.sign_floor(Floor(image, replicas, self._publisher.key, issued_at_ms))
+        if self._take(envelope):
+            await self._threads.run(self._store.floor_book.save, image, envelope)
+            await told_others(self._overlay, DiscoveryKey.of_floor(image))
+        else:
+            raise LocalError(
+                "this cluster does not trust this host's publisher key, or has as many floors as there may be"
+            )
+        return await self.view(target)
+
+    # --- what others tell ---
+
+    def _heard(self, envelope: bytes) -> None:
+        """From anywhere: most often what is known already, or another kind of thing."""
+        if self._take(envelope):
+            self._tasks.spawn(self._save(envelope), "save a floor")
+
+    def _take(self, envelope: bytes) -> bool:
+        """Believe a floor, and pass it on; False for one that is known, outdated or none."""
+        known = self._believe(envelope)
+        if known is None:
+            return False
+        floor = known.floor
+        log.info("%d hosts are to hold image %s", floor.replicas, floor.image.short, extra={"image": floor.image})
+        self._overlay.spread(DiscoveryKey.of_floor(floor.image), envelope)
+        self._announce(known)
+        return True
+
+    def _believe(self, envelope: bytes) -> _Known | None:
+        try:
+            floor = open_floor(envelope, self._identity.trust.trusted_publishers, self._driver.clock())
+        except (DeniedError, MalformedError):
+            return None
+        before = self._known.get(floor.image)
+        if before is None and len(self._known) >= FLOORS_MAX_COUNT:
+            return None
+        if before is not None and before.floor.issued_at_ms >= floor.issued_at_ms:
+            return None
+        known = self._known[floor.image] = _Known(floor, envelope)
+        self._floors.keep(floor.image, floor.replicas, self._driver.clock())
+        self._changed.set()
+        return known
+
+    async def _save(self, envelope: bytes) -> None:
+        floor = open_floor(envelope, self._identity.trust.trusted_publishers, self._driver.clock())
+        try:
+            await self._threads.run(self._store.floor_book.save, floor.image, envelope)
+        except EnticedError as error:  # it holds until a restart
+            log.error("the floor of image %s cannot be saved: %s", floor.image.short, error)
+
+    def _announce(self, known: _Known) -> None:
+        """The publisher keeps its floor to be found."""
+        floor = known.floor
+        if self._publisher is not None and floor.publisher == self._publisher.key:
+            self._overlay.announce(NameOffer(DiscoveryKey.of_floor(floor.image), known.envelope, floor.issued_at_ms))
+
+    async def _look_for_floors(self) -> None:
+        """Of what this host holds: what was said while it was away, or could not be told."""
+        with suppress(LocalError):
+            await self._overlay.ready()
+        while True:
+            for stored in self._store.images():
+                with suppress(EnticedError):
+                    for envelope in (await self._overlay.find(DiscoveryKey.of_floor(stored.image))).names:
+                        self._heard(envelope)
+            await asyncio.sleep(FLOOR_LOOK_EVERY_S)
+
+    # --- copies ---
+
+    async def _watch(self) -> None:
+        with suppress(LocalError):
+            await self._overlay.ready()
+        while True:
+            self._changed.clear()
+            deadline = self._floors.next_deadline(self._overlay.network_size)
+            timeout_s = None if deadline is None else max(0.0, deadline - self._driver.clock())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            for image in self._floors.due(self._overlay.network_size, self._driver.clock()):
+                await self._look(image)
+
+    async def _look(self, image: ImageId) -> None:
+        mine = self._mine(image)
+        count = await self._census.of(image)
+        if count is None:
+            return
+        hosts, now = self._overlay.network_size, self._driver.clock()
+        if not self._floors.counted(image, count.whole, count.partial, mine, hosts, now):
+            return
+        if self._driver.host.recalled(image) is not None or self._driver.host.disk.degraded or not self.has_room():
+            return
+        replicas = self.replicas(image)
+        log.info("%d of %d hosts hold image %s: this one takes a copy", count.whole, replicas, image.short)
+        self.copies_taken += 1
+        order = Order(f"{KEEP_PREFIX}{image}", str(image), now, priority=Priority.PREWARM, keep_s=0.0, image=image)
+        self._driver.tell(ev.OrderPlaced(order))
+
+    def _mine(self, image: ImageId) -> Mine:
+        if self._is_here(image):
+            return Mine.WHOLE
+        order = self._driver.host.order(f"{KEEP_PREFIX}{image}")
+        if order is not None and order.state is OrderState.PAUSED:  # for others to take: it has no room
+            self._driver.tell(ev.OrderCancelled(order.key))
+        elif self._driver.host.is_wanted(image):
+            return Mine.UNDER_WAY
+        return Mine.NONE if self._driver.host.image(image) is None else Mine.SOME
+
+    def _is_here(self, image: ImageId) -> bool:
+        book = self._driver.host.image(image)
+        return book is not None and book.sealed
