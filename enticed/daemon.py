@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
@@ -71,7 +71,6 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
 from protocol.errors import LocalError
-from protocol.identifiers import PublisherKey
 from protocol.messages import COSIGNING, GROUPS, ORDERS, RECALLS, TRUST
 
 log = logging.getLogger("enticed")
@@ -160,7 +159,7 @@ async def start(
     cosigning = owned(Cosigning(
         driver, identity, publisher, naming, stockroom, threads, discovery, purchasing, network, recalls, dispatch.reach
     ))  # fmt: skip
-    anew = _sign_anew(publisher, store, stockroom, threads, naming)
+    anew = SigningAnew(publisher, store, stockroom, threads, naming, recalls)
     trust = owned(TrustDesk(identity, authority, publisher, anew, network, overlay, dispatch.reach, threads, clock))
 
     # People and clouds.
@@ -260,15 +259,6 @@ def _enrolled(config: Config, clock: SteadyClock) -> tuple[HostIdentity, Authori
     identity.require_valid(clock())
     authority = Authority.load(config.state_dir, clock, identity) if is_founder(config.state_dir) else None
     return identity, authority, load_publisher(config.state_dir)
-
-
-def _sign_anew(
-    publisher: Publisher | None, store: Store, stockroom: Stockroom, threads: StoreThreads, naming: Naming
-) -> Callable[[PublisherKey], Awaitable[None]]:
-    """What follows a publisher's new key; nothing where none publishes."""
-    if publisher is None:
-        return lambda old: asyncio.sleep(0)
-    return SigningAnew(publisher, store, stockroom, threads, naming)
 
 
 def _open_store(config: Config, clock: SteadyClock, stack: AsyncExitStack) -> Store:

@@ -77,6 +77,25 @@ def join(ctx: click.Context, secret: str, state_dir: Path) -> None:
     setup_of(ctx).show({"name": joined.name}, lambda: [f"in group {joined.name}, once the daemon starts again"])
 
 
+@group.command(cls=Command)
+@click.argument("name")
+@state_option
+@click.pass_context
+def leave(ctx: click.Context, name: str, state_dir: Path) -> None:
+    """Take this host out of a group: it has no part in its images any more, and serves none of them.
+
+    What it holds of them stays private, until `entice rm`. Whoever kept the secret can join again: to shut a member
+    out, publish what is to come for a new group, and recall what it is to have no more.
+
+    \b
+    entice group leave team-a --state /var/lib/enticed
+    """
+    from enticed.identity.groups import leave_group
+
+    leave_group(state_dir, name)
+    setup_of(ctx).show({"name": name}, lambda: [f"out of group {name}, once the daemon starts again"])
+
+
 @group.command("list", cls=Command)
 @state_option
 @click.pass_context

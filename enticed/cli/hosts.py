@@ -127,8 +127,9 @@ def _certificate(status: dict[str, Any]) -> str:
 def _status_lines(status: dict[str, Any]) -> Iterable[str]:
     quota = "" if status["quota_bytes"] is None else f" of {size(status['quota_bytes'])}"
     counted = ", ".join(f"{count} {state}" for state, count in status["orders"].items() if count)
+    revoked = "REVOKED: no other host has anything to do with this one; it comes back by `entice join`"
     return pairs(
-        f"enticed {status['version']}, started {ago(status['started_at'])}",
+        revoked if status["revoked"] else f"enticed {status['version']}, started {ago(status['started_at'])}",
         [
             ("DEGRADED", _degraded(status)),
             ("host", f"{status['node_id']}{' (founded the cluster)' if status['founder'] else ''}"),

@@ -212,7 +212,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         problems=(409, 503),
     ),
     ("POST", "/v1/trust/publishers"): Operation(
-        "Trust a publisher's key, for these names", ref("Trust"), takes="PublisherRequest", problems=(409, 503)
+        "Trust a publisher's key, for these names; 409 when all places are taken",
+        ref("Trust"),
+        takes="PublisherRequest",
+        problems=(409, 503),
     ),
     ("POST", "/v1/trust/threshold"): Operation(
         "How many publishers have to sign each image and name; 409 for more than there are",
@@ -227,7 +230,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         problems=(409, 503),
     ),
     ("POST", "/v1/trust/schedulers"): Operation(
-        "Take a scheduler's bearer token, and bound its orders", ref("Trust"), takes="SchedulerRequest", problems=(503,)
+        "Take a scheduler's bearer token, and bound its orders",
+        ref("Trust"),
+        takes="SchedulerRequest",
+        problems=(409, 503),
     ),
     ("POST", "/v1/trust/rotations"): Operation(
         "Bring in a new CA or publisher's key; finish: retire those before it, 409 while hosts need the old CA",

@@ -256,6 +256,7 @@ RECORDS: dict[str, Schema] = {
         quota_bytes=or_null(BYTES),
         free_bytes=BYTES,
         uploads=COUNT,
+        revoked=FLAG | {"description": "no other host has anything to do with this one any more"},
         degraded=or_null(
             TEXT | {"description": "why it writes nothing and takes no orders, though it serves what it has"}
         ),

@@ -247,6 +247,7 @@ def status_json(status: StatusView, may_change: bool) -> dict[str, Any]:
         "loop_lag_p99_ms": status.loop_lag_p99_ms,
         "memory_bytes": status.memory_bytes,
         "origin": None if status.origin is None else _origin_json(status.origin),
+        "revoked": status.revoked,
         "degraded": status.degraded or None,
         "degraded_since": status.degraded_since,
     }

@@ -101,7 +101,7 @@ class ImageForgotten:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecalled:
-    """A trusted publisher has signed that the image is not to be served or ordered any more. `reason`: who, and why."""
+    """Not to be served or ordered any more. reason: who said so, and why; empty once that one is trusted no more."""
 
     image: ImageId
     reason: str

@@ -332,6 +332,7 @@ class DaemonEngine:
             zone=credential.zone,
             rack=credential.rack,
             founder=parts.authority is not None,
+            revoked=parts.identity.node in parts.identity.trust.revoked_nodes,
             listen=parts.network.listening,
             advertise=parts.network.advertised,
             images=len(parts.store.images()),

@@ -24,9 +24,8 @@ from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
 from protocol.credentials import NodeCredential
 from protocol.errors import AbsentError, EnticedError, ExhaustedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
-from protocol.limits import ROOT_MAX_SIZE_BYTES
 from protocol.manifest import Fragments, Root
-from protocol.messages import HaveMap, NotHeld, Part, Subscribe, Unsubscribe
+from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
 
 
 @dataclass
@@ -196,7 +195,8 @@ class Planning:
             return False
         with suppress(EnticedError, TimeoutError):
             async with asyncio.timeout(PLAN_TIMEOUT_S):
-                return ImageId.of(await self._origin.part(image, Part.ROOT, ROOT_MAX_SIZE_BYTES)) == image
+                await self._purchasing.fetch_root(image, ev.ORIGIN)
+                return True
         return False
 
     def _by_distance(self, survey: _Survey, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:

@@ -252,6 +252,8 @@ class StatusView:
     degraded: str = ""
     """Why this host writes nothing and takes no orders, though it serves what it has; empty while all is well."""
     degraded_since: float | None = None
+    revoked: bool = False
+    """Whether this host knows that no other has anything to do with it any more."""
 
 
 @dataclass(frozen=True, slots=True)

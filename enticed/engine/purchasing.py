@@ -135,13 +135,18 @@ class Purchasing:
         Raises as `PeerNetwork.fetch_part` does, `CorruptError` or `MalformedError` for what is not this image's, and
         `DeniedError` where no trusted publisher has signed for it.
         """
+        statements, said, root = await self.fetch_root(image, node)
+        pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
+        fragments = await asyncio.to_thread(decode_pages, root, pages)
+        return Manifest(root, pages, fragments, statements, said)
+
+    async def fetch_root(self, image: ImageId, node: NodeId) -> tuple[tuple[bytes, ...], Statement, Root]:
+        """As `fetch_manifest`, all but the pages: what counts of the statements, what the first says, and the root."""
         statements, said = self._trusted_ones(image, await self.fetch_statements(image, node))
         root = Root.decode(await self._part(image, node, Part.ROOT, ROOT_MAX_SIZE_BYTES), image)
         if (said.virtual_size_bytes, said.data_bytes) != (root.virtual_size_bytes, root.total_data_bytes):
             raise CorruptError(f"the statement of image {image.short} gives another size than its manifest has")
-        pages = await self._part(image, node, Part.PAGES, root.fragments * FRAGMENT_ENTRY_SIZE_BYTES)
-        fragments = await asyncio.to_thread(decode_pages, root, pages)
-        return Manifest(root, pages, fragments, statements, said)
+        return statements, said, root
 
     async def fetch_statements(self, image: ImageId, node: NodeId) -> tuple[bytes, ...]:
         """What a host has of statements and profiles of an image, unverified. Raises as `PeerNetwork.fetch_part`."""

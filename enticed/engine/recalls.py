@@ -12,6 +12,8 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+
 from enticed.core import events as ev
 from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
@@ -29,7 +31,7 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
-from protocol.identifiers import DiscoveryKey, ImageId, NodeId
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.messages import RECALLS, PlaceOrder, Recalled, Subscribe
 from protocol.recall import Recall, open_recall
 from protocol.records import ProviderState
@@ -84,6 +86,7 @@ class Recalls:
         """Hosts with a session that hear of recalls."""
         self._looked_at: dict[ImageId, float] = {}
         overlay.on_spread(self._heard)
+        identity.watch(self._look_at_publishers)
 
     def take_up(self) -> None:
         """Before the core hears of images and orders: what is known to be recalled since before."""
@@ -158,6 +161,15 @@ class Recalls:
         await told_others(self._overlay, DiscoveryKey.of_recall(image))
         return self._known[image].view
 
+    async def sign_anew(self, publisher: Publisher, old: PublisherKey) -> None:
+        """Recall again what another key of this publisher has recalled: it is to be trusted no more."""
+        for image, known in list(self._known.items()):
+            if known.recall.publisher == old:
+                issued_at = max(int(self._driver.clock()), known.recall.issued_at + 1)
+                envelope = publisher.sign_recall(Recall(image, known.recall.reason, publisher.key, issued_at))
+                await self._threads.run(self._store.recall_book.save, image, envelope)
+                self._take(envelope)
+
     def forgotten(self, image: ImageId, key: DiscoveryKey) -> None:
         """This host has nothing of it any more. key: that of its receipt, which it had before."""
         if image in self._known:
@@ -186,7 +198,7 @@ class Recalls:
     def _take(self, envelope: bytes) -> bool:
         """Believe a recall, and pass it on; False for one that is known, or none."""
         recall = self._opened(envelope)
-        if recall is None or recall.image in self._known or not self._has_room(recall.image):
+        if recall is None or not self._is_news(recall) or not self._has_room(recall.image):
             return False
         known = self._believe(recall, envelope)
         log.warning("%s", known.line, extra={"image": recall.image})
@@ -195,6 +207,13 @@ class Recalls:
         self._overlay.spread(DiscoveryKey.of_recall(recall.image), envelope)
         self._announce(known)
         return True
+
+    def _is_news(self, recall: Recall) -> bool:
+        """The first stays, but for a later one by another publisher, or by another key of the same."""
+        known = self._known.get(recall.image)
+        if known is None:
+            return True
+        return recall.publisher != known.recall.publisher and recall.issued_at > known.recall.issued_at
 
     def _opened(self, envelope: bytes) -> Recall | None:
         try:
@@ -211,6 +230,22 @@ class Recalls:
         self._driver.tell(ev.ImageRecalled(recall.image, known.line))
         return known
 
+    def _look_at_publishers(self) -> None:
+        """What somebody has recalled who is trusted no more is served and ordered as before; its record stays."""
+        trusted = self._identity.trust.trusted_publishers
+        for image, known in list(self._known.items()):
+            if known.recall.publisher in trusted:
+                continue
+            del self._known[image]
+            log.warning("image %s is recalled no more: its publisher was revoked", image.short, extra={"image": image})
+            self._driver.tell(ev.ImageRecalled(image, ""))
+            self._tasks.spawn(self._overlay.withdraw(DiscoveryKey.of_recall(image)), "withdraw a recall")
+            with suppress(AbsentError):
+                stored = self._store.image(image)
+                group, data_bytes = self._stockroom.group(image), stored.root.data_bytes.astype(np.int64)
+                self._driver.tell(ev.ImageOnHand(image, data_bytes, stored.durable.copy(), stored.ready, group))
+                self._tasks.spawn(self._overlay.withdraw(self.receipt_key(image)), "withdraw a receipt")
+
     async def _save(self, envelope: bytes) -> None:
         recall = self._opened(envelope)
         if recall is not None:
@@ -225,7 +260,7 @@ class Recalls:
         """The publisher keeps its recall to be found; who has some of the image signs that it has."""
         image = known.recall.image
         if self._publisher is not None and known.recall.publisher == self._publisher.key:
-            self._overlay.announce(NameOffer(DiscoveryKey.of_recall(image), known.envelope, 1))
+            self._overlay.announce(NameOffer(DiscoveryKey.of_recall(image), known.envelope, known.recall.issued_at))
         state = self.held(image)
         if state is not None:
             self._overlay.announce(ProviderOffer(self.receipt_key(image), state))

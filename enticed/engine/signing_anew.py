@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enticed.engine.naming import Naming
+from enticed.engine.recalls import Recalls
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher
@@ -13,11 +14,18 @@ from protocol.identifiers import PublisherKey
 
 
 class SigningAnew:
-    """Of the images and names of this host."""
+    """Of the images, names and recalls of this host; nothing where none publishes."""
 
     def __init__(
-        self, publisher: Publisher, store: Store, stockroom: Stockroom, threads: StoreThreads, naming: Naming
+        self,
+        publisher: Publisher | None,
+        store: Store,
+        stockroom: Stockroom,
+        threads: StoreThreads,
+        naming: Naming,
+        recalls: Recalls,
     ) -> None:
+        self._recalls = recalls
         self._publisher = publisher
         self._stockroom = stockroom
         self._store = store
@@ -26,15 +34,18 @@ class SigningAnew:
 
     async def __call__(self, old: PublisherKey) -> None:
         """Sign again what this key has signed; what is done already is passed over. Raises what the store does."""
+        if self._publisher is None:
+            return
         for stored in self._store.images():
-            await self._threads.run(self._sign_image, stored, old)
+            await self._threads.run(self._sign_image, self._publisher, stored, old)
         await self._naming.sign_anew(self._publisher, old)
+        await self._recalls.sign_anew(self._publisher, old)
 
-    def _sign_image(self, stored: StoredImage, old: PublisherKey) -> None:
+    def _sign_image(self, publisher: Publisher, stored: StoredImage, old: PublisherKey) -> None:
         """The same words, and what others have signed besides. The old envelopes go: an image has room for a few, and
         hosts that have them keep them."""
         quorum = Quorum.any_of((old,))
         for envelope in stored.statements:
             if signers(envelope, quorum):
-                anew = self._publisher.countersign(envelope, instead_of=old)
+                anew = publisher.countersign(envelope, instead_of=old)
                 self._stockroom.replace_statement(stored.image, envelope, anew)

@@ -100,7 +100,7 @@ class TrustOffice(Protocol):
         ...
 
     async def grant_publisher(self, name: str, key: PublisherKey, names: tuple[str, ...]) -> TrustView:
-        """LocalError for a key or names that may not be, ExhaustedError if there are too many."""
+        """LocalError for a key or names that may not be, or if there are too many: waiting does not help."""
         ...
 
     async def set_threshold(self, threshold: int) -> TrustView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from protocol.errors import AbsentError, ExhaustedError, LocalError, MalformedError
+from protocol.errors import AbsentError, LocalError, MalformedError
 from protocol.identifiers import PublisherKey
 from protocol.limits import (
     PUBLISHER_MAX_NAMES,
@@ -23,10 +23,10 @@ def next_serial(bundle: TrustBundle, now: float) -> int:
 
 
 def with_revoked(bundle: TrustBundle, revocations: tuple[Revocation, ...], now: float) -> TrustBundle:
-    """These believed no longer; whose certificates have all ended is dropped. `ExhaustedError` if the list is full."""
+    """These believed no longer; whose certificates have all ended is dropped. `LocalError` if the list is full."""
     revoked = {one.node: one for one in (*bundle.revoked, *revocations) if one.until > now}
     if len(revoked) > TRUST_MAX_REVOKED:
-        raise ExhaustedError(
+        raise LocalError(
             f"{TRUST_MAX_REVOKED} are revoked already: `entice trust rotate ca` gives all others new certificates"
         )
     return replace(bundle, revoked=tuple(revoked.values()))
@@ -49,7 +49,7 @@ def with_publisher(bundle: TrustBundle, publisher: TrustedPublisher) -> TrustBun
         if one.key != publisher.key
     )
     if len(others) >= TRUST_MAX_PUBLISHERS:
-        raise ExhaustedError(f"there are {TRUST_MAX_PUBLISHERS} publishers' keys already")
+        raise LocalError(f"there are {TRUST_MAX_PUBLISHERS} publishers' keys already: revoke one of them")
     return replace(bundle, publishers=(*others, publisher))
 
 
@@ -75,7 +75,7 @@ def with_scheduler(bundle: TrustBundle, scheduler: TrustedScheduler, now: float)
     """This scheduler's quota and token, in place of what there was; whose time is over is dropped."""
     others = tuple(one for one in bundle.schedulers if one.name != scheduler.name and one.expires_at > now)
     if len(others) >= TRUST_MAX_SCHEDULERS:
-        raise ExhaustedError(f"{TRUST_MAX_SCHEDULERS} schedulers have a token or a quota already")
+        raise LocalError(f"{TRUST_MAX_SCHEDULERS} schedulers have a token or a quota already: `entice revoke` one")
     return replace(bundle, schedulers=(*others, scheduler))
 
 
@@ -87,7 +87,7 @@ def without_scheduler(bundle: TrustBundle, name: str) -> TrustBundle:
 def with_authority(bundle: TrustBundle, authority: bytes) -> TrustBundle:
     """One more CA (DER), the newest."""
     if len(bundle.authorities) >= TRUST_MAX_AUTHORITIES:
-        raise ExhaustedError(f"there are {TRUST_MAX_AUTHORITIES} CAs already")
+        raise LocalError(f"there are {TRUST_MAX_AUTHORITIES} CAs already")
     return replace(bundle, authorities=(*bundle.authorities, authority))
 
 

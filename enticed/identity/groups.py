@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from enticed.identity.files import read_file
-from protocol.errors import CorruptError, ExhaustedError, LocalError, MalformedError
+from protocol.errors import AbsentError, CorruptError, ExhaustedError, LocalError, MalformedError
 from protocol.group import Group, format_group, parse_group
 from protocol.limits import GROUP_SECRET_SIZE_BYTES, GROUP_TOKEN_MAX_CHARS, GROUPS_MAX_COUNT
 
@@ -36,6 +36,19 @@ def new_group(name: str) -> Group:
         return Group(name, secrets.token_bytes(GROUP_SECRET_SIZE_BYTES))
     except MalformedError as error:
         raise LocalError(str(error)) from error
+
+
+def leave_group(state_dir: Path, name: str) -> None:
+    """Remove a group's secret, durably; the daemon goes by it when it starts. `AbsentError` where there is none."""
+    if not any(one.name == name for one in load_groups(state_dir)):
+        raise AbsentError(f"this host is in no group {name}")
+    directory = state_dir / DIRECTORY
+    (directory / name).unlink()
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def enter_group(state_dir: Path, group: Group) -> None:

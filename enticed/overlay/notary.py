@@ -81,7 +81,7 @@ class HostNotary:
         recall = open_recall(data, self._identity.trust.trusted_publishers)
         if DiscoveryKey.of_recall(recall.image) != key:
             raise CorruptError(f"the recall of image {recall.image.short} under another key")
-        return CheckedName(1, data, RECALL_KEPT_S, spreads=True)
+        return CheckedName(recall.issued_at, data, RECALL_KEPT_S, spreads=True)
 
     def _check_floor(self, key: DiscoveryKey, data: bytes) -> CheckedName:
         floor = open_floor(data, self._identity.trust.trusted_publishers, self._clock())

@@ -19,8 +19,8 @@ from enticed.engine.engine import DaemonEngine
 from enticed.engine.membership import marks_of
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import without_publisher
-from enticed.identity.groups import enter_group, new_group
-from enticed.identity.host import FOUNDER
+from enticed.identity.groups import enter_group, leave_group, new_group
+from enticed.identity.host import FOUNDER, load_identity
 from enticed.landing import Landing
 from enticed.transfer.errors import RefusedError
 from protocol.dsse import Quorum
@@ -157,7 +157,7 @@ def test_it_stays_private_after_a_restart_and_when_its_host_has_left_the_group(t
         async with cluster(tmp_path) as c:
             image = (await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")).image
             assert (await pull(c.member, "secret:1")).state is OrderState.READY
-        (state_dir(tmp_path, 1) / "groups" / "team-a").unlink()
+        leave_group(state_dir(tmp_path, 1), "team-a")
         async with AsyncExitStack() as stack:
             publisher = await start(config_of(state_dir(tmp_path, 0)), stack)
             left = await start(config_of(state_dir(tmp_path, 1), publisher.status().listen), stack)
@@ -167,6 +167,15 @@ def test_it_stays_private_after_a_restart_and_when_its_host_has_left_the_group(t
             found = await publisher.parts.overlay.find(DiscoveryKey.of_image(image, GROUP.discovery_key))
             assert found.providers == ()  # it has left
             assert left.parts.driver.host.image(image) is not None
+            liar = Liar(load_identity(state_dir(tmp_path, 3)))
+            await liar.network.start()
+            stack.push_async_callback(liar.network.close)
+            node = await liar.meet(left)
+            liar.network.send(node, Belong((GROUP.proof(liar.network.node, node),)))  # a member asks who has left
+            await nothing_is_given(liar, left, publisher, image)
+            await left.cancel_order("order")
+            await left.remove(str(image))
+            assert await left.images() == ()
 
     run(scenario())
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core import events as ev
 from enticed.core.orders import OrderState
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
-from enticed.engine.port import OrderTerms
+from enticed.engine.port import OrderTerms, RecallView
 from enticed.landing import Landing
 from enticed.transfer.errors import RefusedError
 from protocol.errors import DeniedError, EnticedError, LocalError
-from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.messages import FragmentsRequest, Recalled
 from protocol.recall import Recall, seal_recall
+from protocol.trust import TrustedPublisher
 from tests.clusters import make_cluster
 from tests.engine.liars import swarm_with_liar
 from tests.engine.swarm import config_of, content_of, disk, publish, pull, run, swarm, until
@@ -30,8 +33,8 @@ from tests.wire.cas import signing_key
 REASON = "CVE-2024-3094: use debian:13"
 
 
-async def heard(engine: DaemonEngine, image: ImageId) -> None:
-    """Wait until a host knows that an image is recalled; the test's own timeout is the limit."""
+async def heard(engine: DaemonEngine, image: ImageId, recall: RecallView | None = None) -> None:
+    """Wait until a host knows that an image is recalled, like this; the test's own timeout is the limit."""
     told, driver = asyncio.Event(), engine.parts.driver
     tell = driver.tell
 
@@ -42,7 +45,7 @@ async def heard(engine: DaemonEngine, image: ImageId) -> None:
 
     driver.tell = listen  # type: ignore[method-assign]
     try:
-        while engine.parts.recalls.of(image) is None:
+        while (known := engine.parts.recalls.of(image)) is None or recall not in (None, known):
             told.clear()
             await told.wait()
     finally:
@@ -230,6 +233,65 @@ def test_what_no_publisher_has_signed_recalls_nothing(tmp_path: Path) -> None:
             await heard(publisher, published.image)
 
     run(scenario())
+
+
+def test_it_counts_no_more_once_its_publisher_is_revoked(tmp_path: Path) -> None:
+    """Whoever has a publisher's stolen key stops images only until that is revoked, on hosts that run all the time."""
+
+    async def scenario() -> None:
+        async with swarm(tmp_path, 3) as (founder, host, late):
+            content = disk(1, 4)
+            image = (await publish(founder, content, "debian:12", tmp_path)).image
+            await pull(host, "debian:12")
+            thief = Ed25519PrivateKey.generate()
+            stolen = TrustedPublisher(PublisherKey(thief.public_key().public_bytes_raw()), "thief", ("thief:*",))
+            await founder.trust.grant_publisher(stolen.name, stolen.key, stolen.names)
+            await level([founder, host, late])
+            envelope = seal_recall(Recall(image, "because I can", stolen.key, int(time.time())), thief)
+            founder.parts.recalls._heard(envelope)
+            for engine in (founder, host, late):
+                await heard(engine, image)
+            assert host.parts.driver.host.image(image) is None
+            await founder.trust.revoke(stolen.name)
+            await level([founder, host, late])
+            for engine in (founder, host, late):
+                assert engine.parts.recalls.of(image) is None
+            assert host.order("order").reason == ""
+            assert content_of(await pull(late, "debian:12", "late")) == content
+            founder.parts.recalls._heard(envelope)
+            assert founder.parts.recalls.of(image) is None
+
+    run(scenario())
+
+
+def test_it_outlives_the_key_that_signed_it_if_that_is_replaced(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            image = (await publish(founder, disk(1, 4), "debian:12", tmp_path)).image
+            await pull(host, "debian:12")
+            before = (await founder.recall("debian:12", REASON)).recall
+            await heard(host, image)
+            await founder.trust.rotate_publisher(finish=False)
+            await level([founder, host])
+            await founder.trust.rotate_publisher(finish=True)
+            await level([founder, host])
+            after = founder.parts.recalls.of(image)
+            assert after is not None
+            assert (after.reason, after.publisher != before.publisher) == (REASON, True)
+            await heard(host, image, after)
+
+    run(scenario())
+
+
+async def level(engines: list[DaemonEngine]) -> None:
+    """Wait until all go by the trust bundle of the first."""
+    serial = engines[0].parts.identity.trust.serial
+    for engine in engines:
+        changed = asyncio.Event()
+        engine.parts.identity.watch(changed.set)
+        while engine.parts.identity.trust.serial < serial:
+            changed.clear()
+            await changed.wait()
 
 
 def test_only_a_publisher_recalls_and_only_for_a_reason(tmp_path: Path) -> None:

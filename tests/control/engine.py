@@ -565,7 +565,7 @@ class Office:
 
     async def grant_publisher(self, name: str, key: PublisherKey, names: tuple[str, ...]) -> TrustView:
         if name == "full":
-            raise ExhaustedError("there are 32 publishers' keys already")
+            raise LocalError("there are 32 publishers' keys already")
         with_publisher(TrustBundle(1, 1, (), (), 1, (), (), ()), TrustedPublisher(key, name, names))
         return await self._changed()
 

@@ -57,3 +57,7 @@ def test_entice_group(tmp_path: Path) -> None:
     wrong = run("join", "ENTG1.team-a", state="three")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert run("create", "team-a", state="one").returncode == 1
+    assert run("leave", "team-a", state="two").returncode == 0
+    assert (load_groups(tmp_path / "two"), run("leave", "team-a", state="two").returncode) == ((), 4)
+    assert run("leave", "../identity", state="one").returncode == 4
+    assert len(load_groups(tmp_path / "one")) == 1

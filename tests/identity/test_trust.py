@@ -94,17 +94,17 @@ def test_lists_are_bounded(founder: HostIdentity) -> None:
     bundle = founder.trust
     for number in range(TRUST_MAX_PUBLISHERS - 1):
         bundle = with_publisher(bundle, TrustedPublisher(PublisherKey(bytes([number]) * 32), f"p{number}", ("a:*",)))
-    with pytest.raises(ExhaustedError):
+    with pytest.raises(LocalError):
         with_publisher(bundle, TrustedPublisher(PublisherKey(b"\xff" * 32), "more", ("a:*",)))
     many = tuple(Revocation(NodeId(number.to_bytes(20, "big")), int(NOW) + 9) for number in range(TRUST_MAX_REVOKED))
     full = with_revoked(bundle, many, NOW)
-    with pytest.raises(ExhaustedError):
+    with pytest.raises(LocalError):
         with_revoked(full, (Revocation(NodeId(b"\xff" * 20), int(NOW) + 9),), NOW)
     later = with_revoked(full, (Revocation(NodeId(b"\xff" * 20), int(NOW) + 99),), NOW + 10)
     assert len(later.revoked) == 1, "those whose certificates have ended need not be listed"
     for number in range(TRUST_MAX_SCHEDULERS):
         bundle = with_scheduler(bundle, TrustedScheduler(f"s{number}", 1, None, int(NOW) + 9), NOW)
-    with pytest.raises(ExhaustedError):
+    with pytest.raises(LocalError):
         with_scheduler(bundle, TrustedScheduler("more", 1, None, int(NOW) + 9), NOW)
     assert (
         with_scheduler(bundle, TrustedScheduler("more", 1, None, int(NOW) + 99), NOW + 10).schedulers[0].name == "more"
