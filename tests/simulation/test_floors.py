@@ -33,8 +33,9 @@ def leave(hosts: int, images: int, replicas: int, gone: float, seed: int, hours:
     assert not sum(keepers.taken.values()), "there were enough, and copies were taken"
     for image in kept:
         holders = keepers.holders(image)
-        for host in dice.sample(holders, min(len(holders) - 1, round(gone * len(holders)))):
-            host.stop()
+        for host in dice.sample(holders, round(gone * len(holders))):
+            if all(len(keepers.holders(one)) > 1 for one in kept if one.image in host.disk.files):
+                host.stop()  # nobody brings back what nobody has
     for host in dice.sample([host for host in everybody if host.is_up and not host.disk.files], hosts // 20):
         host.stop()
     wanted = sum(replicas - len(keepers.holders(image)) for image in kept)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import TypeVar
 
-from tests.torture import cuts, errors, kills
+from tests.torture import catalogue_cuts, cuts, errors, kills
 from tests.torture.cuts import BrokenPromiseError
 
-CUTS, FAULTS, KILLS = 20_000, 8_000, 500
+CUTS, FAULTS, CATALOGUE_CUTS, KILLS = 20_000, 8_000, 5_000, 500
 FAILURES_SHOWN_MAX_COUNT = 10
 VAIN_MAX_COUNT = 60
 """Runs in a row that ended before their call came: there is none left."""
+CATALOGUE = "power cuts under SQLite"
 Point = TypeVar("Point")
 
 
@@ -25,11 +26,15 @@ def main() -> int:
         simulated = run("power cuts", cuts.cuts(CUTS), cuts.play) | run(
             "failing calls", errors.faults(FAULTS), errors.play
         )
-        return simulated | run_kills(KILLS, kills.kills())
+        sqlite = run(CATALOGUE, catalogue_cuts.cuts(CATALOGUE_CUTS), catalogue_cuts.play)
+        return simulated | sqlite | run_kills(KILLS, kills.kills())
     if chosen.part == "kills":
         kill = [kills.Kill(chosen.doing, chosen.calls, chosen.at)] if chosen.at else kills.kills(chosen.step)
         return run_kills(1 if chosen.at else chosen.points, kill)
     is_one = chosen.seed is not None
+    if chosen.part == "catalogue":
+        point = [catalogue_cuts.CatalogueCut(chosen.kind, chosen.at, chosen.seed)] if is_one else None
+        return run(CATALOGUE, point or catalogue_cuts.cuts(chosen.points), catalogue_cuts.play)
     if chosen.part == "cuts":
         cut = [cuts.Cut(chosen.seed, chosen.at, chosen.again_at, chosen.after_kill)] if is_one else None
         return run("power cuts", cut or cuts.cuts(chosen.points), cuts.play)
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, points, about in (
         ("cuts", CUTS, "power cuts, simulated, at every k-th call of the store"),
         ("errors", FAULTS, "failing calls, simulated: each error, once and for good"),
+        ("catalogue", CATALOGUE_CUTS, "power cuts under the real SQLite, by what strace saw it write and sync"),
     ):
         part = parts.add_parser(name, help=about, description=about)
         part.add_argument("--points", type=int, default=points, help=f"how many ({points})")
@@ -94,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--doing", choices=("pull", "publish"), default="pull", help="with --at: killed while doing what")
     part.add_argument("--calls", choices=tuple(kills.CALLS), default="disk", help="with --at: which calls are counted")
     part.add_argument("--at", type=int, default=0, help="one point: the number of the call")
+    kinds, kind = catalogue_cuts.KINDS, catalogue_cuts.KINDS[0]
+    parts.choices["catalogue"].add_argument(
+        "--kind", choices=kinds, default=kind, help="with --seed: of which catalogue"
+    )
     parts.choices["cuts"].add_argument("--again-at", type=int, default=0, help="the call of the next start likewise")
     parts.choices["cuts"].add_argument(
         "--after-kill", action="store_true", help="a kill there, the cut after a restart"

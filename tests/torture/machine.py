@@ -313,7 +313,7 @@ def check(machine: Machine) -> None:
 def _check_files(machine: Machine) -> None:
     """Every file is one that docs/store.md names, and belongs to an image that is there; nothing else is left."""
     files, images = machine.files, {str(stored.image) for stored in machine.store.images()}
-    assert set(files.list_dir(".")) == {"version", "images", "names", "recalls", "pins", "floors"}
+    assert set(files.list_dir(".")) == {"version", "images", "names", "recalls", "pins", "floors", "drafts"}
     broken = {name for name in files.list_dir("images") if name.startswith(".broken-")}
     assert set(files.list_dir("images")) - broken == images
     for image in images:

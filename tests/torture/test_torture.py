@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,19 +18,22 @@ from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.memory_files import MemoryFiles
 from enticed.store.power import BeforeCall, Fuse, PowerCut
 from protocol.errors import AbsentError, ExhaustedError
-from tests.torture import cuts, errors
+from tests.programs import need
+from tests.torture import catalogue_cuts, cuts, errors
 from tests.torture.machine import FIRST, SECOND, Machine, check, finish
 
+Point = TypeVar("Point")
 
-def play_all(points: Iterable[cuts.Cut]) -> None:
-    for cut in points:
-        cuts.play(cut)
+
+def play_all(points: Iterable[Point], play: Callable[[Point], None]) -> None:
+    for point in points:
+        play(point)
 
 
 @pytest.mark.hundreds
 def test_power_is_cut_at_300_points() -> None:
     played = list(cuts.cuts(300))
-    play_all(played)
+    play_all(played, cuts.play)
     assert len(set(played)) == 300
     assert sum(cut.again_at > 0 for cut in played) == sum(cut.is_after_kill for cut in played) == 100
 
@@ -49,7 +53,23 @@ def test_a_store_that_syncs_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch
     """The checks can fail, and say how to see it again."""
     monkeypatch.setattr(MemoryFiles, "datasync", lambda files, fd: None)
     with pytest.raises(cuts.BrokenPromiseError, match=r"again: python -m tests\.torture cuts --seed \d+ --at \d+"):
-        play_all(cuts.cuts(300))
+        play_all(cuts.cuts(300), cuts.play)
+
+
+@pytest.mark.hundreds
+def test_the_real_catalogue_and_its_upgrade_outlive_cuts() -> None:
+    need("strace")
+    played = list(catalogue_cuts.cuts(300))
+    play_all(played, catalogue_cuts.play)
+    assert {cut.kind for cut in played} == set(catalogue_cuts.KINDS)
+
+
+@pytest.mark.hundreds
+def test_a_catalogue_whose_syncs_do_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("strace")
+    monkeypatch.setattr(MemoryFiles, "datasync", lambda files, fd: None)
+    with pytest.raises(cuts.BrokenPromiseError, match=r"again: python -m tests\.torture catalogue --kind \w+ --at \d+"):
+        play_all(catalogue_cuts.cuts(300), catalogue_cuts.play)
 
 
 def test_one_point_is_played_again_by_its_command() -> None:
