@@ -22,7 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.limits import PROBLEM_DETAIL_MAX_CHARS
-from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError, QuotaError
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:enticed:problem:"
@@ -128,7 +128,7 @@ def problem_of(error: Exception, exhausted: Kind = Kind.TEMPORARY) -> Problem:
     """What to answer for an error. One that is not of ours is a bug: it is logged, and its text stays here."""
     if isinstance(error, EnticedError):
         kind = kind_of(error, exhausted)
-        return Problem(kind, str(error), STATUS[kind])
+        return Problem(kind, str(error), 429 if isinstance(error, QuotaError) else STATUS[kind])
     if isinstance(error, TimeoutError):
         return Problem(Kind.TEMPORARY, "it took too long", STATUS[Kind.TEMPORARY])
     _log.error("a request failed for a reason that nobody foresaw", exc_info=error)

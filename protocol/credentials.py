@@ -71,7 +71,6 @@ class Role(IntEnum):
     NODE = 1
     PUBLISHER = 2
     SCHEDULER = 3
-    ADMIN = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,5 +34,9 @@ class ExhaustedError(EnticedError):
     """A limit is reached: no space, no slot, no time."""
 
 
+class QuotaError(ExhaustedError):
+    """One caller has all that it may have; there may be plenty for others."""
+
+
 class DeniedError(EnticedError):
     """The caller is not allowed to do this."""

@@ -65,7 +65,8 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class TrustedScheduler:
-    """A scheduler with a bearer token, or a quota of its own: orders under way or kept, at once, on one host.
+    """A scheduler with a bearer token, or a quota of its own: orders under way or kept, at once, on one host, and bytes
+    of data in the images that these are for; 0 for as many as there is room for.
 
     token_sha256: of the token that it shows instead of a certificate, until `expires_at` (unix seconds).
     """
@@ -74,6 +75,7 @@ class TrustedScheduler:
     orders: U32
     token_sha256: Annotated[bytes, Between(32, 32)] | None
     expires_at: U64
+    max_bytes: U64 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,9 @@ class TrustBundle:
     def revoked_nodes(self) -> frozenset[NodeId]:
         return frozenset(revocation.node for revocation in self.revoked)
 
-    def order_quota(self, scheduler: str, default: int) -> int:
-        """How many orders this scheduler may have on one host; `default` where nothing is said of it."""
-        return next((one.orders for one in self.schedulers if one.name == scheduler), default)
+    def scheduler(self, name: str) -> TrustedScheduler | None:
+        """What is said of a scheduler; None for nothing."""
+        return next((one for one in self.schedulers if one.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import click
 
 from enticed.cli.command import Command, daemon_of, setup_of
-from enticed.cli.output import ago, short
-from enticed.limits import TOKEN_LINE_MAX_CHARS
+from enticed.cli.failures import Exit, Failed
+from enticed.cli.output import ago, short, size
+from enticed.limits import ORDERS_MAX_COUNT, SCHEDULER_MAX_LIFETIME_S, TOKEN_LINE_MAX_CHARS
 
 
 @click.command(cls=Command)
@@ -71,6 +73,40 @@ def threshold(ctx: click.Context, count: int) -> None:
     answer = daemon_of(ctx).ask("POST", "/v1/trust/threshold", {"threshold": count})
     many = "1 publisher has" if count == 1 else f"{count} publishers have"
     setup_of(ctx).show(answer, lambda: [f"{many} to sign from now on, on every host within a minute."])
+
+
+@trust.command(cls=Command)
+@click.argument("name")
+@click.option("--orders", metavar="N", type=click.IntRange(1, ORDERS_MAX_COUNT), help="So many orders at once.")
+@click.option("--bytes", "size_text", metavar="SIZE", help="So much data at once, such as 500GiB; 0: no bound.")
+@click.pass_context
+def quota(ctx: click.Context, name: str, orders: int | None, size_text: str | None) -> None:
+    """Bound what the scheduler NAME may have ordered on one host at once; what is not said stays as it is.
+
+    Works on the founding host, through its daemon, and on every host within a minute. What is ordered stays ordered;
+    beyond its quota, a scheduler is refused with 429 and the numbers.
+
+    \b
+    entice trust quota nova --orders 200 --bytes 500GiB
+    """
+    if orders is None and size_text is None:
+        raise Failed(Exit.USAGE, "say what is to be bound: --orders N, --bytes SIZE")
+    asked = {"name": name, "orders": orders, "bytes": None if size_text is None else _bytes_of(size_text)}
+    answer = daemon_of(ctx).ask("POST", "/v1/trust/schedulers", asked | {"lifetime_s": SCHEDULER_MAX_LIFETIME_S})
+    said = next(one for one in answer["schedulers"] if one["name"] == name)
+    setup_of(ctx).show(answer, lambda: [f"Scheduler {name}: {_bounds(said)} on a host."])
+
+
+def _bytes_of(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,18})(|B|KiB|MiB|GiB|TiB)", text)
+    if found is None:
+        raise Failed(Exit.USAGE, f"{text!r} is no size: such as 500GiB, or a number of bytes")
+    power = ("B", "KiB", "MiB", "GiB", "TiB").index(found[2] or "B")
+    return int(found[1]) << 10 * power
+
+
+def _bounds(said: dict[str, Any]) -> str:
+    return f"{said['orders']} orders" + ("" if said["bytes"] is None else f", {size(said['bytes'])}")
 
 
 @trust.command(cls=Command)
@@ -219,7 +255,7 @@ def _certified_lines(answer: dict[str, Any]) -> Iterable[str]:
         yield f"  {one['name']}  certificate {short(one['node_id'])}  expires {ago(one['expires_at'])}"
     for one in answer["schedulers"]:
         how = "token" if one["has_token"] else "quota"
-        yield f"  {one['name']}  {how}, {one['orders']} orders on a host, expires {ago(one['expires_at'])}"
+        yield f"  {one['name']}  {how}, {_bounds(one)} on a host, expires {ago(one['expires_at'])}"
     if certified is None:
         yield "Hosts and schedulers with certificates: the founding host knows"
         return

@@ -10,10 +10,10 @@ from aiohttp import web
 
 from enticed.control.fields import Fields, parse_object, parse_query, parse_target
 from enticed.engine.trust_port import CosigningOffice, HolderView, Signing, TrustOffice, TrustView
+from enticed.identity.limits import QUOTA_MAX_BYTES
 from enticed.limits import (
     CONTROL_BODY_TIMEOUT_S,
     ORDERS_MAX_COUNT,
-    ORDERS_PER_OWNER_MAX_COUNT,
     SCHEDULER_LIFETIME_S,
     SCHEDULER_MAX_LIFETIME_S,
     SCHEDULER_MIN_LIFETIME_S,
@@ -74,14 +74,16 @@ class TrustRoutes:
         return web.json_response(signing_json(await self._cosigning.sign(target, image, look=fields.flag("look"))))
 
     async def grant_token(self, request: web.Request) -> web.Response:
-        fields = await _fields(request, "name", "token_sha256", "orders", "lifetime_s")
+        fields = await _fields(request, "name", "token_sha256", "orders", "bytes", "lifetime_s")
         token = fields.hexadecimal("token_sha256", hashlib.sha256().digest_size)
-        orders = fields.count("orders", ORDERS_MAX_COUNT, default=ORDERS_PER_OWNER_MAX_COUNT)
+        orders = fields.count("orders", ORDERS_MAX_COUNT, default=0) or None
+        bound = fields.count("bytes", QUOTA_MAX_BYTES, default=-1, least=0)
+        max_bytes = None if bound < 0 else bound
         lifetime_s = fields.seconds("lifetime_s")
         lifetime_s = SCHEDULER_LIFETIME_S if lifetime_s is None else lifetime_s
         if not SCHEDULER_MIN_LIFETIME_S <= lifetime_s <= SCHEDULER_MAX_LIFETIME_S:
             raise UsageError(f"lifetime_s is {SCHEDULER_MIN_LIFETIME_S} to {SCHEDULER_MAX_LIFETIME_S} seconds")
-        view = await self._office.grant_token(_name(fields), token, orders, lifetime_s)
+        view = await self._office.grant_token(_name(fields), token, orders, max_bytes, lifetime_s)
         return web.json_response(trust_json(view))
 
     async def rotate(self, request: web.Request) -> web.Response:
@@ -140,6 +142,7 @@ def trust_json(view: TrustView) -> dict[str, Any]:
             {
                 "name": one.name,
                 "orders": one.orders,
+                "bytes": one.max_bytes or None,
                 "has_token": one.token_sha256 is not None,
                 "expires_at": one.expires_at,
             }

@@ -20,6 +20,7 @@ from enticed.control.schema_kinds import (
     or_null,
     request,
 )
+from enticed.identity.limits import QUOTA_MAX_BYTES
 from enticed.limits import ORDERS_MAX_COUNT, SCHEDULER_MAX_LIFETIME_S, SCHEDULER_MIN_LIFETIME_S
 from protocol.limits import NAME_MAX_CHARS, PUBLISHER_MAX_NAMES, STATEMENT_MAX_SIGNATURES
 
@@ -42,7 +43,7 @@ TRUST_RECORDS: dict[str, Schema] = {
         publishers=array(answer(name=TEXT, key=HEX_32, names=array(TEXT), is_this_host=FLAG)),
         own_publisher=or_null(HEX_32),
         threshold=COUNT,
-        schedulers=array(answer(name=TEXT, orders=COUNT, has_token=FLAG, expires_at=TIME)),
+        schedulers=array(answer(name=TEXT, orders=COUNT, bytes=or_null(BYTES), has_token=FLAG, expires_at=TIME)),
         revoked=array(answer(node_id=NODE_ID, until=TIME)),
         certified=or_null(answer(hosts=COUNT, dispatchers=array(_HOLDER), schedulers=array(_HOLDER), behind=COUNT)),
     ),
@@ -79,6 +80,12 @@ TRUST_RECORDS: dict[str, Schema] = {
         name=LABEL,
         token_sha256=HEX_32 | {"description": "of a token: `ENS1.` and 32 random bytes, base64url"},
         orders={"type": "integer", "minimum": 1, "maximum": ORDERS_MAX_COUNT},
+        bytes={
+            "type": "integer",
+            "minimum": 0,
+            "maximum": QUOTA_MAX_BYTES,
+            "description": "of data on one host; 0: any",
+        },
         lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
     ),
     "RotationRequest": request(

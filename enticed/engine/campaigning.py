@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from enticed.core.campaigns import events as ev
 from enticed.core.campaigns.machine import Campaigns
@@ -77,7 +77,9 @@ class Campaigning:
 
     # --- what may be asked ---
 
-    async def place(self, key: str, terms: CampaignTerms, owner: str, check: Callable[[ImageId], None]) -> CampaignView:
+    async def place(
+        self, key: str, terms: CampaignTerms, owner: str, check: Callable[[ImageId], Awaitable[None]]
+    ) -> CampaignView:
         """As of `CampaignEngine`. check: raises for an image that nobody may order."""
         if not self._me.may_dispatch:
             raise DeniedError(
@@ -86,7 +88,7 @@ class Campaigning:
             )
         self._check_key(key, terms.target, owner)
         image = await self._naming.resolve(terms.target)
-        check(image)
+        await check(image)
         hosts, is_complete = await self._chosen(terms)
         known = self._check_key(key, terms.target, owner, image)  # again: others may have asked meanwhile
         now = self._clock()

@@ -27,6 +27,7 @@ from enticed.engine.ledger import OrderLedger
 from enticed.engine.memory import resident_bytes
 from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.papers import papers_of
 from enticed.engine.planning import Planning
 from enticed.engine.port import (
     Grant,
@@ -47,6 +48,7 @@ from enticed.engine.port import (
 )
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
+from enticed.engine.quotas import Quotas
 from enticed.engine.reading import Reader, Reading
 from enticed.engine.recalls import Recalls
 from enticed.engine.receipts import Holders, gather_receipts
@@ -59,19 +61,15 @@ from enticed.engine.views import Views
 from enticed.engine.warehouse import PeerWarehouse
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
-from enticed.limits import ORDERS_PER_OWNER_MAX_COUNT, PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
-from enticed.origin.papers import NamePaper, Papers, write_papers
+from enticed.limits import PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
 from enticed.overlay.udp import UdpOverlay
 from enticed.store.images import StoredImage
-from enticed.store.names import SavedName
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
-from protocol.codec import pack_record
 from protocol.credentials import read_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
 from protocol.records import ProviderState
-from protocol.statement import StatementSet
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +115,7 @@ class DaemonEngine:
         self.parts, self.trust, self.cosigning, self.space = parts, parts.trust, parts.cosigning, parts.keeping
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming, parts.keeping.replicas)
+        self._quotas = Quotas(parts.identity, parts.planning, self._host.orders, self.campaigns, parts.clock)
         self.started_at = parts.clock()
 
     # --- publish ---
@@ -134,13 +133,16 @@ class DaemonEngine:
         order = Order(key, terms.target, now, due_at, terms.priority, terms.keep_s, owner=owner, origin=terms.origin)
         self._check_place(order, now)
         known = self._host.order(key)
-        if known is not None and known.image is not None:
+        if known is not None and known.image is not None and known.holds_place(now):
             self.parts.recalls.check(known.image)
         elif owner:
             image = await self.parts.naming.resolve(
                 terms.target, origin=terms.origin
             )  # who types names wrong is told so, and leaves no order
             self.parts.recalls.check(image)
+            await self._quotas.check_bytes(owner, image)
+            self._check_place(order, now)  # again: others may have ordered meanwhile
+            order = replace(order, image=image)  # what was counted is what is ordered
         self.parts.driver.tell(ev.OrderPlaced(order))
         await self.parts.ledger.saved()
         if due_at is not None:
@@ -154,13 +156,11 @@ class DaemonEngine:
         if known is not None:
             if (conflict := known.conflict(order, now)) is not None:
                 raise LocalError(conflict)
-            return
+            if known.holds_place(now):
+                return
         self._check_disk("this host takes no new orders")
         if order.owner:
-            theirs = sum(1 for one in self._host.orders() if one.owner == order.owner and one.holds_place(now))
-            trust, name = self.parts.identity.trust, order.owner.removeprefix("scheduler:")
-            if theirs >= trust.order_quota(name, ORDERS_PER_OWNER_MAX_COUNT):
-                raise ExhaustedError(f"{owner_text(order.owner)} has {theirs} orders here: cancel some, or wait")
+            self._quotas.check_count(order.owner)
 
     def _check_disk(self, refused: str) -> None:
         if degraded := self._host.disk.degraded:
@@ -217,7 +217,12 @@ class DaemonEngine:
 
     async def place_campaign(self, key: str, terms: CampaignTerms, owner: str = "") -> CampaignView:
         self._check_target(terms.target)
-        return await self.parts.dispatch.campaigns.place(key, terms, owner, self.parts.recalls.check)
+
+        async def check(image: ImageId) -> None:
+            self.parts.recalls.check(image)
+            await self._quotas.check_bytes(owner, image)
+
+        return await self.parts.dispatch.campaigns.place(key, terms, owner, check)
 
     async def cancel_campaign(self, key: str, owner: str = "") -> CampaignView:
         return await self.parts.dispatch.campaigns.cancel(key, owner)
@@ -290,7 +295,7 @@ class DaemonEngine:
             raise LocalError(f"image {stored.image.short} is private: whoever reads an origin could have it")
         records = self.parts.naming.records_of(stored.image)
         with self.parts.store.hold(stored.image):
-            return await self.parts.threads.run(_papers_of, stored, records)
+            return await self.parts.threads.run(papers_of, stored, records)
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)
@@ -389,11 +394,3 @@ class DaemonEngine:
             return self.parts.store.image(image)
         except AbsentError as error:
             raise AbsentError(f"image {target} is not in this host's store") from error
-
-
-def _papers_of(stored: StoredImage, records: tuple[SavedName, ...]) -> int:
-    """A descriptor of the image's papers; blocks."""
-    pages = stored.read_pages(0, stored.root.pages_size_bytes)
-    names = tuple(NamePaper(saved.name, saved.expires_at, saved.envelope) for saved in records)
-    statements = pack_record(StatementSet(stored.statements))
-    return write_papers(Papers(stored.image, stored.root.encoded, statements, pages, names))

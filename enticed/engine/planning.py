@@ -174,6 +174,20 @@ class Planning:
         manifest = await self._manifest_from(image, survey)
         return manifest.root, manifest.fragments
 
+    async def data_bytes(self, image: ImageId) -> int:
+        """How much data an image has: by its root, if it is here, or a trusted statement, from wherever one can be had.
+
+        `AbsentError` where none can be.
+        """
+        with suppress(AbsentError):
+            return self._store.image(image).root.total_data_bytes
+        survey = await self._survey(image)
+        for node in (*survey.maps, *([ev.ORIGIN] if self._origin.is_there else [])):
+            with suppress(EnticedError, TimeoutError):
+                async with asyncio.timeout(PLAN_TIMEOUT_S):
+                    return (await self._purchasing.fetch_statement(image, node)).data_bytes
+        raise AbsentError(f"nobody who could be reached says how large image {image.short} is, and it is to be counted")
+
     async def fetch_manifest(self, image: ImageId) -> Manifest:
         """The manifest of an image, verified. `AbsentError` where nobody has it who can be reached."""
         return await self._manifest_from(image, await self._survey(image))

@@ -148,6 +148,10 @@ class Purchasing:
             raise CorruptError(f"the statement of image {image.short} gives another size than its manifest has")
         return statements, said, root
 
+    async def fetch_statement(self, image: ImageId, node: NodeId) -> Statement:
+        """What trusted publishers say of an image, as one host shows it. Raises as `fetch_manifest` does."""
+        return self._trusted_ones(image, await self.fetch_statements(image, node))[1]
+
     async def fetch_statements(self, image: ImageId, node: NodeId) -> tuple[bytes, ...]:
         """What a host has of statements and profiles of an image, unverified. Raises as `PeerNetwork.fetch_part`."""
         packed = await self._part(image, node, Part.STATEMENTS, STATEMENT_SET_MAX_SIZE_BYTES)

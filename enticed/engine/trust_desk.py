@@ -27,6 +27,7 @@ from enticed.identity.bundles import (
 from enticed.identity.certified import Certified
 from enticed.identity.host import HostIdentity
 from enticed.identity.publisher import Publisher, public_key, save_publisher
+from enticed.limits import ORDERS_PER_OWNER_MAX_COUNT
 from enticed.overlay.udp import UdpOverlay
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, PeerUp
@@ -133,12 +134,23 @@ class TrustDesk:
         log.info("%d publishers have to sign from now on", threshold)
         return await self._change(partial(with_threshold, threshold=threshold))
 
-    async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:
+    async def grant_token(
+        self, name: str, token_sha256: bytes | None, orders: int | None, max_bytes: int | None, lifetime_s: float
+    ) -> TrustView:
         self._founding()
         now = self._clock()
-        scheduler = TrustedScheduler(name, orders, token_sha256, int(now + lifetime_s))
-        log.info("granting scheduler %s %d orders%s", name, orders, " and a token" if token_sha256 else "")
-        return await self._change(lambda bundle: with_scheduler(bundle, scheduler, now))
+        new = TrustedScheduler(name, ORDERS_PER_OWNER_MAX_COUNT, token_sha256, int(now + lifetime_s))
+
+        def change(bundle: TrustBundle) -> TrustBundle:
+            before = bundle.scheduler(name) or new
+            # A token that was given out lives as long as was said then.
+            kept = new if token_sha256 or before.token_sha256 is None else before
+            bounds = before.orders if orders is None else orders, before.max_bytes if max_bytes is None else max_bytes
+            scheduler = replace(kept, orders=bounds[0], max_bytes=bounds[1])
+            log.info("granting scheduler %s %d orders of %d bytes (0: any)", name, *bounds)
+            return with_scheduler(bundle, scheduler, now)
+
+        return await self._change(change)
 
     async def rotate_authority(self, *, finish: bool, force: bool) -> TrustView:
         authority = self._founding()

@@ -107,8 +107,11 @@ class TrustOffice(Protocol):
         """How many publishers have to sign from now on. LocalError for more than there are."""
         ...
 
-    async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:
-        """A scheduler's bearer token, by its hash, in place of one before; None: only how many orders it may have."""
+    async def grant_token(
+        self, name: str, token_sha256: bytes | None, orders: int | None, max_bytes: int | None, lifetime_s: float
+    ) -> TrustView:
+        """A scheduler's bearer token, by its hash, in place of one before, and how many orders and bytes it may have.
+        None: as before. LocalError if there are too many schedulers."""
         ...
 
     async def rotate_authority(self, *, finish: bool, force: bool) -> TrustView:

@@ -23,3 +23,5 @@ COSIGN_HOLDERS_MAX_COUNT = 16
 """Hosts with an image that are given a further signature; they give it to others."""
 COSIGN_TIMEOUT_S = 5.0
 """For one of them."""
+QUOTA_MAX_BYTES = 2**60
+"""That can be said of a scheduler."""

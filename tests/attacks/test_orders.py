@@ -8,9 +8,48 @@ from pathlib import Path
 import pytest
 
 from enticed.core.orders import OrderState
+from enticed.engine.port import OrderTerms
+from protocol.errors import AbsentError, QuotaError
+from protocol.limits import MIB
 from protocol.messages import CancelOrder, OrderFault, OrderNews, OrderStage, PlaceOrder
+from tests.attacks.test_recalls import level
 from tests.engine.liars import swarm_with_liar
-from tests.engine.swarm import disk, publish, run
+from tests.engine.swarm import disk, publish, run, swarm
+
+
+def test_a_greedy_scheduler_at_once_gets_no_more_than_its_quota(tmp_path: Path) -> None:
+    """Neither by asking for all at the same time, nor with keys that it had cancelled, nor for sizes nobody knows."""
+
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            names = [f"img:{number}" for number in range(4)]
+            for number, name in enumerate(names):
+                await publish(founder, disk(number, 4), name, tmp_path)
+            await founder.trust.grant_token("nova", None, None, 7 * MIB, 60.0)  # each has 3 MiB of data
+            await level([founder, host])
+
+            async def order(key: str, target: str) -> bool:
+                try:
+                    await host.place_order(key, OrderTerms(target, keep_s=60), "scheduler:nova")
+                except QuotaError:
+                    return False
+                return True
+
+            taken = await asyncio.gather(*(order(f"k{number}", name) for number, name in enumerate(names)))
+            assert sum(taken) == 2
+            kept = [f"k{number}" for number, is_taken in enumerate(taken) if is_taken]
+            for key in kept:
+                await host.cancel_order(key, "scheduler:nova")
+            assert await order("new", names[0])
+            assert await order("newer", names[1])
+            for key in kept:
+                target = host.order(key).target
+                assert await order(key, target) == (target in names[:2])  # what it has besides, or nothing
+            with pytest.raises(AbsentError, match="how large"):
+                await host.place_order("unknown", OrderTerms("ab" * 32), "scheduler:nova")
+            await host.place_order("own", OrderTerms(names[3]))  # this host's users have no quota
+
+    run(scenario())
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from enticed.identity.host import found_cluster, load_identity
-from protocol.credentials import Role
+from enticed.identity.pem import load_certificate
+from protocol.credentials import Role, read_certificate
 from simnet.testbed import Testbed
 from tests.attacks import certificates
 from tests.daemon.pulls import WAIT_S, cluster
@@ -60,6 +61,11 @@ def wardrobe() -> Iterator[Wardrobe]:
             shown[f"expired-{role.name.lower()}"] = certificates.of_role(
                 testbed.founder.state, founder.authority_der, role, directory, expired=True
             )
+        for role in (Role.NODE, Role.SCHEDULER):
+            gone = certificates.of_role(testbed.founder.state, founder.authority_der, role, directory, revoked=True)
+            shown[f"revoked-{role.name.lower()}"] = gone
+            node = read_certificate(load_certificate(gone.certificate)).node
+            testbed.founder.must("revoke", node.hex())
         stolen = node_of(testbed.daemons[1].state / "identity")
         shown["stolen"] = Shown(stolen.certificate, directory / "node.key")  # without its key
         ca, foreign_ca = founder.directory / "ca.crt", foreign.directory / "ca.crt"
@@ -105,7 +111,7 @@ def test_openssl_is_spoken_to_with_a_nodes_certificate(wardrobe: Wardrobe) -> No
 
 
 @pytest.mark.parametrize(
-    "who", ["none", "foreign", "expired-node", "scheduler", "publisher", "admin", "expired-scheduler", "stolen"]
+    "who", ["none", "foreign", "expired-node", "scheduler", "publisher", "expired-scheduler", "stolen", "revoked-node"]
 )
 def test_openssl_hears_nothing_with_any_other(wardrobe: Wardrobe, who: str) -> None:
     errors, heard = s_client(wardrobe, who)
@@ -137,7 +143,8 @@ def curl(wardrobe: Wardrobe, who: str, path: str, *options: str, ca: Path | None
         ("none", "403", "200"),
         ("node", "403", "200"),
         ("publisher", "403", "200"),
-        ("admin", "403", "200"),
+        ("revoked-node", "403", "200"),
+        ("revoked-scheduler", "403", "200"),
         ("scheduler", "200", "200"),
     ],
 )

@@ -167,10 +167,12 @@ def test_a_newer_bundle_comes_to_hosts_without_a_session(identities: list[HostId
     async def work(founder: Member, one: Member, two: Member) -> None:
         for host in (founder, one, two):
             await host.overlay.find(KEY)  # they have met, in datagrams
-        await founder.desk.grant_token("nova", None, 5, DAY_S)
+        await founder.desk.grant_token("nova", None, 5, 7, DAY_S)
         for host in (one, two):
             await host.until(partial(is_level, host, founder))
-            assert host.identity.trust.order_quota("nova", 100) == 5
+            said = host.identity.trust.scheduler("nova")
+            assert said is not None
+            assert (said.orders, said.max_bytes) == (5, 7)
 
     swarm(identities, tmp_path, work)
 

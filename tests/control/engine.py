@@ -574,7 +574,9 @@ class Office:
             raise LocalError(f"{threshold} publishers cannot sign: there are 1")
         return await self._changed()
 
-    async def grant_token(self, name: str, token_sha256: bytes | None, orders: int, lifetime_s: float) -> TrustView:
+    async def grant_token(
+        self, name: str, token_sha256: bytes | None, orders: int | None, max_bytes: int | None, lifetime_s: float
+    ) -> TrustView:
         return await self._changed()
 
     async def rotate_authority(self, *, finish: bool, force: bool) -> TrustView:

@@ -123,6 +123,28 @@ def test_a_campaign(swarm: Testbed, nova: Curl) -> None:
     assert nova("DELETE", path)[1]["state"] in ("cancelling", "cancelled")
 
 
+def test_quotas_in_orders_and_bytes_that_change_while_orders_go_on(swarm: Testbed, nova: Curl) -> None:
+    founder, disk = swarm.founder, new_disk(swarm, "more.raw", 8, seed=31)
+    founder.json("publish", disk, "more:1")
+    assert nova("PUT", "/v1/orders/q-1", {"image": "good:1", "keep_s": 600})[0] == 200
+    founder.must("trust", "quota", "nova", "--bytes", "36MiB")
+    status, problem = nova("PUT", "/v1/orders/q-2", {"image": "more:1", "keep_s": 600})
+    assert (status, problem["kind"]) == (429, "temporary")
+    assert "0.04 GiB" in problem["detail"]
+    assert nova("GET", "/v1/orders/q-2")[0] == 404
+    assert nova("PUT", "/v1/campaigns/q", {"image": "more:1", "hosts": ["h1"]})[0] == 429
+    assert nova("PUT", "/v1/orders/q-3", {"image": "good:1", "keep_s": 600})[0] == 200  # the same image, once more
+    founder.must("trust", "quota", "nova", "--bytes", "1GiB", "--orders", "2")
+    status, problem = nova("PUT", "/v1/orders/q-2", {"image": "more:1", "keep_s": 600})
+    assert (status, "orders here: cancel some" in problem["detail"]) == (429, True)
+    founder.must("trust", "quota", "nova", "--bytes", "0", "--orders", "100")
+    assert nova("PUT", "/v1/orders/q-2", {"image": "more:1", "keep_s": 600})[0] == 200
+    for key in ("q-1", "q-2", "q-3"):
+        nova("DELETE", f"/v1/orders/{key}")
+    wrong = founder.entice("trust", "quota", "nova", "--bytes", "much")
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
+
+
 def test_a_grant_is_refused_before_anything_is_written(swarm: Testbed, nova: Curl) -> None:
     host = swarm.daemons[1]
     directory = swarm.directory / "other"

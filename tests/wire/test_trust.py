@@ -61,7 +61,7 @@ def test_another_ca_is_denied_even_if_the_bundle_names_it() -> None:
 
 def test_the_fullest_bundle_fits() -> None:
     widest = TrustedPublisher(PublisherKey(bytes(32)), "p" * LABEL_MAX_CHARS, ("n" * NAME_PATTERN_MAX_CHARS,) * 8)
-    scheduler = TrustedScheduler("s" * LABEL_MAX_CHARS, 2**32 - 1, bytes(32), 2**64 - 1)
+    scheduler = TrustedScheduler("s" * LABEL_MAX_CHARS, 2**32 - 1, bytes(32), 2**64 - 1, 2**64 - 1)
     full = TrustBundle(
         2**64 - 1,
         2**64 - 1,
@@ -180,5 +180,5 @@ def test_any_text_is_a_pattern_or_is_refused(text: str) -> None:
 def test_who_was_revoked_and_what_a_scheduler_may() -> None:
     assert BUNDLE.revoked_nodes == {REVOKED}
     nova = TrustedScheduler("nova", 5, None, NOW)
-    assert replace(BUNDLE, schedulers=(nova,)).order_quota("nova", 100) == 5
-    assert replace(BUNDLE, schedulers=(nova,)).order_quota("other", 100) == 100
+    assert replace(BUNDLE, schedulers=(nova,)).scheduler("nova") == nova
+    assert replace(BUNDLE, schedulers=(nova,)).scheduler("other") is None

@@ -40,7 +40,7 @@ STATEMENT = Statement(
 PUBLISHER_KEY = PublisherKey(PUBLISHER.public_key().public_bytes_raw())
 GROUP = Group("golden", b"\x07" * 32)
 TRUSTED = TrustedPublisher(PUBLISHER_KEY, "golden", ("web:*",))
-SCHEDULER = TrustedScheduler("nova", 100, b"\4" * 32, NOW + 2000)
+SCHEDULER = TrustedScheduler("nova", 100, b"\4" * 32, NOW + 2000, 2**40)
 REVOKED = Revocation(NodeId(bytes(range(20))), NOW + 1000)
 BUNDLE = TrustBundle(1, NOW, (CA.der,), (TRUSTED,), 1, (NodeId(HOST.node),), (SCHEDULER,), (REVOKED,))
 
