@@ -12,7 +12,7 @@ PYTHON := $(BIN)/python
 # More arguments for pytest, as in: make test PYTEST_ARGS="-k layers"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check simulate bench bench-quick torture fuzz audit lock clean distclean
+.PHONY: help setup demo test check simulate bench bench-quick torture soak fuzz audit lock clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ bench-quick: setup ## the main figures in two minutes, beside those on record
 torture: setup ## power cuts, failing calls and kills by the thousand: nothing may be lost
 	@scripts/system-packages test
 	@$(PYTHON) -m tests.torture all
+
+soak: setup ## twenty daemons under orders, evictions, churn and faults for an hour (MINUTES=10)
+	@$(PYTHON) -m tests.torture soak --minutes $(or $(MINUTES),60)
 
 fuzz: setup ## ten million inputs for each parser, by atheris: hours (RUNS=100000, TARGET=root)
 	@scripts/fuzz $(TARGET) --runs $(or $(RUNS),10000000)

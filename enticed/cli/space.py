@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,11 @@ from protocol.limits import REPLICAS_MAX_COUNT
 @click.command(cls=Command)
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and why the rest stays.")
 @click.option(
-    "--free", "free_bytes", metavar="BYTES", type=click.IntRange(1), help="Until so much more is free, last copies too."
+    "--free",
+    "free_bytes",
+    metavar="SIZE",
+    callback=lambda ctx, parameter, value: None if value is None else _bytes(ctx, value),
+    help="Until so much more is free, like 20G; last copies too.",
 )
 @click.pass_context
 def gc(ctx: click.Context, dry_run: bool, free_bytes: int | None) -> None:
@@ -100,6 +105,15 @@ def unpin(ctx: click.Context, image: str) -> None:
     """
     answer = daemon_of(ctx).ask("DELETE", f"/v1/images/{part(image)}/pin")
     setup_of(ctx).show(answer, lambda: [f"unpinned {people_names(answer)} ({short(answer['image_id'])})"])
+
+
+def _bytes(ctx: click.Context, text: str) -> int:
+    """`20G`, `512MiB`, or a number of bytes: powers of 1024 all."""
+    found = re.fullmatch(r"([0-9]{1,15})\s*(?:([KMGT])(?:iB|B)?)?", text.strip(), re.IGNORECASE)
+    size_bytes = int(found[1]) << 10 * (1 + "KMGT".index(found[2].upper()) if found[2] else 0) if found else 0
+    if not size_bytes:
+        raise click.UsageError(f"--free {text}: a size is a number of bytes, or like 512M or 20G", ctx)
+    return size_bytes
 
 
 def _floor_line(image: str, answer: dict[str, Any]) -> str:

@@ -114,6 +114,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Which images would go to make room, and why each other would stay",
         ref("Reckoning"),
         query={"free_bytes": FREE_BYTES},
+        problems=(403,),
     ),
     ("POST", "/v1/gc"): Operation("Have images go to make room", ref("Reckoning"), takes="GcRequest", problems=(409,)),
     ("POST", "/v1/images/{target}/verify"): Operation(

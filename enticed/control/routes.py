@@ -56,7 +56,7 @@ class Routes:
         self._contents = contents
         self._campaigns = CampaignRoutes(engine, owner_of=lambda request: "")
         self._trust = TrustRoutes(engine.trust, engine.cosigning)
-        self._space = SpaceRoutes(engine)
+        self._space = SpaceRoutes(engine, access)
 
     @property
     def table(self) -> list[web.RouteDef]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from enticed.control.access import Access, caller_of
 from enticed.control.fields import Fields, parse_object, parse_query, parse_target
 from enticed.control.views import image_json
 from enticed.engine.port import Engine
@@ -14,12 +15,14 @@ from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
 from enticed.store.limits import FREE_MAX_SIZE_BYTES
+from protocol.errors import DeniedError
 from protocol.limits import REPLICAS_MAX_COUNT
 
 
 class SpaceRoutes:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, access: Access) -> None:
         self._engine = engine
+        self._access = access
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -33,6 +36,9 @@ class SpaceRoutes:
         ]
 
     async def look(self, request: web.Request) -> web.Response:
+        """Which guest stands on what is not for everybody: no GET like the others."""
+        if not await self._access.may_change(caller_of(request.get_extra_info("socket"))):
+            raise DeniedError("only root, the daemon's user and members of its group may see what keeps images here")
         query = parse_query(request.query, "free_bytes")
         free_bytes = parse_free(query["free_bytes"]) if "free_bytes" in query else None
         return web.json_response(reckoning_json(await self._engine.space.look(free_bytes), dry_run=True))

@@ -25,7 +25,7 @@ from enticed.engine.removal import Removal
 from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
-from enticed.store.images import StoredImage, claim_bytes
+from enticed.store.images import claim_bytes
 from enticed.store.limits import EVICTIONS_MAX_COUNT, SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S
 from enticed.store.notes import Pin
 from enticed.store.space import size
@@ -81,6 +81,8 @@ class Keeping:
         floors.has_room = self._has_room
         self._bonds = Bonds(driver, store, threads)
         self._terms = Terms(Marks(1.0, 1.0), ())
+        self._looking = asyncio.Lock()
+        """However many ask, it is looked through the disk once at a time."""
         self._turn = asyncio.Lock()
         """One pass at a time: what goes is counted once."""
         self._tasks = Tasks()
@@ -142,7 +144,8 @@ class Keeping:
     # --- making room ---
 
     async def look(self, free_bytes: int | None) -> Reckoning:
-        return await self._reckon(self._wanted(free_bytes), pressing=free_bytes is not None)
+        async with self._looking:
+            return await self._reckon(self._wanted(free_bytes), pressing=free_bytes is not None)
 
     async def clear(self, free_bytes: int | None) -> Reckoning:
         async with self._turn:
@@ -215,13 +218,14 @@ class Keeping:
         guests = await self._threads.run(guests_on, self._terms.guests)
         bonds = await self._bonds.of(images, guests)
         bonds |= {image: Bond(Ground.IN_USE, why) for image, why in (spared or {}).items()}
+        (names, named), leased_until = self._names(), self._leased_until()
         candidates = [
             Candidate(
                 stored.image,
                 claim_bytes(stored.root),
-                self._last_used_at(stored),
+                max(stored.last_used_at, leased_until.get(stored.image, 0.0)),
                 None if (count := counts[stored.image]) is None else count.whole,
-                self._floor(stored.image),
+                max(self._floors.replicas(stored.image), int(stored.image in named)),
                 self._recalls.of(stored.image) is not None,
                 bonds.get(stored.image),
             )
@@ -230,7 +234,7 @@ class Keeping:
         decisions = decide(candidates, wanted_bytes, self._driver.clock(), pressing=pressing)
         space = self._store.space()
         return Reckoning(
-            tuple(Judged(one, self._names(one.candidate.image)) for one in decisions),
+            tuple(Judged(one, tuple(names.get(one.candidate.image, ()))) for one in decisions),
             wanted_bytes,
             sum(one.candidate.size_bytes for one in decisions if one.evict),
             space.claimed_bytes,
@@ -240,22 +244,26 @@ class Keeping:
 
     # --- what has to be known ---
 
-    def _floor(self, image: ImageId) -> int:
-        """What a name stands for is to be had somewhere, whether anybody has said so or not."""
-        return max(self._floors.replicas(image), 1 if self._names(image) else 0)
+    def _names(self) -> tuple[dict[ImageId, list[str]], set[ImageId]]:
+        """What people call each image; and which have a name that still holds: those are to be had somewhere, whether
+        anybody has said so or not."""
+        called: dict[ImageId, list[str]] = {}
+        named: set[ImageId] = set()
+        for saved in self._store.names():
+            if not is_digest_name(saved.name):
+                called.setdefault(saved.image, []).append(saved.name)
+                if saved.expires_at > self._driver.clock():
+                    named.add(saved.image)
+        return called, named
 
-    def _names(self, image: ImageId) -> tuple[str, ...]:
-        return tuple(name for name in self._naming.names_of(image) if not is_digest_name(name))
-
-    def _last_used_at(self, stored: StoredImage) -> float:
+    def _leased_until(self) -> dict[ImageId, float]:
         """A lease that has ended counts as a use until then."""
+        until: dict[ImageId, float] = {}
         now = self._driver.clock()
-        leases = (
-            order.keep_until
-            for order in self._driver.host.orders()
-            if order.image == stored.image and order.keep_until is not None
-        )
-        return max([stored.last_used_at, *(min(until, now) for until in leases)])
+        for order in self._driver.host.orders():
+            if order.image is not None and order.keep_until is not None:
+                until[order.image] = max(until.get(order.image, 0.0), min(order.keep_until, now))
+        return until
 
     def _known(self, target: str) -> ImageId:
         return self._store.image(self._naming.known(target)).image
@@ -301,13 +309,14 @@ class Keeping:
 
 
 def _what_holds(judged: Iterable[Judged]) -> str:
-    """In one line, the largest images that stay, and why."""
+    """In one line, the largest images that stay, and on what ground; who it is that keeps them is not for everybody."""
     kept = [one for one in judged if not one.decision.evict and not one.gone]
     largest = sorted(kept, key=lambda one: -one.decision.candidate.size_bytes)[:_HOLDERS_NAMED]
     if not largest:
         return "no image here could go"
     said = (
-        f"{next(iter(one.names), one.image.short)} ({size(one.decision.candidate.size_bytes)}: {one.decision.why})"
+        f"{next(iter(one.names), one.image.short)} ({size(one.decision.candidate.size_bytes)}, "
+        f"{one.decision.ground.replace('_', ' ')})"
         for one in largest
     )
     return f"the space is held by {', '.join(said)}" + (

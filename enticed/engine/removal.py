@@ -70,11 +70,20 @@ class Removal:
                     raise LocalError(f"image {image.short} stays: {why}")
                 self._check(image)
                 with self._stockroom.leaving(image):
-                    await self._threads.run(self._store.forget, image)
+                    await self._forget(image)
             except (EnticedError, asyncio.CancelledError):
                 self._offer_again(stored)
                 raise
         self._recalls.forgotten(image, receipt_key)
+
+    async def _forget(self, image: ImageId) -> None:
+        """Whoever is cancelled waits until it is clear whether it has gone."""
+        forgetting = asyncio.ensure_future(self._threads.run(self._store.forget, image))
+        try:
+            await asyncio.shield(forgetting)
+        except asyncio.CancelledError:
+            await asyncio.wait([forgetting])
+            raise
 
     def _check(self, image: ImageId) -> None:
         now = self._driver.clock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -44,13 +45,23 @@ def is_open_elsewhere(fd: int) -> bool:
     Where the file system knows no leases, or the file is not this user's, it counts as not open.
     """
     try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        take_lease(fd)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
         return True
     except OSError:
         return False
     return False
+
+
+def take_lease(fd: int) -> None:
+    """`BlockingIOError` where anybody else has it open.
+
+    Whoever opens it while the lease is held waits, and has the kernel send us a signal, for each lease the one that was
+    chosen before: one that does nothing, since what is sent otherwise ends a process.
+    """
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
 
 def openers() -> dict[FileId, list[str]]:
@@ -72,8 +83,10 @@ def openers() -> dict[FileId, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Guests:
-    """on: which files guests' qcow2 files stand on, and one guest's file for each. unread: how many files could not be
-    looked at, so that what they stand on is not known."""
+    """on: which files guests' qcow2 files stand on, and one guest's file for each.
+
+    unread: how many files and directories could not be looked at, so that what they stand on is not known.
+    """
 
     on: dict[FileId, Path]
     unread: int
@@ -82,26 +95,27 @@ class Guests:
 def guests_on(directories: Iterable[Path]) -> Guests:
     """What the qcow2 files in and below these directories stand on."""
     on: dict[FileId, Path] = {}
-    unread = 0
-    paths = islice((one for directory in directories for one in _files(directory, 0)), GUEST_FILES_MAX_COUNT)
+    unread: list[Path] = []
+    paths = islice((one for directory in directories for one in _files(directory, 0, unread)), GUEST_FILES_MAX_COUNT)
     for path in paths:
         try:
             for base in _chain(path):
                 on.setdefault(file_id(base), path)
         except OSError:
-            unread += 1
-    return Guests(on, unread)
+            unread.append(path)
+    return Guests(on, len(unread))
 
 
-def _files(directory: Path, depth: int) -> Iterator[Path]:
-    """Regular files within; nothing is reached through a link."""
+def _files(directory: Path, depth: int, unread: list[Path]) -> Iterator[Path]:
+    """Regular files within; nothing is reached through a link. Directories that cannot be read are added to unread."""
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError:
+        unread.append(directory)
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) and depth < GUEST_DEPTH_MAX_COUNT:
-            yield from _files(Path(entry.path), depth + 1)
+            yield from _files(Path(entry.path), depth + 1, unread)
         elif entry.is_file(follow_symlinks=False):
             yield Path(entry.path)
 

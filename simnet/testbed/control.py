@@ -62,6 +62,18 @@ class Control:
     def delete(self, path: str) -> dict[str, Any]:
         return self._ask("DELETE", path)
 
+    def text(self, path: str) -> str:
+        """What is no JSON."""
+        connection = _Connection(self.path, TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            return self._answer(connection).read().decode()
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", path, body)
+
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._ask("PUT", path, body)
 

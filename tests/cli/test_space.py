@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cli.running import Cli
@@ -55,4 +56,12 @@ def test_pins_of_nothing(cli: Cli) -> None:
     assert cli.run("pin", "absent:1").returncode == 4
     assert cli.run("unpin", "absent:1").returncode == 4
     assert cli.run("pin", "a:1", "--ttl", "0").returncode == 2
-    assert cli.run("gc", "--free", "0").returncode == 2
+    for size in ("0", "20X", "-1", "much"):
+        assert cli.run("gc", "--free", size).returncode == 2
+
+
+def test_sizes_as_people_write_them(cli: Cli) -> None:
+    for text, size_bytes in (("1", 1), ("3k", 3072), ("2M", 2 << 20), ("20GiB", 20 << 30), ("1 TB", 1 << 40)):
+        done = cli.run("--json", "gc", "--dry-run", "--free", text)
+        assert json.loads(done.stdout)["wanted_bytes"] == size_bytes
+        assert done.returncode == 1, "there is nothing that could go"

@@ -114,8 +114,7 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: P
             assert host.parts.keeping.evicted_images == 1
             await host.place_order("more", OrderTerms("more:1", priority=Priority.BOOT))
             paused = await until(host, "more", lambda order: order.state.value == "paused")
-            assert "the space is held by new:1" in paused.reason
-            assert "order new leases it" in paused.reason
+            assert "the space is held by new:1 (3.0 MiB, leased)" in paused.reason
             await host.cancel_order("new")
             ready = await until(host, "more", lambda order: order.state.value == "ready")
             assert content_of(ready) == contents["more:1"]

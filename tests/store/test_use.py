@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from enticed.store.notes import Pin, PinBook
 from enticed.store.use import backing_of, file_id, guests_on, is_open_elsewhere, openers
 from tests.programs import need
+from tests.project.imports import ROOT
 from tests.store.making import NOW, make_image, open_store, publish
 
 MADE = make_image(7)
@@ -34,6 +36,28 @@ def test_a_file_that_is_open_or_mapped_elsewhere(tmp_path: Path) -> None:
     mapped.close()
     assert not is_open_elsewhere(own)
     os.close(own)
+
+
+def test_whoever_opens_it_meanwhile_ends_nobody(tmp_path: Path) -> None:
+    """A lease that is broken is told of by a signal, which by itself would end the process."""
+    path = tmp_path / "raw"
+    path.write_bytes(b"x")
+    code = f"""
+import fcntl, os, subprocess
+from enticed.store import use
+fd = os.open({str(path)!r}, os.O_RDONLY)
+use.take_lease(fd)
+opening = subprocess.Popen(["cat", {str(path)!r}], stdout=subprocess.DEVNULL, close_fds=True)
+try:
+    opening.wait(1)
+except subprocess.TimeoutExpired:
+    pass
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+assert opening.wait(10) == 0
+print("alive")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout == "alive\n"
 
 
 def test_who_has_it_open_is_named(tmp_path: Path) -> None:
@@ -70,7 +94,7 @@ def test_chains_of_qcow2_files_lead_to_what_they_stand_on(tmp_path: Path) -> Non
     os.mkfifo(guests / "pipe")
     found = guests_on([guests, tmp_path / "absent"])
     assert set(found.on) == {file_id(raw), file_id(guests / "base")}
-    assert found.unread == 0
+    assert found.unread == 1, "the one that is not there"
     raw.unlink()
     assert guests_on([guests]).unread == 2, "what they stand on is not known"
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import TypeVar
 
-from tests.torture import catalogue_cuts, cuts, errors, kills
+from tests.torture import catalogue_cuts, cuts, errors, kills, soak
 from tests.torture.cuts import BrokenPromiseError
 
 CUTS, FAULTS, CATALOGUE_CUTS, KILLS = 20_000, 8_000, 5_000, 500
 FAILURES_SHOWN_MAX_COUNT = 10
+SOAK_MINUTES = 60
 VAIN_MAX_COUNT = 60
 """Runs in a row that ended before their call came: there is none left."""
 CATALOGUE = "power cuts under SQLite"
@@ -28,6 +29,8 @@ def main() -> int:
         )
         sqlite = run(CATALOGUE, catalogue_cuts.cuts(CATALOGUE_CUTS), catalogue_cuts.play)
         return simulated | sqlite | run_kills(KILLS, kills.kills())
+    if chosen.part == "soak":
+        return run_soak(chosen.minutes, chosen.seed)
     if chosen.part == "kills":
         kill = [kills.Kill(chosen.doing, chosen.calls, chosen.at)] if chosen.at else kills.kills(chosen.step)
         return run_kills(1 if chosen.at else chosen.points, kill)
@@ -81,6 +84,18 @@ def run_kills(points: int, candidates: Iterable[kills.Kill]) -> int:
     return 1 if failures else 0
 
 
+def run_soak(minutes: float, seed: int) -> int:
+    """Play it, print what was done and what is wrong; the exit status."""
+    print(f"soak: seed {seed}", flush=True)
+    soaked, wrong = soak.play(minutes, seed)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    done = ", ".join(f"{count} x {name}" for name, count in sorted(soaked.done.items()))
+    verdict = f"{len(wrong)} WRONG" if wrong else "no descriptor, task, file or reservation leaked, all images right"
+    print(f"soak: {soak.HOSTS} daemons, {minutes:g} min, {done}: {verdict}; {soaked.memory}")
+    return 1 if wrong else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
@@ -100,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--doing", choices=("pull", "publish"), default="pull", help="with --at: killed while doing what")
     part.add_argument("--calls", choices=tuple(kills.CALLS), default="disk", help="with --at: which calls are counted")
     part.add_argument("--at", type=int, default=0, help="one point: the number of the call")
+    part = parts.add_parser("soak", help="twenty daemons under all of it at random, for long", description=soak.__doc__)
+    part.add_argument("--minutes", type=float, default=SOAK_MINUTES, help=f"how long ({SOAK_MINUTES})")
+    part.add_argument("--seed", type=int, default=1, help="of what is done (1)")
     kinds, kind = catalogue_cuts.KINDS, catalogue_cuts.KINDS[0]
     parts.choices["catalogue"].add_argument(
         "--kind", choices=kinds, default=kind, help="with --seed: of which catalogue"
