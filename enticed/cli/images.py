@@ -60,7 +60,10 @@ def show(ctx: click.Context, image: str) -> None:
                 ("state", _state(answer)),
                 ("private", "for members of its group alone" if answer["private"] else ""),
                 ("recalled", _recalled(answer)),
+                ("kept by", f"{answer['replicas']} hosts, by a publisher's word" if answer["replicas"] else ""),
+                ("pinned", _pinned(answer)),
                 ("created", ago(answer["created_at"])),
+                ("last used", ago(answer["last_used_at"])),
                 ("came as", answer["source_format"]),
                 ("relatives", ", ".join(relatives)),
                 *((name.replace("_", " "), digest) for name, digest in answer["digests"].items()),
@@ -145,9 +148,16 @@ def _recalled(image: dict[str, Any]) -> str:
     return "" if recall is None else f"{ago(recall['at'])} by publisher {short(recall['by'])}: {recall['reason']}"
 
 
+def _pinned(image: dict[str, Any]) -> str:
+    if not image["pinned"]:
+        return ""
+    return "until it is unpinned" if image["pinned_until"] is None else f"ends {ago(image['pinned_until'])}"
+
+
 def _state(image: dict[str, Any]) -> str:
     if image["recalled"]:
         return "recalled, leased" if image["leased"] else "recalled"
     if not image["ready"]:
         return f"{100 * image['pieces_held'] // max(1, image['pieces'])} %"
-    return "ready, leased" if image["leased"] else "ready"
+    kept = [word for word in ("leased", "pinned") if image[word]]
+    return ", ".join(["ready", *kept])

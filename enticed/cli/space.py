@@ -118,11 +118,15 @@ def _bytes(ctx: click.Context, text: str) -> int:
 
 def _floor_line(image: str, answer: dict[str, Any]) -> str:
     others = answer["other_holders"]
-    held = "nobody could be asked who holds it" if others is None else f"{others + answer['held_here']} hosts hold it"
+    held = "nobody could be asked" if others is None else f"held by {_hosts(others + answer['held_here'])}"
     if not answer["replicas"]:
-        return f"{image}: no number of hosts is to hold it; {held}"
+        return f"{image}: {held}; no number is set (--replicas)"
     by = f"by publisher {short(answer['by'])}, {ago(answer['at'])}"
-    return f"{image}: {answer['replicas']} hosts are to hold it ({by}); {held}"
+    return f"{image}: {held}, to be held by {_hosts(answer['replicas'])} ({by})"
+
+
+def _hosts(count: int) -> str:
+    return "1 host" if count == 1 else f"{count} hosts"
 
 
 def _reckoning_lines(answer: dict[str, Any]) -> Iterable[str]:

@@ -127,9 +127,9 @@ def _kept(one: Candidate, *, pressing: bool) -> tuple[Ground, str] | None:
         return None
     others = one.others or 0
     if others < one.floor:
-        return Ground.REPLICAS, f"{one.floor} other hosts are to hold it before it may go, and {_count(one.others)} do"
+        return Ground.REPLICAS, f"it may go once {_hosts(one.floor)} it; {_known(one.others)}"
     if is_last_copy(one) and not pressing:
-        return Ground.LAST_COPY, f"{_count(one.others)} other host is known to hold it"
+        return Ground.LAST_COPY, _known(one.others)
     return None
 
 
@@ -141,5 +141,11 @@ def _goes(one: Candidate) -> tuple[Ground, str]:
     return Ground.UNUSED, "the longest unused, of what others hold"
 
 
-def _count(others: int | None) -> str:
-    return "nobody could be asked; no" if others is None else str(others or "no")
+def _known(others: int | None) -> str:
+    if others is None:
+        return "nobody could be asked who else holds it"
+    return f"{_hosts(others)} it" if others else "no other host is known to hold it"
+
+
+def _hosts(others: int) -> str:
+    return "one other host holds" if others == 1 else f"{others} other hosts hold"

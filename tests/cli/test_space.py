@@ -34,9 +34,9 @@ def test_gc_says_of_each_image_why_and_does_it(cli: Cli, tmp_path: Path) -> None
 
 def test_keep_says_how_many_there_are_to_be_and_how_many_there_are(cli: Cli, tmp_path: Path) -> None:
     cli.run("publish", str(disk(tmp_path)), "a:1")
-    assert cli.run("keep", "a:1").stdout == "a:1: no number of hosts is to hold it; 4 hosts hold it\n"
+    assert cli.run("keep", "a:1").stdout == "a:1: held by 4 hosts; no number is set (--replicas)\n"
     kept = cli.run("keep", "a:1", "--replicas", "3").stdout
-    assert kept.startswith("a:1: 3 hosts are to hold it (by publisher 000000000000, ")
+    assert kept.startswith("a:1: held by 4 hosts, to be held by 3 hosts (by publisher 000000000000, ")
     assert cli.json("show", "a:1")["replicas"] == 3
     assert cli.json("keep", "a:1", "--replicas", "0")["replicas"] == 0
     assert cli.run("keep", "a:1", "--replicas", "65").returncode == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from statistics import median
 from typing import TypeVar
@@ -14,9 +15,10 @@ from tests.torture.cuts import BrokenPromiseError
 
 CUTS, FAULTS, CATALOGUE_CUTS, KILLS = 20_000, 8_000, 5_000, 500
 FAILURES_SHOWN_MAX_COUNT = 10
+KILLS_TOLD_EVERY = 25
 SOAK_MINUTES = 60
-VAIN_MAX_COUNT = 60
-"""Runs in a row that ended before their call came: there is none left."""
+VAIN_MAX_COUNT = 4
+"""Runs of a kind in a row that ended before their call came: there is none left."""
 CATALOGUE = "power cuts under SQLite"
 Point = TypeVar("Point")
 
@@ -65,17 +67,25 @@ def run(name: str, points: Iterable[Point], play: Callable[[Point], None]) -> in
 
 def run_kills(points: int, candidates: Iterable[kills.Kill]) -> int:
     """Play them until so many have come to a kill, or there is nothing left to kill; the exit status."""
-    started_s, killed, vain, failures = time.monotonic(), 0, 0, 0
+    started_s, killed, failures = time.monotonic(), 0, 0
+    vain: Counter[tuple[str, str]] = Counter()
     with kills.victims() as victims:
         for kill in candidates:
+            kind = kill.doing, kill.calls
+            if min(vain[one] for one in kills.KINDS) >= VAIN_MAX_COUNT:
+                break
+            if vain[kind] >= VAIN_MAX_COUNT:
+                continue
             try:
                 is_killed = victims.play(kill)
             except BrokenPromiseError as failure:
                 is_killed, failures = True, failures + 1
                 print(failure, file=sys.stderr)
             killed += is_killed
-            vain = 0 if is_killed else vain + 1
-            if killed == points or failures == FAILURES_SHOWN_MAX_COUNT or vain == VAIN_MAX_COUNT:
+            vain[kind] = 0 if is_killed else vain[kind] + 1
+            if is_killed and killed % KILLS_TOLD_EVERY == 0:
+                print(f"{killed} of {points} killed after {time.monotonic() - started_s:.0f} s", file=sys.stderr)
+            if killed == points or failures == FAILURES_SHOWN_MAX_COUNT:
                 break
         restarts_s = sorted(victims.restarts_s)
     verdict = f"{failures} FAILED" if failures else "lost 0, wrong bytes 0, left over 0"

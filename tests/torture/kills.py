@@ -30,6 +30,7 @@ CALLS = {
     "network": "recvfrom,sendto,read,write,epoll_wait,?epoll_pwait",
 }
 """Kinds of system calls, as strace takes them."""
+KINDS = tuple((doing, calls) for calls in CALLS for doing in ("pull", "publish"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,6 @@ def kills(step: int = 1) -> Iterator[Kill]:
     """Without end: of each kind of call in turn the next one, `step` further on."""
     at = 1
     while True:
-        for calls in CALLS:
-            for doing in ("pull", "publish"):
-                yield Kill(doing, calls, at)
+        for doing, calls in KINDS:
+            yield Kill(doing, calls, at)
         at += step

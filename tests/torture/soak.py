@@ -37,8 +37,8 @@ MEMORY_GROWTH_MAX = 1.25
 MEMORY_SLACK_BYTES = 24 * MIB
 WARM_UP = 0.3
 """Of the time, until which memory may grow: caches fill."""
-SPARE_DESCRIPTORS = 24
-SPARE_TASKS = 24
+SPARE_DESCRIPTORS = SPARE_TASKS = 4 * HOSTS
+"""More than right after a start: sessions and bulk connections with all others last for a minute after their use."""
 UNREACHABLE = (OSError, http.client.HTTPException, TestbedError, TimeoutError)
 """Whoever is being killed answers nothing."""
 
