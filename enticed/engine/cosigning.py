@@ -205,7 +205,12 @@ class Cosigning:
                 self._takers.discard(node)
                 self._useless.pop(node, None)
             case Heard(node, Cosigned(envelope)):
-                self._tasks.spawn(self._take(node, envelope), "take a signature")
+                # Counted before it is looked at: to verify costs time, and much may come at once.
+                self._useless[node] += 1
+                if self._useless[node] > COSIGNED_USELESS_MAX_COUNT:
+                    self._network.hang_up(node, "signatures that are no news")
+                else:
+                    self._tasks.spawn(self._take(node, envelope), "take a signature")
 
     async def _take(self, node: NodeId, envelope: bytes) -> None:
         """Nothing of this changes what is signed, only by how many: whoever says it.
@@ -218,11 +223,9 @@ class Cosigning:
             if kind == STATEMENT_TYPE:
                 news = await self._take_statement(node, envelope)
             elif kind == NAME_TYPE:
-                news = await self._naming.take(envelope)
-        if not news:
-            self._useless[node] += 1
-            if self._useless[node] > COSIGNED_USELESS_MAX_COUNT:
-                self._network.hang_up(node, "signatures that are no news")
+                news = await self._naming.take_drawn_up(envelope)
+        if news:
+            self._useless[node] -= 1
 
     async def _take_statement(self, node: NodeId, envelope: bytes) -> bool:
         image = open_statement(envelope, self._identity.trust.one_of()).image

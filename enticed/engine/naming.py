@@ -211,6 +211,11 @@ class Naming:
             await told_others(self._overlay, DiscoveryKey.of_draft(draft.name))
         return signed
 
+    async def take_drawn_up(self, envelope: bytes) -> bool:
+        """As `take`, of a name that waits here for signatures: nobody else's is remembered and announced for them."""
+        waits = self.drafts.of(open_past_name(envelope, self._trust().one_of()).name) is not None
+        return waits and await self.take(envelope)
+
     async def take(self, envelope: bytes) -> bool:
         """Remember and announce a name that came from others; False where too few have signed it, or it is no news."""
         name = open_past_name(envelope, self._trust().one_of()).name

@@ -147,6 +147,7 @@ def test_proofs_that_were_guessed_or_are_another_hosts(tmp_path: Path) -> None:
             await nothing_is_given(c.liar, c.publisher, c.publisher, published.image)
             # With the secret, it is a member.
             c.liar.network.send(node, Belong((GROUP.proof(me, node),)))
+            await c.liar.asks(node, Subscribe(published.image))  # answered after it
             await c.liar.network.fetch_part(node, PartRequest(published.image, Part.ROOT, 0, 1000))
 
     run(scenario())
@@ -172,6 +173,7 @@ def test_it_stays_private_after_a_restart_and_when_its_host_has_left_the_group(t
             stack.push_async_callback(liar.network.close)
             node = await liar.meet(left)
             liar.network.send(node, Belong((GROUP.proof(liar.network.node, node),)))  # a member asks who has left
+            await liar.asks(node, Subscribe(image))  # answered after it
             await nothing_is_given(liar, left, publisher, image)
             await left.cancel_order("order")
             await left.remove(str(image))

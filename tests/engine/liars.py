@@ -14,7 +14,7 @@ from enticed.engine.engine import DaemonEngine
 from enticed.identity.host import HostIdentity
 from enticed.store.images import StoredImage
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, Event, Heard, PeerUp
+from enticed.transfer.ports import Consignment, Event, Heard, PeerDown, PeerUp
 from protocol.codec import pack_record
 from protocol.identifiers import NodeId
 from protocol.messages import Busy, HaveMap, Part, PartRequest, Refusal, Refused, Request, Subscribe
@@ -35,6 +35,8 @@ class Liar:
         self.heard: list[Heard] = []
         self.heard_more = asyncio.Event()
         """Set whenever something more is in `heard`."""
+        self.down = asyncio.Event()
+        """Set when a session has ended."""
         self._up: dict[NodeId, asyncio.Event] = {}
         self.network = PeerNetwork(
             identity, listen=["127.0.0.1:0"], warehouse=self, on_event=self._told, capabilities=capabilities
@@ -66,6 +68,8 @@ class Liar:
     def _told(self, event: Event) -> None:
         if isinstance(event, PeerUp) and event.node in self._up:
             self._up[event.node].set()
+        elif isinstance(event, PeerDown):
+            self.down.set()
         elif isinstance(event, Heard):
             self.heard.append(event)
             self.heard_more.set()

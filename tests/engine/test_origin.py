@@ -15,12 +15,16 @@ from enticed.core.orders import Failure, OrderState, Priority
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms, OrderView, OriginState, Published
+from enticed.identity.authority import Authority
+from enticed.identity.bundles import with_publisher, with_threshold
 from enticed.origin.export import export_image
 from enticed.origin.folder import FolderDepot
 from enticed.origin.layout import object_of, object_of_name
 from enticed.origin.papers import read_papers
 from protocol.errors import AbsentError
+from protocol.identifiers import PublisherKey
 from protocol.limits import MIB
+from protocol.trust import ALL_NAMES, TrustedPublisher
 from simnet.testbed.origins import free_port
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of, content_of, disk, publish, pull, run, until
@@ -290,5 +294,29 @@ def test_holes_are_not_fetched(tmp_path: Path) -> None:
             async with image.hosts(1, server.url) as (engine,):
                 assert content_of(await pull(engine, NAME)) == image.content
         assert sum(sizes) == image.published.data_bytes == 9 * MIB
+
+    run(scenario())
+
+
+def test_not_even_a_root_is_read_of_an_image_that_too_few_have_signed(tmp_path: Path) -> None:
+    """Neither for an order nor for a plan: statements are asked for, and when they are not enough, nothing else is."""
+
+    async def scenario() -> None:
+        image = await exported(tmp_path)
+        authority = Authority.load(image.cluster[0])
+        second = TrustedPublisher(PublisherKey(bytes(32)), "second", (ALL_NAMES,))
+        sealed = authority.seal(lambda bundle: with_threshold(with_publisher(bundle, second), 2))
+        with rogue(serving(image.directory)) as server:
+            async with image.hosts(1, server.url) as (engine,):
+                assert await engine.parts.planning._origin_has(image.published.image)
+                assert engine.parts.identity.take_trust(sealed)
+                server.asked.clear()
+                assert not await engine.parts.planning._origin_has(image.published.image)
+                with pytest.raises(AbsentError):
+                    await engine.plan(str(image.published.image))
+                order = await pull(engine, str(image.published.image))
+                assert (order.state, order.failure) == (OrderState.FAILED, Failure.DENIED)
+                of_the_image = {path for path in server.asked if str(image.published.image) in path}
+                assert of_the_image == {f"/{object_of(image.published.image, 'statements')}"}
 
     run(scenario())
