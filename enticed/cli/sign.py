@@ -40,13 +40,13 @@ def _lines(answer: dict[str, Any], look: bool) -> Iterable[str]:
         [
             ("image", answer["image_id"]),
             ("content", f"{content}, came as {answer['source_format']}, published {ago(answer['issued_at'])}"),
-            *(("digest", digest) for digest in answer["digests"]),
             ("signed by", _by(answer["signed_by"], answer["needed"])),
-            *((one["name"], f"signed by {_by(one['signed_by'], answer['needed'])}") for one in answer["names"]),
+            *(("name", f"{one['name']}, by {_by(one['signed_by'], answer['needed'])}") for one in answer["names"]),
         ],
     )
     if not look:
-        yield f"{answer['told']} hosts with the image have the signature; they give it to others."
+        told = answer["told"]
+        yield f"{told} other host{'' if told == 1 else 's'} with the image took the signature."
 
 
 def _by(publishers: list[str], needed: int) -> str:

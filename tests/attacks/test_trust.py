@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from enticed.cli.hosts import _status_lines
+from enticed.control.views import status_json
 from enticed.core.dht.events import ProviderOffer
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import with_publisher, with_revoked, with_scheduler, without_scheduler
@@ -31,6 +33,7 @@ from protocol.records import ProviderState
 from protocol.trust import Revocation, TrustedPublisher, TrustedScheduler, seal_trust
 from tests.attacks.members import Member, member
 from tests.clusters import make_cluster, state_dir
+from tests.engine.swarm import swarm as engines
 from tests.gateway.clients import Client, serving
 from tests.transfer.hosts import run
 from tests.transfer.rogue import Frames, connect, until_closed
@@ -95,6 +98,20 @@ def test_a_revoked_host_has_no_session_no_record_and_no_renewal(identities: list
         assert gone.node not in [peer.node for peer in founder.network.peers()]
 
     swarm(identities, tmp_path, work)
+
+
+def test_a_revoked_host_that_knows_says_so_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with engines(tmp_path, 2) as (founder, gone):
+            assert not gone.status().revoked
+            authority = Authority.load(state_dir(tmp_path, 0))
+            revoked = (Revocation(gone.status().node, int(time.time()) + DAY_S),)
+            assert gone.parts.identity.take_trust(authority.seal(lambda one: with_revoked(one, revoked, time.time())))
+            first = next(iter(_status_lines(status_json(gone.status(), may_change=True))))
+            assert first.startswith("REVOKED")
+            assert next(iter(_status_lines(status_json(founder.status(), may_change=True)))).startswith("enticed")
+
+    run(scenario())
 
 
 def test_it_is_not_believed_in_datagrams(identities: list[HostIdentity], tmp_path: Path) -> None:
