@@ -85,6 +85,8 @@ class Cosigning:
         """Signatures that a host has said in its session, and that were no news."""
         self._answers: dict[tuple[NodeId, ImageId], asyncio.Event] = {}
         """Of hosts that were given a signature: they hand it on to whoever is there, this host too."""
+        self._merging = asyncio.Lock()
+        """Two signatures that come at once both stay."""
         self._tasks = Tasks()
         identity.watch(naming.trust_changed)
 
@@ -249,10 +251,12 @@ class Cosigning:
     async def _keep(self, image: ImageId, envelope: bytes) -> bytes | None:
         """Add its signatures to the statement of the same words that is here; what that is now, None without news."""
         quorum = self._identity.trust.quorum
-        for ours in self._stockroom.image(image).statements:
-            merged = with_signatures_of(ours, envelope, quorum)
-            if merged != ours:
-                await self._threads.run(self._stockroom.replace_statement, image, ours, merged)
-                log.info("%d have signed for image %s", len(keys_named(merged)), image.short, extra={"image": image})
-                return merged
+        async with self._merging:
+            for ours in self._stockroom.image(image).statements:
+                merged = with_signatures_of(ours, envelope, quorum)
+                if merged != ours:
+                    await self._threads.run(self._stockroom.replace_statement, image, ours, merged)
+                    signed = len(keys_named(merged))
+                    log.info("%d have signed for image %s", signed, image.short, extra={"image": image})
+                    return merged
         return None
