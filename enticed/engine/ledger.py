@@ -101,7 +101,7 @@ class OrderLedger:
                     seen = number
                     if present:
                         yield seen, present[-1]
-                news = [one for one in self._recent if one[0] > seen]
+                news = [self._recent[-back] for back in range(self._number - seen, 0, -1)]
                 for number, order in news:
                     seen = number
                     yield number, order

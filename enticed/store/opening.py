@@ -52,7 +52,7 @@ class Opener:
 
         None where there is none on the shelf, or none that is worth anything; raises what keeps it from being read.
         """
-        if image not in self.shelf.images():
+        if not self.shelf.has(image):
             return None
         self.shelf.settle()
         record = next((record for record in self.catalogue.images() if record.image == image), None)

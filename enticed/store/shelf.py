@@ -60,6 +60,13 @@ class Shelf:
                     found.append(image)
         return tuple(found)
 
+    def has(self, image: ImageId) -> bool:
+        try:
+            self._files.list_dir(image_dir(image))
+        except AbsentError:
+            return False
+        return True
+
     def draft(self) -> str:
         """A new directory in the making."""
         directory = f"{IMAGES}/{INCOMING_PREFIX}{next(self._numbers)}"

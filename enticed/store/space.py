@@ -55,25 +55,20 @@ class TooLargeError(ExhaustedError):
     """An image that would not fit even if there were no other: waiting for room is of no use."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    size_bytes: int
-    taken: Callable[[], int] | None
-    """What the file takes by now; None where that is all."""
-
-    @property
-    def outstanding_bytes(self) -> int:
-        return 0 if self.taken is None else max(0, self.size_bytes - self.taken())
-
-
 class Ledger:
-    """The claims. The store calls it from one thread at a time; only `space` and `limit` may be called from any."""
+    """The claims. The store calls it from one thread at a time; only `space` and `limit` may be called from any.
+
+    Only files that may grow yet are asked what they take, so that it does not matter how many images there are.
+    """
 
     def __init__(self, files: Files, quota_bytes: int | None, reserve_bytes: int) -> None:
         self._files = files
         self._quota_bytes = quota_bytes
         self._reserve_bytes = reserve_bytes
-        self._claims: dict[str, _Claim] = {}
+        self._claims: dict[str, int] = {}
+        """Size of each, in bytes."""
+        self._taken: dict[str, Callable[[], int]] = {}
+        """Of those that are not all written yet: what the file takes by now."""
 
     def limit(self, quota_bytes: int | None, reserve_bytes: int) -> None:
         """Other limits from now on; what has been claimed stays. May be called from any thread."""
@@ -81,45 +76,57 @@ class Ledger:
 
     def claim(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
         """Add a claim, or change it. `ExhaustedError` where quota or disk have no room; the old claim then stays."""
-        claim = _Claim(size_bytes, taken)
-        others = {other: one for other, one in self._claims.items() if other != key}
         quota_bytes = self._quota_bytes
         if quota_bytes is not None:
-            left_bytes = quota_bytes - sum(one.size_bytes for one in others.values())
+            left_bytes = quota_bytes - sum(self._claims.values()) + self._claims.get(key, 0)
             if size_bytes > left_bytes:
                 said = f"{size(size_bytes)} needed, {size(max(0, left_bytes))} left of {size(quota_bytes)}"
                 if size_bytes > quota_bytes:
                     raise TooLargeError(f"the quota is full: {said}")
                 raise NoRoomError(f"the quota is full: {said}", size_bytes - left_bytes)
-        self._check_disk(claim.outstanding_bytes, sum(one.outstanding_bytes for one in others.values()))
-        self._claims[key] = claim
+        needed_bytes = 0 if taken is None else max(0, size_bytes - taken())
+        self._check_disk(needed_bytes, self._promised_bytes(but=key))
+        self.record(key, size_bytes, taken)
 
     def record(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
-        """Add or change a claim that was granted before: by an earlier run, or because the bytes are there already."""
-        self._claims[key] = _Claim(size_bytes, taken)
+        """Add or change a claim that was granted before: by an earlier run, or because the bytes are there already.
+
+        taken: what the file takes by now; None where that is all.
+        """
+        self._taken.pop(key, None)
+        self._claims[key] = size_bytes
+        if taken is not None:
+            self._taken[key] = taken
 
     def recheck(self, key: str) -> None:
         """`ExhaustedError` where the disk can no longer hold what it was promised to."""
-        claim = self._claims[key]
-        others_bytes = sum(one.outstanding_bytes for other, one in self._claims.items() if other != key)
-        self._check_disk(claim.outstanding_bytes, others_bytes)
+        self._check_disk(self._outstanding_bytes(key), self._promised_bytes(but=key))
 
     def settle(self, key: str) -> None:
         """All that was claimed is written."""
-        self._claims[key] = _Claim(self._claims[key].size_bytes, None)
+        self._taken.pop(key, None)
 
     def drop(self, key: str) -> None:
+        self._taken.pop(key, None)
         self._claims.pop(key, None)
 
     def space(self) -> Space:
-        claims = tuple(self._claims.values())  # in one step, whoever changes them
+        claimed_bytes = sum(tuple(self._claims.values()))  # in one step, whoever changes them
         promised_bytes = 0
-        for claim in claims:
+        for key in tuple(self._taken):
             with suppress(EnticedError):  # an image that goes at this moment
-                promised_bytes += claim.outstanding_bytes
-        used_bytes = sum(claim.size_bytes for claim in claims) - promised_bytes
+                promised_bytes += self._outstanding_bytes(key)
+        used_bytes = claimed_bytes - promised_bytes
         free_bytes = self._files.free_bytes()
         return Space(self._quota_bytes, used_bytes, promised_bytes, free_bytes, self._reserve_bytes)
+
+    def _outstanding_bytes(self, key: str) -> int:
+        """What a claim may take yet."""
+        taken = self._taken.get(key)
+        return 0 if taken is None else max(0, self._claims.get(key, 0) - taken())
+
+    def _promised_bytes(self, but: str) -> int:
+        return sum(self._outstanding_bytes(key) for key in self._taken if key != but)
 
     def _check_disk(self, needed_bytes: int, promised_bytes: int) -> None:
         free_bytes = self._files.free_bytes()
