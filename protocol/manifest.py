@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ FRAGMENT_ENTRY_SIZE_BYTES = 2 + 2 + 32
 
 DigestRows = NDArray[np.uint8]
 """Digests as rows: shape (n, 32), dtype uint8."""
+_NOT_THE_DATA = "its fragments are not the data that the root says"
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,39 +195,50 @@ def decode_page(root: Root, piece: int, data: bytes | memoryview) -> Fragments:
 
     `CorruptError` where the page does not hash to what the root says, `MalformedError` where it is not canonical.
     """
-    if len(data) != root.page_size_bytes(piece):
-        raise MalformedError(f"page {piece} has {len(data)} bytes, not {root.page_size_bytes(piece)}")
-    if Digest.of(data) != root.page_digests[piece].tobytes():
-        raise CorruptError(f"page {piece} does not hash to what its root says")
-    count = int(root.fragment_counts[piece])
-    starts = np.frombuffer(data, "<u2", count).astype(np.int64)
-    blocks = np.frombuffer(data, "<u2", count, 2 * count).astype(np.int64)
-    digests = np.frombuffer(data, np.uint8, 32 * count, 4 * count).reshape(count, 32)
-    if (starts >= root.window_bytes // BLOCK_SIZE_BYTES).any() or (starts[1:] < (starts + blocks)[:-1]).any():
-        raise MalformedError(f"page {piece}: fragments overlap or leave their window")
-    if (blocks < 1).any() or (blocks > FRAGMENT_MAX_BLOCKS).any():
-        raise MalformedError(f"page {piece}: a fragment with no blocks or too many")
-    offsets = int(root.windows[piece]) * root.window_bytes + starts * BLOCK_SIZE_BYTES
-    sizes = np.minimum(blocks * BLOCK_SIZE_BYTES, root.virtual_size_bytes - offsets)
-    if (sizes <= (blocks - 1) * BLOCK_SIZE_BYTES).any() or int(sizes.sum()) != int(root.data_bytes[piece]):
-        raise MalformedError(f"page {piece}: its fragments are not the data that the root says")
+    return decode_pages(root, data, piece, piece + 1)
+
+
+def decode_pages(root: Root, data: bytes | memoryview, first: int = 0, end: int | None = None) -> Fragments:
+    """The fragments of the pieces from `first` to before `end` (None: to the last), from their pages, one after
+    another; raises as `decode_page` does. Page by page only the hash is checked, all else for all at once."""
+    end = root.pieces if end is None else end
+    size_bytes = root.page_offset_bytes(end) - root.page_offset_bytes(first)
+    if len(data) != size_bytes:
+        raise MalformedError(f"pages of {len(data)} bytes, not {size_bytes}")
+    data = memoryview(data)
+    counts = root.fragment_counts[first:end].astype(np.int64)
+    firsts = root.first_fragments[first : end + 1] - root.first_fragments[first]
+    total = int(firsts[-1])
+    starts, blocks, digests = np.empty(total, "<u2"), np.empty(total, "<u2"), np.empty((total, 32), np.uint8)
+    for piece, (at, to) in enumerate(pairwise(firsts.tolist()), first):
+        page = data[at * FRAGMENT_ENTRY_SIZE_BYTES : to * FRAGMENT_ENTRY_SIZE_BYTES]
+        if Digest.of(page) != root.page_digests[piece].tobytes():
+            raise CorruptError(f"page {piece} does not hash to what its root says")
+        count = to - at
+        starts[at:to] = np.frombuffer(page, "<u2", count)
+        blocks[at:to] = np.frombuffer(page, "<u2", count, 2 * count)
+        digests[at:to] = np.frombuffer(page, np.uint8, 32 * count, 4 * count).reshape(count, 32)
+    offsets = np.repeat(root.windows[first:end].astype(np.int64) * root.window_bytes, counts)
+    is_first = np.zeros(total, np.bool_)
+    is_first[firsts[:-1]] = True
+    offsets += starts.astype(np.int64) * BLOCK_SIZE_BYTES
+    whole_sizes = blocks.astype(np.int64) * BLOCK_SIZE_BYTES
+    sizes = np.minimum(whole_sizes, root.virtual_size_bytes - offsets)
+
+    def refuse(wrong: NDArray[np.bool_], why: str) -> None:
+        if wrong.any():
+            piece = first + int(np.searchsorted(firsts, int(wrong.argmax()), "right")) - 1
+            raise MalformedError(f"page {piece}: {why}")
+
+    overlapping = np.concatenate(([False], offsets[1:] < (offsets + whole_sizes)[:-1]))
+    outside = starts >= root.window_bytes // BLOCK_SIZE_BYTES
+    refuse(outside | (overlapping & ~is_first), "fragments overlap or leave their window")
+    refuse((blocks < 1) | (blocks > FRAGMENT_MAX_BLOCKS), "a fragment with no blocks or too many")
+    refuse(sizes <= whole_sizes - BLOCK_SIZE_BYTES, _NOT_THE_DATA)
+    data_bytes = np.add.reduceat(sizes, firsts[:-1]) if total else np.zeros(0, np.int64)
+    refuse(np.repeat(data_bytes != root.data_bytes[first:end], counts), _NOT_THE_DATA)
+    refuse(overlapping, "the last fragment of the piece before overlaps this piece")
     return Fragments(offsets, sizes.astype(np.int32), digests)
-
-
-def decode_pages(root: Root, data: bytes | memoryview) -> Fragments:
-    """All fragments of an image from its pages, one after another; raises as `decode_page` does."""
-    if len(data) != root.pages_size_bytes:
-        raise MalformedError(f"pages of {len(data)} bytes, not {root.pages_size_bytes}")
-    view = memoryview(data)
-    ends = root.first_fragments * FRAGMENT_ENTRY_SIZE_BYTES
-    pages = [decode_page(root, piece, view[ends[piece] : ends[piece + 1]]) for piece in range(root.pieces)]
-    if not pages:
-        return Fragments(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros((0, 32), np.uint8))
-    offsets = np.concatenate([page.offsets_bytes for page in pages])
-    sizes = np.concatenate([page.sizes_bytes for page in pages])
-    if (offsets[1:] < (offsets + sizes)[:-1]).any():
-        raise MalformedError("a piece's last fragment overlaps the next piece")
-    return Fragments(offsets, sizes, np.concatenate([page.digests for page in pages]))
 
 
 def encode_manifest(virtual_size_bytes: int, fragments: Fragments) -> tuple[Root, bytes]:

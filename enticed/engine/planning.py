@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from enticed.core import events as ev
 from enticed.core.bitmaps import unpack_bitmap
@@ -26,6 +27,8 @@ from protocol.errors import AbsentError, EnticedError, ExhaustedError, Malformed
 from protocol.identifiers import ImageId, NodeId
 from protocol.manifest import Fragments, Root
 from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
+
+_BytesByPiece = NDArray[np.int64]
 
 
 @dataclass
@@ -97,14 +100,13 @@ class Planning:
     async def _plan(self, target: str, image: ImageId) -> PlanView:
         survey = await self._survey(image)
         root, fragments = await self._manifest(image, survey)
-        others = [stored.image for stored in self._store.images() if stored.image != image]
-        on_hand = await self._threads.run(self._store.find_on_hand, fragments, others)
+        on_hand_bytes = await self._threads.run(self._on_hand_bytes, image, root, fragments)
         try:
             here = self._store.image(image).durable
         except AbsentError:
             here = np.zeros(root.pieces, np.bool_)
         data_bytes = root.data_bytes.astype(np.int64)
-        relatives = np.where(here, 0, on_hand.bytes_by_piece(root, fragments))
+        relatives = np.where(here, 0, on_hand_bytes)
         wanted = np.where(here, 0, data_bytes - relatives)
         peers = self._by_distance(survey, wanted)
         missing = wanted.copy()
@@ -133,6 +135,11 @@ class Planning:
             None if from_origin else self._estimate(survey, supply.peers),
             len(survey.maps),
         )
+
+    def _on_hand_bytes(self, image: ImageId, root: Root, fragments: Fragments) -> _BytesByPiece:
+        """What other images have of each piece. Waits for the disk."""
+        others = [stored.image for stored in self._store.images() if stored.image != image]
+        return self._store.find_on_hand(fragments, others).bytes_by_piece(root, fragments)
 
     async def _survey(self, image: ImageId) -> _Survey:
         """Ask some providers what they have; whoever does not answer in time has nothing."""
@@ -213,7 +220,7 @@ class Planning:
                 return True
         return False
 
-    def _by_distance(self, survey: _Survey, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, int]:
+    def _by_distance(self, survey: _Survey, wanted: _BytesByPiece) -> dict[str, int]:
         """Bytes wanted from peers, each counted at the nearest of its holders."""
         left = wanted.copy()
         by_distance = {"rack": 0, "zone": 0, "far": 0}

@@ -185,6 +185,8 @@ class Purchasing:
         whole, total_bytes = await self._range(image, node, part, 0, min(REQUEST_MAX_SIZE_BYTES, max(most_bytes, 1)))
         if total_bytes > most_bytes:
             raise MalformedError(f"{part.name.lower()} of {total_bytes} bytes, where {most_bytes} are the most")
+        if total_bytes <= len(whole):
+            return whole
         ranges = [whole]
         for offset_bytes in range(len(whole), total_bytes, REQUEST_MAX_SIZE_BYTES):
             size_bytes = min(REQUEST_MAX_SIZE_BYTES, total_bytes - offset_bytes)
@@ -192,7 +194,7 @@ class Purchasing:
             if len(data) != size_bytes:
                 raise MalformedError(f"{part.name.lower()}: {len(data)} bytes where {size_bytes} were asked for")
             ranges.append(data)
-        return b"".join(ranges)
+        return await asyncio.to_thread(b"".join, ranges)  # tens of MiB: the loop is not held so long
 
     async def _range(
         self, image: ImageId, node: NodeId, part: Part, offset_bytes: int, size_bytes: int

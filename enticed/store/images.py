@@ -13,7 +13,7 @@ from enticed.store.layout import PAGES, RAW, image_dir
 from enticed.store.space import whole_blocks
 from protocol.errors import CorruptError
 from protocol.identifiers import ImageId
-from protocol.manifest import Fragments, Root, decode_page, decode_pages
+from protocol.manifest import Fragments, Root, decode_pages
 
 
 class StoredImage:
@@ -109,19 +109,21 @@ class StoredImage:
         """As `fragments`, of a page that was read not long ago; None otherwise. At once."""
         return self._pages.get(piece)
 
-    def read_fragments(self, piece: int) -> Fragments:
-        """As `fragments`, without the cache: for who goes through all pieces."""
-        page = self.read_pages(self.root.page_offset_bytes(piece), self.root.page_size_bytes(piece))
-        if len(page) != self.root.page_size_bytes(piece):
-            raise CorruptError(f"page {piece} of {self.image.short} is cut short")
-        return decode_page(self.root, piece, page)
+    def read_fragments(self, first: int, end: int | None = None) -> Fragments:
+        """As `fragments`, without the cache: for who goes through many pieces. end: those of the pieces from `first` to
+        before this one, together. `CorruptError` where one of their pages is damaged.
+        """
+        end = first + 1 if end is None else end
+        at_bytes = self.root.page_offset_bytes(first)
+        size_bytes = self.root.page_offset_bytes(end) - at_bytes
+        pages = self.read_pages(at_bytes, size_bytes)
+        if len(pages) != size_bytes:
+            raise CorruptError(f"the pages of {self.image.short} are cut short")
+        return decode_pages(self.root, pages, first, end)
 
     def all_fragments(self) -> Fragments:
         """All fragments, 44 bytes of arrays for each. `CorruptError` where a page is damaged."""
-        pages = self.read_pages(0, self.root.pages_size_bytes)
-        if len(pages) != self.root.pages_size_bytes:
-            raise CorruptError(f"the pages of {self.image.short} are cut short")
-        return decode_pages(self.root, pages)
+        return self.read_fragments(0, self.root.pieces)
 
     def allocated_bytes(self) -> int:
         """What the raw file takes on the disk by now."""

@@ -23,6 +23,12 @@ from protocol.manifest import Fragments, Root
 
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+_SIEVE_BITS = 3
+"""More of them than tell the prefixes apart: one in eight gets through that should not."""
+_SIEVE_MAX_FACTOR = 16
+"""Where so many times as many prefixes are looked through as are wanted, searching them is quicker."""
+_PAGES_READ_COUNT = 16
+"""Pages are read so many at a time: what is on hand of one is likely to go on in the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +71,7 @@ class Stock:
         """Of each fragment the first of the images that holds it in a durable piece; what is unreadable holds none."""
         search = _Search(fragments)
         for number, image in enumerate(among):
-            if image.durable.any() and len(search.missing):
+            if image.durable.any() and not search.is_over:
                 with suppress(AbsentError, CorruptError, MalformedError, DiskError):
                     self._look_in(search, image, number)
         return OnHand(tuple(image.image for image in among), search.source, search.offsets_bytes)
@@ -109,50 +115,75 @@ class _Search:
 
     def __init__(self, fragments: Fragments) -> None:
         self._digests = fragments.digests
-        self._prefixes = prefixes_of(fragments.digests)
+        prefixes = prefixes_of(fragments.digests)
         # Looked up in order, so that neighbours touch the same memory: ten times as fast as in the order of the disk.
-        self._order = np.argsort(self._prefixes)
+        self._order = np.argsort(prefixes)
+        self._prefixes = prefixes[self._order]
         self.source = np.full(len(fragments), -1, np.int32)
         self.offsets_bytes = np.zeros(len(fragments), np.int64)
 
     @property
-    def missing(self) -> Numbers:
-        """Indices of what has not been found, by prefix."""
-        return self._order[self.source[self._order] < 0]
+    def is_over(self) -> bool:
+        return not len(self._order)
 
     def look_in(self, run: Run, image: StoredImage, number: int) -> None:
         prefixes, positions = run.prefixes, run.positions
         if not image.durable.all():
             held = image.durable[_pieces(image.root, positions)]
             prefixes, positions = prefixes[held], positions[held]
-        asked = self.missing
-        at = np.searchsorted(prefixes, self._prefixes[asked])
+        likely = sieve(self._prefixes, prefixes)
+        asked, wanted = self._order[likely], self._prefixes[likely]
+        at = np.searchsorted(prefixes, wanted)
         for _ in range(STORE_PREFIX_ALIKE_MAX_COUNT):
             inside = at < len(prefixes)
-            asked, at = asked[inside], at[inside]
-            alike = prefixes[at] == self._prefixes[asked]
-            asked, at = asked[alike], at[alike]
+            asked, wanted, at = asked[inside], wanted[inside], at[inside]
+            alike = prefixes[at] == wanted
+            asked, wanted, at = asked[alike], wanted[alike], at[alike]
             if not len(asked):
-                return
+                break
             same = self._compare(image, number, asked, positions[at])
-            asked, at = asked[~same], at[~same] + 1
+            asked, wanted, at = asked[~same], wanted[~same], at[~same] + 1
+        missing = self.source[self._order] < 0
+        self._order, self._prefixes = self._order[missing], self._prefixes[missing]
 
     def _compare(self, image: StoredImage, number: int, asked: Numbers, positions: NDArray[np.uint32]) -> Mask:
         """Note those of `asked` that are the fragments at these positions of the image; which they were."""
         same = np.zeros(len(asked), np.bool_)
-        pieces = _pieces(image.root, positions)
-        order = np.argsort(pieces, kind="stable")
-        starts = np.flatnonzero(np.diff(pieces[order], prepend=-1))
-        for group in np.split(order, starts[1:]):
-            piece = int(pieces[group[0]])
-            with suppress(CorruptError, MalformedError):
-                held = image.read_fragments(piece)
-                inside = positions[group] - image.root.first_fragments[piece]
-                right = (held.digests[inside] == self._digests[asked[group]]).all(axis=1)
-                same[group] = right
-                self.source[asked[group][right]] = number
-                self.offsets_bytes[asked[group][right]] = held.offsets_bytes[inside[right]]
+        for group, first, held in _pages_of(image, positions):
+            inside = positions[group] - first
+            right = (held.digests[inside] == self._digests[asked[group]]).all(axis=1)
+            same[group] = right
+            self.source[asked[group][right]] = number
+            self.offsets_bytes[asked[group][right]] = held.offsets_bytes[inside[right]]
         return same
+
+
+def sieve(wanted: NDArray[np.uint64], prefixes: NDArray[np.uint64]) -> Mask:
+    """Which of the wanted may be among the prefixes: all that are, and few others. Both are in order.
+
+    Only the first bits are compared, in a table of them: much less work than to search, and most are not there.
+    """
+    if not len(wanted) or len(prefixes) > _SIEVE_MAX_FACTOR * len(wanted):
+        return np.ones(len(wanted), np.bool_)
+    bits = len(prefixes).bit_length() + _SIEVE_BITS
+    shift = np.uint64(64 - bits)
+    seen = np.zeros(1 << bits, np.bool_)
+    seen[prefixes >> shift] = True
+    likely: Mask = seen[wanted >> shift]
+    return likely
+
+
+def _pages_of(image: StoredImage, positions: NDArray[np.uint32]) -> Iterator[tuple[Numbers, int, Fragments]]:
+    """The pages of these fragments, some at a time: which of the positions they are for, the first position in them,
+    and what they hold. Where one of them is damaged, all of those are left out."""
+    root = image.root
+    batches = _pieces(root, positions) // _PAGES_READ_COUNT
+    order = np.argsort(batches, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(batches[order])) + 1):
+        first = int(batches[group[0]]) * _PAGES_READ_COUNT
+        with suppress(CorruptError, MalformedError):
+            held = image.read_fragments(first, min(first + _PAGES_READ_COUNT, root.pieces))
+            yield group, int(root.first_fragments[first]), held
 
 
 def _pieces(root: Root, positions: NDArray[np.uint32]) -> Numbers:

@@ -15,6 +15,7 @@ from enticed.store.files import PosixFiles
 from enticed.store.index import prefixes_of, read_index, write_index
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.memory_files import MemoryFiles
+from enticed.store.stock import sieve
 from enticed.store.store import Store
 from protocol.errors import AbsentError, CorruptError
 from protocol.identifiers import ImageId
@@ -120,12 +121,24 @@ def test_fragments_with_one_prefix_are_told_apart(tmp_path: Path) -> None:
         wanted = Fragments(offsets, np.full(4, 4096, np.int32), digests)
         run = index.Run(prefixes_of(digests[:3]), np.arange(3, dtype=np.uint32))
         with (
-            patch.object(type(stored), "read_fragments", lambda self, piece: held),
+            patch.object(type(stored), "read_fragments", lambda self, first, end: held),
             patch("enticed.store.stock.read_index", lambda *_: iter([run])),
         ):
             on_hand = store.find_on_hand(wanted)
     assert on_hand.found.tolist() == [True, True, True, False]
     assert on_hand.offsets_bytes.tolist() == [0, 4096, 8192, 0]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1)), st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 50))
+def test_a_sieve_keeps_all_that_is_there(others: list[int], prefixes: list[int], shared: int) -> None:
+    wanted = sorted([*others, *prefixes[:shared]])
+    likely = sieve(np.array(wanted, np.uint64), np.array(sorted(prefixes), np.uint64))
+    assert not set(prefixes) & {prefix for prefix, is_likely in zip(wanted, likely, strict=True) if not is_likely}
+
+
+def test_a_sieve_keeps_little_else() -> None:
+    wanted, prefixes = np.sort(np.random.default_rng(1).integers(0, 2**64, (2, 10_000), np.uint64))
+    assert np.count_nonzero(sieve(wanted, prefixes)) < 10_000 / 7
 
 
 @pytest.mark.parametrize(

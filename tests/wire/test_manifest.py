@@ -354,7 +354,7 @@ def test_pages_that_overlap_each_other_are_malformed() -> None:
     digests = np.frombuffer(Digest.of(first) + Digest.of(second), np.uint8).reshape(2, 32)
     data = np.array([65536, 65536], np.uint32)
     root = Root(8 * MIB, MIB, np.array([0, 1], np.uint32), np.array([1, 1], np.uint16), data, digests)
-    with pytest.raises(MalformedError, match="overlaps the next piece"):
+    with pytest.raises(MalformedError, match="page 1: the last fragment of the piece before overlaps"):
         decode_pages(root, first + second)
     with pytest.raises(MalformedError, match="pages of"):
         decode_pages(root, first)
