@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +28,22 @@ class Outcome:
     durable_s: float
     cpu_s: float
     """Of both ends."""
+    received_bytes: int
+    """Of the image, from peers."""
 
     @property
     def cpu_s_per_gib(self) -> float:
         return self.cpu_s * GIB / self.size_bytes
 
 
-def pull(image: str, disk: Path, host: Daemon, sources: Sequence[Daemon]) -> Outcome:
-    """Pull an image onto a host that has nothing of it, compare it with the disk, and remove it again.
+@contextmanager
+def pulled(image: str, disk: Path, host: Daemon, sources: Sequence[Daemon]) -> Iterator[Outcome]:
+    """Pull an image onto a host, compare it with the disk, and remove it when the context is left.
 
     sources: who may send; their processors count. `AssertionError` where the order fails or a byte differs.
     """
     pids = [daemon.process.pid for daemon in (host, *sources) if daemon.process is not None]
+    had_bytes = host.control.get("/v1/status")["received_bytes"]
     os.sync()  # nobody pays for what was written before
     with processor_seconds(pids) as taken, host.control.events("bench", timeout_s=_TIMEOUT_S) as changes:
         started = time.perf_counter()
@@ -48,9 +53,16 @@ def pull(image: str, disk: Path, host: Daemon, sources: Sequence[Daemon]) -> Out
         durable = time.perf_counter()
     assert order["state"] == "ready", order["reason"]
     assert same_bytes(disk, Path(order["path"]))
+    received_bytes = host.control.get("/v1/status")["received_bytes"] - had_bytes
+    yield Outcome(order["data_bytes"], written - started, durable - started, sum(taken), received_bytes)
     host.must("rm", image)
     host.control.delete("/v1/orders/bench")
-    return Outcome(order["data_bytes"], written - started, durable - started, sum(taken))
+
+
+def pull(image: str, disk: Path, host: Daemon, sources: Sequence[Daemon]) -> Outcome:
+    """As `pulled`, and removed at once."""
+    with pulled(image, disk, host, sources) as outcome:
+        return outcome
 
 
 def figure(outcomes: Sequence[Outcome], what: str) -> tuple[float, str]:

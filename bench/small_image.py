@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.publishing import publish
 from bench.rows import Row, benchmark
 from simnet.testbed import ENTICE, Daemon, Testbed
 
@@ -54,7 +55,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
         for number in range(arguments.count):
             # Another byte would do for 255 of them: so the place of the byte says which it is.
             image.write_bytes(bytes(number * 4096) + b"\x01")
-            publisher.json("publish", image, f"one-byte:{number}")
+            publish(publisher, image, f"one-byte:{number}")
             if number % 10:
                 seconds.append(pull_once(host, f"one-byte:{number}"))
             else:

@@ -81,7 +81,7 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _listens(port):
+        while not listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise TestbedError(f"{command[0]} did not start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.01)  # neither has another way to say that it listens
@@ -90,6 +90,6 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
         end(process)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
