@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import TypeVar
 
-from tests.torture import catalogue_cuts, cuts, errors, kills, soak
+from tests.torture import catalogue_cuts, cuts, errors, floors, kills, soak
 from tests.torture.cuts import BrokenPromiseError
 
 CUTS, FAULTS, CATALOGUE_CUTS, KILLS = 20_000, 8_000, 5_000, 500
 FAILURES_SHOWN_MAX_COUNT = 10
 KILLS_TOLD_EVERY = 25
+FLOOR_HOSTS = 1000
 SOAK_MINUTES = 60
 VAIN_MAX_COUNT = 4
 """Runs of a kind in a row that ended before their call came: there is none left."""
@@ -30,7 +31,9 @@ def main() -> int:
             "failing calls", errors.faults(FAULTS), errors.play
         )
         sqlite = run(CATALOGUE, catalogue_cuts.cuts(CATALOGUE_CUTS), catalogue_cuts.play)
-        return simulated | sqlite | run_kills(KILLS, kills.kills())
+        return simulated | sqlite | run_floors(FLOOR_HOSTS, 1) | run_kills(KILLS, kills.kills())
+    if chosen.part == "floors":
+        return run_floors(chosen.hosts, chosen.seed)
     if chosen.part == "soak":
         return run_soak(chosen.minutes, chosen.seed)
     if chosen.part == "kills":
@@ -94,6 +97,15 @@ def run_kills(points: int, candidates: Iterable[kills.Kill]) -> int:
     return 1 if failures else 0
 
 
+def run_floors(hosts: int, seed: int) -> int:
+    """Have half of the holders of 20 images leave, and print how many copies were taken for those; the exit status."""
+    wanted, taken, took_s = floors.leave(hosts, images=20, replicas=8, gone=0.5, seed=seed, hours=4)
+    verdict = "" if taken <= floors.EXCESS_MAX * wanted else ": TOO MANY"
+    all_there = f"all there after {took_s / 60:.0f} min (simulated)"
+    print(f"floors: {hosts} hosts, {wanted} copies wanted, {taken} taken, {all_there}{verdict}")
+    return 1 if verdict else 0
+
+
 def run_soak(minutes: float, seed: int) -> int:
     """Play it, print what was done and what is wrong; the exit status."""
     print(f"soak: seed {seed}", flush=True)
@@ -125,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--doing", choices=("pull", "publish"), default="pull", help="with --at: killed while doing what")
     part.add_argument("--calls", choices=tuple(kills.CALLS), default="disk", help="with --at: which calls are counted")
     part.add_argument("--at", type=int, default=0, help="one point: the number of the call")
+    part = parts.add_parser("floors", help="hosts leave, others take copies, simulated", description=floors.__doc__)
+    part.add_argument("--hosts", type=int, default=FLOOR_HOSTS, help=f"how many ({FLOOR_HOSTS})")
+    part.add_argument("--seed", type=int, default=1, help="of who leaves (1)")
     part = parts.add_parser("soak", help="twenty daemons under all of it at random, for long", description=soak.__doc__)
     part.add_argument("--minutes", type=float, default=SOAK_MINUTES, help=f"how long ({SOAK_MINUTES})")
     part.add_argument("--seed", type=int, default=1, help="of what is done (1)")
