@@ -218,7 +218,7 @@ class Announcer:
         replicas = self._policy.replicas
         here = self._is_replica(one.key, nearest[:replicas])
         chosen = nearest[: replicas - here]
-        if here:
+        if here and not (some and one.next_replica):  # once in a turn, as with every other replica
             self._store_here(offer, record, now)
         ended, reserve = (self._refreshed, []) if some else (self._ended, nearest[len(chosen) :])
         telling = Telling(self._walks.calls, question, reserve, lambda tally, then: ended(one, tally, here, then))
