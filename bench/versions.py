@@ -1,6 +1,6 @@
 """Pulling a new version of an image: the earlier one on hand, or nothing; beside casync and rsync, and on XFS.
 
-A 4 GiB ext4 disk with 0.8 GiB of files, and the same after an upgrade that brings 20 % new data. Every figure is until
+A 2 GiB ext4 disk with 0.8 GiB of files, and the same after an upgrade that brings 20 % new data. Every figure is until
 the file is synced. casync reads its chunks and index from nginx, over plain HTTP; rsync brings a copy of the earlier
 version up to date in place, from an rsync daemon, unencrypted too. Needs root, for the file systems on loop devices.
 
@@ -205,9 +205,9 @@ def said(outcomes: Sequence[Outcome]) -> str:
 def main() -> int:
     return benchmark(
         measure,
-        ("--size-gib", {"type": float, "default": 4.0}),
+        ("--size-gib", {"type": float, "default": 2.0}),
         ("--data-mib", {"type": int, "default": 819}),
-        ("--rounds", {"type": int, "default": 3}),
+        ("--rounds", {"type": int, "default": 2}),
     )
 
 
