@@ -28,11 +28,11 @@ test: setup ## everything that has to hold: lint, types, all tests, coverage
 	@scripts/system-packages test
 	@scripts/run-tests $(PYTEST_ARGS)
 
-check: setup ## before each commit: lint, types and the quick tests
+check: setup ## before each commit: lint, types, and the tests of the protocol, the core and the tree
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(PYTHON) -m pytest -q -m "not slow and not hundreds" -n auto $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -q tests/core tests/wire tests/project -m "not slow and not hundreds" -n auto $(PYTEST_ARGS)
 
 simulate: setup ## ten thousand random swarms under random faults: about an hour on two cores
 	@$(PYTHON) -m simnet fuzz --seeds $(or $(SEEDS),10000)

@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -77,6 +77,10 @@ def on_record(name: str) -> list[Row]:
     return [Row(**row) for row in json.loads(path.read_text())["rows"]] if path.exists() else []
 
 
+def recorded_table(names: Iterable[str] = BENCHMARKS) -> str:
+    return table(row for name in names for row in on_record(name))
+
+
 def machine() -> dict[str, object]:
     """What figures depend on."""
     about = Path("/proc/cpuinfo").read_text().splitlines()
@@ -127,14 +131,15 @@ def main() -> int:
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
     if arguments.table:
-        print(table(row for name in names for row in on_record(name)))
+        print(recorded_table(names))
         return 0
     if arguments.quick:
         return run_quickly(record=arguments.record)
     missed = []
     for name in names:
         code, rows = run(name)
-        keep(name, rows)
+        if rows:
+            keep(name, rows)
         if code:
             missed.append(name)
     if missed:

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.nginx_curl import processor_seconds
 from bench.pulling import pull
 from bench.rows import GIB, Row, benchmark
+from enticed.store.layout import RAW, image_dir
+from protocol.identifiers import ImageId
 from simnet.testbed import Testbed
 from simnet.testbed.disks import scatter
 
@@ -40,10 +42,11 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
             name = f"bench:{size_gib}-{data_gib}"
             scatter(disk, size_gib * GIB, data_gib * GIB, seed=size_gib)
             with processor_seconds([publisher.process.pid]) as taken:
-                publisher.json("publish", disk, name, timeout_s=1800)
+                image = ImageId.parse(publisher.json("publish", disk, name, timeout_s=1800)["image_id"])
             disk.unlink()
             publishing[what] = sum(taken) / data_gib
-            pulling[what] = pull(name, Path(publisher.json("show", name)["path"]), host, [publisher]).cpu_s_per_gib
+            copy = publisher.state / image_dir(image) / RAW
+            pulling[what] = pull(name, copy, host, [publisher]).cpu_s_per_gib
             publisher.must("rm", name)
     for step, found in (("publish", publishing), ("pull", pulling)):
         yield Row(

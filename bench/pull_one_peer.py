@@ -43,7 +43,7 @@ def run_nginx(other: NginxCurl, folder: Path, size_bytes: int) -> Outcome:
     sync_s = time.perf_counter() - since
     (folder / "sink").unlink()
     cpu_s = fetched.client_cpu_s + fetched.server_cpu_s
-    return Outcome(size_bytes, fetched.seconds, fetched.seconds + sync_s, cpu_s)
+    return Outcome(size_bytes, fetched.seconds, fetched.seconds + sync_s, cpu_s, size_bytes)
 
 
 def lag_samples(port: int) -> tuple[int, int]:

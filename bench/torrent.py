@@ -43,9 +43,8 @@ SETTINGS = {
 
 
 def make(file: Path, torrent: Path) -> None:
-    storage = libtorrent.file_storage()
-    storage.add_file(file.name, file.stat().st_size)
-    created = libtorrent.create_torrent(storage, PIECE_SIZE_BYTES, libtorrent.create_torrent.v1_only)
+    files = libtorrent.list_files(str(file))
+    created = libtorrent.create_torrent(files, PIECE_SIZE_BYTES, libtorrent.create_torrent.v1_only)
     libtorrent.set_piece_hashes(created, str(file.parent))
     torrent.write_bytes(libtorrent.bencode(created.generate()))
 

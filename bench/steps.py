@@ -1,0 +1,101 @@
+"""Where the processors' time goes in a pull from one peer: CPU seconds per GiB of both daemons, step by step.
+
+perf samples both processes (by the clock: virtual machines seldom have counters), and each sample's stack says what
+it was for. Kernel symbols are for root.
+
+    python bench/steps.py --size-gib 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.pulling import Outcome, pull
+from bench.rows import GIB, Row, benchmark
+from simnet.testbed import Testbed
+from simnet.testbed.disks import scatter
+
+STEPS = (
+    ("write to the file", ("pwrite", "vfs_write ext4")),
+    ("make durable", ("fdatasync", "fsync", "writepages")),
+    ("read from the file", ("preadv", "vfs_readv")),
+    ("receive", ("tcp_recvmsg", "sock_read_iter")),
+    ("send", ("tcp_sendmsg", "sock_write_iter")),
+    ("hash (BLAKE3)", ("blake3",)),
+    ("encrypt and decrypt", ("libcrypto", "libssl")),
+    ("copy", ("memmove",)),
+    ("wait and wake (futex, poll)", ("futex", "poll")),
+    ("remove the image again", ("unlink",)),
+)
+"""The first whose signs all stand in a sample's stack; one of the strings is enough, a space in it means "and"."""
+REST = "other"
+
+
+def step_of(stack: str, *, main_thread: bool) -> str:
+    for step, signs in STEPS:
+        if any(all(part in stack for part in sign.split()) for sign in signs):
+            return step
+    if "python" not in stack:
+        return REST
+    return "decide (Python, event loops)" if main_thread else "Python in threads"
+
+
+def samples(recorded: Path) -> Iterator[tuple[int, bool, str]]:
+    """Process, whether it is its main thread, and the stack of each sample."""
+    command = ["perf", "script", "-i", recorded, "-F", "pid,tid,ip,sym,dso"]
+    script = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for block in script.split("\n\n"):
+        head, _, stack = block.strip().partition("\n")
+        if head:
+            pid, _, tid = head.split()[0].partition("/")
+            yield int(pid), pid == tid, stack
+
+
+def profiled(testbed: Testbed, size_bytes: int) -> tuple[Outcome, dict[str, Counter[str]]]:
+    """The pull, and the samples by step of each end."""
+    disk, recorded = testbed.directory / "disk.raw", testbed.directory / "perf.data"
+    scatter(disk, size_bytes, size_bytes, seed=1)
+    publisher, (host,) = testbed.found(), testbed.join()
+    publisher.json("publish", disk, "bench:1", timeout_s=600)
+    pull("bench:1", disk, host, [publisher])  # the first one finds nothing warm
+    ends = {one.process.pid: name for name, one in (("sender", publisher), ("puller", host)) if one.process is not None}
+    pids = ",".join(map(str, ends))
+    perf = subprocess.Popen(
+        ["perf", "record", "-q", "-e", "cpu-clock", "-F", "999", "-g", "-o", recorded, "-p", pids],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        outcome = pull("bench:1", disk, host, [publisher])
+    finally:
+        perf.terminate()
+        perf.wait()
+    found: dict[str, Counter[str]] = {name: Counter() for name in ends.values()}
+    for pid, main_thread, stack in samples(recorded):
+        found[ends[pid]][step_of(stack, main_thread=main_thread)] += 1
+    return outcome, found
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    with Testbed() as testbed:
+        outcome, found = profiled(testbed, int(arguments.size_gib * GIB))
+    total = sum(counted.total() for counted in found.values())
+    for end, counted in found.items():
+        for step, count in counted.most_common():
+            cpu_s = count / total * outcome.cpu_s_per_gib
+            if cpu_s >= 0.01:
+                yield Row(f"steps-{end}-{step}", f"{end}: {step}", f"{cpu_s:.2f} CPU s/GiB")
+
+
+def main() -> int:
+    return benchmark(measure, ("--size-gib", {"type": float, "default": 2.0}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
