@@ -349,7 +349,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """No upload slot: ask again later, or ask these, who hold the piece."""
+    """No upload slot, or none for a second copy: ask again later, or ask these, who hold the piece or soon will."""
 
     retry_after_ms: U32
     alternatives: Alternatives

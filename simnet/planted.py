@@ -45,8 +45,8 @@ MUTANTS = (
     Mutant(
         "never free an upload slot",
         "uploads",
-        "if self._sending.pop(ticket, None) is None:",
-        "if ticket not in self._sending:",
+        "self._sending.pop(ticket, None) or self._queue.pop(ticket, None)",
+        "self._sending.get(ticket) or self._queue.pop(ticket, None)",
     ),
     Mutant(
         "have-maps with the first bit last",

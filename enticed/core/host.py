@@ -215,10 +215,10 @@ class Host:
                     return self._take_news(peer, message, now)
                 self._sessions.heard(peer, message, now)
             case ev.UploadAsked():
-                self._uploads.asked(event)
+                self._uploads.asked(event, now)
                 return False
-            case ev.UploadEnded(ticket):
-                self._uploads.ended(ticket)
+            case ev.UploadEnded(ticket, sent_bytes):
+                self._uploads.ended(ticket, sent_bytes, now)
                 return False
             case ev.PieceOpened(image):
                 pull = self._books.pulls.get(image)
@@ -249,7 +249,7 @@ class Host:
             case ev.Woken():
                 pass
             case ev.RatesLimited(up, down):
-                self._uploads.limit(up)
+                self._uploads.limit(up, now)
                 self._books.requests.limit(down)
             case _:
                 pull = self._books.pulls.get(event.image)

@@ -147,6 +147,11 @@ class Policy:
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
     upload_retry_s: float = 0.2
+    first_copy_s: float = 0.25
+    """How long a seed that others wait for sends nobody else what it has just sent: time to pass it on."""
+    second_copy_retry_s: float = 0.05
+    second_copy_retry_last_s: float = 1.0
+    """Whoever asks for it meanwhile may ask again after as long as it has taken so far, within these."""
     have_batch_s: float = 0.04
     """News of pieces is told together: every host tells every other, so that this is what a large swarm is made of."""
     charges_max: int = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
 from enticed.core.events import UploadAsked
-from enticed.core.uploads import Waiting
+from enticed.core.uploads import Given, Waiting
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ALTERNATIVES_MAX_COUNT
 from protocol.messages import Alternative, FragmentsRequest, Request
@@ -15,24 +15,41 @@ class UploadDesk:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def asked(self, event: UploadAsked) -> None:
+    def asked(self, event: UploadAsked, now: float) -> None:
+        policy = self._books.policy
         if not self._holds(event.request, event.node):
             self._books.do(RefuseUpload(event.ticket))
-            return
-        if not self._books.uploads.ask(Waiting(event.ticket, event.node, event.request, event.size_bytes)):
+        elif (given := self._given_to_another(event, now)) is not None:
+            retry_s = min(policy.second_copy_retry_last_s, max(policy.second_copy_retry_s, now - given.at))
+            self._books.do(DeferUpload(event.ticket, retry_s, self._named(given.node)))
+        elif self._books.uploads.ask(Waiting(event.ticket, event.node, event.request, event.size_bytes), now):
+            self._grant(now)
+        else:
             others = tuple(self.others_after(event.request.image, event.node))
-            self._books.do(DeferUpload(event.ticket, self._books.policy.upload_retry_s, others))
-            return
-        self._grant()
+            self._books.do(DeferUpload(event.ticket, policy.upload_retry_s, others))
 
-    def ended(self, ticket: int) -> None:
-        self._books.uploads.end(ticket)
-        self._grant()
+    def _given_to_another(self, event: UploadAsked, now: float) -> Given | None:
+        """Where others wait for a seed: who else is being sent what it is asked for, or was a moment ago."""
+        uploads, request = self._books.uploads, event.request
+        if not uploads.is_full or not isinstance(request, FragmentsRequest):
+            return None
+        if not self._books.images[request.image].sealed:
+            return None
+        given = uploads.first_copies.given(request, now)
+        return None if given is None or given.node == event.node else given
 
-    def limit(self, bytes_per_s: float | None) -> None:
+    def _named(self, node: NodeId) -> tuple[Alternative, ...]:
+        peer = self._books.peers.get(node)
+        return () if peer is None else (Alternative(node, peer.contact.addresses),)
+
+    def ended(self, ticket: int, sent_bytes: int, now: float) -> None:
+        self._books.uploads.end(ticket, now, is_sent=sent_bytes > 0)
+        self._grant(now)
+
+    def limit(self, bytes_per_s: float | None, now: float) -> None:
         """No more than this can be sent; None: as much as can be."""
         self._books.uploads.limit(bytes_per_s)
-        self._grant()
+        self._grant(now)
 
     def others_after(self, image: ImageId, node: NodeId) -> list[Alternative]:
         """Some of the hosts that are after the image, those in `node`'s rack first."""
@@ -56,11 +73,11 @@ class UploadDesk:
             return True
         return request.piece < book.pieces and book.is_held(request.piece)
 
-    def _grant(self) -> None:
+    def _grant(self, now: float) -> None:
         while granted := self._books.uploads.grant():
             for upload in granted:
                 if self._holds(upload.request, upload.node):
                     self._books.do(GrantUpload(upload.ticket))
                 else:  # lost while it waited
                     self._books.do(RefuseUpload(upload.ticket))
-                    self._books.uploads.end(upload.ticket)
+                    self._books.uploads.end(upload.ticket, now)

@@ -20,6 +20,59 @@ class Waiting:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """To whom something goes, and since when; or was sent, and when."""
+
+    node: NodeId
+    at: float
+
+
+class FirstCopies:
+    """What is on its way to somebody, or has just been sent: while others wait, nobody else is sent the same before it
+    could be passed on.
+
+    (Super-seeding, BEP 16, decided when asked: the have-map stays true.)
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._going: dict[Request, Given] = {}
+        self._sent: dict[Request, Given] = {}
+        """Oldest first."""
+
+    def given(self, request: Request, now: float) -> Given | None:
+        """Who is given it now, or was a moment ago."""
+        self._forget_before(now - self._policy.first_copy_s)
+        return self._going.get(request) or self._sent.get(request)
+
+    def go(self, request: Request, node: NodeId, now: float) -> None:
+        """It is to be sent to that host."""
+        self._going[request] = Given(node, now)
+
+    def end(self, request: Request, node: NodeId, now: float, *, is_sent: bool) -> None:
+        """It has been sent, or the host gave up waiting for it."""
+        given = self._going.get(request)
+        if given is not None and given.node == node:
+            del self._going[request]
+        self._forget_before(now - self._policy.first_copy_s)
+        if is_sent:
+            self._sent.pop(request, None)
+            self._sent[request] = Given(node, now)
+
+    def _forget_before(self, then: float) -> None:
+        while self._sent:
+            oldest, given = next(iter(self._sent.items()))
+            if given.at > then:
+                return
+            del self._sent[oldest]
+
+    def forget(self, node: NodeId) -> None:
+        """A peer's session is over: it passes nothing on."""
+        self._going = {request: given for request, given in self._going.items() if given.node != node}
+        self._sent = {request: given for request, given in self._sent.items() if given.node != node}
+
+
 class UploadSlots:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -30,6 +83,7 @@ class UploadSlots:
         """Per peer: the turn in which it was last served. Kept between its requests, so that no stream of new ones from
         others who ask for one thing at a time can pass by what it has queued."""
         self._turn = 0
+        self.first_copies = FirstCopies(policy)
 
     def limit(self, bytes_per_s: float | None) -> None:
         """No more can be sent than this; those that are being sent already go on."""
@@ -45,12 +99,18 @@ class UploadSlots:
     def queued(self) -> int:
         return len(self._queue)
 
-    def ask(self, upload: Waiting) -> bool:
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever asks now has to wait."""
+        return len(self._sending) >= self._most
+
+    def ask(self, upload: Waiting, now: float) -> bool:
         """Queue an upload; False when there is no place for it. `grant` then says which may start."""
         of_peer = sum(1 for waiting in self._queue.values() if waiting.node == upload.node)
         if len(self._queue) >= self._policy.uploads_queued or of_peer >= self._policy.uploads_queued_per_peer:
             return False
         self._queue[upload.ticket] = upload
+        self.first_copies.go(upload.request, upload.node, now)
         return True
 
     def grant(self) -> list[Waiting]:
@@ -65,11 +125,13 @@ class UploadSlots:
             granted.append(upload)
         return granted
 
-    def end(self, ticket: int) -> None:
+    def end(self, ticket: int, now: float, *, is_sent: bool = False) -> None:
         """An upload is over, or its peer gave up waiting for it."""
-        if self._sending.pop(ticket, None) is None:
-            self._queue.pop(ticket, None)
+        upload = self._sending.pop(ticket, None) or self._queue.pop(ticket, None)
+        if upload is not None:
+            self.first_copies.end(upload.request, upload.node, now, is_sent=is_sent)
 
     def forget(self, node: NodeId) -> None:
         """A peer's session is over."""
         self._served.pop(node, None)
+        self.first_copies.forget(node)

@@ -29,12 +29,12 @@ def test_as_many_are_sent_at_once_as_go_fast_enough() -> None:
     slots = UploadSlots(POLICY)
     slots.limit(2 * POLICY.upload_least_bytes_per_s)
     for ticket in range(5):
-        assert slots.ask(waiting(ticket, ticket))
+        assert slots.ask(waiting(ticket, ticket), 0.0)
     assert granted_by(slots) == [0, 1]
     slots.limit(1)
-    slots.end(0)
+    slots.end(0, 0.0)
     assert granted_by(slots) == [], "what was begun goes on, nothing new begins"
-    slots.end(1)
+    slots.end(1, 0.0)
     assert granted_by(slots) == [2], "one is always sent"
     slots.limit(None)
     assert granted_by(slots) == [3, 4]
@@ -45,7 +45,7 @@ def test_those_who_wait_are_sent_at_once_when_the_limit_is_lifted() -> None:
     bench.tell(ev.RatesLimited(1.0, None))
     bench.published()
     for ticket in (1, 2):
-        bench.tell(ev.UploadAsked(ticket, node(ticket), FragmentsRequest(IMAGE, 0, 0, 4), MIB))
+        bench.tell(ev.UploadAsked(ticket, node(ticket), FragmentsRequest(IMAGE, ticket, 0, 4), MIB))
     assert not bench.all(ef.GrantUpload)
     bench.tell(ev.RatesLimited(None, None))
     assert bench.one(ef.GrantUpload).ticket == 2

@@ -169,7 +169,7 @@ def test_uploads_wait_for_a_slot_and_are_put_off_beyond_the_places() -> None:
     assert bench.done == [ef.GrantUpload(1)]
     bench.tell(ev.UploadAsked(2, node(2), ms.PartRequest(IMAGE, ms.Part.ROOT, 0, 1), 1))
     assert bench.done == []
-    bench.tell(ev.UploadAsked(3, node(3), request, 1))
+    bench.tell(ev.UploadAsked(3, node(3), ms.FragmentsRequest(IMAGE, 1, 0, 4), 1))
     deferred = bench.one(ef.DeferUpload)
     assert {other.node for other in deferred.alternatives} == {node(1), node(2)}
     assert deferred.alternatives[0].node == node(1), "of the same rack as the asker"

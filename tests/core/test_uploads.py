@@ -3,11 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enticed.core import effects as ef
+from enticed.core import events as ev
 from enticed.core.policy import Policy
-from enticed.core.uploads import UploadSlots, Waiting
+from enticed.core.uploads import FirstCopies, UploadSlots, Waiting
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
 from protocol.messages import FragmentsRequest
+from tests.core.bench import IMAGE, Bench
 from tests.core.chaos import node
 
 PIECE = FragmentsRequest(ImageId.of(b"image"), 0, 0, 4)
@@ -32,15 +35,15 @@ def test_never_more_than_the_slots_and_the_places(steps: list[tuple[str, int]]) 
     for ticket, (what, who) in enumerate(steps):
         if what == "ask":
             fits = len(queued) < 8 and list(queued.values()).count(who) < 4
-            assert slots.ask(waiting(ticket, who)) == fits
+            assert slots.ask(waiting(ticket, who), 0.0) == fits
             if fits:
                 queued[ticket] = who
         elif what == "end" and sending:
-            slots.end(sending.pop(0))
+            slots.end(sending.pop(0), 0.0)
         elif what == "give up" and queued:
             gone = min(queued)
             del queued[gone]
-            slots.end(gone)
+            slots.end(gone, 0.0)
         elif what == "forget":
             slots.forget(node(who))
         granted = granted_by(slots)
@@ -51,19 +54,19 @@ def test_never_more_than_the_slots_and_the_places(steps: list[tuple[str, int]]) 
         assert slots.sending == len(sending) <= 3
         assert slots.queued == len(queued)
         assert len(sending) == 3 or not queued, "a slot is free while somebody waits"
-    slots.end(10_000)  # a ticket that was refused, or has ended before
+    slots.end(10_000, 0.0)  # a ticket that was refused, or has ended before
 
 
 def test_nobody_waits_for_ever_behind_a_stream_of_others() -> None:
     """Peer 1 has two requests in the queue; peers 2 and 3 ask for one thing after another."""
     slots = UploadSlots(Policy(uploads_transmitting=1, uploads_queued=100))
     for ticket in (1, 2):
-        slots.ask(waiting(ticket, 1))
+        slots.ask(waiting(ticket, 1), 0.0)
     (sending,) = granted_by(slots)
     served = [sending]
     for ticket in range(10, 40):
-        slots.ask(waiting(ticket, 2 + ticket % 2))
-        slots.end(sending)
+        slots.ask(waiting(ticket, 2 + ticket % 2), 0.0)
+        slots.end(sending, 0.0)
         (sending,) = granted_by(slots)
         served.append(sending)
     assert 2 in served[:5]
@@ -73,19 +76,103 @@ def test_whoever_was_served_longest_ago_goes_first() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
     order = []
     for ticket, who in enumerate([1, 1, 1, 2, 2, 3]):
-        slots.ask(waiting(ticket, who))
+        slots.ask(waiting(ticket, who), 0.0)
     while granted := granted_by(slots):
         order += granted
-        slots.end(granted[0])
+        slots.end(granted[0], 0.0)
     assert order == [0, 3, 5, 1, 4, 2]
 
 
 def test_a_peer_that_left_starts_anew() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
-    slots.ask(waiting(1, 1))
-    slots.end(granted_by(slots)[0])
+    slots.ask(waiting(1, 1), 0.0)
+    slots.end(granted_by(slots)[0], 0.0)
     slots.forget(node(1))
-    slots.ask(waiting(2, 2))
-    slots.ask(waiting(3, 1))
-    slots.end(granted_by(slots)[0])
+    slots.ask(waiting(2, 2), 0.0)
+    slots.ask(waiting(3, 1), 0.0)
+    slots.end(granted_by(slots)[0], 0.0)
     assert granted_by(slots) == [3]
+
+
+# --- first copies ---
+
+
+def ask(bench: Bench, ticket: int, who: int, piece: int) -> None:
+    bench.tell(ev.UploadAsked(ticket, node(who), FragmentsRequest(IMAGE, piece, 0, 4), MIB))
+
+
+def busy_seed() -> Bench:
+    """Its one slot is taken: it sends piece 0 to peer 1."""
+    bench = Bench(uploads_transmitting=1)
+    bench.published()
+    bench.meet(1, 2)
+    ask(bench, 1, 1, 0)
+    assert bench.one(ef.GrantUpload).ticket == 1
+    return bench
+
+
+def test_a_busy_seed_names_who_is_sent_it_and_sends_the_first_copy_of_something_else() -> None:
+    bench = busy_seed()
+    ask(bench, 2, 2, 0)
+    deferred = bench.one(ef.DeferUpload)
+    assert [other.node for other in deferred.alternatives] == [node(1)]
+    assert deferred.retry_after_s < Policy().upload_retry_s
+    ask(bench, 3, 2, 1)
+    assert not bench.done, "nobody was given that one: it waits for the slot"
+
+
+def test_the_longer_it_takes_the_later_it_is_to_be_asked_for_again() -> None:
+    bench, policy = busy_seed(), Policy()
+    for ticket, seconds in enumerate((0.0, 0.2, 0.3, 5.0), start=2):
+        bench.now += seconds
+        ask(bench, ticket, 2, 0)
+        said_s = bench.one(ef.DeferUpload).retry_after_s
+        assert policy.second_copy_retry_s <= said_s <= policy.second_copy_retry_last_s
+        assert ticket < 4 or said_s >= 0.5
+
+
+def test_so_it_is_for_a_while_after_it_was_sent() -> None:
+    bench = busy_seed()
+    ask(bench, 2, 1, 1)
+    bench.tell(ev.UploadEnded(1, MIB))
+    ask(bench, 3, 2, 0)
+    assert len(bench.all(ef.DeferUpload)) == 1
+    bench.now += Policy().first_copy_s
+    ask(bench, 4, 2, 0)
+    assert not bench.all(ef.DeferUpload)
+
+
+def test_who_was_given_it_may_ask_again_and_is_not_waited_for_once_gone() -> None:
+    bench = busy_seed()
+    ask(bench, 2, 1, 0)
+    assert not bench.all(ef.DeferUpload)
+    bench.tell(ev.PeerDown(node(1)))
+    ask(bench, 3, 2, 0)
+    assert not bench.all(ef.DeferUpload)
+
+
+def test_what_was_not_sent_after_all_is_sent_to_the_next() -> None:
+    bench = busy_seed()
+    ask(bench, 2, 1, 1)
+    bench.tell(ev.UploadEnded(1, 0))
+    ask(bench, 3, 2, 0)
+    assert not bench.all(ef.DeferUpload)
+
+
+def test_a_seed_with_a_free_slot_sends_what_it_is_asked_for() -> None:
+    bench = Bench()
+    bench.published()
+    bench.meet(1, 2)
+    ask(bench, 1, 1, 0)
+    ask(bench, 2, 2, 0)
+    assert bench.one(ef.GrantUpload).ticket == 2
+
+
+def test_first_copies_are_forgotten_in_time() -> None:
+    copies = FirstCopies(Policy(first_copy_s=1.0))
+    requests = [FragmentsRequest(IMAGE, piece, 0, 1) for piece in range(3)]
+    for at, request in enumerate(requests):
+        copies.go(request, node(at + 1), at / 2)
+        copies.end(request, node(at + 1), at / 2, is_sent=True)
+    given = [copies.given(request, 1.25) for request in requests]
+    assert [one and one.node for one in given] == [None, node(2), node(3)]
