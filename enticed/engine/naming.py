@@ -86,9 +86,9 @@ class Naming:
             return ImageId.from_hex(target)
         name = self.checked(target)
         await self._overlay.ready()  # an order placed right after the start is not refused for want of acquaintances
-        found = await self._overlay.find(DiscoveryKey.of_name(name))
-        newest, trouble = self._newest(name, self._standing(name), found.names), ""
-        if origin and self._origin.is_there and not found.names:
+        envelopes = await self._ask_others(name)
+        newest, trouble = self._newest(name, self._standing(name), envelopes), ""
+        if origin and self._origin.is_there and not envelopes:
             try:
                 newest = self._newest(name, newest, (await self._origin.name(name),))
             except EnticedError as error:
@@ -99,6 +99,12 @@ class Naming:
             raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one{trouble}")
         await self._save(newest)
         return newest.image
+
+    async def _ask_others(self, name: str) -> tuple[bytes, ...]:
+        """The records that other hosts have of a name. They are asked again before it is said that there are none:
+        right after a start, who is asked first may have to be met anew, and answers too late."""
+        key = DiscoveryKey.of_name(name)
+        return (await self._overlay.find(key)).names or (await self._overlay.find(key)).names
 
     def _newest(self, name: str, newest: SavedName | None, envelopes: tuple[bytes, ...]) -> SavedName | None:
         """`newest`, or what of these is newer and signed by a trusted publisher."""

@@ -329,3 +329,19 @@ def test_a_cosigner_signs_again_only_what_it_has_signed(tmp_path: Path) -> None:
 
 def offers(replicas: Replicas) -> list[NameOffer]:
     return [one for one in replicas.announced_offers if isinstance(one, NameOffer)]
+
+
+@dataclass
+class LateReplicas(Replicas):
+    """They answer too late the first time, as those do who have to be met anew."""
+
+    async def find(self, key: DiscoveryKey) -> Found:
+        found = await super().find(key)
+        return found if len(self.asked) > 1 else Found((), (), 0, 8)
+
+
+def test_one_silence_is_no_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        assert await Victim(tmp_path, replicas=LateReplicas()).resolves(signed(1, NEW)) == NEW
+
+    asyncio.run(scenario())
