@@ -115,7 +115,11 @@ def run_quickly(*, record: bool) -> int:
     if record:
         keep(QUICK_RECORD, rows)
         return 0
-    worse = compare(rows, on_record(QUICK_RECORD))
+    before = on_record(QUICK_RECORD)
+    if not before:
+        print("--- nothing is on record: python -m bench --quick --record")
+        return 0
+    worse = compare(rows, before)
     print("\n".join(["--- worse than on record:", *worse] if worse else ["--- nothing is worse than on record"]))
     return 0
 

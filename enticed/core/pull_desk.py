@@ -72,12 +72,17 @@ class PullDesk:
             pull.manifest_from, pull.manifest_asked_at = ORIGIN, now
             pull.asked.add(ORIGIN)
             self._books.do(FetchManifest(pull.image, ORIGIN))
-        elif pull.denied and not holders and not pull.finding and not self._books.dialling:
+        elif pull.denied and not holders and not self._may_hear_of_others(pull, now):
             self._orders.fail_all(pull.image, Failure.DENIED, pull.denied, now)
         else:
             failure = Failure.DENIED if pull.denied else Failure.UNAVAILABLE
             nobody = f"no host that could be reached has image {pull.image.short}; {asked_of(self._books, pull)}"
             self._wait_in_vain(pull, failure, pull.denied or nobody, now)
+
+    def _may_hear_of_others(self, pull: Pull, now: float) -> bool:
+        """Whether hosts are looked for, dialled, or just asked what they have: who lies may be the first to say."""
+        just_asked = now < pull.manifest_asked_at + self._books.policy.find_first_s
+        return just_asked or pull.finding or bool(self._books.dialling)
 
     def manifest_is_late_at(self, pull: Pull) -> float:
         return pull.manifest_asked_at + self._books.policy.manifest_patience_s
