@@ -159,7 +159,7 @@ async def start(
     cosigning = owned(Cosigning(
         driver, identity, publisher, naming, stockroom, threads, discovery, purchasing, network, recalls, dispatch.reach
     ))  # fmt: skip
-    anew = SigningAnew(publisher, store, stockroom, threads, naming, recalls)
+    anew = SigningAnew(publisher, store, stockroom, threads, naming, recalls, floors)
     trust = owned(TrustDesk(identity, authority, publisher, anew, network, overlay, dispatch.reach, threads, clock))
 
     # People and clouds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from enticed.core.eviction import Bond, Ground
 from enticed.core.orders import Order
@@ -23,7 +23,7 @@ class Bonds:
         self._store = store
         self._threads = threads
 
-    async def of(self, images: Iterable[StoredImage], guests: Guests) -> dict[ImageId, Bond]:
+    async def of(self, images: Sequence[StoredImage], guests: Guests) -> dict[ImageId, Bond]:
         """What keeps each image; in threads where that waits for the disk."""
         leasing = self._leasing()
         bonds: dict[ImageId, Bond] = {}
@@ -38,8 +38,8 @@ class Bonds:
 
     def _leasing(self) -> dict[ImageId, Order]:
         now = self._driver.clock()
-        orders = (order for order in self._driver.host.orders() if order.image is not None)
-        return {order.image: order for order in orders if order.image is not None and order.leases(order.image, now)}
+        orders = self._driver.host.orders()
+        return {image: order for order in orders if (image := order.image) is not None and order.leases(image, now)}
 
     def _used_ones(self, images: Iterable[StoredImage], guests: Guests) -> dict[ImageId, Bond]:
         """Blocks."""

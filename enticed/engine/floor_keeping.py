@@ -33,7 +33,7 @@ from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.floor import Floor, open_floor
-from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 
 log = logging.getLogger(__name__)
 KEEP_PREFIX = "keep-"
@@ -79,6 +79,7 @@ class FloorKeeping:
         self.copies_taken = 0
         """For the sake of floors."""
         overlay.on_spread(self._heard)
+        identity.watch(self._look_at_publishers)
 
     def start(self) -> None:
         """Know what was known before; look for floors of what is here, and for images of which there are too few."""
@@ -127,9 +128,7 @@ class FloorKeeping:
                 raise LocalError(
                     f"image {image.short} is private, and every host would hear of it: pin it on its hosts"
                 )
-        known = self._known.get(image)
-        issued_at_ms = max(int(self._driver.clock() * 1000), 0 if known is None else known.floor.issued_at_ms + 1)
-        envelope = self._publisher.sign_floor(Floor(image, replicas, self._publisher.key, issued_at_ms))
+        envelope = self._sign(self._publisher, image, replicas)
         if self._take(envelope):
             await self._threads.run(self._store.floor_book.save, image, envelope)
             await told_others(self._overlay, DiscoveryKey.of_floor(image))
@@ -139,7 +138,33 @@ class FloorKeeping:
             )
         return await self.view(target)
 
+    async def sign_anew(self, publisher: Publisher, old: PublisherKey) -> None:
+        """Say again what another key of this publisher has said: it is to be trusted no more."""
+        for image, known in list(self._known.items()):
+            if known.floor.publisher == old:
+                envelope = self._sign(publisher, image, known.floor.replicas)
+                await self._threads.run(self._store.floor_book.save, image, envelope)
+                self._take(envelope)
+
+    def _sign(self, publisher: Publisher, image: ImageId, replicas: int) -> bytes:
+        """A floor that takes the place of the one that is known."""
+        known = self._known.get(image)
+        issued_at_ms = max(int(self._driver.clock() * 1000), 0 if known is None else known.floor.issued_at_ms + 1)
+        return publisher.sign_floor(Floor(image, replicas, publisher.key, issued_at_ms))
+
     # --- what others tell ---
+
+    def _look_at_publishers(self) -> None:
+        """What somebody has said who is trusted no more does not count; its record stays."""
+        trusted = self._identity.trust.trusted_publishers
+        for image, known in list(self._known.items()):
+            if known.floor.publisher in trusted:
+                continue
+            del self._known[image]
+            self._floors.keep(image, 0, self._driver.clock())
+            log.warning("the floor of image %s is void: its publisher was revoked", image.short, extra={"image": image})
+            if self._is_own(known.floor):
+                self._tasks.spawn(self._overlay.withdraw(DiscoveryKey.of_floor(image)), "withdraw a floor")
 
     def _heard(self, envelope: bytes) -> None:
         """From anywhere: most often what is known already, or another kind of thing."""
@@ -182,8 +207,11 @@ class FloorKeeping:
     def _announce(self, known: _Known) -> None:
         """The publisher keeps its floor to be found."""
         floor = known.floor
-        if self._publisher is not None and floor.publisher == self._publisher.key:
+        if self._is_own(floor):
             self._overlay.announce(NameOffer(DiscoveryKey.of_floor(floor.image), known.envelope, floor.issued_at_ms))
+
+    def _is_own(self, floor: Floor) -> bool:
+        return self._publisher is not None and floor.publisher == self._publisher.key
 
     async def _look_for_floors(self) -> None:
         """Of what this host holds: what was said while it was away, or could not be told."""

@@ -8,12 +8,13 @@ ordered stays when a bound is lowered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from enticed.core.orders import Order, owner_text
 from enticed.engine.campaign_port import CampaignState, CampaignView
 from enticed.engine.planning import Planning
 from enticed.identity.host import HostIdentity
-from enticed.limits import ORDERS_PER_OWNER_MAX_COUNT
+from enticed.limits import ORDERS_MAX_COUNT, ORDERS_PER_OWNER_MAX_COUNT
 from protocol.errors import AbsentError, QuotaError
 from protocol.identifiers import ImageId
 from protocol.limits import GIB
@@ -37,7 +38,8 @@ class Quotas:
         self._campaigns = campaigns
         self._clock = clock
         self._sizes: dict[ImageId, int] = {}
-        """Of what schedulers with a bound in bytes have ordered, as far as it is known."""
+        """Of what schedulers with a bound in bytes have asked for, as far as it is known, the oldest first. Several are
+        checked at once: none forgets what another goes by."""
 
     def check_count(self, owner: str) -> None:
         """`QuotaError` where an owner has as many orders here as it may."""
@@ -55,9 +57,12 @@ class Quotas:
         """
         if self._bound(owner) is None:
             return
-        await self._learn({image, *self._ordered(owner)}, needed=image)
+        more = await self._size(image)
+        for one in self._ordered(owner):
+            with suppress(AbsentError):
+                await self._size(one)
         ordered, bound = self._ordered(owner), self._bound(owner)  # again: others may have ordered meanwhile
-        theirs, more = sum(self._sizes.get(one, 0) for one in ordered - {image}), self._sizes[image]
+        theirs = sum(self._sizes.get(one, 0) for one in ordered - {image})
         if bound is not None and theirs + more > bound:
             raise QuotaError(
                 f"{owner_text(owner)} may have {bound / GIB:.2f} GiB ordered here at once, has {theirs / GIB:.2f}, and "
@@ -73,11 +78,11 @@ class Quotas:
         orders = {one.image for one in self._orders() if one.owner == owner and one.holds_place(now) and one.image}
         return orders | {one.image for one in self._campaigns() if one.owner == owner and one.state not in _OVER}
 
-    async def _learn(self, images: set[ImageId], needed: ImageId) -> None:
-        self._sizes = {image: size for image, size in self._sizes.items() if image in images}
-        for image in images - self._sizes.keys():
-            try:
-                self._sizes[image] = await self._planning.data_bytes(image)
-            except AbsentError:
-                if image == needed:
-                    raise
+    async def _size(self, image: ImageId) -> int:
+        """The data of an image, asked for once. `AbsentError` where nobody says."""
+        if image not in self._sizes:
+            size_bytes = await self._planning.data_bytes(image)
+            if len(self._sizes) >= ORDERS_MAX_COUNT:
+                del self._sizes[next(iter(self._sizes))]
+            self._sizes[image] = size_bytes
+        return self._sizes[image]

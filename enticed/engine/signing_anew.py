@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.naming import Naming
 from enticed.engine.recalls import Recalls
 from enticed.engine.stockroom import Stockroom
@@ -14,7 +15,7 @@ from protocol.identifiers import PublisherKey
 
 
 class SigningAnew:
-    """Of the images, names and recalls of this host; nothing where none publishes."""
+    """Of the images, names, recalls and floors of this host; nothing where none publishes."""
 
     def __init__(
         self,
@@ -24,8 +25,10 @@ class SigningAnew:
         threads: StoreThreads,
         naming: Naming,
         recalls: Recalls,
+        floors: FloorKeeping,
     ) -> None:
         self._recalls = recalls
+        self._floors = floors
         self._publisher = publisher
         self._stockroom = stockroom
         self._store = store
@@ -40,6 +43,7 @@ class SigningAnew:
             await self._threads.run(self._sign_image, self._publisher, stored, old)
         await self._naming.sign_anew(self._publisher, old)
         await self._recalls.sign_anew(self._publisher, old)
+        await self._floors.sign_anew(self._publisher, old)
 
     def _sign_image(self, publisher: Publisher, stored: StoredImage, old: PublisherKey) -> None:
         """The same words, and what others have signed besides. The old envelopes go: an image has room for a few, and

@@ -75,6 +75,7 @@ class PinBook:
     """Which images an operator has pinned. Thread-safe."""
 
     def __init__(self, files: Files) -> None:
+        self._lock = threading.Lock()
         self._notes = NoteBook(files, PINS, "pin", PIN_MAX_SIZE_BYTES, PINS_MAX_COUNT)
         self.troubles = self._notes.troubles
         self._pins = {image: pin for image, note in self._notes.all().items() if (pin := self._read(image, note))}
@@ -86,17 +87,23 @@ class PinBook:
 
     def put(self, image: ImageId, pin: Pin) -> None:
         """Durable when it returns; in place of one before. `ExhaustedError` beyond PINS_MAX_COUNT."""
-        self._notes.save(image, json.dumps({"until": pin.until}).encode())
-        self._pins = {**self._pins, image: pin}
+        with self._lock:
+            self._notes.save(image, json.dumps({"until": pin.until}).encode())
+            self._pins = {**self._pins, image: pin}
 
     def drop(self, image: ImageId) -> None:
-        self._notes.drop(image)
-        self._pins = {other: pin for other, pin in self._pins.items() if other != image}
+        with self._lock:
+            self._drop(image)
 
     def drop_expired(self, now: float) -> None:
-        for image, pin in self._pins.items():
-            if not pin.holds(now):
-                self.drop(image)
+        with self._lock:
+            for image, pin in self._pins.items():
+                if not pin.holds(now):
+                    self._drop(image)
+
+    def _drop(self, image: ImageId) -> None:
+        self._notes.drop(image)
+        self._pins = {other: pin for other, pin in self._pins.items() if other != image}
 
     def _read(self, image: ImageId, note: bytes) -> Pin | None:
         """A pin that cannot be read is taken for one without end: what it kept is not to go for that."""

@@ -22,9 +22,7 @@ from typing import Self
 import numpy as np
 
 from enticed.histogram import Histogram
-from enticed.limits import (
-    STORE_HASH_THREADS_MAX_COUNT,
-)
+from enticed.limits import STORE_HASH_THREADS_MAX_COUNT
 from enticed.store.catalogue import Catalogue, Pieces
 from enticed.store.durability import Durability, PieceIndices
 from enticed.store.files import Access, Files, PosixFiles

@@ -12,9 +12,8 @@ from enticed.engine.port import OrderTerms
 from protocol.errors import AbsentError, QuotaError
 from protocol.limits import MIB
 from protocol.messages import CancelOrder, OrderFault, OrderNews, OrderStage, PlaceOrder
-from tests.attacks.test_recalls import level
 from tests.engine.liars import swarm_with_liar
-from tests.engine.swarm import disk, publish, run, swarm
+from tests.engine.swarm import disk, level, publish, run, swarm
 
 
 def test_a_greedy_scheduler_at_once_gets_no_more_than_its_quota(tmp_path: Path) -> None:

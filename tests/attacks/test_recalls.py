@@ -27,7 +27,7 @@ from protocol.recall import Recall, seal_recall
 from protocol.trust import TrustedPublisher
 from tests.clusters import make_cluster
 from tests.engine.liars import swarm_with_liar
-from tests.engine.swarm import config_of, content_of, disk, publish, pull, run, swarm, until
+from tests.engine.swarm import config_of, content_of, disk, level, publish, pull, run, swarm, until
 from tests.wire.cas import signing_key
 
 REASON = "CVE-2024-3094: use debian:13"
@@ -281,17 +281,6 @@ def test_it_outlives_the_key_that_signed_it_if_that_is_replaced(tmp_path: Path) 
             await heard(host, image, after)
 
     run(scenario())
-
-
-async def level(engines: list[DaemonEngine]) -> None:
-    """Wait until all go by the trust bundle of the first."""
-    serial = engines[0].parts.identity.trust.serial
-    for engine in engines:
-        changed = asyncio.Event()
-        engine.parts.identity.watch(changed.set)
-        while engine.parts.identity.trust.serial < serial:
-            changed.clear()
-            await changed.wait()
 
 
 def test_only_a_publisher_recalls_and_only_for_a_reason(tmp_path: Path) -> None:

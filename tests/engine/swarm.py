@@ -112,3 +112,14 @@ async def pull(engine: DaemonEngine, target: str, key: str = "order", *, origin:
 def content_of(order: OrderView) -> bytes:
     assert order.path is not None, order.reason
     return Path(order.path).read_bytes()
+
+
+async def level(engines: list[DaemonEngine]) -> None:
+    """Wait until all go by the trust bundle of the first."""
+    serial = engines[0].parts.identity.trust.serial
+    for engine in engines:
+        changed = asyncio.Event()
+        engine.parts.identity.watch(changed.set)
+        while engine.parts.identity.trust.serial < serial:
+            changed.clear()
+            await changed.wait()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core import events as ev
 from enticed.core.eviction import Ground, Marks
@@ -19,9 +20,10 @@ from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
 from enticed.engine.space_port import Reckoning
 from protocol.errors import DeniedError, LocalError
-from protocol.floor import open_floor
+from protocol.floor import Floor, open_floor, seal_floor
+from protocol.identifiers import PublisherKey
 from protocol.limits import MIB
-from tests.engine.swarm import content_of, disk, publish, pull, run, swarm, until
+from tests.engine.swarm import content_of, disk, level, publish, pull, run, swarm, until
 from tests.programs import need
 
 SIZE_MIB = 4
@@ -244,5 +246,34 @@ def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
             trusted = founder.parts.identity.trust.trusted_publishers
             assert open_floor(book.all()[published.image], trusted, founder.parts.clock()).replicas == 3
             assert (await founder.space.keep("a:1", 0)).replicas == 0
+
+    run(main())
+
+
+def test_a_floor_counts_as_long_as_its_publisher_is_trusted_and_outlives_a_key_that_is_replaced(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            stolen = await publish(founder, disk(7, SIZE_MIB), "a:1", tmp_path)
+            ours = await publish(founder, disk(8, SIZE_MIB), "b:1", tmp_path)
+            thief = Ed25519PrivateKey.generate()
+            key = PublisherKey(thief.public_key().public_bytes_raw())
+            await founder.trust.grant_publisher("thief", key, ("thief:*",))
+            envelope = seal_floor(Floor(stolen.image, 9, key, int(founder.parts.clock() * 1000)), thief)
+            founder.parts.keeping._floors._heard(envelope)
+            assert founder.parts.keeping.replicas(stolen.image) == 9
+            before = (await founder.space.keep("b:1", 1)).publisher
+
+            await founder.trust.revoke("thief")
+            assert founder.parts.keeping.replicas(stolen.image) == 0
+            founder.parts.keeping._floors._heard(envelope)
+            assert founder.parts.keeping.replicas(stolen.image) == 0
+
+            await founder.trust.rotate_publisher(finish=False)
+            await level([founder, host])
+            await founder.trust.rotate_publisher(finish=True)
+            await level([founder, host])
+            after = await founder.space.floor("b:1")
+            assert (after.replicas, after.publisher != before) == (1, True)
+            assert founder.parts.keeping.replicas(ours.image) == 1
 
     run(main())
