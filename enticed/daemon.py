@@ -38,6 +38,7 @@ from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.planning import Planning
 from enticed.engine.profiles import Profiles
+from enticed.engine.proving import Proving
 from enticed.engine.publishing import Publishing
 from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
@@ -152,10 +153,11 @@ async def start(
     profiles = owned(Profiles(driver, stockroom, threads, purchasing, identity, publisher, clock))
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
     recalls = owned(Recalls(driver, store, threads, ledger, overlay, network, identity, publisher, groups, stockroom))
+    dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
+    proving = Proving(driver, network, stockroom, dispatch.reach)
     removal = Removal(driver, store, threads, stockroom, scrubber, recalls, overlay, groups)
     floors = FloorKeeping(driver, store, threads, stockroom, naming, overlay, removal.census, identity, publisher)
-    keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, floors))
-    dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
+    keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, floors, proving))
     cosigning = owned(Cosigning(
         driver, identity, publisher, naming, stockroom, threads, discovery, purchasing, network, recalls, dispatch.reach
     ))  # fmt: skip
@@ -172,7 +174,6 @@ async def start(
     engine = DaemonEngine(parts)
     served_at += await _serve(settings, engine, stack)
     _keep_pace(settings, paces, driver)
-    owned(Tasks()).spawn(lag.run(), "lag meter")
     _take_up(driver, store, stockroom, ledger, recalls)
     _let_run(stack, parts, switchboard, Membership(driver, network, groups), discovery)
     return engine
@@ -182,6 +183,9 @@ def _let_run(
     stack: AsyncExitStack, parts: Parts, switchboard: Switchboard, membership: Membership, discovery: Discovery
 ) -> None:
     """Everything stands. Peers are heard only now, so that those who came early do not hear that nothing is here."""
+    tasks = Tasks()
+    stack.push_async_callback(tasks.close)
+    tasks.spawn(parts.lag.run(), "lag meter")
     stack.callback(parts.driver.close)
     listeners = (
         membership, parts.purchasing, parts.planning, parts.recalls, parts.dispatch, parts.cosigning, parts.trust,

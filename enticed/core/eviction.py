@@ -51,6 +51,7 @@ class Candidate:
 
     others: how many other hosts hold all of it; None where nobody could be asked, which counts as none.
     floor: with how many copies, this one not counted, it may go.
+    claimed: how many said that they hold all of it, where `others` are those that have shown it.
     """
 
     image: ImageId
@@ -60,6 +61,7 @@ class Candidate:
     floor: int = 0
     recalled: bool = False
     bond: Bond | None = None
+    claimed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,22 @@ def decide(candidates: Iterable[Candidate], wanted_bytes: int, now: float, *, pr
     return (*decisions, *bound)
 
 
+def proofs_wanted(decision: Decision) -> int:
+    """How many other hosts have to show what they say they hold before the image goes: those that it goes for."""
+    one = decision.candidate
+    if one.recalled or decision.ground is Ground.NO_OTHER_WAY:
+        return 0
+    return max(1, one.floor)
+
+
+def goes_all_the_same(decision: Decision, again: Decision) -> bool:
+    """Whether an image that was to go still may, now that its holders were counted again.
+
+    What turns out to be a last copy goes after all others, so not in the turn that it had.
+    """
+    return again.evict and (again.ground is not Ground.NO_OTHER_WAY or decision.ground is Ground.NO_OTHER_WAY)
+
+
 def is_last_copy(one: Candidate) -> bool:
     """Whether nobody else is known to hold all of it. A recalled image is of no use to anybody."""
     return not one.others and not one.recalled
@@ -127,9 +145,9 @@ def _kept(one: Candidate, *, pressing: bool) -> tuple[Ground, str] | None:
         return None
     others = one.others or 0
     if others < one.floor:
-        return Ground.REPLICAS, f"it may go once {_hosts(one.floor)} it; {_known(one.others)}"
+        return Ground.REPLICAS, f"it may go once {_hosts(one.floor)} it; {_known(one)}"
     if is_last_copy(one) and not pressing:
-        return Ground.LAST_COPY, _known(one.others)
+        return Ground.LAST_COPY, _known(one)
     return None
 
 
@@ -141,10 +159,13 @@ def _goes(one: Candidate) -> tuple[Ground, str]:
     return Ground.UNUSED, "the longest unused, of what others hold"
 
 
-def _known(others: int | None) -> str:
-    if others is None:
+def _known(one: Candidate) -> str:
+    if one.others is None:
         return "nobody could be asked who else holds it"
-    return f"{_hosts(others)} it" if others else "no other host is known to hold it"
+    if one.claimed is not None and one.others < one.claimed:
+        claim = "one other host says" if one.claimed == 1 else f"{one.claimed} other hosts say"
+        return f"{claim} to hold it, and {one.others or 'none'} could show a fragment of it"
+    return f"{_hosts(one.others)} it" if one.others else "no other host is known to hold it"
 
 
 def _hosts(others: int) -> str:

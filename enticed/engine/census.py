@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from enticed.core.books import Offer
 from enticed.core.census import Count, count_of
+from enticed.core.events import Contact
 from enticed.engine.driver import Driver
 from enticed.engine.membership import Groups
 from enticed.engine.stockroom import Stockroom
@@ -14,6 +16,15 @@ from enticed.overlay.port import Overlay
 from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S
 from protocol.errors import AbsentError, EnticedError
 from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.records import ProviderState
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """How many others say that they hold an image; and those that say so of all of it, as far as they are known."""
+
+    count: Count
+    holders: tuple[Contact, ...]
 
 
 class Census:
@@ -49,11 +60,22 @@ class Census:
 
     async def of(self, image: ImageId) -> Count | None:
         """Asked now; None where nobody could be asked."""
+        claims = await self.claims(image)
+        return None if claims is None else claims.count
+
+    async def claims(self, image: ImageId) -> Claims | None:
+        """As `of`, with who they are."""
         async with self._places:
             try:
                 found = await self._overlay.find(self.key(image))
             except EnticedError:
                 return None
+        if not found.asked:
+            return None
         book = self._driver.host.image(image)
         is_own_counted = book is not None and book.offer is not Offer.NONE
-        return count_of(found.providers, found.population, is_own_counted=is_own_counted) if found.asked else None
+        whole = (one for one in found.providers if one.state is ProviderState.WHOLE)
+        return Claims(
+            count_of(found.providers, found.population, is_own_counted=is_own_counted),
+            tuple(Contact(one.node, one.addresses) for one in whole),
+        )

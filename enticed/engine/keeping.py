@@ -1,40 +1,37 @@
-"""Keeping: the store stays within its marks, room is made for what is wanted, and what is kept here stays.
-
-What goes is decided by `enticed.core.eviction`; here it is brought together what that has to know (who uses an image,
-who wants it, who else holds it), and carried out.
-"""
+"""Keeping: the store stays within its marks, room is made for what is wanted, and what is kept here stays."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from enticed.config import Config
-from enticed.core.eviction import Bond, Candidate, Decision, Ground, Marks, decide, surplus_bytes
+from enticed.core.eviction import (
+    Marks,
+    surplus_bytes,
+)
 from enticed.core.orders import OrderState
-from enticed.engine.bonds import Bonds
 from enticed.engine.driver import Driver
+from enticed.engine.evicting import Evicting
 from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
+from enticed.engine.proving import Proving
 from enticed.engine.recalls import Recalls
 from enticed.engine.removal import Removal
 from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
-from enticed.store.images import claim_bytes
-from enticed.store.limits import EVICTIONS_MAX_COUNT, SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S
+from enticed.store.limits import SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S
 from enticed.store.notes import Pin
 from enticed.store.space import size
 from enticed.store.store import Store
-from enticed.store.use import guests_on
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
 from protocol.identifiers import ImageId
-from protocol.names import is_digest_name
 
 log = logging.getLogger(__name__)
 _HOLDERS_NAMED = 3
@@ -68,18 +65,17 @@ class Keeping:
         recalls: Recalls,
         removal: Removal,
         floors: FloorKeeping,
+        proving: Proving,
     ) -> None:
         self._driver = driver
         self._store = store
         self._threads = threads
         self._ledger = ledger
         self._naming = naming
-        self._recalls = recalls
-        self._census = removal.census
-        self._removal = removal
         self._floors = floors
         floors.has_room = self._has_room
-        self._bonds = Bonds(driver, store, threads)
+        self._evicting = Evicting(driver, store, threads, recalls, removal, floors, proving)
+        self._proving = proving
         self._terms = Terms(Marks(1.0, 1.0), ())
         self._looking = asyncio.Lock()
         """However many ask, it is looked through the disk once at a time."""
@@ -87,8 +83,6 @@ class Keeping:
         """One pass at a time: what goes is counted once."""
         self._tasks = Tasks()
         stockroom.make_room = self.make_room
-        self.evicted_images = 0
-        self.evicted_bytes = 0
 
     def replicas(self, image: ImageId) -> int:
         """How many hosts are to hold it; 0 where nobody says so."""
@@ -104,9 +98,23 @@ class Keeping:
         """That this host has taken."""
         return self._floors.copies_taken
 
+    @property
+    def evicted_images(self) -> int:
+        return self._evicting.evicted_images
+
+    @property
+    def evicted_bytes(self) -> int:
+        return self._evicting.evicted_bytes
+
+    @property
+    def proofs(self) -> tuple[int, int]:
+        """How many hosts have shown what they said they hold, when asked, and how many have not."""
+        return self._proving.shown, self._proving.not_shown
+
     def limit(self, terms: Terms) -> None:
         """From now on."""
         self._terms = terms
+        self._evicting.guests = terms.guests
 
     def start(self) -> None:
         self._floors.start()
@@ -145,11 +153,11 @@ class Keeping:
 
     async def look(self, free_bytes: int | None) -> Reckoning:
         async with self._looking:
-            return await self._reckon(self._wanted(free_bytes), pressing=free_bytes is not None)
+            return await self._evicting.reckon(self._wanted(free_bytes), pressing=free_bytes is not None)
 
     async def clear(self, free_bytes: int | None) -> Reckoning:
         async with self._turn:
-            return await self._clear(self._wanted(free_bytes), pressing=free_bytes is not None)
+            return await self._evicting.clear(self._wanted(free_bytes), pressing=free_bytes is not None)
 
     async def make_room(self, short_bytes: int) -> str:
         """Have images go until so much more is free. Empty if they have; else, with nothing gone, what holds the space.
@@ -157,9 +165,9 @@ class Keeping:
         What is for people in either case.
         """
         async with self._turn:
-            planned = await self._reckon(short_bytes, pressing=True)
+            planned = await self._evicting.reckon(short_bytes, pressing=True)
             if planned.freed_bytes >= short_bytes:
-                done = await self._clear(short_bytes, pressing=True)
+                done = await self._evicting.clear(short_bytes, pressing=True)
                 if done.freed_bytes >= short_bytes:
                     return ""
                 planned = done
@@ -175,95 +183,6 @@ class Keeping:
             return free_bytes
         space, low = self._store.space(), self._terms.marks.low
         return max(surplus_bytes(space.claimed_bytes, space.limit_bytes, Marks(low, low)), space.overdrawn_bytes)
-
-    async def _clear(self, wanted_bytes: int, *, pressing: bool) -> Reckoning:
-        """Until it is done, or nothing is left to try: what could not go is kept from the next pass."""
-        gone: list[Judged] = []
-        spared: dict[ImageId, str] = {}
-        while True:
-            left_bytes = wanted_bytes - sum(one.decision.candidate.size_bytes for one in gone)
-            planned = await self._reckon(left_bytes, pressing=pressing, spared=spared)
-            going = [one for one in planned.judged if one.decision.evict][:EVICTIONS_MAX_COUNT]
-            for one in going:
-                try:
-                    await self._evict(one.decision, pressing=pressing)
-                    gone.append(replace(one, gone=True))
-                except EnticedError as error:
-                    spared[one.image] = str(error)
-            if not going or len(gone) + len(spared) >= EVICTIONS_MAX_COUNT:
-                freed_bytes = sum(one.decision.candidate.size_bytes for one in gone)
-                stayed = (replace(one, trouble=spared.get(one.image, "")) for one in planned.judged)
-                return replace(planned, judged=(*gone, *stayed), wanted_bytes=wanted_bytes, freed_bytes=freed_bytes)
-
-    async def _evict(self, decision: Decision, *, pressing: bool) -> None:
-        candidate = decision.candidate
-
-        async def objection() -> str:
-            count = await self._census.of(candidate.image)
-            now = replace(candidate, others=None if count is None else count.whole)
-            (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
-            return "" if again.evict else again.why
-
-        about = {"image": candidate.image}
-        log.info("image %s is to go: %s", candidate.image.short, decision.why, extra=about)
-        await self._removal.remove(candidate.image, objection)
-        self.evicted_images += 1
-        self.evicted_bytes += candidate.size_bytes
-
-    async def _reckon(
-        self, wanted_bytes: int, *, pressing: bool, spared: dict[ImageId, str] | None = None
-    ) -> Reckoning:
-        images = self._store.images()
-        counts = await self._census.of_all(stored.image for stored in images)
-        guests = await self._threads.run(guests_on, self._terms.guests)
-        bonds = await self._bonds.of(images, guests)
-        bonds |= {image: Bond(Ground.IN_USE, why) for image, why in (spared or {}).items()}
-        (names, named), leased_until = self._names(), self._leased_until()
-        candidates = [
-            Candidate(
-                stored.image,
-                claim_bytes(stored.root),
-                max(stored.last_used_at, leased_until.get(stored.image, 0.0)),
-                None if (count := counts[stored.image]) is None else count.whole,
-                max(self._floors.replicas(stored.image), int(stored.image in named)),
-                self._recalls.of(stored.image) is not None,
-                bonds.get(stored.image),
-            )
-            for stored in images
-        ]
-        decisions = decide(candidates, wanted_bytes, self._driver.clock(), pressing=pressing)
-        space = self._store.space()
-        return Reckoning(
-            tuple(Judged(one, tuple(names.get(one.candidate.image, ()))) for one in decisions),
-            wanted_bytes,
-            sum(one.candidate.size_bytes for one in decisions if one.evict),
-            space.claimed_bytes,
-            space.limit_bytes,
-            guests.unread,
-        )
-
-    # --- what has to be known ---
-
-    def _names(self) -> tuple[dict[ImageId, list[str]], set[ImageId]]:
-        """What people call each image; and which have a name that still holds: those are to be had somewhere, whether
-        anybody has said so or not."""
-        called: dict[ImageId, list[str]] = {}
-        named: set[ImageId] = set()
-        for saved in self._store.names():
-            if not is_digest_name(saved.name):
-                called.setdefault(saved.image, []).append(saved.name)
-                if saved.expires_at > self._driver.clock():
-                    named.add(saved.image)
-        return called, named
-
-    def _leased_until(self) -> dict[ImageId, float]:
-        """A lease that has ended counts as a use until then."""
-        until: dict[ImageId, float] = {}
-        now = self._driver.clock()
-        for order in self._driver.host.orders():
-            if order.image is not None and order.keep_until is not None:
-                until[order.image] = max(until.get(order.image, 0.0), min(order.keep_until, now))
-        return until
 
     def _known(self, target: str) -> ImageId:
         return self._store.image(self._naming.known(target)).image
@@ -290,7 +209,7 @@ class Keeping:
         if not wanted_bytes or self._driver.host.disk.degraded:
             return True
         async with self._turn:
-            done = await self._clear(wanted_bytes, pressing=space.overdrawn_bytes > 0)
+            done = await self._evicting.clear(wanted_bytes, pressing=space.overdrawn_bytes > 0)
         if done.freed_bytes < wanted_bytes:
             log.warning(
                 "images take %s of %s, and only %s could go; %s",

@@ -144,6 +144,9 @@ def _store(engine: DaemonEngine) -> Iterable[Family]:
     )
     yield counter("enticed_store_evicted_images_total", "Images that went to make room.", parts.keeping.evicted_images)
     yield counter("enticed_store_evicted_bytes_total", "What they took.", parts.keeping.evicted_bytes)
+    shown, not_shown = parts.keeping.proofs
+    yield counter("enticed_copies_shown_total", "Hosts that showed a fragment of what they said they hold.", shown)
+    yield counter("enticed_copies_not_shown_total", "Hosts that did not.", not_shown)
     yield gauge(
         "enticed_images_below_floor",
         "Images of which this host has just found fewer copies than there are to be.",

@@ -18,6 +18,10 @@ SPACE_LOOK_INTERVAL_S = 30.0
 HOLDERS_KNOWN_S = 60.0
 """So long it is not asked again how many other hosts hold an image; before it goes it is asked in any case."""
 HOLDERS_ASKED_AT_ONCE_COUNT = 8
+PROOF_TIMEOUT_S = 20.0
+"""In which hosts that say they hold an image have to show some of it, before it goes here."""
+PROOF_SILENT_S = 600.0
+"""A host that has not answered within that is not asked again before."""
 ROOM_TRIES_COUNT = 3
 """What others take at the same time may have to be made room for anew."""
 EVICTIONS_MAX_COUNT = 256

@@ -13,7 +13,9 @@ from enticed.core.eviction import (
     Ground,
     Marks,
     decide,
+    goes_all_the_same,
     is_last_copy,
+    proofs_wanted,
     surplus_bytes,
 )
 from protocol.identifiers import ImageId
@@ -106,6 +108,21 @@ def test_last_copies_go_after_all_others(store: list[Candidate], wanted_bytes: i
 @given(stores(), WANTED)
 def test_pressing_frees_at_least_as_much(store: list[Candidate], wanted_bytes: int) -> None:
     assert freed_bytes(store, wanted_bytes, pressing=True) >= freed_bytes(store, wanted_bytes, pressing=False)
+
+
+@given(stores(), WANTED, st.booleans(), st.integers(0, 20))
+def test_what_others_do_not_show_goes_only_as_the_last_copy_that_it_is(
+    store: list[Candidate], wanted_bytes: int, pressing: bool, shown: int
+) -> None:
+    for before in decide(store, wanted_bytes, NOW, pressing=pressing):
+        if not before.evict or not (wanted := proofs_wanted(before)):
+            continue
+        one = before.candidate
+        now = replace(one, others=shown, claimed=one.others)
+        (again,) = decide([now], 1, NOW, pressing=pressing)
+        assert goes_all_the_same(before, again) == (shown >= wanted)
+        if not again.evict and shown < (one.others or 0):
+            assert "could show a fragment" in again.why
 
 
 def test_recalled_first_then_long_unused_and_widely_held() -> None:

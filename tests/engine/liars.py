@@ -12,12 +12,15 @@ import numpy as np
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.identity.host import HostIdentity
+from enticed.overlay.port import ProviderOffer
+from enticed.overlay.udp import UdpOverlay
 from enticed.store.images import StoredImage
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Consignment, Event, Heard, PeerDown, PeerUp
 from protocol.codec import pack_record
-from protocol.identifiers import NodeId
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import Busy, HaveMap, Part, PartRequest, Refusal, Refused, Request, Subscribe
+from protocol.records import ProviderState
 from protocol.statement import StatementSet
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of
@@ -38,9 +41,27 @@ class Liar:
         self.down = asyncio.Event()
         """Set when a session has ended."""
         self._up: dict[NodeId, asyncio.Event] = {}
+        self._identity = identity
+        self._overlay: UdpOverlay | None = None
         self.network = PeerNetwork(
             identity, listen=["127.0.0.1:0"], warehouse=self, on_event=self._told, capabilities=capabilities
         )
+
+    async def close(self) -> None:
+        if self._overlay is not None:
+            await self._overlay.close()
+        await self.network.close()
+
+    async def announce(self, image: ImageId, engine: DaemonEngine) -> None:
+        """Tell everybody that it holds all of an image; `engine` is in the cluster."""
+        if self._overlay is None:
+            bootstrap = engine.status().listen
+            self._overlay = UdpOverlay(self._identity, listen=self.network.listening, bootstrap=bootstrap)
+            await self._overlay.start()
+            await self._overlay.ready()
+        key = DiscoveryKey.of_image(image)
+        self._overlay.announce(ProviderOffer(key, ProviderState.WHOLE))
+        await self._overlay.announced(key)
 
     async def open(self, node: NodeId, request: Request) -> Consignment | Busy | Refused:
         self.asked.append(request)
@@ -107,5 +128,5 @@ async def swarm_with_liar(directory: Path, hosts: int = 2) -> AsyncIterator[tupl
             bootstrap = engines[0].status().listen
         liar = Liar(identities[hosts])
         await liar.network.start()
-        stack.push_async_callback(liar.network.close)
+        stack.push_async_callback(liar.close)
         yield engines, liar

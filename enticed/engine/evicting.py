@@ -1,0 +1,169 @@
+"""Evicting: what `enticed.core.eviction` decides, carried out.
+
+What that has to know is brought together here: who uses an image, who wants it, who else holds it. Before one goes,
+those others have to show that they do.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from enticed.core.eviction import Bond, Candidate, Decision, Ground, decide, goes_all_the_same, proofs_wanted
+from enticed.engine.bonds import Bonds
+from enticed.engine.driver import Driver
+from enticed.engine.floor_keeping import FloorKeeping
+from enticed.engine.proving import Proving
+from enticed.engine.recalls import Recalls
+from enticed.engine.removal import Removal
+from enticed.engine.space_port import Judged, Reckoning
+from enticed.engine.threads import StoreThreads
+from enticed.store.images import claim_bytes
+from enticed.store.limits import EVICTIONS_MAX_COUNT
+from enticed.store.store import Store
+from enticed.store.use import guests_on
+from protocol.errors import EnticedError
+from protocol.identifiers import ImageId
+from protocol.names import is_digest_name
+
+log = logging.getLogger(__name__)
+
+
+class Evicting:
+    """Belongs to the event loop. One at a time calls `clear`: what goes is counted once."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        store: Store,
+        threads: StoreThreads,
+        recalls: Recalls,
+        removal: Removal,
+        floors: FloorKeeping,
+        proving: Proving,
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._threads = threads
+        self._recalls = recalls
+        self._census = removal.census
+        self._removal = removal
+        self._floors = floors
+        self._proving = proving
+        self._bonds = Bonds(driver, store, threads)
+        self.guests: tuple[Path, ...] = ()
+        """Directories with disks of guests that may stand on images of this store."""
+        self.evicted_images = 0
+        self.evicted_bytes = 0
+
+    async def clear(self, wanted_bytes: int, *, pressing: bool) -> Reckoning:
+        """Until it is done, or nothing is left to try: what could not go is kept from the next pass."""
+        gone: list[Judged] = []
+        spared: dict[ImageId, str] = {}
+        proven: dict[ImageId, Candidate] = {}
+        while True:
+            left_bytes = wanted_bytes - sum(one.decision.candidate.size_bytes for one in gone)
+            planned = await self.reckon(left_bytes, pressing=pressing, spared=spared, proven=proven)
+            going = [one for one in planned.judged if one.decision.evict][:EVICTIONS_MAX_COUNT]
+            for one in going:
+                was_proven = one.image in proven
+                try:
+                    await self._evict(one.decision, proven, pressing=pressing)
+                    gone.append(replace(one, gone=True))
+                except EnticedError as error:
+                    if was_proven or one.image not in proven:
+                        spared[one.image] = str(error)
+            if not going or len(gone) + len(spared) >= EVICTIONS_MAX_COUNT:
+                freed_bytes = sum(one.decision.candidate.size_bytes for one in gone)
+                stayed = (replace(one, trouble=spared.get(one.image, "")) for one in planned.judged)
+                return replace(planned, judged=(*gone, *stayed), wanted_bytes=wanted_bytes, freed_bytes=freed_bytes)
+
+    async def _evict(self, decision: Decision, proven: dict[ImageId, Candidate], *, pressing: bool) -> None:
+        """An image of which fewer copies turn out to be elsewhere than it goes for stays, and enters `proven`."""
+        candidate = decision.candidate
+
+        async def objection() -> str:
+            claims = await self._census.claims(candidate.image)
+            now = replace(candidate, others=None if claims is None else claims.count.whole, claimed=None)
+            (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
+            if claims is not None and again.evict and (wanted := proofs_wanted(decision)):
+                others = await self._proving.holders(candidate.image, claims, wanted)
+                now = replace(now, others=others, claimed=claims.count.whole)
+                (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
+            if goes_all_the_same(decision, again):
+                return ""
+            proven[candidate.image] = now
+            return again.why
+
+        about = {"image": candidate.image}
+        log.info("image %s is to go: %s", candidate.image.short, decision.why, extra=about)
+        await self._removal.remove(candidate.image, objection)
+        self.evicted_images += 1
+        self.evicted_bytes += candidate.size_bytes
+
+    async def reckon(
+        self,
+        wanted_bytes: int,
+        *,
+        pressing: bool,
+        spared: dict[ImageId, str] | None = None,
+        proven: dict[ImageId, Candidate] | None = None,
+    ) -> Reckoning:
+        """spared: what could not go, and why. proven: what is known of images whose other holders were to show them."""
+        images = self._store.images()
+        counts = await self._census.of_all(stored.image for stored in images)
+        guests = await self._threads.run(guests_on, self.guests)
+        bonds = await self._bonds.of(images, guests)
+        bonds |= {image: Bond(Ground.IN_USE, why) for image, why in (spared or {}).items()}
+        (names, named), leased_until = self._names(), self._leased_until()
+        candidates = [
+            Candidate(
+                stored.image,
+                claim_bytes(stored.root),
+                max(stored.last_used_at, leased_until.get(stored.image, 0.0)),
+                None if (count := counts[stored.image]) is None else count.whole,
+                max(self._floors.replicas(stored.image), int(stored.image in named)),
+                self._recalls.of(stored.image) is not None,
+                bonds.get(stored.image),
+            )
+            for stored in images
+        ]
+        if proven:
+            candidates = [_known_better(one, proven.get(one.image)) for one in candidates]
+        decisions = decide(candidates, wanted_bytes, self._driver.clock(), pressing=pressing)
+        space = self._store.space()
+        return Reckoning(
+            tuple(Judged(one, tuple(names.get(one.candidate.image, ()))) for one in decisions),
+            wanted_bytes,
+            sum(one.candidate.size_bytes for one in decisions if one.evict),
+            space.claimed_bytes,
+            space.limit_bytes,
+            guests.unread,
+        )
+
+    def _names(self) -> tuple[dict[ImageId, list[str]], set[ImageId]]:
+        """What people call each image; and which have a name that still holds: those are to be had somewhere, whether
+        anybody has said so or not."""
+        called: dict[ImageId, list[str]] = {}
+        named: set[ImageId] = set()
+        for saved in self._store.names():
+            if not is_digest_name(saved.name):
+                called.setdefault(saved.image, []).append(saved.name)
+                if saved.expires_at > self._driver.clock():
+                    named.add(saved.image)
+        return called, named
+
+    def _leased_until(self) -> dict[ImageId, float]:
+        """A lease that has ended counts as a use until then."""
+        until: dict[ImageId, float] = {}
+        now = self._driver.clock()
+        for order in self._driver.host.orders():
+            if order.image is not None and order.keep_until is not None:
+                until[order.image] = max(until.get(order.image, 0.0), min(order.keep_until, now))
+        return until
+
+
+def _known_better(one: Candidate, proven: Candidate | None) -> Candidate:
+    """With the other holders that were proven, if they were to prove it."""
+    return one if proven is None else replace(one, others=proven.others, claimed=proven.claimed)

@@ -1,0 +1,146 @@
+"""Proving: hosts that say they hold an image are asked for a fragment of it, so that no copy goes for words alone.
+
+Each is asked for one that is chosen here at random, the way that any pull goes; it is verified as any, and thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+from enticed.core.census import Proof, Witnesses
+from enticed.core.events import Contact
+from enticed.engine.census import Claims
+from enticed.engine.driver import Driver
+from enticed.engine.stockroom import Stockroom
+from enticed.landing import Landing
+from enticed.store.limits import PROOF_SILENT_S, PROOF_TIMEOUT_S
+from enticed.transfer.errors import BusyError, PeerSilentError
+from enticed.transfer.network import PeerNetwork
+from enticed.transfer.ports import PeerUp
+from protocol.errors import AbsentError, CorruptError, DeniedError, ExhaustedError, RemoteError
+from protocol.identifiers import ImageId, NodeId
+from protocol.limits import ROOT_MAX_SIZE_BYTES
+from protocol.manifest import Fragments
+from protocol.messages import FragmentsRequest, Part, PartRequest
+
+log = logging.getLogger(__name__)
+Reach = Callable[[NodeId, tuple[str, ...]], Awaitable[PeerUp]]
+"""A session with this host, at these addresses; `AbsentError` where there can be none now."""
+_Answer = tuple[Proof, float]
+"""And after how long a busy host may be asked again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fragment:
+    """One of an image, and what it has to be."""
+
+    request: FragmentsRequest
+    digests: Fragments
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """Of an image of zeros, which has no fragments."""
+
+    request: PartRequest
+    encoded: bytes
+
+
+class Proving:
+    """Belongs to the event loop."""
+
+    def __init__(self, driver: Driver, network: PeerNetwork, stockroom: Stockroom, reach: Reach) -> None:
+        self._clock = driver.clock
+        self._network = network
+        self._stockroom = stockroom
+        self._reach = reach
+        self._dice = Random(secrets.randbits(64))
+        """What is asked for is not to be foreseen."""
+        self.shown = self.not_shown = 0
+        """How many hosts, asked to show what they say they hold, have and have not."""
+        self._silent_until: dict[NodeId, float] = {}
+        """Hosts that have not answered in time are not asked again at once, about any image."""
+
+    async def holders(self, image: ImageId, claims: Claims, wanted: int) -> int:
+        """How many hosts hold all of an image that is here, by what they have shown of it; `wanted` are enough.
+
+        Takes PROOF_TIMEOUT_S at the most. Raises as `Stockroom.page` does, where this host cannot tell what is right.
+        """
+        self._silent_until = {node: at for node, at in self._silent_until.items() if self._clock() < at}
+        contacts = {one.node: one for one in claims.holders if one.node not in self._silent_until}
+        witnesses = Witnesses(contacts, claims.count.whole, wanted, self._dice)
+        asking: dict[asyncio.Task[_Answer], NodeId] = {}
+        ends_at = self._clock() + PROOF_TIMEOUT_S
+        try:
+            while not witnesses.over and (now := self._clock()) < ends_at:
+                for node in witnesses.next(now):
+                    asking[asyncio.create_task(self._ask(image, contacts[node]))] = node
+                until = min(ends_at, witnesses.next_deadline(now) or ends_at)
+                for task in await _first_of(asking, until - now):
+                    witnesses.answered(asking.pop(task), *task.result(), self._clock())
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        for node in witnesses.silent(self._clock()):
+            self._silent_until[node] = self._clock() + PROOF_SILENT_S
+            self._note(image, node, "nothing came in time")
+        self.shown += witnesses.shown
+        return witnesses.proven
+
+    async def _ask(self, image: ImageId, contact: Contact) -> _Answer:
+        question = await self._question(image)
+        try:
+            await self._reach(contact.node, contact.addresses)
+            await self._fetch(contact.node, question)
+        except BusyError as busy:
+            return Proof.BUSY, busy.retry_after_s
+        except (AbsentError, CorruptError, DeniedError, PeerSilentError, RemoteError) as error:
+            self._note(image, contact.node, str(error))
+            return Proof.NOT_SHOWN, 0.0
+        except ExhaustedError:
+            return Proof.BUSY, 0.0  # no thread is left for it here
+        return Proof.SHOWN, 0.0
+
+    def _note(self, image: ImageId, node: NodeId, why: str) -> None:
+        self.not_shown += 1
+        about = {"image": image, "peer": node}
+        log.warning("%s claims image %s, and shows no fragment of it: %s", node.short, image.short, why, extra=about)
+
+    async def _question(self, image: ImageId) -> _Fragment | _Root:
+        root = self._stockroom.image(image).root
+        if not root.fragments:
+            return _Root(PartRequest(image, Part.ROOT, 0, ROOT_MAX_SIZE_BYTES), root.encoded)
+        index = self._dice.randrange(root.fragments)
+        piece = int(np.searchsorted(root.first_fragments, index, side="right")) - 1
+        first = index - int(root.first_fragments[piece])
+        page = await self._stockroom.page(image, piece)
+        return _Fragment(FragmentsRequest(image, piece, first, 1), page[first : first + 1])
+
+    async def _fetch(self, node: NodeId, question: _Fragment | _Root) -> None:
+        """Raises as `PeerNetwork.fetch` does, and `CorruptError` for a wrong answer."""
+        if isinstance(question, _Root):
+            if (await self._network.fetch_part(node, question.request))[0] != question.encoded:
+                raise CorruptError("its root is another one")
+            return
+        fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            await self._network.fetch(node, question.request, Landing(fd, question.digests))
+        finally:
+            os.close(fd)
+
+
+async def _first_of(tasks: Collection[asyncio.Task[_Answer]], timeout_s: float) -> set[asyncio.Task[_Answer]]:
+    """Those that are done once one is, or after so long."""
+    if not tasks:
+        await asyncio.sleep(timeout_s)
+        return set()
+    return (await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED))[0]
