@@ -17,8 +17,8 @@ from pathlib import Path
 from enticed.image import qemu
 from enticed.image.digests import Progress
 from enticed.image.faults import AbandonedError, told
+from enticed.image.limits import IMAGE_COPY_SIZE_BYTES
 from enticed.image.source import Source, data_extents
-from enticed.limits import IMAGE_COPY_SIZE_BYTES
 from enticed.reflink import clone_file, copy_range
 from protocol.errors import LocalError
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from enticed.image.digests import ContentDigests, ContentHasher, Progress
 from enticed.image.faults import AbandonedError, told
+from enticed.image.limits import IMAGE_READ_SIZE_BYTES, IMAGE_THREADS_MAX_COUNT
+from enticed.image.sink import Sink
 from enticed.image.source import Source, data_extents
-from enticed.limits import IMAGE_READ_SIZE_BYTES, IMAGE_THREADS_MAX_COUNT
 from protocol.cutting import BlockMarks, Cuts, Cutter, mark_blocks
 from protocol.limits import BLOCK_SIZE_BYTES
 from protocol.manifest import Fragments
@@ -55,21 +56,24 @@ def decompose(
     """Cut `source` into fragments and hash them; blocks, so run it in a thread of its own.
 
     sink: an empty file open for writing that becomes a sparse copy of the image (not synced); None where there is one
-    already. workers: threads, by default one per processor up to a limit. progress: called with positions in the image.
+    already. workers: threads, by default one more than processors, up to a limit. progress: called with positions in
+    the image.
 
     `LocalError` where the source changes, shrinks or cannot be read, `ExhaustedError` where the sink has no space,
     `AbandonedError` within one buffer's time after `cancel` is set. After any of these the sink is of no use.
     """
-    workers = workers or min(os.cpu_count() or 1, IMAGE_THREADS_MAX_COUNT)
+    # One more than processors: it has work while another waits for the disk.
+    workers = workers or min((os.cpu_count() or 1) + 1, IMAGE_THREADS_MAX_COUNT)
     cancel = cancel or threading.Event()
     if sink is not None:
         with told("making room for the image"):
             os.ftruncate(sink, source.size_bytes)
     with ExitStack() as stack:
+        copy = stack.enter_context(Sink(sink)) if sink is not None else None
         pool = ThreadPoolExecutor(workers, "entice-decompose")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         hasher = stack.enter_context(ContentHasher(cancel)) if digests else None
-        line = _Line(source, sink, pool, hasher, workers)
+        line = _Line(source, copy, pool, hasher, workers)
         for offset_bytes, size_bytes in _chunks(source):
             if cancel.is_set():
                 raise AbandonedError("abandoned")
@@ -117,7 +121,7 @@ class _Line:
     """The stages and the buffers that go through them; used by one thread, which does the cutting."""
 
     def __init__(
-        self, source: Source, sink: int | None, pool: ThreadPoolExecutor, hasher: ContentHasher | None, workers: int
+        self, source: Source, sink: Sink | None, pool: ThreadPoolExecutor, hasher: ContentHasher | None, workers: int
     ) -> None:
         self._source, self._sink, self._pool, self._hasher = source, sink, pool, hasher
         self._ahead = workers + 1
@@ -196,18 +200,11 @@ def _read_and_mark(source: Source, offset_bytes: int, data: memoryview) -> Block
 
 
 def _hash_and_write(
-    data: memoryview, spans: list[tuple[int, int]], sink: int | None, offset_bytes: int, zero: NDArray[np.bool_]
+    data: memoryview, spans: list[tuple[int, int]], sink: Sink | None, offset_bytes: int, zero: NDArray[np.bool_]
 ) -> bytes:
     """The digests of these parts of the buffer, joined; all that is not zero goes to the sink."""
     if sink is not None:
         edges = np.flatnonzero(np.diff(zero, prepend=True, append=True)) * BLOCK_SIZE_BYTES
         for start, end in edges.reshape(-1, 2).tolist():
-            _write(sink, data[start:end], offset_bytes + start)
+            sink.write(data[start:end], offset_bytes + start)
     return b"".join(blake3(data[start:end]).digest() for start, end in spans)
-
-
-def _write(sink: int, data: memoryview, offset_bytes: int) -> None:
-    with told("writing the image"):
-        while data:
-            written = os.pwrite(sink, data, offset_bytes)
-            data, offset_bytes = data[written:], offset_bytes + written

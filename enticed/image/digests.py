@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from enticed.image.faults import AbandonedError
+from enticed.image.limits import IMAGE_READ_SIZE_BYTES
 from enticed.image.source import Source, data_extents
-from enticed.limits import IMAGE_READ_SIZE_BYTES
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in total, from the thread that does the work."""

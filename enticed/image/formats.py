@@ -13,8 +13,9 @@ from enum import Enum
 
 import numpy as np
 
+from enticed.image.limits import QCOW2_L1_MAX_SIZE_BYTES, VMDK_DESCRIPTOR_MAX_SIZE_BYTES
 from enticed.image.source import Source
-from enticed.limits import QCOW2_BACKING_NAME_MAX_SIZE_BYTES, QCOW2_L1_MAX_SIZE_BYTES, VMDK_DESCRIPTOR_MAX_SIZE_BYTES
+from enticed.limits import QCOW2_BACKING_NAME_MAX_SIZE_BYTES
 from protocol.errors import LocalError
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from enticed.limits import (
+from enticed.image.limits import (
     QEMU_ANSWER_MAX_SIZE_BYTES,
     QEMU_COMPLAINT_MAX_SIZE_BYTES,
     QEMU_CONVERT_SLOWEST_BYTES_PER_S,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enticed.image.faults import told
-from enticed.limits import IMAGE_READ_GAP_SIZE_BYTES
+from enticed.image.limits import IMAGE_READ_GAP_SIZE_BYTES
 from protocol.errors import LocalError
 from protocol.limits import BLOCK_SIZE_BYTES, IMAGE_MAX_SIZE_BYTES
 

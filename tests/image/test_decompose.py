@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enticed.image import decompose as decompose_module
+from enticed.image import sink as sink_module
 from enticed.image import source as source_module
 from enticed.image.decompose import Decomposition, decompose
 from enticed.image.digests import digest_source
 from enticed.image.faults import AbandonedError
+from enticed.image.sink import Sink
 from enticed.image.source import data_extents, inspect, open_source
 from protocol.cutting import Cutter, mark_blocks
 from protocol.errors import AbsentError, ExhaustedError, LocalError
@@ -78,15 +80,20 @@ EXTENTS = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 120_000)), max_
 
 
 @settings(max_examples=40)
-@given(EXTENTS, st.integers(1, 1_300_000), st.sampled_from([16, 64, 1024]))
+@given(EXTENTS, st.integers(1, 1_300_000), st.sampled_from([16, 64, 1024]), st.sampled_from([1, 8, 64]))
 def test_however_it_is_read_the_same_comes_out(
-    tmp_path_factory: pytest.TempPathFactory, extents: list[tuple[int, int]], size_bytes: int, read_blocks: int
+    tmp_path_factory: pytest.TempPathFactory,
+    extents: list[tuple[int, int]],
+    size_bytes: int,
+    read_blocks: int,
+    direct_blocks: int,
 ) -> None:
     directory = tmp_path_factory.mktemp("images")
     data = {block * BLOCK_SIZE_BYTES + size % 3: noise(f"{block}", size) for block, size in extents}
     image = sparse_file(directory / "image", size_bytes, data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decompose_module, "IMAGE_READ_SIZE_BYTES", read_blocks * BLOCK_SIZE_BYTES)
+        patch.setattr(sink_module, "IMAGE_DIRECT_MIN_SIZE_BYTES", direct_blocks * BLOCK_SIZE_BYTES)
         patch.setattr(source_module, "IMAGE_READ_GAP_SIZE_BYTES", 2 * BLOCK_SIZE_BYTES)
         found = taken_apart(image, directory / "copy", digests=True)
     content = image.read_bytes()
@@ -95,6 +102,26 @@ def test_however_it_is_read_the_same_comes_out(
     assert found.content
     assert found.content.sha256 == hashlib.sha256(content).digest()
     assert found.content.sha512 == hashlib.sha512(content).digest()
+
+
+def resident_pages(path: Path) -> int:
+    fincore = need("fincore")
+    shown = subprocess.run([fincore, "-nbo", "PAGES", path], check=True, capture_output=True, text=True).stdout
+    return int(shown)
+
+
+def test_an_image_is_written_past_the_page_cache(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(noise("image", 8 * MIB + 100))
+    taken_apart(tmp_path / "image", tmp_path / "copy")
+    assert resident_pages(tmp_path / "copy") <= 1  # the end, which is no whole block
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "image").read_bytes()
+
+
+def test_what_cannot_go_past_the_page_cache_is_written_all_the_same(tmp_path: Path) -> None:
+    content = memoryview(noise("content", MIB))
+    with opened(tmp_path / "copy", os.O_RDWR | os.O_CREAT) as fd, Sink(fd) as sink:
+        sink.write(content[1:], 1)
+    assert (tmp_path / "copy").read_bytes() == b"\0" + content[1:]
 
 
 def test_extents_are_whole_blocks_and_hold_all_data(tmp_path: Path) -> None:
