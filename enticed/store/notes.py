@@ -31,12 +31,18 @@ class NoteBook:
         self._lock = threading.Lock()
         self._notes: dict[ImageId, bytes] = {}
         self.troubles: list[str] = []
+        self.unread: set[ImageId] = set()
+        """Images with a note that could not be read."""
+        files.sync_dir(directory)  # after a kill too: what is seen here from now on is not to be lost with the power
         for file in files.list_dir(directory):
             if file.startswith(NEW_PREFIX):
                 files.unlink(f"{directory}/{file}")
                 continue
             try:
-                self._notes[ImageId.from_hex(file)] = read_file(files, f"{directory}/{file}", max_size_bytes)
+                image = ImageId.from_hex(file)
+                self.unread.add(image)
+                self._notes[image] = read_file(files, f"{directory}/{file}", max_size_bytes)
+                self.unread.remove(image)
             except EnticedError as error:
                 self.troubles.append(f"the saved {what} in {directory}/{file} is damaged: {error}")
 
@@ -50,14 +56,16 @@ class NoteBook:
             if image not in self._notes and len(self._notes) >= self._max_count:
                 raise ExhaustedError(f"more than {self._max_count} {self._what}s")
             replace_file(self._files, self._directory, str(image), note)
+            self.unread.discard(image)
             self._notes = {**self._notes, image: note}
 
     def drop(self, image: ImageId) -> None:
         """Gone for good when it returns; one that is not there: nothing happens."""
         with self._lock:
-            if image in self._notes:
+            if image in self._notes or image in self.unread:
                 self._files.unlink(f"{self._directory}/{image}")
                 self._notes = {other: note for other, note in self._notes.items() if other != image}
+                self.unread.discard(image)
                 self._files.sync_dir(self._directory)
 
 
@@ -78,7 +86,8 @@ class PinBook:
         self._lock = threading.Lock()
         self._notes = NoteBook(files, PINS, "pin", PIN_MAX_SIZE_BYTES, PINS_MAX_COUNT)
         self.troubles = self._notes.troubles
-        self._pins = {image: pin for image, note in self._notes.all().items() if (pin := self._read(image, note))}
+        self._pins = {image: self._read(image, note) for image, note in self._notes.all().items()}
+        self._pins |= dict.fromkeys(self._notes.unread, Pin())
 
     def of(self, image: ImageId, now: float) -> Pin | None:
         """The pin that holds now. At once."""
@@ -105,8 +114,8 @@ class PinBook:
         self._notes.drop(image)
         self._pins = {other: pin for other, pin in self._pins.items() if other != image}
 
-    def _read(self, image: ImageId, note: bytes) -> Pin | None:
-        """A pin that cannot be read is taken for one without end: what it kept is not to go for that."""
+    def _read(self, image: ImageId, note: bytes) -> Pin:
+        """A damaged pin is taken for one without end, like one that cannot be read: what it kept is not to go."""
         try:
             until = json.loads(note)["until"]
             return Pin(None if until is None else float(until))

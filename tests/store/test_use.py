@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enticed.store.limits import PIN_MAX_SIZE_BYTES
 from enticed.store.notes import Pin, PinBook
 from enticed.store.use import backing_of, file_id, guests_on, is_open_elsewhere, openers
 from tests.programs import need
@@ -130,6 +131,10 @@ def test_pins_last_until_they_end_and_damaged_ones_hold(tmp_path: Path) -> None:
         assert store.pin_book.of(image, NOW) == Pin()
         assert any("pin of image" in trouble for trouble in store.troubles)
         store.pin_book.drop(image)
+        store.pin_book.drop(image)
+        (tmp_path / "pins" / str(image)).write_bytes(bytes(PIN_MAX_SIZE_BYTES + 1))  # it cannot be read at all
+    with open_store(tmp_path) as store:
+        assert store.pin_book.of(image, NOW) == Pin()
         store.pin_book.drop(image)
     assert list((tmp_path / "pins").iterdir()) == []
 

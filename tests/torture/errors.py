@@ -87,6 +87,8 @@ def _recover(machine: Machine) -> None:
         machine.begin(made)
         machine.verify(made)
         machine.complete(made)
+        machine.pin(made, 1.0)
+        machine.keep(made, 1)
         stored = machine.store.image(made.image)
         assert machine.store.audit(made.image).all()
         assert stored.ready

@@ -1,7 +1,8 @@
 """One machine for torture: a store over the twins of its ports, a seeded life on it, and what it has acknowledged.
 
-The life of a seed is always the same: pulls, imports, evictions, restarts, rot and its repair, over a few images that
-share content. What `Told` holds is what the store said was so; `check` holds the store to it, after whatever happened.
+The life of a seed is always the same: pulls, imports, evictions, pins, floors, restarts, rot and its repair, over a few
+images that share content. What `Told` holds is what the store said was so; `check` holds the store to it, after
+whatever happened.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Order, OrderState
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.memory_files import MemoryFiles
+from enticed.store.notes import Pin
 from enticed.store.power import BeforeCall
 from enticed.store.store import Store
 from protocol.errors import AbsentError
@@ -45,6 +47,9 @@ class Told:
     orders: dict[str, Order] = field(default_factory=dict)
     campaigns: set[str] = field(default_factory=set)
     addresses: tuple[str, ...] = ()
+    pins: dict[ImageId, Pin | None] = field(default_factory=dict)
+    """None: it has been taken back."""
+    floors: dict[ImageId, bytes] = field(default_factory=dict)
 
     def disown(self, image: ImageId) -> None:
         """From here on anything may be so of this image."""
@@ -108,6 +113,8 @@ class Machine:
                 self.told.ready.add(made.image)
         names = self.store.names()
         self.told.name_version = names[0].version if names else 0
+        self.told.pins |= {image: self.store.pin_book.of(image, 0.0) for image in IMAGES}
+        self.told.floors |= self.store.floor_book.all()
 
     # --- pulling ---
 
@@ -233,6 +240,23 @@ class Machine:
         self.store.remember_addresses((address,))
         self.told.addresses = (address,)
 
+    def pin(self, made: Made, until: float) -> None:
+        self.told.pins.pop(made.image, None)
+        self.store.pin_book.put(made.image, Pin(until))
+        self.told.pins[made.image] = Pin(until)
+
+    def unpin(self, made: Made) -> None:
+        self.told.pins.pop(made.image, None)
+        self.store.pin_book.drop(made.image)
+        self.told.pins[made.image] = None
+
+    def keep(self, made: Made, replicas: int) -> None:
+        """As a publisher's floor comes in, in place of one before."""
+        self.told.floors.pop(made.image, None)
+        envelope = b"%d copies" % replicas
+        self.store.floor_book.save(made.image, envelope)
+        self.told.floors[made.image] = envelope
+
     def add_statement(self, made: Made, envelope: bytes) -> None:
         self.begin(made)
         self.store.add_statement(made.image, envelope)
@@ -276,6 +300,9 @@ def _step(machine: Machine, dice: random.Random) -> Callable[[], None]:
         lambda: machine.remember(name): 1,
         lambda: machine.add_statement(made, name.encode()): 1,
         lambda: machine.touch(made): 1,
+        lambda: machine.pin(made, 1.0 + piece): 2,
+        lambda: machine.unpin(made): 2,
+        lambda: machine.keep(made, piece): 2,
     }
     return dice.choices(list(steps), list(steps.values()))[0]
 
@@ -308,6 +335,9 @@ def check(machine: Machine) -> None:
     assert told.orders.items() <= orders.items()
     assert told.campaigns <= {campaign.key for campaign in store.campaigns()}
     assert not told.addresses or store.remembered_addresses() == told.addresses
+    assert told.pins.items() <= {image: store.pin_book.of(image, 0.0) for image in IMAGES}.items()
+    assert told.floors.items() <= store.floor_book.all().items()
+    assert (store.pin_book.troubles, store.floor_book.troubles) == ([], []), "a note is half-written"
 
 
 def _check_files(machine: Machine) -> None:
@@ -320,7 +350,7 @@ def _check_files(machine: Machine) -> None:
         assert {"raw", "root", "pages", "statements"} <= set(files.list_dir(f"images/{image}"))
         assert set(files.list_dir(f"images/{image}")) <= {"raw", "root", "pages", "statements", "index"}
         assert all(not name.startswith(".") for name in files.list_dir(f"images/{image}/statements"))
-    assert all(not name.startswith(".") for name in files.list_dir("names"))
+    assert all(not name.startswith(".") for where in ("names", "pins", "floors") for name in files.list_dir(where))
 
 
 def read_all(machine: Machine, made: Made) -> None:
@@ -344,7 +374,10 @@ def finish(machine: Machine) -> None:
     assert store.space().promised_bytes == 0, "a reservation is left over"
     check(machine)
     for made in IMAGES.values():
+        machine.unpin(made)
+        machine.keep(made, 0)
         machine.evict(made)
+    assert machine.files.list_dir("pins") == (), "a pin is left over"
     assert store.space().used_bytes == 0, "a reservation is left over"
     assert machine.files.list_dir("images") == (), "files are left over"
     store.close()

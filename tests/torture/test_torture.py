@@ -184,8 +184,10 @@ class Killing:
     [
         (lambda machine: machine.save_name(), 0),
         (lambda machine: machine.begin(FIRST), 2),
+        (lambda machine: machine.pin(FIRST, 1.0), 0),
+        (lambda machine: machine.keep(FIRST, 2), 0),
     ],
-    ids=["name", "image"],
+    ids=["name", "image", "pin", "floor"],
 )
 def test_what_is_seen_after_a_kill_is_there_after_a_power_cut(step: Callable[[Machine], None], syncs: int) -> None:
     """The kill comes before the sync that would have made it last: it is the next start that sees to it."""
