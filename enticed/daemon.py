@@ -154,9 +154,9 @@ async def start(
     reading = owned(Reading(driver, stockroom, naming, profiles, clock))
     recalls = owned(Recalls(driver, store, threads, ledger, overlay, network, identity, publisher, groups, stockroom))
     dispatch = owned(Dispatch(driver, store, threads, ledger, stockroom, naming, overlay, network, identity, clock))
-    proving = Proving(driver, network, stockroom, dispatch.reach)
     removal = Removal(driver, store, threads, stockroom, scrubber, recalls, overlay, groups)
-    floors = FloorKeeping(driver, store, threads, stockroom, naming, overlay, removal.census, identity, publisher)
+    proving = Proving(driver, network, stockroom, removal.census, dispatch.reach)
+    floors = FloorKeeping(driver, store, threads, stockroom, naming, overlay, proving, identity, publisher)
     keeping = owned(Keeping(driver, store, threads, stockroom, ledger, naming, recalls, removal, floors, proving))
     cosigning = owned(Cosigning(
         driver, identity, publisher, naming, stockroom, threads, discovery, purchasing, network, recalls, dispatch.reach

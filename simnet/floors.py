@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from random import Random
 
 from enticed.core.books import Offer
-from enticed.core.census import count_of
+from enticed.core.census import Proof, Witnesses, count_of
 from enticed.core.dht.events import Answered
+from enticed.core.events import Contact
 from enticed.core.floors import Floors, Mine
 from enticed.core.orders import OrderState, Priority
 from protocol.identifiers import ImageId
+from protocol.records import ProviderState
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.world import World
@@ -58,6 +61,7 @@ class _Keeper:
         self._host = host
         self._error = error
         self._all = all_of_them
+        self._dice = dice
         self._floors = Floors(host.contact.node, dice)
         self._wakes_at: float | None = None
 
@@ -89,10 +93,27 @@ class _Keeper:
         book = self._host.core.image(image)
         is_own_counted = book is not None and book.offer is not Offer.NONE
         count = count_of(answer.providers, answer.population, is_own_counted=is_own_counted)
-        if self._floors.counted(image, count.whole, count.partial, self._mine(image), self._hosts, self._host.now):
+        said, mine = count.whole, self._mine(image)
+        whole = said
+        if self._floors.calls(image, mine, self._hosts):
+            found = (Contact(one.node, one.addresses) for one in answer.providers if one.state is ProviderState.WHOLE)
+            holders = self._floors.gather(image, found)
+            said = max(said, len(holders))
+            whole = self._answering(holders, said, self._floors.replicas(image))
+        silent = max(0, said - whole)
+        if self._floors.counted(image, whole, count.partial, mine, self._hosts, self._host.now, silent=silent):
             self._all.taken[image] += 1
             self._host.order(f"keep-{image}", self._host.world.images[image], priority=Priority.PREWARM)
         self._set_alarm()
+
+    def _answering(self, holders: Iterable[Contact], count: int, wanted: int) -> int:
+        """As in the daemon, at once: whoever is up answers."""
+        witnesses = Witnesses((one.node for one in holders), count, wanted, self._dice)
+        while not witnesses.over:
+            for node in witnesses.next(self._host.now):
+                is_up = self._host.world.hosts[node].is_up
+                witnesses.answered(node, Proof.SHOWN if is_up else Proof.NOT_SHOWN, 0.0, self._host.now)
+        return witnesses.proven
 
     def _mine(self, image: ImageId) -> Mine:
         order = self._host.core.order(f"keep-{image}")

@@ -5,16 +5,21 @@ how many there are. Those at the front look often how many hold the image, those
 large cluster cost each host little. Who finds too few waits for its turn, the longer the farther behind it is and the
 fewer are wanted, and counts once more before it takes a copy: by then those before it are seen. So nobody leads, a copy
 that is on its way counts, and if those at the front are gone or full, the next ones come.
+
+What a host holds that went without a word is still said of it for long. So the very first in line call on the holders,
+too; one that is silent counts until it has had time to start again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
 
 from blake3 import blake3
 
+from enticed.core.events import Contact
 from protocol.identifiers import ImageId, NodeId
 
 
@@ -28,6 +33,10 @@ class FloorPolicy:
     place_s: float = 15.0
     """What each place in the line waits longer than the one before it, if one copy is wanted: several times what it
     takes until a pull that has begun is seen by others."""
+    callers: float = 16.0
+    """How many at the very front call on those that are said to hold it."""
+    patience_s: float = 600.0
+    """A holder that is silent counts for so long: a host that is started anew is back by then, with what it holds."""
     again_s: float = 5.0
     """What was found is looked at once more after this at the least, before a copy is taken for its sake."""
 
@@ -44,13 +53,17 @@ class Mine(Enum):
 
 @dataclass(slots=True)
 class _Watch:
-    """One image. place: 0 to 1, from the front of the line to its end. below_since: since when too few are seen."""
+    """One image. place: 0 to 1, from the front of the line to its end. below_since: since when too few are seen;
+    silent_since: since when it takes silent holders for there to be enough."""
 
     replicas: int
     place: float
     looked_at: float
     share: float
     below_since: float | None = None
+    silent_since: float | None = None
+    found: dict[NodeId, Contact] = field(default_factory=dict)
+    """Hosts that were said to hold it the last time."""
     due_at: float | None = None
     """Where that is not by rank alone: this host waits for its turn."""
 
@@ -94,10 +107,28 @@ class Floors:
             self._rest(self._watched[image], now)
         return due
 
-    def counted(self, image: ImageId, whole: int, partial: int, mine: Mine, hosts: float, now: float) -> bool:
+    def calls(self, image: ImageId, mine: Mine, hosts: float) -> bool:
+        """Whether this host is among those that call on the holders before it counts them, until there are enough."""
+        watch = self._watched.get(image)
+        if watch is None or mine in (Mine.UNDER_WAY, Mine.WHOLE):
+            return False
+        return watch.place * hosts < self._policy.callers
+
+    def gather(self, image: ImageId, found: Iterable[Contact]) -> tuple[Contact, ...]:
+        """Hosts that are said to hold it now, and that were the last time: one lookup does not find all there are."""
+        watch, now = self._watched.get(image), {one.node: one for one in found}
+        if watch is None:
+            return tuple(now.values())
+        before, watch.found = watch.found, now
+        return tuple((before | now).values())
+
+    def counted(
+        self, image: ImageId, whole: int, partial: int, mine: Mine, hosts: float, now: float, *, silent: int = 0
+    ) -> bool:
         """So many others hold all of it, and some of it: whether this host is to get it now.
 
         Who holds some of it is taken to be fetching the rest, but by others who hold some: they are first in line.
+        silent: further ones that are said to hold all of it, and do not answer, or were not called on.
         """
         watch = self._watched.get(image)
         if watch is None:
@@ -106,7 +137,13 @@ class Floors:
         seen = whole if mine is Mine.SOME else whole + partial
         missing = watch.replicas - seen
         if missing <= 0 or mine in (Mine.UNDER_WAY, Mine.WHOLE):
-            watch.below_since = None
+            watch.below_since = watch.silent_since = None
+            return False
+        if not self._has_waited_for(watch, silent, now):
+            missing -= silent
+        if missing <= 0:
+            assert watch.silent_since is not None
+            watch.below_since, watch.due_at = None, watch.silent_since + self._policy.patience_s
             return False
         if watch.below_since is None:
             watch.below_since = now
@@ -115,8 +152,17 @@ class Floors:
         watch.due_at = self._turn_at(watch, mine, missing, partial, hosts)
         if now < watch.due_at:
             return False
-        watch.below_since = watch.due_at = None
+        watch.below_since = watch.silent_since = watch.due_at = None
         return True
+
+    def _has_waited_for(self, watch: _Watch, silent: int, now: float) -> bool:
+        """Whether holders are silent, and have had the time to come back."""
+        if not silent:
+            watch.silent_since = None
+            return False
+        if watch.silent_since is None:
+            watch.silent_since = now
+        return now >= watch.silent_since + self._policy.patience_s
 
     # --- when ---
 

@@ -47,7 +47,6 @@ class Evicting:
         self._store = store
         self._threads = threads
         self._recalls = recalls
-        self._census = removal.census
         self._removal = removal
         self._floors = floors
         self._proving = proving
@@ -84,7 +83,7 @@ class Evicting:
         candidate = decision.candidate
 
         async def objection() -> str:
-            claims = await self._census.claims(candidate.image)
+            claims = await self._proving.census.claims(candidate.image)
             now = replace(candidate, others=None if claims is None else claims.count.whole, claimed=None)
             (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
             if claims is not None and again.evict and (wanted := proofs_wanted(decision)):
@@ -112,7 +111,7 @@ class Evicting:
     ) -> Reckoning:
         """spared: what could not go, and why. proven: what is known of images whose other holders were to show them."""
         images = self._store.images()
-        counts = await self._census.of_all(stored.image for stored in images)
+        counts = await self._proving.census.of_all(stored.image for stored in images)
         guests = await self._threads.run(guests_on, self.guests)
         bonds = await self._bonds.of(images, guests)
         bonds |= {image: Bond(Ground.IN_USE, why) for image, why in (spared or {}).items()}

@@ -17,10 +17,10 @@ from random import Random
 from enticed.core import events as ev
 from enticed.core.floors import Floors, Mine
 from enticed.core.orders import Order, OrderState, Priority
-from enticed.engine.census import Census
 from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
 from enticed.engine.naming import Naming
+from enticed.engine.proving import Proving
 from enticed.engine.space_port import FloorView
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
@@ -57,7 +57,7 @@ class FloorKeeping:
         stockroom: Stockroom,
         naming: Naming,
         overlay: UdpOverlay,
-        census: Census,
+        proving: Proving,
         identity: HostIdentity,
         publisher: Publisher | None,
     ) -> None:
@@ -67,7 +67,7 @@ class FloorKeeping:
         self._stockroom = stockroom
         self._naming = naming
         self._overlay = overlay
-        self._census = census
+        self._proving = proving
         self._identity = identity
         self._publisher = publisher
         self._floors = Floors(identity.node, Random(secrets.randbits(64)))
@@ -107,7 +107,7 @@ class FloorKeeping:
 
     async def view(self, target: str) -> FloorView:
         image = await self._naming.resolve(target)
-        known, count = self._known.get(image), await self._census.of(image)
+        known, count = self._known.get(image), await self._proving.census.of(image)
         floor = None if known is None else known.floor
         return FloorView(
             image,
@@ -241,16 +241,22 @@ class FloorKeeping:
 
     async def _look(self, image: ImageId) -> None:
         mine = self._mine(image)
-        count = await self._census.of(image)
-        if count is None:
+        claims = await self._proving.census.claims(image)
+        if claims is None:
             return
-        hosts, now = self._overlay.network_size, self._driver.clock()
-        if not self._floors.counted(image, count.whole, count.partial, mine, hosts, now):
+        said, hosts = claims.count.whole, self._overlay.network_size
+        whole = said
+        if self._floors.calls(image, mine, hosts):
+            holders = self._floors.gather(image, claims.holders)
+            said = max(said, len(holders))
+            whole = await self._proving.answering(holders, said, self.replicas(image))
+        silent, now = max(0, said - whole), self._driver.clock()
+        if not self._floors.counted(image, whole, claims.count.partial, mine, hosts, now, silent=silent):
             return
         if self._driver.host.recalled(image) is not None or self._driver.host.disk.degraded or not self.has_room():
             return
         replicas = self.replicas(image)
-        log.info("%d of %d hosts hold image %s: this one takes a copy", count.whole, replicas, image.short)
+        log.info("%d of %d hosts hold image %s: this one takes a copy", whole, replicas, image.short)
         self.copies_taken += 1
         order = Order(f"{KEEP_PREFIX}{image}", str(image), now, priority=Priority.PREWARM, keep_s=0.0, image=image)
         self._driver.tell(ev.OrderPlaced(order))

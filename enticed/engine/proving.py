@@ -9,15 +9,16 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import numpy as np
 
 from enticed.core.census import Proof, Witnesses
 from enticed.core.events import Contact
-from enticed.engine.census import Claims
+from enticed.engine.census import Census, Claims
 from enticed.engine.driver import Driver
 from enticed.engine.stockroom import Stockroom
 from enticed.landing import Landing
@@ -57,7 +58,11 @@ class _Root:
 class Proving:
     """Belongs to the event loop."""
 
-    def __init__(self, driver: Driver, network: PeerNetwork, stockroom: Stockroom, reach: Reach) -> None:
+    def __init__(
+        self, driver: Driver, network: PeerNetwork, stockroom: Stockroom, census: Census, reach: Reach
+    ) -> None:
+        self.census = census
+        """Who says that it holds what."""
         self._clock = driver.clock
         self._network = network
         self._stockroom = stockroom
@@ -75,14 +80,31 @@ class Proving:
         Takes PROOF_TIMEOUT_S at the most. Raises as `Stockroom.page` does, where this host cannot tell what is right.
         """
         self._silent_until = {node: at for node, at in self._silent_until.items() if self._clock() < at}
-        contacts = {one.node: one for one in claims.holders if one.node not in self._silent_until}
-        witnesses = Witnesses(contacts, claims.count.whole, wanted, self._dice)
-        asking: dict[asyncio.Task[_Answer], NodeId] = {}
+        heard = tuple(one for one in claims.holders if one.node not in self._silent_until)
+        witnesses = await self._poll(heard, claims.count.whole, wanted, partial(self._ask, image))
+        for node in witnesses.silent(self._clock()):
+            self._silent_until[node] = self._clock() + PROOF_SILENT_S
+            self._note(image, node, "nothing came in time")
+        self.shown += witnesses.shown
+        return witnesses.proven
+
+    async def answering(self, holders: Iterable[Contact], count: int, wanted: int) -> int:
+        """How many of so many that are said to hold an image, these among them, can be reached at all; `wanted` are
+        enough. Takes PROOF_TIMEOUT_S at the most."""
+        return (await self._poll(holders, count, wanted, self._greet)).proven
+
+    async def _poll(
+        self, holders: Iterable[Contact], count: int, wanted: int, ask: Callable[[Contact], Awaitable[_Answer]]
+    ) -> Witnesses:
+        """Ask them until as many as are wanted have answered well, or the time is over."""
+        contacts = {one.node: one for one in holders}
+        witnesses = Witnesses(contacts, count, wanted, self._dice)
+        asking: dict[asyncio.Future[_Answer], NodeId] = {}
         ends_at = self._clock() + PROOF_TIMEOUT_S
         try:
             while not witnesses.over and (now := self._clock()) < ends_at:
                 for node in witnesses.next(now):
-                    asking[asyncio.create_task(self._ask(image, contacts[node]))] = node
+                    asking[asyncio.ensure_future(ask(contacts[node]))] = node
                 until = min(ends_at, witnesses.next_deadline(now) or ends_at)
                 for task in await _first_of(asking, until - now):
                     witnesses.answered(asking.pop(task), *task.result(), self._clock())
@@ -90,11 +112,14 @@ class Proving:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        for node in witnesses.silent(self._clock()):
-            self._silent_until[node] = self._clock() + PROOF_SILENT_S
-            self._note(image, node, "nothing came in time")
-        self.shown += witnesses.shown
-        return witnesses.proven
+        return witnesses
+
+    async def _greet(self, contact: Contact) -> _Answer:
+        try:
+            await self._reach(contact.node, contact.addresses)
+        except AbsentError:
+            return Proof.NOT_SHOWN, 0.0
+        return Proof.SHOWN, 0.0
 
     async def _ask(self, image: ImageId, contact: Contact) -> _Answer:
         question = await self._question(image)
@@ -138,7 +163,7 @@ class Proving:
             os.close(fd)
 
 
-async def _first_of(tasks: Collection[asyncio.Task[_Answer]], timeout_s: float) -> set[asyncio.Task[_Answer]]:
+async def _first_of(tasks: Collection[asyncio.Future[_Answer]], timeout_s: float) -> set[asyncio.Future[_Answer]]:
     """Those that are done once one is, or after so long."""
     if not tasks:
         await asyncio.sleep(timeout_s)

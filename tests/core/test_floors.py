@@ -7,6 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enticed.core.events import Contact
 from enticed.core.floors import FloorPolicy, Floors, Mine
 from protocol.identifiers import ImageId, NodeId
 
@@ -69,6 +70,44 @@ def test_who_holds_some_of_it_does_not_wait_for_others_who_do() -> None:
     assert at <= 1000 + max(POLICY.again_s, 51 * POLICY.place_s / 2)
     assert made.counted(IMAGE, 1, 50, Mine.SOME, 1000, at)
     assert not made.counted(IMAGE, 1, 50, Mine.NONE, 1000, at + 1)
+
+
+def test_a_silent_holder_counts_until_it_has_had_time_to_start_again() -> None:
+    made = floors()
+    assert not made.counted(IMAGE, 2, 0, Mine.NONE, 10, 1000.0, silent=1)
+    assert made.below() == 0
+    assert not made.counted(IMAGE, 3, 0, Mine.NONE, 10, 1300.0), "it is back"
+    assert not made.counted(IMAGE, 2, 0, Mine.NONE, 10, 2000.0, silent=1)
+    assert not made.counted(IMAGE, 2, 0, Mine.NONE, 10, 2000 + POLICY.patience_s - 1, silent=1)
+    deadline = made.next_deadline(10)
+    assert deadline is not None
+    assert deadline <= 2000 + POLICY.patience_s
+    assert not made.counted(IMAGE, 2, 0, Mine.NONE, 10, 2000 + POLICY.patience_s, silent=1)
+    assert made.below() == 1
+    at = made.next_deadline(10)
+    assert at is not None
+    assert made.counted(IMAGE, 2, 0, Mine.NONE, 10, at, silent=1)
+
+
+def test_what_is_missing_besides_does_not_wait_for_the_silent() -> None:
+    made = floors()
+    assert not made.counted(IMAGE, 1, 0, Mine.NONE, 10, 1000.0, silent=1)
+    assert made.below() == 1
+    at = made.next_deadline(10)
+    assert at is not None
+    assert made.counted(IMAGE, 1, 0, Mine.NONE, 10, at, silent=1)
+
+
+def test_the_first_in_line_call_on_the_holders_that_one_of_two_looks_has_found() -> None:
+    line = [floors(number) for number in range(1000)]
+    callers = [one for one in line if one.calls(IMAGE, Mine.NONE, len(line))]
+    assert 4 <= len(callers) <= 40
+    assert not callers[0].calls(IMAGE, Mine.WHOLE, len(line))
+    assert not callers[0].calls(OTHER, Mine.NONE, len(line))
+    first, second, third = (Contact(node(number), ()) for number in range(3))
+    assert callers[0].gather(IMAGE, [first, second]) == (first, second)
+    assert set(callers[0].gather(IMAGE, [second, third])) == {first, second, third}
+    assert set(callers[0].gather(IMAGE, [third])) == {second, third}
 
 
 def test_holders_and_who_is_about_to_be_one_take_nothing() -> None:

@@ -23,6 +23,7 @@ from protocol.errors import DeniedError, LocalError
 from protocol.floor import Floor, open_floor, seal_floor
 from protocol.identifiers import PublisherKey
 from protocol.limits import MIB
+from tests.engine.liars import swarm_with_liar
 from tests.engine.swarm import content_of, disk, level, publish, pull, run, swarm, until
 from tests.programs import need
 
@@ -246,6 +247,26 @@ def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
             trusted = founder.parts.identity.trust.trusted_publishers
             assert open_floor(book.all()[published.image], trusted, founder.parts.clock()).replicas == 3
             assert (await founder.space.keep("a:1", 0)).replicas == 0
+
+    run(main())
+
+
+def test_a_holder_that_went_without_a_word_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = FloorPolicy(look_s=0.3, place_s=0.1, again_s=0.1, patience_s=0.5)
+    monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
+    content = disk(7, SIZE_MIB)
+
+    async def main() -> None:
+        async with swarm_with_liar(tmp_path) as ((founder, host), dead):
+            published = await publish(founder, content, "a:1", tmp_path)
+            await dead.announce(published.image, founder)
+            await dead.network.close()  # nobody hears that, and its record stays
+            await founder.space.keep("a:1", 2)
+            claims = await founder.parts.keeping._proving.census.claims(published.image)
+            assert claims is not None
+            assert claims.count.whole == 1, "with the founder's own, that would be enough"
+            order = await until(host, f"keep-{published.image}", lambda order: order.state.value == "ready")
+            assert content_of(order) == content
 
     run(main())
 
