@@ -26,13 +26,19 @@ _MAGIC = b"ENTX"
 _VERSION = 1
 _ENTRY_SIZE_BYTES = 8 + 4
 _CHECK_SIZE_BYTES = 16
+_SIEVE_BITS = 3
+"""More of them than tell the prefixes apart: one in eight gets through that should not."""
+_SIEVE_MAX_FACTOR = 16
+"""Where so many times as many prefixes are looked through as are wanted, searching them is quicker."""
+
+Prefixes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """prefixes: uint64, rising. positions: uint32, the index in the image of the fragment with each prefix."""
 
-    prefixes: NDArray[np.uint64]
+    prefixes: Prefixes
     positions: NDArray[np.uint32]
 
 
@@ -40,7 +46,7 @@ def index_size_bytes(fragments: int) -> int:
     return _HEADER.size + fragments * _ENTRY_SIZE_BYTES
 
 
-def prefixes_of(digests: DigestRows) -> NDArray[np.uint64]:
+def prefixes_of(digests: DigestRows) -> Prefixes:
     """The first 8 bytes of each digest, as one number."""
     return np.ascontiguousarray(digests[:, :8]).view("<u8").reshape(-1)
 
@@ -95,3 +101,18 @@ def read_index(files: Files, path: str, fragments: int) -> Iterator[Run]:
             raise CorruptError(f"{path} does not hash to what it says")
     finally:
         files.close(fd)
+
+
+def sieve(wanted: Prefixes, prefixes: Prefixes) -> NDArray[np.bool_]:
+    """Which of the wanted may be among the prefixes: all that are, and few others. Both are in order.
+
+    Only the first bits are compared, in a table of them: much less work than to search, and most are not there.
+    """
+    if not len(wanted) or len(prefixes) > _SIEVE_MAX_FACTOR * len(wanted):
+        return np.ones(len(wanted), np.bool_)
+    bits = len(prefixes).bit_length() + _SIEVE_BITS
+    shift = np.uint64(64 - bits)
+    seen = np.zeros(1 << bits, np.bool_)
+    seen[prefixes >> shift] = True
+    likely: NDArray[np.bool_] = seen[wanted >> shift]
+    return likely

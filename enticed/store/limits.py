@@ -37,3 +37,8 @@ QCOW2_HEADER_MAX_SIZE_BYTES = 2 * MIB
 """The first cluster of a qcow2 file, within which the name of its backing file is, has at most so much."""
 OPENERS_NAMED_MAX_COUNT = 3
 """Processes that are named as having an image open."""
+
+SMALL_IMAGE_MAX_FRAGMENTS = 4096
+"""An image of no more is looked through in memory, together with others: half a GiB of data in the mean."""
+SMALL_IMAGES_MAX_FRAGMENTS = 1024 * 1024
+"""Of all of them together, 12 bytes each."""

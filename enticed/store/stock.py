@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 from enticed.limits import STORE_CLONE_MAX_SIZE_BYTES, STORE_PREFIX_ALIKE_MAX_COUNT
 from enticed.store.files import DiskError, Files
 from enticed.store.images import StoredImage
-from enticed.store.index import Run, prefixes_of, read_index, write_index
+from enticed.store.index import Prefixes, Run, prefixes_of, read_index, sieve, write_index
 from enticed.store.inspection import right_fragments_in_parallel
 from enticed.store.layout import INDEX
+from enticed.store.small_images import SmallImages
 from protocol.errors import AbsentError, CorruptError, MalformedError
 from protocol.identifiers import ImageId
 from protocol.manifest import Fragments, Root
 
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-_SIEVE_BITS = 3
-"""More of them than tell the prefixes apart: one in eight gets through that should not."""
-_SIEVE_MAX_FACTOR = 16
-"""Where so many times as many prefixes are looked through as are wanted, searching them is quicker."""
 _PAGES_READ_COUNT = 16
 """Pages are read so many at a time: what is on hand of one is likely to go on in the next."""
 
@@ -52,6 +49,11 @@ class OnHand:
     def found(self) -> Mask:
         return self.source >= 0
 
+    @property
+    def holders(self) -> tuple[ImageId, ...]:
+        """Those of the images that have something of it."""
+        return tuple(self.images[number] for number in np.unique(self.source[self.found]).tolist())
+
     def bytes_by_piece(self, root: Root, fragments: Fragments) -> NDArray[np.int64]:
         """int64, one for each piece: bytes on hand. `fragments` are all of the image's, and what was asked about."""
         sizes = np.where(self.found, fragments.sizes_bytes, 0)
@@ -66,15 +68,25 @@ class Stock:
         self._files = files
         self._pool = pool
         self._indexing = threading.Lock()
+        self._small = SmallImages()
 
     def find(self, fragments: Fragments, among: Sequence[StoredImage]) -> OnHand:
         """Of each fragment the first of the images that holds it in a durable piece; what is unreadable holds none."""
         search = _Search(fragments)
+        self._gather(among)
+        in_small = self._small.among(search.prefixes)
         for number, image in enumerate(among):
-            if image.durable.any() and not search.is_over:
+            if search.is_over:
+                break
+            alike = in_small.get(image.image)
+            if (alike is None or search.wants(alike)) and image.durable.any():
                 with suppress(AbsentError, CorruptError, MalformedError, DiskError):
                     self._look_in(search, image, number)
         return OnHand(tuple(image.image for image in among), search.source, search.offsets_bytes)
+
+    def forget(self, image: ImageId) -> None:
+        """It has gone: nothing need be kept of it."""
+        self._small.drop(image)
 
     def clone_in(self, target_fd: int, fragments: Fragments, on_hand: OnHand, sources: Mapping[ImageId, int]) -> Mask:
         """Bring what is on hand to its place in the target; for each fragment, whether it is there, hashed, and right.
@@ -96,8 +108,20 @@ class Stock:
         right[chosen] = right_fragments_in_parallel(self._pool, self._files, target_fd, cloned)
         return right
 
+    def _gather(self, among: Iterable[StoredImage]) -> None:
+        """Those of the images that are small are looked through together from now on."""
+        gathered = []
+        for image in among:
+            if image.image not in self._small and self._small.takes(image.root.fragments):
+                # One whose index cannot be read is looked in like a large one, which makes it a new index.
+                with suppress(AbsentError, CorruptError, DiskError):
+                    runs = read_index(self._files, _index_path(image), image.root.fragments)
+                    prefixes = [run.prefixes for run in runs] or [np.zeros(0, np.uint64)]
+                    gathered.append((image.image, np.concatenate(prefixes)))
+        self._small.add(gathered)
+
     def _look_in(self, search: _Search, image: StoredImage, number: int) -> None:
-        path = f"{image.directory}/{INDEX}"
+        path = _index_path(image)
         try:
             for run in read_index(self._files, path, image.root.fragments):
                 search.look_in(run, image, number)
@@ -110,6 +134,10 @@ class Stock:
                 search.look_in(run, image, number)
 
 
+def _index_path(image: StoredImage) -> str:
+    return f"{image.directory}/{INDEX}"
+
+
 class _Search:
     """Fragments that are looked for, and where they have been found so far."""
 
@@ -118,7 +146,8 @@ class _Search:
         prefixes = prefixes_of(fragments.digests)
         # Looked up in order, so that neighbours touch the same memory: ten times as fast as in the order of the disk.
         self._order = np.argsort(prefixes)
-        self._prefixes = prefixes[self._order]
+        self.prefixes = prefixes[self._order]
+        """Of what is not found yet, in order."""
         self.source = np.full(len(fragments), -1, np.int32)
         self.offsets_bytes = np.zeros(len(fragments), np.int64)
 
@@ -126,13 +155,21 @@ class _Search:
     def is_over(self) -> bool:
         return not len(self._order)
 
+    def wants(self, prefixes: Prefixes) -> bool:
+        """Whether something with one of these prefixes is not found yet."""
+        if not len(prefixes):
+            return False
+        at = np.searchsorted(self.prefixes, prefixes)
+        inside = at < len(self.prefixes)
+        return bool((self.prefixes[at[inside]] == prefixes[inside]).any())
+
     def look_in(self, run: Run, image: StoredImage, number: int) -> None:
         prefixes, positions = run.prefixes, run.positions
         if not image.durable.all():
             held = image.durable[_pieces(image.root, positions)]
             prefixes, positions = prefixes[held], positions[held]
-        likely = sieve(self._prefixes, prefixes)
-        asked, wanted = self._order[likely], self._prefixes[likely]
+        likely = sieve(self.prefixes, prefixes)
+        asked, wanted = self._order[likely], self.prefixes[likely]
         at = np.searchsorted(prefixes, wanted)
         for _ in range(STORE_PREFIX_ALIKE_MAX_COUNT):
             inside = at < len(prefixes)
@@ -144,7 +181,7 @@ class _Search:
             same = self._compare(image, number, asked, positions[at])
             asked, wanted, at = asked[~same], wanted[~same], at[~same] + 1
         missing = self.source[self._order] < 0
-        self._order, self._prefixes = self._order[missing], self._prefixes[missing]
+        self._order, self.prefixes = self._order[missing], self.prefixes[missing]
 
     def _compare(self, image: StoredImage, number: int, asked: Numbers, positions: NDArray[np.uint32]) -> Mask:
         """Note those of `asked` that are the fragments at these positions of the image; which they were."""
@@ -156,21 +193,6 @@ class _Search:
             self.source[asked[group][right]] = number
             self.offsets_bytes[asked[group][right]] = held.offsets_bytes[inside[right]]
         return same
-
-
-def sieve(wanted: NDArray[np.uint64], prefixes: NDArray[np.uint64]) -> Mask:
-    """Which of the wanted may be among the prefixes: all that are, and few others. Both are in order.
-
-    Only the first bits are compared, in a table of them: much less work than to search, and most are not there.
-    """
-    if not len(wanted) or len(prefixes) > _SIEVE_MAX_FACTOR * len(wanted):
-        return np.ones(len(wanted), np.bool_)
-    bits = len(prefixes).bit_length() + _SIEVE_BITS
-    shift = np.uint64(64 - bits)
-    seen = np.zeros(1 << bits, np.bool_)
-    seen[prefixes >> shift] = True
-    likely: Mask = seen[wanted >> shift]
-    return likely
 
 
 def _pages_of(image: StoredImage, positions: NDArray[np.uint32]) -> Iterator[tuple[Numbers, int, Fragments]]:

@@ -214,6 +214,7 @@ class Store(Records):
                 self._shelf.settle()  # if it fails: never back again, that would be as little settled
             finally:
                 self._ledger.drop(str(image))
+                self._stock.forget(image)
                 stored.close()
                 with suppress(EnticedError):  # a record without files is removed at the next start
                     self._catalogue.delete_image(image)
@@ -287,7 +288,7 @@ class Store(Records):
         with ExitStack() as holds:
             stored = holds.enter_context(self._table.hold(target)).image
             sources: dict[ImageId, int] = {}
-            for image in on_hand.images:
+            for image in on_hand.holders:
                 with suppress(EnticedError):
                     sources[image] = holds.enter_context(self._table.hold(image)).image.raw_fd
             return self._stock.clone_in(stored.raw_fd, fragments, on_hand, sources)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enticed.store import index
+from enticed.store import index, small_images
 from enticed.store.files import PosixFiles
-from enticed.store.index import prefixes_of, read_index, write_index
+from enticed.store.index import prefixes_of, read_index, sieve, write_index
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.memory_files import MemoryFiles
-from enticed.store.stock import sieve
+from enticed.store.small_images import SmallImages
 from enticed.store.store import Store
 from protocol.errors import AbsentError, CorruptError
 from protocol.identifiers import ImageId
@@ -91,6 +91,69 @@ def test_what_is_durable_anywhere_is_found_and_comes_right(
         for at, content, found in zip(wanted.fragments.offsets_bytes.tolist(), wanted.contents, right, strict=True):
             if found:
                 assert files.pread(target.raw_fd, len(content), at) == content
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(layouts(), st.sets(st.integers(0, 4))), min_size=1, max_size=6),
+    st.lists(layouts(), min_size=1, max_size=3),
+    st.integers(0, 12),
+    st.integers(0, 30),
+    st.data(),
+)
+def test_small_images_together_give_what_each_index_gives(
+    kept: list[tuple[list[tuple[int, bytes]], set[int]]],
+    wanted_layouts: list[list[tuple[int, bytes]]],
+    small_fragments: int,
+    together_fragments: int,
+    data: st.DataObject,
+) -> None:
+    """Whatever is small and however many have room, while images come and go: as by looking in one after another."""
+    files = MemoryFiles()
+    with store_over(files, MemoryCatalogue()) as store:
+        for layout, durable in kept:
+            made = made_of(layout, 8 * MIB)
+            if made.image not in {one.image for one in store.images()}:
+                begun(store, files, made, durable)
+            elsewhere = data.draw(st.sampled_from(wanted_layouts))
+            wanted = made_of(elsewhere, 8 * MIB).fragments
+            if data.draw(st.booleans()):
+                store.forget(data.draw(st.sampled_from(store.images())).image)
+            with (
+                patch.object(small_images, "SMALL_IMAGE_MAX_FRAGMENTS", small_fragments),
+                patch.object(small_images, "SMALL_IMAGES_MAX_FRAGMENTS", together_fragments),
+            ):
+                quick = store.find_on_hand(wanted)
+            with patch.object(SmallImages, "among", lambda *_: {}):
+                plain = store.find_on_hand(wanted)
+            assert quick.images == plain.images
+            assert quick.source.tolist() == plain.source.tolist()
+            assert quick.offsets_bytes.tolist() == plain.offsets_bytes.tolist()
+
+
+@given(st.lists(st.lists(st.integers(0, 20), max_size=8), max_size=8), st.lists(st.integers(0, 20), max_size=12))
+def test_which_small_images_have_what_is_wanted(contents: list[list[int]], wanted: list[int]) -> None:
+    together = SmallImages()
+    images = {ImageId(number.to_bytes(32, "big")): sorted(held) for number, held in enumerate(contents)}
+    together.add((image, np.array(held, np.uint64)) for image, held in images.items())
+    gone = set(list(images)[::3])
+    for image in gone:
+        together.drop(image)
+    found = together.among(np.array(sorted(wanted), np.uint64))
+    assert {image: has.tolist() for image, has in found.items()} == {
+        image: [prefix for prefix in held if prefix in wanted] for image, held in images.items() if image not in gone
+    }
+
+
+def test_no_index_is_opened_twice_for_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        for number in range(5):
+            publish(store, made_of([(0, blocks(number))], 4096))
+        wanted = made_of([(0, blocks(3)), (4096, blocks(9))], 8192).fragments
+        store.find_on_hand(wanted)
+        with patch("enticed.store.stock.read_index", side_effect=read_index) as reads:
+            assert store.find_on_hand(wanted).found.tolist() == [True, False]
+    assert reads.call_count == 1
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(1, 7))
