@@ -30,9 +30,8 @@ def revoke(ctx: click.Context, who: str) -> None:
     entice revoke 6b5702595251
     """
     answer = daemon_of(ctx).ask("POST", "/v1/trust/revocations", {"who": who})
-    setup_of(ctx).show(
-        answer, lambda: [f"{who} is revoked: every host that can be reached goes by it within a minute."]
-    )
+    said = f"{who} is revoked: every host that can be reached goes by it within a minute."
+    setup_of(ctx).show(answer, lambda: [said, *_too_few_lines(answer)])
 
 
 @click.group()
@@ -243,8 +242,19 @@ def _lines(answer: dict[str, Any]) -> Iterable[str]:
     for one in answer["publishers"]:
         here = "  this host" if one["is_this_host"] else ""
         yield f"  {one['name']}  key {short(one['key'])}  {', '.join(one['names'])}{here}"
+    yield from _too_few_lines(answer)
     yield from _certified_lines(answer)
     yield from _revoked_lines(answer["revoked"])
+
+
+def _too_few_lines(answer: dict[str, Any]) -> Iterable[str]:
+    left, threshold = len({one["name"] for one in answer["publishers"]}), answer["threshold"]
+    if left < threshold:
+        are = "is" if left == 1 else "are"
+        yield (
+            f"{threshold} publishers have to sign, and {left} {are} left: no host fetches anything until "
+            f"`entice grant publisher` names another, or `entice trust threshold {max(1, left)}` asks for fewer."
+        )
 
 
 def _certified_lines(answer: dict[str, Any]) -> Iterable[str]:

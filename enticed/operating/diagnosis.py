@@ -128,6 +128,11 @@ def _trust(engine: DaemonEngine) -> Iterator[Finding]:
         said = f"this host's certificate is good for only {left_s / 86400:.0f} days"
         to_do = f"it is not renewed: {parts.trust.renewing.trouble or 'not asked for yet'}; else: entice join"
         yield Finding(Area.TRUST, "certificate_expires", Verdict.HINT, said, to_do)
+    publishers = len({one.name for one in trust.publishers})
+    if 0 < publishers < trust.threshold:
+        said = f"{trust.threshold} publishers have to sign, and {publishers} of them can: nothing is pulled"
+        to_do = f"on the founding host: entice grant publisher, or entice trust threshold {publishers}"
+        yield Finding(Area.TRUST, "publishers", Verdict.WRONG, said, to_do)
     if not trust.trusted_publishers:
         yield Finding(
             Area.TRUST, "publishers", Verdict.WRONG, "no publisher is trusted: nothing can be pulled", "entice join"

@@ -90,3 +90,18 @@ def test_what_is_signed_stays_so_after_restarts_and_a_rotated_key(swarm: Testbed
     founder.must("trust", "rotate", "publisher", "--finish")
     wait_until(go_by([second, other], trust(founder)["serial"]))
     wait_until(lambda: other.entice("pull", "kept:1").exit_code == 0)
+
+
+def test_who_revokes_a_publisher_that_is_needed_is_told_what_that_means(swarm: Testbed) -> None:
+    founder, _, _, other = swarm.daemons
+    assert len(founder.must("revoke", "team").splitlines()) == 1
+    said = founder.must("revoke", "second").splitlines()
+    assert said[1].startswith("2 publishers have to sign, and 1 is left: no host fetches anything until")
+    assert said[1] in founder.must("trust", "show").splitlines()
+    (wrong,) = [one for one in founder.call_json("doctor").wait().json["findings"] if one["name"] == "publishers"]
+    assert wrong["verdict"] == "wrong"
+    assert len(founder.must("trust", "threshold", "1").splitlines()) == 1
+    wait_until(go_by([other], trust(founder)["serial"]))
+    disk = new_disk(swarm, "alone.raw", 4, seed=24)
+    founder.json("publish", disk, "alone:1")
+    assert is_pulled(pull_on_all([other], "alone:1")[0], disk)
