@@ -25,7 +25,7 @@ from enticed.engine.removal import Removal
 from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
-from enticed.store.limits import SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S
+from enticed.store.limits import SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S, UPLOAD_TOUCH_INTERVAL_S
 from enticed.store.notes import Pin
 from enticed.store.space import size
 from enticed.store.store import Store
@@ -83,6 +83,9 @@ class Keeping:
         """One pass at a time: what goes is counted once."""
         self._tasks = Tasks()
         stockroom.make_room = self.make_room
+        stockroom.sent = self._is_used_elsewhere
+        self._noted_at: dict[ImageId, float] = {}
+        """When uploads of an image were last noted as a use of it."""
 
     def replicas(self, image: ImageId) -> int:
         """How many hosts are to hold it; 0 where nobody says so."""
@@ -148,6 +151,15 @@ class Keeping:
                 await self._threads.run(self._store.touch, image)
         except EnticedError as error:
             log.debug("the use of image %s is not noted: %s", image.short, error)
+
+    def _is_used_elsewhere(self, image: ImageId) -> None:
+        """A peer was sent some of it: a use like any other, noted more rarely."""
+        now = self._driver.clock()
+        if now < self._noted_at.get(image, 0.0) + UPLOAD_TOUCH_INTERVAL_S:
+            return
+        self._noted_at = {one: at for one, at in self._noted_at.items() if now < at + UPLOAD_TOUCH_INTERVAL_S}
+        self._noted_at[image] = now
+        self._tasks.spawn(self.used(image), "use of an image by peers")
 
     # --- making room ---
 

@@ -96,6 +96,8 @@ class Stockroom:
         self.rotten_pieces = 0
         self.make_room: MakeRoom = no_room
         """Asked for what does not fit; who can have images go takes its place."""
+        self.sent: Callable[[ImageId], None] = lambda image: None
+        """Told when a peer was sent some of an image that it is after."""
         self._leaving: dict[ImageId, asyncio.Event] = {}
         """Images that are being removed."""
         self._once_whole: set[ImageId] = set()

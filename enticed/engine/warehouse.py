@@ -90,6 +90,8 @@ class PeerWarehouse:
         def closed(sent_bytes: int, error: OSError | None) -> None:
             held.close()
             self._end(ticket, sent_bytes)
+            if sent_bytes and request.count > 1:  # who wants a proof asks for one fragment
+                self._stockroom.sent(request.image)
             if error is not None:
                 self._stockroom.recheck(request.image, request.piece)  # the catalogue has to know, too
 

@@ -13,6 +13,8 @@ FLOOR_LOOK_EVERY_S = 3600.0
 
 TOUCH_INTERVAL_S = 60.0
 """An image that is used all the time is noted as used so often: each time is a commit."""
+UPLOAD_TOUCH_INTERVAL_S = 600.0
+"""What peers fetch of an image is noted so often: they ask for pieces of it all day."""
 SPACE_LOOK_INTERVAL_S = 30.0
 """Between two looks at whether the high mark or the guests' reserve is passed."""
 HOLDERS_KNOWN_S = 60.0

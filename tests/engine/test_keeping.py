@@ -21,7 +21,7 @@ from enticed.engine.port import OrderTerms
 from enticed.engine.space_port import Reckoning
 from protocol.errors import DeniedError, LocalError
 from protocol.floor import Floor, open_floor, seal_floor
-from protocol.identifiers import PublisherKey
+from protocol.identifiers import ImageId, PublisherKey
 from protocol.limits import MIB
 from tests.engine.liars import swarm_with_liar
 from tests.engine.swarm import content_of, disk, level, publish, pull, run, swarm, until
@@ -191,6 +191,29 @@ def test_marks_are_kept_by_themselves(tmp_path: Path, monkeypatch: pytest.Monkey
             host.parts.keeping.limit(Terms(Marks(0.9, 0.7), ()))
             host.parts.store.limit(10 * MIB, 0)  # of which they take nine
             assert await gone.get() == str(host.parts.naming.known("a:1"))
+
+    run(main())
+
+
+def test_what_peers_fetch_is_used_and_noted_once_in_a_while(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 3) as (founder, first, second):
+            published = await publish(founder, disk(1, SIZE_MIB), "a:1", tmp_path)
+            stored = founder.parts.store.image(published.image)
+            stored.note(replace(stored.record, last_used_at=1.0))
+            notes: asyncio.Queue[float] = asyncio.Queue()
+            touch, loop = founder.parts.store.touch, asyncio.get_running_loop()
+
+            def touched(image: ImageId) -> None:
+                touch(image)
+                loop.call_soon_threadsafe(notes.put_nowait, stored.last_used_at)
+
+            founder.parts.store.touch = touched  # type: ignore[method-assign]
+            await pull(first, "a:1")
+            assert await notes.get() == pytest.approx(founder.parts.clock(), abs=30)
+            stored.note(replace(stored.record, last_used_at=1.0))
+            await pull(second, "a:1")
+            assert notes.empty()
 
     run(main())
 
