@@ -28,6 +28,7 @@ from enticed.engine.discovery import Discovery
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
+from enticed.engine.floor_exchange import FloorExchange
 from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.keeping import Keeping, terms_of
 from enticed.engine.kinship import Kinship
@@ -72,7 +73,7 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
 from protocol.errors import LocalError
-from protocol.messages import COSIGNING, GROUPS, ORDERS, RECALLS, TRUST
+from protocol.messages import COSIGNING, FLOORS, GROUPS, ORDERS, RECALLS, TRUST
 
 log = logging.getLogger("enticed")
 
@@ -189,6 +190,7 @@ def _let_run(
     stack.callback(parts.driver.close)
     listeners = (
         membership, parts.purchasing, parts.planning, parts.recalls, parts.dispatch, parts.cosigning, parts.trust,
+        FloorExchange(parts.network, parts.keeping.floors),
     )  # fmt: skip
     switchboard.connect(*(one.network_event for one in listeners))
     starting = (
@@ -308,7 +310,7 @@ async def _network(
         on_event=switchboard.network_event,
         advertise=_advertised(config),
         dial_networks=config.dial_networks,
-        capabilities=(COSIGNING, GROUPS, ORDERS, RECALLS, TRUST),
+        capabilities=(COSIGNING, FLOORS, GROUPS, ORDERS, RECALLS, TRUST),
         clock=clock,
         paces=paces,
         lower_effort=config.lower_effort,

@@ -6,18 +6,21 @@ whoever signed it is trusted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.codec import U64, Between, pack_record, unpack_record
 from protocol.dsse import seal, unseal
 from protocol.errors import DeniedError, LocalError, MalformedError
-from protocol.identifiers import ImageId, PublisherKey
+from protocol.identifiers import Digest, ImageId, PublisherKey
 from protocol.limits import FLOOR_MAX_SIZE_BYTES, NAME_VERSION_MAX_LEAD, REPLICAS_MAX_COUNT
 
 FLOOR_TYPE = "application/vnd.enticed.floor.v1"
+_DIGEST_CONTEXT = "enticed floors known v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,12 @@ class Floor:
     replicas: Annotated[int, Between(0, REPLICAS_MAX_COUNT)]
     publisher: PublisherKey
     issued_at_ms: U64
+
+
+def floors_digest(floors: Iterable[Floor]) -> Digest:
+    """What hosts compare to find out whether they know the same floors."""
+    known = sorted(floor.image + floor.issued_at_ms.to_bytes(8, "big") for floor in floors)
+    return Digest(blake3(b"".join(known), derive_key_context=_DIGEST_CONTEXT).digest())
 
 
 def seal_floor(floor: Floor, private: Ed25519PrivateKey) -> bytes:

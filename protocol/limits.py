@@ -71,6 +71,8 @@ RECALL_MAX_SIZE_BYTES = NAME_RECORD_MAX_SIZE_BYTES
 REPLICAS_MAX_COUNT = 64
 """That a publisher may want of an image at the least: the DHT counts fewer than a shelf's providers exactly."""
 FLOOR_MAX_SIZE_BYTES = NAME_RECORD_MAX_SIZE_BYTES
+FLOORS_SAID_COUNT = 32
+"""In one message."""
 PROVIDER_RECORD_MAX_SIZE_BYTES = 512
 ADDRESSES_MAX_COUNT = 4
 ADDRESS_MAX_CHARS = 64

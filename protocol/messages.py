@@ -11,7 +11,7 @@ from typing import Annotated
 
 from protocol.codec import U16, U32, U64, Between, Vocabulary
 from protocol.group import GroupProof
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import (
     ADDRESS_MAX_CHARS,
     ADDRESSES_MAX_COUNT,
@@ -19,6 +19,8 @@ from protocol.limits import (
     CAPABILITIES_MAX_COUNT,
     CAPABILITY_MAX_CHARS,
     CERTIFICATE_MAX_SIZE_BYTES,
+    FLOOR_MAX_SIZE_BYTES,
+    FLOORS_SAID_COUNT,
     GROUPS_MAX_COUNT,
     HAVE_CHANGE_MAX_PIECES,
     IMAGE_MAX_PIECES,
@@ -42,6 +44,8 @@ GROUPS = "groups"
 """The capability of hosts that serve private images to the members of a group: said to no others."""
 RECALLS = "recalls"
 """The capability of hosts that hear of recalls: said to no others."""
+FLOORS = "floors"
+"""The capability of hosts that hand on how many are to hold which image: said to no others."""
 COSIGNING = "cosigning"
 """The capability of hosts that take signatures of further publishers: said to no others."""
 TRUST = "trust"
@@ -228,6 +232,20 @@ class Cosigned:
 
 
 @dataclass(frozen=True, slots=True)
+class FloorsKnown:
+    """Which floors the sender knows, as a digest of them all: first on a session."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """Floors that the sender knows, to who knows others: once in a session, in as many messages as that takes."""
+
+    envelopes: Annotated[tuple[Annotated[bytes, Between(1, FLOOR_MAX_SIZE_BYTES)], ...], Between(1, FLOORS_SAID_COUNT)]
+
+
+@dataclass(frozen=True, slots=True)
 class Belong:
     """The sender is in these groups, to whoever is in one of them too: first on a session, and never taken back."""
 
@@ -276,6 +294,8 @@ CONTROL = Vocabulary(
         18: Recalled,
         19: Belong,
         20: Cosigned,
+        21: FloorsKnown,
+        22: Floors,
     }
 )
 
@@ -297,6 +317,8 @@ Control = (
     | Recalled
     | Belong
     | Cosigned
+    | FloorsKnown
+    | Floors
     | Trust
     | RenewalRequest
     | Renewal

@@ -28,6 +28,8 @@ from protocol.messages import (
     Control,
     Cosigned,
     Data,
+    Floors,
+    FloorsKnown,
     FragmentsRequest,
     Goodbye,
     HaveChange,
@@ -103,6 +105,8 @@ _ANY_TIME = (
     Recalled,
     Belong,
     Cosigned,
+    FloorsKnown,
+    Floors,
 )
 _WHEN_OPEN: Table = {(State.OPEN, kind): State.OPEN for kind in _ANY_TIME}
 

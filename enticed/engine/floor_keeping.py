@@ -32,8 +32,8 @@ from enticed.store.limits import FLOOR_LOOK_EVERY_S, FLOORS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
-from protocol.floor import Floor, open_floor
-from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
+from protocol.floor import Floor, floors_digest, open_floor
+from protocol.identifiers import Digest, DiscoveryKey, ImageId, PublisherKey
 
 log = logging.getLogger(__name__)
 KEEP_PREFIX = "keep-"
@@ -170,6 +170,25 @@ class FloorKeeping:
         """From anywhere: most often what is known already, or another kind of thing."""
         if self._take(envelope):
             self._tasks.spawn(self._save(envelope), "save a floor")
+
+    @property
+    def envelopes(self) -> tuple[bytes, ...]:
+        """All floors that this host knows."""
+        return tuple(known.envelope for known in self._known.values())
+
+    @property
+    def digest(self) -> Digest:
+        """Of all of them."""
+        return floors_digest(known.floor for known in self._known.values())
+
+    def hear_late(self, envelope: bytes) -> bool:
+        """A floor of which others know already, so that it is not spread again. Whether it was news."""
+        known = self._believe(envelope)
+        if known is None:
+            return False
+        self._announce(known)
+        self._tasks.spawn(self._save(envelope), "save a floor")
+        return True
 
     def _take(self, envelope: bytes) -> bool:
         """Believe a floor, and pass it on; False for one that is known, outdated or none."""

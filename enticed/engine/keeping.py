@@ -72,7 +72,7 @@ class Keeping:
         self._threads = threads
         self._ledger = ledger
         self._naming = naming
-        self._floors = floors
+        self.floors = floors
         floors.has_room = self._has_room
         self._evicting = Evicting(driver, store, threads, recalls, removal, floors, proving)
         self._proving = proving
@@ -89,17 +89,17 @@ class Keeping:
 
     def replicas(self, image: ImageId) -> int:
         """How many hosts are to hold it; 0 where nobody says so."""
-        return self._floors.replicas(image)
+        return self.floors.replicas(image)
 
     @property
     def below_floor(self) -> int:
         """Of how many images this host has just found too few copies."""
-        return self._floors.below
+        return self.floors.below
 
     @property
     def floor_copies(self) -> int:
         """That this host has taken."""
-        return self._floors.copies_taken
+        return self.floors.copies_taken
 
     @property
     def evicted_images(self) -> int:
@@ -120,12 +120,12 @@ class Keeping:
         self._evicting.guests = terms.guests
 
     def start(self) -> None:
-        self._floors.start()
+        self.floors.start()
         self._tasks.spawn(self._stay_within_marks(), "marks of the store")
         self._tasks.spawn(self._note_orders(), "uses of images")
 
     async def close(self) -> None:
-        await self._floors.close()
+        await self.floors.close()
         await self._tasks.close()
 
     # --- what keeps an image here ---
@@ -139,10 +139,10 @@ class Keeping:
         await self._threads.run(self._store.pin_book.drop, self._known(target))
 
     async def floor(self, target: str) -> FloorView:
-        return await self._floors.view(target)
+        return await self.floors.view(target)
 
     async def keep(self, target: str, replicas: int) -> FloorView:
-        return await self._floors.keep(target, replicas)
+        return await self.floors.keep(target, replicas)
 
     async def used(self, image: ImageId) -> None:
         """Somebody on this host uses it; never fails for that."""

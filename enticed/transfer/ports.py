@@ -20,6 +20,8 @@ from protocol.messages import (
     CancelOrder,
     Charge,
     Cosigned,
+    Floors,
+    FloorsKnown,
     HaveChange,
     HaveMap,
     NotHeld,
@@ -52,6 +54,8 @@ Said = (
     | Recalled
     | Belong
     | Cosigned
+    | FloorsKnown
+    | Floors
 )
 """What the core, campaigns and trusting say and hear; hellos, goodbyes and pings are the transfer layer's own."""
 

@@ -100,7 +100,7 @@ def test_of_hosts_that_say_so_those_count_that_show_it(tmp_path: Path, monkeypat
             liar.answer = Pretender(host.parts.store.image(image)).silent
             for replicas, ground in ((2, Ground.REPLICAS), (2, Ground.REPLICAS), (1, Ground.UNUSED)):
                 await founder.space.keep("a:1", replicas)
-                host.parts.keeping._floors._heard(founder.parts.store.floor_book.all()[image])
+                host.parts.keeping.floors._heard(founder.parts.store.floor_book.all()[image])
                 (judged,) = (await host.space.clear(EVERYTHING)).judged
                 assert judged.decision.ground is ground, "two say so, and one has it"
                 assert len(liar.asked) == 1, "who has said nothing is not asked again and again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from enticed.core import events as ev
 from enticed.core.eviction import Ground, Marks
 from enticed.core.floors import FloorPolicy
 from enticed.core.orders import Priority
+from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
@@ -23,8 +25,10 @@ from protocol.errors import DeniedError, LocalError
 from protocol.floor import Floor, open_floor, seal_floor
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.limits import MIB
+from protocol.messages import FLOORS, Floors, HaveMap, Subscribe
+from tests.clusters import make_cluster
 from tests.engine.liars import swarm_with_liar
-from tests.engine.swarm import content_of, disk, level, publish, pull, run, swarm, until
+from tests.engine.swarm import config_of, content_of, disk, level, publish, pull, run, swarm, until
 from tests.programs import need
 
 SIZE_MIB = 4
@@ -274,6 +278,51 @@ def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
     run(main())
 
 
+def test_who_joins_later_hears_of_floors_from_the_first_host_that_it_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = FloorPolicy(look_s=0.3, place_s=0.1, again_s=0.1)
+    monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
+    content = disk(7, SIZE_MIB)
+
+    async def main() -> None:
+        identities = make_cluster(tmp_path, hosts=2)
+        async with AsyncExitStack() as stack:
+            founder = await start(config_of(identities[0].directory.parent), stack)
+            published = await publish(founder, content, "a:1", tmp_path)
+            await founder.space.keep("a:1", 2)
+            status = founder.status()
+            late = await start(config_of(identities[1].directory.parent, status.listen), stack)
+            await late.parts.dispatch.reach(status.node, status.listen)
+            order = await until(late, f"keep-{published.image}", lambda order: order.state.value == "ready")
+            assert content_of(order) == content
+
+    run(main())
+
+
+def test_a_host_that_says_many_floors_that_are_none_is_heard_no_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
+            liar.network._capabilities = (FLOORS,)
+            image = (await publish(founder, disk(7, SIZE_MIB), "a:1", tmp_path)).image
+            floors = founder.parts.keeping.floors
+            publisher = founder.parts.publishing._publisher
+            assert publisher is not None
+            now_ms = int(founder.parts.clock() * 1000)
+            first, second = (publisher.sign_floor(Floor(image, 2, publisher.key, now_ms + at)) for at in range(2))
+            node = await liar.meet(founder)
+            for said in ((first,), (b"none",) * 32, (b"none",) * 32, (second,)):
+                liar.network.send(node, Floors(said))
+                await liar.asks(node, Subscribe(image))
+                while not any(isinstance(one.message, HaveMap) for one in liar.heard):
+                    liar.heard_more.clear()
+                    await liar.heard_more.wait()  # what was said before is heard by then
+                assert floors.envelopes == (first,)
+            assert floors.hear_late(second), "it would have been news"
+
+    run(main())
+
+
 def test_a_holder_that_went_without_a_word_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = FloorPolicy(look_s=0.3, place_s=0.1, again_s=0.1, patience_s=0.5)
     monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
@@ -303,13 +352,13 @@ def test_a_floor_counts_as_long_as_its_publisher_is_trusted_and_outlives_a_key_t
             key = PublisherKey(thief.public_key().public_bytes_raw())
             await founder.trust.grant_publisher("thief", key, ("thief:*",))
             envelope = seal_floor(Floor(stolen.image, 9, key, int(founder.parts.clock() * 1000)), thief)
-            founder.parts.keeping._floors._heard(envelope)
+            founder.parts.keeping.floors._heard(envelope)
             assert founder.parts.keeping.replicas(stolen.image) == 9
             before = (await founder.space.keep("b:1", 1)).publisher
 
             await founder.trust.revoke("thief")
             assert founder.parts.keeping.replicas(stolen.image) == 0
-            founder.parts.keeping._floors._heard(envelope)
+            founder.parts.keeping.floors._heard(envelope)
             assert founder.parts.keeping.replicas(stolen.image) == 0
 
             await founder.trust.rotate_publisher(finish=False)

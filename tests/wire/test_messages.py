@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocol.codec import Vocabulary
 from protocol.errors import MalformedError
 from protocol.group import GroupProof
-from protocol.identifiers import ImageId, NodeId
+from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import (
     ADDRESS_MAX_CHARS,
     ADDRESSES_MAX_COUNT,
@@ -36,6 +36,8 @@ from protocol.messages import (
     Control,
     Cosigned,
     Data,
+    Floors,
+    FloorsKnown,
     FragmentsRequest,
     Goodbye,
     HaveChange,
@@ -90,6 +92,8 @@ WIRE = [
     ),
     (CONTROL, Recalled(b"signed"), [18, b"signed"]),
     (CONTROL, Cosigned(b"signed"), [20, b"signed"]),
+    (CONTROL, FloorsKnown(Digest(IMAGE)), [21, IMAGE]),
+    (CONTROL, Floors((b"signed",)), [22, [b"signed"]]),
     (CONTROL, Belong((GroupProof(bytes(32)),)), [19, [bytes(32)]]),
     (CONTROL, Trust(b"sealed"), [15, b"sealed"]),
     (CONTROL, RenewalRequest(), [16]),

@@ -23,6 +23,7 @@ from protocol.datagram import (
 )
 from protocol.dht import DHT, FindValue, Nodes, Stored, StoreName, Verdict, Withdraw, read_endpoint
 from protocol.dht import Contact as DhtContact
+from protocol.floor import floors_digest
 from protocol.framing import encode_frame
 from protocol.group import GroupProof
 from protocol.identifiers import PUBLIC_DISCOVERY_KEY, DiscoveryKey, ImageId, NodeId
@@ -37,6 +38,8 @@ from protocol.messages import (
     Charge,
     Cosigned,
     Data,
+    Floors,
+    FloorsKnown,
     FragmentsRequest,
     HaveChange,
     HaveMap,
@@ -85,6 +88,8 @@ def sessions() -> Iterator[tuple[str, str]]:
         "`Belong`, one proof of 32 bytes 9": Belong((GroupProof(b"\x09" * 32),)),
         "`Recalled`, envelope 4 bytes 9": Recalled(b"\x09" * 4),
         "`Cosigned`, envelope 4 bytes 9": Cosigned(b"\x09" * 4),
+        "`FloorsKnown` of no floors": FloorsKnown(floors_digest([])),
+        "`Floors`, one envelope of 4 bytes 9": Floors((b"\x09" * 4,)),
         "`Acquaint` with node 0 to 19 at `[fd00::1]:7400`": Acquaint(IMAGE, (Alternative(NODE, ("[fd00::1]:7400",)),)),
     }
     for what, message in said.items():
