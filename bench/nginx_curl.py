@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from spike_carriers import make_certificate
 
+from simnet.testbed.processes import family
+
 NGINX = """daemon off; master_process off; pid {d}/nginx.pid; error_log {d}/error.log; events {{}}
 http {{ access_log off; sendfile on; client_body_temp_path {d}; proxy_temp_path {d}; fastcgi_temp_path {d};
   uwsgi_temp_path {d}; scgi_temp_path {d}; server {{ listen 127.0.0.1:{p} ssl; root {d}; ssl_protocols TLSv1.3;
@@ -80,7 +82,7 @@ class NginxCurl:
 
 @contextmanager
 def processor_seconds(pids: list[int]) -> Iterator[list[float]]:
-    """A list that holds, after the block, the processor seconds that each of these processes took meanwhile."""
+    """A list that holds, after the block, the processor seconds of each of these and its children meanwhile."""
     before = [_processor_s(pid) for pid in pids]
     taken: list[float] = []
     yield taken
@@ -88,5 +90,6 @@ def processor_seconds(pids: list[int]) -> Iterator[list[float]]:
 
 
 def _processor_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # Of itself and of children that have ended, and the same of each child that has not.
+    stats = (Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid))
+    return sum(int(ticks) for fields in stats for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from blake3 import blake3
 
 from enticed.pace import Pace
 from protocol.errors import CorruptError, ExhaustedError
-from protocol.manifest import Fragments
+
+if TYPE_CHECKING:  # a carrier lands fragments, and has no need of arrays
+    from protocol.manifest import Fragments
 
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """Where received fragments go. `fragments`: offsets in that file, sizes and digests, in the order of the request;
+    """Where the fragments of one request go, in its order: offsets in that file, sizes, and digests one after another;
     `pace`: how fast they may be written.
 
     The descriptor is duplicated for as long as bytes may still be written to it: the caller may close it at any time.
     """
 
     fd: int
-    fragments: Fragments
+    offsets_bytes: tuple[int, ...]
+    sizes_bytes: tuple[int, ...]
+    digests: bytes
     pace: Pace = field(default_factory=Pace)
+
+    @classmethod
+    def of(cls, fd: int, fragments: Fragments, pace: Pace | None = None) -> Self:
+        offsets, sizes = fragments.offsets_bytes.tolist(), fragments.sizes_bytes.tolist()
+        return cls(fd, tuple(offsets), tuple(sizes), fragments.digests.tobytes(), pace or Pace())
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its fragments."""
+        return sum(self.sizes_bytes)
 
 
 class Body(Protocol):
@@ -53,13 +67,10 @@ def land(body: Body, landing: Landing, first: int, buffer: memoryview) -> None:
     `CorruptFragmentError` or `LandingError`, or what the body raises; the fragments before are written then. `buffer`
     holds FRAGMENT_MAX_SIZE_BYTES.
     """
-    fragments = landing.fragments
-    offsets, sizes = fragments.offsets_bytes.tolist(), fragments.sizes_bytes.tolist()
-    digests = fragments.digests.tobytes()
-    for index, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
+    for index, (offset, size) in enumerate(zip(landing.offsets_bytes, landing.sizes_bytes, strict=True)):
         fragment = buffer[:size]
         body.fill(fragment)
-        if blake3(fragment).digest() != digests[32 * index : 32 * index + 32]:
+        if blake3(fragment).digest() != landing.digests[32 * index : 32 * index + 32]:
             raise CorruptFragmentError(first + index)
         landing.pace.take(size)
         _write(landing.fd, fragment, offset)

@@ -28,6 +28,10 @@ class Pace:
         self._closed = threading.Event()
 
     @property
+    def is_limited(self) -> bool:
+        return self.bytes_per_s is not None
+
+    @property
     def portion_bytes(self) -> int:
         """What to take at once at the most, so that nobody waits for long at a time."""
         if self.bytes_per_s is None:

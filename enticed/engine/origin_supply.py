@@ -91,7 +91,7 @@ class OriginSupply:
         finally:
             read.interrupt()
             self._reads.discard(read)
-        self.received_bytes += int(landing.fragments.sizes_bytes.sum())
+        self.received_bytes += landing.size_bytes
 
     def lied(self, error: CorruptError) -> None:
         """What it sent was not what it should be."""

@@ -158,7 +158,7 @@ class Proving:
             return
         fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            await self._network.fetch(node, question.request, Landing(fd, question.digests))
+            await self._network.fetch(node, question.request, Landing.of(fd, question.digests))
         finally:
             os.close(fd)
 

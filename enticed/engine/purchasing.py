@@ -239,7 +239,7 @@ class Purchasing:
             self._failed(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
         else:
             if effect.node != ev.ORIGIN:
-                self.received_bytes += int(landing.fragments.sizes_bytes.sum())
+                self.received_bytes += landing.size_bytes
             self._driver.tell(ev.Fetched(effect.request))
 
     def _failed(self, event: ev.FetchFailed) -> None:

@@ -192,7 +192,7 @@ class Stockroom:
         """Where the fragments of a request go."""
         page = await self.page(wanted.image, wanted.piece)
         part = page[wanted.first : wanted.first + wanted.count]
-        return Landing(self._store.image(wanted.image).raw_fd, part, self._write)
+        return Landing.of(self._store.image(wanted.image).raw_fd, part, self._write)
 
     @property
     def doubted(self) -> int:

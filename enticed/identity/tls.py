@@ -1,4 +1,4 @@
-"""TLS between members: 1.3 only, certificates on both sides, trust in the cluster's own CA and nothing else.
+"""TLS between members: contexts for both sides, and who is at the other end.
 
 The contexts serve asyncio and uvloop as well as blocking sockets. Who the peer is says its certificate, never an
 address or a name: callers ask `peer_credential` after the handshake.
@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 
 from enticed.identity.host import HostIdentity
+from enticed.identity.tls_context import load, member_context
 from protocol.credentials import NodeCredential
 from protocol.errors import DeniedError
 
@@ -38,8 +39,7 @@ def refresh(context: ssl.SSLContext, identity: HostIdentity) -> None:
 
     Those that were retired it goes on believing: whoever takes a connection asks `HostIdentity.verify`.
     """
-    context.load_verify_locations(cadata=b"".join(identity.trust.authorities))
-    context.load_cert_chain(identity.directory / "node.crt", identity.directory / "node.key")
+    load(context, identity.directory, identity.trust.authorities)
 
 
 def peer_credential(tls: ssl.SSLObject | ssl.SSLSocket, identity: HostIdentity, now: float) -> NodeCredential:
@@ -54,10 +54,4 @@ def peer_credential(tls: ssl.SSLObject | ssl.SSLSocket, identity: HostIdentity, 
 
 
 def _context(side: ssl._SSLMethod, identity: HostIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
-    context = ssl.SSLContext(side)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
-    refresh(context, identity)
-    context.set_alpn_protocols(list(alpn))
-    return context
+    return member_context(side, identity.directory, identity.trust.authorities, alpn)

@@ -181,6 +181,7 @@ def _daemon(engine: DaemonEngine) -> Iterable[Family]:
         parts.trust.renewing.failures,
     )
     yield gauge("enticed_trust_serial", "The serial of the trust bundle in use.", parts.identity.trust.serial)
+    yield gauge("enticed_couriers", "Processes that fetch for this daemon now.", parts.network.couriers.count)
     yield gauge("enticed_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
     yield gauge("enticed_start_time_seconds", "When the daemon was started.", engine.started_at)
 

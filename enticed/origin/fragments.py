@@ -76,18 +76,16 @@ class FragmentsRead:
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """Where each range begins and ends: short holes are read through."""
-        fragments = self._landing.fragments
-        starts = fragments.offsets_bytes
-        ends = starts + fragments.sizes_bytes
+        starts = np.array(self._landing.offsets_bytes)
+        ends = starts + np.array(self._landing.sizes_bytes)
         breaks = np.flatnonzero(starts[1:] - ends[:-1] > ORIGIN_READ_GAP_SIZE_BYTES)
         firsts = starts[np.concatenate(([0], breaks + 1))].tolist()
         lasts = ends[np.concatenate((breaks, [len(ends) - 1]))].tolist()
         return list(zip(firsts, lasts, strict=True))
 
     @property
-    def offsets(self) -> list[int]:
-        offsets: list[int] = self._landing.fragments.offsets_bytes.tolist()
-        return offsets
+    def offsets(self) -> tuple[int, ...]:
+        return self._landing.offsets_bytes
 
 
 class _Ranges:

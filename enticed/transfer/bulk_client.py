@@ -1,20 +1,24 @@
-"""Asking one peer for bytes: one bulk connection as a rule, another where few peers give anything."""
+"""Asking one peer for bytes: by threads of the daemon, and by couriers where there is much to fetch."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 from enticed.landing import Landing
-from enticed.limits import BULK_DIALLED_PER_PEER_MAX_COUNT, BULK_REQUESTS_AHEAD_COUNT, BULK_SECOND_BELOW_COUNT
+from enticed.limits import BULK_REQUESTS_AHEAD_COUNT
 from enticed.pace import Paces
 from enticed.transfer.bulk_connection import BulkConnection, Job
+from enticed.transfer.courier_connection import CourierConnection
+from enticed.transfer.couriers import Couriers
 from enticed.transfer.errors import PeerLostError
-from enticed.transfer.ports import Timing
+from enticed.transfer.lanes import Connection, Lane
+from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_DIALLED_PER_PEER_MAX_COUNT, BULK_SECOND_BELOW_COUNT
 from enticed.transfer.receiving import FragmentsReceiver, PartReceiver, Receiver, Result
 from enticed.transfer.stream import BulkStream
 from enticed.transfer.tasks import Tasks
+from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Secured
 from enticed.transfer.workers import Workers
 from protocol.errors import EnticedError, ExhaustedError
@@ -23,97 +27,143 @@ from protocol.session import Agreement
 
 
 class BulkClient:
-    """Everything that is asked of one peer while a session with it is open."""
+    """Everything that is asked of one peer while a session with it is open.
+
+    dial: a connection for a thread of `workers`. dial_by_courier: one that a courier carries.
+    """
 
     def __init__(
         self,
         dial: Callable[[], Awaitable[Secured]],
+        dial_by_courier: Callable[[], Awaitable[CourierConnection]],
         agreement: Agreement,
         workers: Workers,
+        couriers: Couriers,
         tasks: Tasks,
         timing: Timing,
         paces: Paces,
     ) -> None:
         self._dial = dial
+        self._dial_by_courier = dial_by_courier
         self._agreement = agreement
         self._workers = workers
+        self._couriers = couriers
         self._timing = timing
         self._paces = paces
-        self._connections: set[BulkConnection] = set()
-        self._dialling: asyncio.Task[EnticedError | None] | None = None
-        self._tasks = tasks
-        self._most = BULK_DIALLED_PER_PEER_MAX_COUNT
+        self._threads = Lane(self._open_in_thread, tasks, least=1, most=BULK_DIALLED_PER_PEER_MAX_COUNT)
+        # Two in one process would only take turns.
+        self._by_couriers = Lane(
+            self._open_by_courier, tasks, least=0, most=min(couriers.most_count, BULK_DIALLED_PER_PEER_MAX_COUNT)
+        )
         self._closed: EnticedError | None = None
 
     async def fetch(self, request: FragmentsRequest, landing: Landing) -> None:
-        await self._perform(FragmentsReceiver(request, landing))
+        with self._couriers.counted():
+            await self._perform(FragmentsReceiver(request, landing))
 
     async def fetch_part(self, request: PartRequest) -> tuple[bytes, int]:
         return await self._perform(PartReceiver(request))
 
     def close(self, why: EnticedError) -> None:
-        """End every connection: what is under way fails. The threads end soon; `Workers.close` waits for them."""
+        """End every connection: what is under way fails. Threads end soon; `Workers.close` waits for them."""
         self._closed = why
-        for connection in self._connections:
-            connection.interrupt(why)
-        if self._dialling is not None:
-            self._dialling.cancel()
+        self._threads.close(why)
+        self._by_couriers.close(why)
 
     async def _perform(self, receiver: Receiver[Result]) -> Result:
-        job = Job(receiver)
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Any] = loop.create_future()
+
+        def report(result: Any, error: EnticedError | None) -> None:
+            loop.call_soon_threadsafe(_settle, outcome, result, error)
+
+        job = Job(receiver, report)
         try:
             BULK.encode(receiver.question.request)  # a request that cannot be said fails here, alone
-            connection = await self._connection()
+            connection = await self._connection(receiver)
             while not connection.submit(job):
-                self._connections.discard(connection)
-                connection = await self._connection()
+                self._threads.forget(connection)
+                self._by_couriers.forget(connection)
+                connection = await self._connection(receiver)
         except BaseException:
             receiver.close()
             raise
         try:
-            return cast(Result, await job.future)
+            return cast(Result, await outcome)
         except asyncio.CancelledError:
             connection.abandon(job)
             raise
 
-    async def _connection(self) -> BulkConnection:
-        """The least loaded connection; another is dialled when all are loaded, and waited for if it is the first."""
+    async def _connection(self, receiver: Receiver[Any]) -> Connection:
+        """The least loaded connection; another is opened when all are loaded, and waited for if it is the first."""
+        by_courier = await self._by_courier() if isinstance(receiver, FragmentsReceiver) else None
         if self._closed is not None:
             raise self._closed
-        best = min(self._connections, key=lambda one: one.load, default=None)
+        if by_courier is not None:
+            return by_courier
+        best = self._threads.best
         if best is not None:
-            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._may_dial_another():
-                self._start_dialling()
+            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few and not self._may_use_couriers:
+                self._widen(self._threads)
             return best
-        dialling = self._start_dialling()
-        await asyncio.wait([dialling])
-        if dialling.cancelled():
+        opening = self._threads.widen()
+        await asyncio.wait([opening])
+        if opening.cancelled():
             raise PeerLostError("the session has ended")
-        if (error := dialling.result()) is not None:
+        if (error := opening.result()) is not None:
             raise error
-        return await self._connection()
+        return await self._connection(receiver)
 
-    def _may_dial_another(self) -> bool:
-        # A second connection to a peer is only worth its thread where few peers give anything.
-        few = self._workers.busy_count < BULK_SECOND_BELOW_COUNT
-        return few and len(self._connections) < self._most
+    async def _by_courier(self) -> Connection | None:
+        """None: a thread of the daemon has to do it."""
+        if not self._may_use_couriers:
+            return None
+        best = self._by_couriers.best
+        if best is not None:
+            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few:
+                self._widen(self._by_couriers)
+        elif self._couriers.are_wanted:
+            opening = self._widen(self._by_couriers)
+            if opening is not None and self._threads.best is None:  # no thread can do it meanwhile
+                await asyncio.wait([opening])
+                return self._by_couriers.best
+        return best
 
-    def _start_dialling(self) -> asyncio.Task[EnticedError | None]:
-        if self._dialling is None or self._dialling.done():
-            self._dialling = self._tasks.spawn(self._add_connection(), "bulk dial")
-        return self._dialling
+    def _widen(self, lane: Lane) -> asyncio.Task[EnticedError | None] | None:
+        return lane.widen() if lane.may_widen and self._count < BULK_DIALLED_MAX_COUNT else None
 
-    async def _add_connection(self) -> EnticedError | None:
-        try:
-            secured = await self._dial()
-        except EnticedError as error:
-            self._most = max(1, len(self._connections))  # a peer that takes no more is not asked again and again
-            return error
+    @property
+    def _may_use_couriers(self) -> bool:
+        # A limited rate is one for the whole daemon, and needs no more than its own interpreter.
+        return self._couriers.are_usable and not (self._paces.down.is_limited or self._paces.write.is_limited)
+
+    @property
+    def _are_few(self) -> bool:
+        """Another connection to a peer is only worth its thread where few peers give anything."""
+        return self._count < BULK_SECOND_BELOW_COUNT
+
+    @property
+    def _count(self) -> int:
+        return self._workers.busy_count + self._couriers.connections_count
+
+    async def _open_in_thread(self) -> tuple[Connection, asyncio.Future[None]]:
+        secured = await self._dial()
         if not self._workers.free_count:
-            secured.sock.close()
-            return ExhaustedError("too many bulk connections are open")
-        connection = BulkConnection(BulkStream(secured, self._paces), self._agreement, self._timing)
-        self._connections.add(connection)
-        done = self._workers.start(connection.run)
-        done.add_done_callback(lambda _: self._connections.discard(connection))
-        return None
+            secured.close()
+            raise ExhaustedError("too many bulk connections are open")
+        connection = BulkConnection(BulkStream(secured.sock, self._paces), self._agreement, self._timing)
+        return connection, self._workers.start(connection.run)
+
+    async def _open_by_courier(self) -> tuple[Connection, asyncio.Future[None]]:
+        connection = await self._dial_by_courier()
+        return connection, connection.ended
+
+
+def _settle(outcome: asyncio.Future[Any], result: Any, error: EnticedError | None) -> None:
+    """On the loop: hand the outcome to whoever still waits."""
+    if outcome.done():
+        return
+    if error is None:
+        outcome.set_result(result)
+    else:
+        outcome.set_exception(error)

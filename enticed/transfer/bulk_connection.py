@@ -1,17 +1,17 @@
 """A bulk connection as the asking side uses it: a thread that writes requests ahead and reads replies in order.
 
-Everything that costs time happens in that thread: TLS, hashing, writing. The event loop hands over a request and gets
-its outcome.
+Everything that costs time happens in that thread: TLS, hashing, writing. Who asks hands over a request and is told its
+outcome. The thread is one of the daemon's own, or of a courier, a process that fetches for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import select
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from enticed.landing import CorruptFragmentError, LandingError
@@ -22,9 +22,9 @@ from enticed.transfer.errors import (
     PeerSilentError,
     RefusedError,
 )
-from enticed.transfer.ports import Timing
 from enticed.transfer.receiving import Receiver
 from enticed.transfer.stream import Body, BulkStream, Woken
+from enticed.transfer.timing import Timing
 from protocol.errors import EnticedError
 from protocol.limits import FRAGMENT_MAX_SIZE_BYTES
 from protocol.messages import Busy, Data
@@ -33,27 +33,19 @@ from protocol.session import Agreement, BulkClientSession
 
 @dataclass(eq=False)
 class Job:
-    """A request and who waits for it. `future` belongs to the loop, `receiver` to the thread once it is taken."""
+    """A request, and who is told what became of it: `report` is called once, in the connection's thread, but not for
+    what was withdrawn before it was asked. `receiver` belongs to that thread once the job is taken on."""
 
     receiver: Receiver[Any]
-    future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    report: Callable[[Any, EnticedError | None], None]
     abandoned: bool = False
-
-    def settle(self, result: Any, error: EnticedError | None) -> None:
-        """On the loop: hand the outcome to whoever still waits."""
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
 
 
 class BulkConnection:
-    """One connection, from its handshake to its end. `submit`, `abandon` and `interrupt` belong to the loop."""
+    """One connection, from its handshake to its end. `submit`, `abandon` and `interrupt` belong to another thread than
+    `run`: the event loop's, or a courier's first one."""
 
     def __init__(self, stream: BulkStream, agreement: Agreement, timing: Timing) -> None:
-        self._loop = asyncio.get_running_loop()
         self._stream = stream
         self._session = BulkClientSession()
         self._agreement = agreement
@@ -107,8 +99,8 @@ class BulkConnection:
             self._interrupted = why
         self._stream.interrupt()
 
-    def run(self) -> None:
-        """The connection's thread."""
+    def run(self) -> EnticedError:
+        """The connection's thread; why it has ended."""
         why: EnticedError = PeerLostError("the connection has ended")
         try:
             self._stream.send(self._session.start(self._agreement), time.monotonic() + self._timing.reply_s)
@@ -119,6 +111,7 @@ class BulkConnection:
         finally:
             self._stream.close()
             self._fail_all(why)
+        return why
 
     def _turn(self) -> bool:
         """Ask ahead, wait, receive a reply; False when nothing was asked for too long."""
@@ -190,4 +183,4 @@ class BulkConnection:
 
     def _close_job(self, job: Job, result: Any, error: EnticedError | None) -> None:
         job.receiver.close()
-        self._loop.call_soon_threadsafe(job.settle, result, error)
+        job.report(result, error)

@@ -16,18 +16,15 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from enticed.limits import (
-    BULK_INQUIRIES_AHEAD_COUNT,
-    BULK_REQUESTS_READ_SIZE_BYTES,
-    BULK_SERVED_MAX_COUNT,
-    BULK_SERVED_PER_PEER_MAX_COUNT,
-)
+from enticed.limits import BULK_INQUIRIES_AHEAD_COUNT
 from enticed.pace import Paces
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.inquiry import Inquiry
-from enticed.transfer.ports import Consignment, Timing, Warehouse
+from enticed.transfer.limits import BULK_REQUESTS_READ_SIZE_BYTES, BULK_SERVED_MAX_COUNT, BULK_SERVED_PER_PEER_MAX_COUNT
+from enticed.transfer.ports import Consignment, Warehouse
 from enticed.transfer.stream import BulkStream, Woken
 from enticed.transfer.tasks import Tasks
+from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Secured
 from enticed.transfer.workers import Workers
 from protocol.errors import EnticedError, LocalError
@@ -63,7 +60,7 @@ class BulkServer:
             log.info("too many bulk connections: closed another one of %s", node.short, extra={"peer": node})
             secured.sock.close()
             return
-        stream = BulkStream(secured, self._paces)
+        stream = BulkStream(secured.sock, self._paces)
         connection = ServedConnection(node, stream, self._warehouse, self._capabilities, self._timing, self._buffers)
         self._connections.add(connection)
         self._per_peer[node] += 1

@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from enticed.limits import (
+from enticed.transfer.errors import PeerLostError, PeerSilentError, fault_of
+from enticed.transfer.limits import (
     CONTROL_MESSAGES_AT_ONCE_COUNT,
     CONTROL_MESSAGES_PER_S,
     CONTROL_QUEUE_MAX_SIZE_BYTES,
     CONTROL_READ_SIZE_BYTES,
     CONTROL_READS_PER_TURN,
 )
-from enticed.transfer.errors import PeerLostError, PeerSilentError
-from enticed.transfer.ports import Said, Timing
-from enticed.transfer.tls import Secured, fault_of
+from enticed.transfer.ports import Said
+from enticed.transfer.timing import Timing
+from enticed.transfer.tls import Secured
 from protocol.credentials import NodeCredential
 from protocol.errors import EnticedError, LocalError
 from protocol.identifiers import NodeId

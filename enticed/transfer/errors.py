@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from protocol.errors import AbsentError, ExhaustedError
+import ssl
+
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, RemoteError
 from protocol.messages import Alternative, Refusal
+
+_DENIED_ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "CERTIFICATE_REQUIRED", "ALERT_CERTIFICATE_EXPIRED")
 
 
 class BusyError(ExhaustedError):
@@ -29,3 +33,18 @@ class PeerLostError(AbsentError):
 
 class PeerSilentError(ExhaustedError):
     """The peer took too long: the connection is given up."""
+
+
+def fault_of(error: OSError) -> EnticedError:
+    """What an error of a TLS connection says of the peer."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return DeniedError(f"the peer is no member of this cluster: {error.verify_message}")
+    if isinstance(error, TimeoutError):
+        return PeerSilentError("the peer is silent")
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return PeerLostError("the peer has closed the connection")
+    if isinstance(error, ssl.SSLError):
+        if any(alert in (error.reason or "") for alert in _DENIED_ALERTS):
+            return DeniedError("the peer does not accept this host's certificate")
+        return RemoteError(f"the peer does not speak our TLS: {error.reason}")
+    return PeerLostError(f"the connection is lost: {error.strerror or error}")

@@ -9,13 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from enticed.anteroom import Anteroom
-from enticed.limits import (
-    ACCEPT_PAUSE_S,
-    HANDSHAKES_MAX_COUNT,
-    HANDSHAKES_PER_SOURCE_MAX_COUNT,
-    LISTEN_BACKLOG_COUNT,
-)
+from enticed.limits import ACCEPT_PAUSE_S
 from enticed.transfer.addresses import HostPort
+from enticed.transfer.limits import HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT, LISTEN_BACKLOG_COUNT
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, LocalError

@@ -9,13 +9,14 @@ from functools import partial
 
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
-from enticed.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE
 from enticed.pace import Paces
 from enticed.transfer.addresses import HostPort, IpNetwork
 from enticed.transfer.bulk_client import BulkClient
 from enticed.transfer.bulk_server import BulkServer
 from enticed.transfer.control import ControlConnection
+from enticed.transfer.couriers import Couriers
 from enticed.transfer.errors import PeerLostError
+from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE
 from enticed.transfer.listener import Listener
 from enticed.transfer.ports import (
     DialFailed,
@@ -25,11 +26,11 @@ from enticed.transfer.ports import (
     PeerState,
     PeerUp,
     Said,
-    Timing,
     Warehouse,
 )
 from enticed.transfer.sessions import SessionEvents, Sessions
 from enticed.transfer.tasks import Tasks
+from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Handshakes, Secured
 from enticed.transfer.workers import Workers
 from protocol.errors import EnticedError, LocalError
@@ -80,6 +81,7 @@ class PeerNetwork:
         self._bulk: dict[NodeId, BulkClient] = {}
         self._bulk_threads = Workers(BULK_DIALLED_MAX_COUNT, "bulk-fetch", bulk_nice)
         self._bulk_dials = Tasks()
+        self.couriers = Couriers(identity, self._handshakes, self._timing, clock)
         self._served = BulkServer(warehouse, self._capabilities, self._timing, self._paces, bulk_nice)
         self._running = False
         self._authorities = identity.trust.authorities
@@ -114,6 +116,7 @@ class PeerNetwork:
         await self._listener.close()
         await self._sessions.close("shutting down")
         await self._bulk_dials.close()
+        await self.couriers.close()
         await self._served.close()
         await self._bulk_threads.close()
 
@@ -178,6 +181,7 @@ class PeerNetwork:
         if not self._running:
             return
         self._handshakes.refresh()
+        self.couriers.refresh()
         trust, before = self._identity.trust, self._authorities
         for node in trust.revoked_nodes:
             self.hang_up(node, REVOKED)
@@ -202,7 +206,17 @@ class PeerNetwork:
     def _up(self, connection: ControlConnection, addresses: tuple[HostPort, ...]) -> None:
         node, agreement = connection.node, connection.agreement
         dial = partial(self._handshakes.dial, addresses, node, ALPN_BULK)
-        self._bulk[node] = BulkClient(dial, agreement, self._bulk_threads, self._bulk_dials, self._timing, self._paces)
+        dial_by_courier = partial(self.couriers.open, addresses, node, agreement)
+        self._bulk[node] = BulkClient(
+            dial,
+            dial_by_courier,
+            agreement,
+            self._bulk_threads,
+            self.couriers,
+            self._bulk_dials,
+            self._timing,
+            self._paces,
+        )
         where = tuple(str(address) for address in addresses)
         serial = connection.hello.trust_serial
         self._emit(PeerUp(node, connection.credential, where, agreement.capabilities, serial))

@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed import limits
 from protocol.credentials import NodeCredential
 from protocol.errors import EnticedError
 from protocol.identifiers import NodeId
@@ -130,19 +129,3 @@ class PeerState:
     address: str
     dialled_here: bool
     rtt_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long anything may take; what each means is said in `enticed/limits.py`."""
-
-    connect_s: float = limits.CONNECT_TIMEOUT_S
-    handshake_s: float = limits.HANDSHAKE_TIMEOUT_S
-    hello_s: float = limits.HELLO_TIMEOUT_S
-    goodbye_s: float = limits.GOODBYE_TIMEOUT_S
-    ping_after_s: float = limits.PING_AFTER_S
-    silent_s: float = limits.PEER_SILENT_S
-    reply_s: float = limits.REPLY_TIMEOUT_S
-    send_s: float = limits.SEND_TIMEOUT_S
-    idle_s: float = limits.BULK_IDLE_S
-    served_idle_s: float = limits.BULK_SERVED_IDLE_S

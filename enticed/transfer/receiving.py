@@ -7,8 +7,6 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from enticed.landing import Landing, land
 from enticed.transfer.stream import Body
 from protocol.errors import LocalError
@@ -39,20 +37,19 @@ class FragmentsReceiver(Receiver[None]):
     """Verifies each fragment as soon as it is whole, and writes it."""
 
     def __init__(self, request: FragmentsRequest, landing: Landing) -> None:
-        fragments = landing.fragments
-        size_bytes = int(fragments.sizes_bytes.sum(dtype=np.int64))
-        if len(fragments) != request.count or not 1 <= size_bytes <= REQUEST_MAX_SIZE_BYTES:
-            raise LocalError(f"{len(fragments)} fragments of {size_bytes} bytes for a request of {request.count}")
+        count, size_bytes = len(landing.sizes_bytes), landing.size_bytes
+        if count != request.count or not 1 <= size_bytes <= REQUEST_MAX_SIZE_BYTES:
+            raise LocalError(f"{count} fragments of {size_bytes} bytes for a request of {request.count}")
         self.question = Question(request, size_bytes)
-        self._first = request.first
-        self._landing = replace(landing, fd=os.dup(landing.fd))
+        self.request = request
+        self.landing = replace(landing, fd=os.dup(landing.fd))
 
     def receive(self, data: Data, body: Body, buffer: memoryview) -> None:
         """`CorruptFragmentError` or `LandingError`; the fragments before are written then."""
-        land(body, self._landing, self._first, buffer)
+        land(body, self.landing, self.request.first, buffer)
 
     def close(self) -> None:
-        os.close(self._landing.fd)
+        os.close(self.landing.fd)
 
 
 class PartReceiver(Receiver[tuple[bytes, int]]):

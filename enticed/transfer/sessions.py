@@ -7,12 +7,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from enticed.limits import SESSIONS_MAX_COUNT
 from enticed.transfer.addresses import HostPort, IpNetwork, dialable
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
-from enticed.transfer.ports import Said, Timing
+from enticed.transfer.limits import SESSIONS_MAX_COUNT
+from enticed.transfer.ports import Said
 from enticed.transfer.tasks import Tasks
+from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId

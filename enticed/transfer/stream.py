@@ -14,8 +14,7 @@ import time
 from enum import Enum, auto
 
 from enticed.pace import Paces
-from enticed.transfer.errors import PeerLostError, PeerSilentError
-from enticed.transfer.tls import Secured, fault_of
+from enticed.transfer.errors import PeerLostError, PeerSilentError, fault_of
 from protocol.errors import LocalError
 from protocol.framing import FRAME_HEADER_SIZE_BYTES, frame_size_bytes
 
@@ -35,10 +34,10 @@ class BulkStream:
     for what is no TLS; the stream is of no use after any of them.
     """
 
-    def __init__(self, secured: Secured, paces: Paces) -> None:
+    def __init__(self, sock: ssl.SSLSocket, paces: Paces) -> None:
         self.sent_bytes = 0
         self._paces = paces
-        self._sock: ssl.SSLSocket = secured.sock
+        self._sock = sock
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import client_context, peer_credential, server_context
 from enticed.transfer.addresses import HostPort
-from enticed.transfer.errors import PeerLostError, PeerSilentError
-from enticed.transfer.ports import Timing
+from enticed.transfer.errors import PeerLostError, fault_of
+from enticed.transfer.timing import Timing
 from protocol.credentials import NodeCredential
 from protocol.errors import DeniedError, EnticedError, RemoteError
 from protocol.identifiers import NodeId
@@ -25,7 +27,6 @@ from protocol.messages import ALPN_BULK, ALPN_CONTROL
 
 LOWER_EFFORT_TRAFFIC_CLASS = 1 << 2
 """The code point LE, 000001 (RFC 8622), above the two bits of congestion notification."""
-_DENIED_ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "CERTIFICATE_REQUIRED", "ALERT_CERTIFICATE_EXPIRED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,21 @@ class Secured:
     @property
     def node(self) -> NodeId:
         return self.credential.node
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class End(Protocol):
+    """This end of a connection after its handshake; `node` is at the other."""
+
+    @property
+    def node(self) -> NodeId: ...
+
+    def close(self) -> None: ...
+
+
+EndT = TypeVar("EndT", bound=End)
 
 
 class Handshakes:
@@ -67,39 +83,51 @@ class Handshakes:
 
         `DeniedError` for who is no member, `RemoteError` for what is not our TLS, `PeerLostError`, `PeerSilentError`.
         """
-        return await self._secure(sock, self._server, address, server_side=True)
+        with closed_on_error(sock):
+            _send_at_once(sock)
+        return await self._secure(sock, address, self._server, server_side=True)
 
     async def dial(self, addresses: Sequence[HostPort], node: NodeId, alpn: str) -> Secured:
         """A connection to the node at the first of its addresses that answers as that node.
 
         Raises what the last address gave, as `accept` does; `PeerLostError` where there is none.
         """
+        return await self.reach(addresses, node, partial(self._secure, context=self._clients[alpn]))
+
+    async def reach(
+        self, addresses: Sequence[HostPort], node: NodeId, secure: Callable[[socket.socket, HostPort], Awaitable[EndT]]
+    ) -> EndT:
+        """As `dial`, but who shakes hands is up to the caller: `secure` owns each socket that it is given."""
         why: EnticedError = PeerLostError("no address of the peer may be dialled")
         for address in addresses:
             try:
-                secured = await self._secure(await self._connect(address), self._clients[alpn], address)
+                end = await secure(await self._connect(address), address)
             except EnticedError as error:
                 why = error
                 continue
-            if secured.node == node:
-                return secured
-            secured.sock.close()
-            why = DeniedError(f"at {address} is {secured.node.short}, not {node.short}")
+            if end.node == node:
+                return end
+            end.close()
+            why = DeniedError(f"at {address} is {end.node.short}, not {node.short}")
         raise why
+
+    def mark_bulk(self, sock: socket.socket) -> None:
+        """For a connection that carries image bytes."""
+        if self._lower_effort:
+            _mark_lower_effort(sock)
 
     async def _connect(self, address: HostPort) -> socket.socket:
         sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         with closed_on_error(sock):
             async with asyncio.timeout(self._timing.connect_s):
                 await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
+            _send_at_once(sock)
         return sock
 
     async def _secure(
-        self, sock: socket.socket, context: ssl.SSLContext, address: HostPort, *, server_side: bool = False
+        self, sock: socket.socket, address: HostPort, context: ssl.SSLContext, *, server_side: bool = False
     ) -> Secured:
         with closed_on_error(sock):
-            # Both requests and replies are written whole; waiting to fill a segment would only delay them.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tls = context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
         with closed_on_error(tls):
             async with asyncio.timeout(self._timing.handshake_s):
@@ -108,8 +136,8 @@ class Handshakes:
             alpn = tls.selected_alpn_protocol()
             if alpn is None:
                 raise RemoteError("the peer speaks neither control nor bulk")
-            if alpn == ALPN_BULK and self._lower_effort:
-                _mark_lower_effort(tls)
+            if alpn == ALPN_BULK:
+                self.mark_bulk(tls)
         return Secured(tls, credential, alpn, address)
 
 
@@ -126,26 +154,16 @@ def closed_on_error(sock: socket.socket) -> Iterator[None]:
         raise
 
 
+def _send_at_once(sock: socket.socket) -> None:
+    # Both requests and replies are written whole; waiting to fill a segment would only delay them.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def _mark_lower_effort(sock: socket.socket) -> None:
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, LOWER_EFFORT_TRAFFIC_CLASS)
     else:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, LOWER_EFFORT_TRAFFIC_CLASS)
-
-
-def fault_of(error: OSError) -> EnticedError:
-    """What an error of a TLS connection says of the peer."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return DeniedError(f"the peer is no member of this cluster: {error.verify_message}")
-    if isinstance(error, TimeoutError):
-        return PeerSilentError("the peer is silent")
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return PeerLostError("the peer has closed the connection")
-    if isinstance(error, ssl.SSLError):
-        if any(alert in (error.reason or "") for alert in _DENIED_ALERTS):
-            return DeniedError("the peer does not accept this host's certificate")
-        return RemoteError(f"the peer does not speak our TLS: {error.reason}")
-    return PeerLostError(f"the connection is lost: {error.strerror or error}")
 
 
 async def _shake_hands(tls: ssl.SSLSocket) -> None:

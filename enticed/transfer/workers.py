@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from protocol.errors import LocalError
 
@@ -20,7 +21,7 @@ class Workers:
     def __init__(self, size_count: int, name: str, nice: int) -> None:
         self._size_count = size_count
         self._executor = ThreadPoolExecutor(size_count, name, _be_nice, (nice,))
-        self._busy: set[asyncio.Future[None]] = set()
+        self._busy: set[asyncio.Future[Any]] = set()
 
     @property
     def busy_count(self) -> int:
@@ -30,7 +31,7 @@ class Workers:
     def free_count(self) -> int:
         return self._size_count - len(self._busy)
 
-    def start(self, run: Callable[[], None]) -> asyncio.Future[None]:
+    def start(self, run: Callable[[], object]) -> asyncio.Future[Any]:
         """Run it in a thread of its own; the future is done when it has returned. `LocalError` if none is free."""
         if not self.free_count:
             raise LocalError("no thread is free")
@@ -45,7 +46,7 @@ class Workers:
             await asyncio.wait(self._busy)
         self._executor.shutdown(wait=True)
 
-    def _ended(self, done: asyncio.Future[None]) -> None:
+    def _ended(self, done: asyncio.Future[Any]) -> None:
         self._busy.discard(done)
         if (error := done.exception()) is not None:
             done.get_loop().call_exception_handler({"message": "a thread failed", "exception": error, "future": done})

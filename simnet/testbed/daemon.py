@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simnet.testbed.control import Control
-from simnet.testbed.processes import ProcessGroup, ReadySocket, TestbedError, end
+from simnet.testbed.processes import ProcessGroup, ReadySocket, TestbedError, end, family
 
 # Not the console scripts: these run wherever the packages can be imported.
 ENTICED = (sys.executable, "-P", "-m", "enticed")
@@ -156,9 +156,10 @@ class Daemon:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The most that was resident since the daemon started."""
-        status = Path(f"/proc/{self._running().pid}/status").read_text()
-        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
+        """The most that was resident since the daemon started, in it and in the processes that fetch for it now."""
+        statuses = (Path(f"/proc/{pid}/status").read_text() for pid in family(self._running().pid))
+        lines = (line for status in statuses for line in status.splitlines())
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None, f"host {self.number} does not run"

@@ -150,6 +150,16 @@ class ReadySocket:
         raise TimeoutError(f"process {process.pid} was not ready after {timeout_s:g} s")
 
 
+def family(pid: int) -> list[int]:
+    """A process and those that it has started and that are still there, and theirs."""
+    members = [pid]
+    for member in members:
+        with suppress(FileNotFoundError):  # it has just ended
+            for thread in Path(f"/proc/{member}/task").iterdir():
+                members += [int(child) for child in (thread / "children").read_text().split()]
+    return members
+
+
 def end(process: subprocess.Popen[bytes], timeout_s: float = END_TIMEOUT_S) -> int:
     """Ask a process to end, and wait for it; its exit status. Where it does not, it is killed: `TestbedError`."""
     process.send_signal(signal.SIGTERM)

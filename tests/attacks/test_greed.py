@@ -88,7 +88,7 @@ async def pull_for_a_while(liar: Liar, server: DaemonEngine, stored: StoredImage
             request = todo[index % len(todo)]
             fragments = stored.fragments(request.piece)
             try:
-                await liar.network.fetch(node, request, Landing(sink, fragments))
+                await liar.network.fetch(node, request, Landing.of(sink, fragments))
             except BusyError as busy:
                 await asyncio.sleep(busy.retry_after_s)
                 continue

@@ -17,7 +17,8 @@ import pytest
 
 from enticed.identity.host import HostIdentity
 from enticed.transfer.addresses import HostPort
-from enticed.transfer.ports import PeerDown, PeerUp, Timing
+from enticed.transfer.ports import PeerDown, PeerUp
+from enticed.transfer.timing import Timing
 from protocol.addresses import split_address
 from protocol.codec import unpack_record
 from protocol.credentials import Role

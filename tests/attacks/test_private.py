@@ -86,7 +86,7 @@ async def nothing_is_given(liar: Liar, engine: DaemonEngine, holder: DaemonEngin
             await liar.network.fetch_part(node, PartRequest(image, part, 0, 1000))
     sink = os.open(stored.path.parent.parent.parent, os.O_TMPFILE | os.O_RDWR)
     with pytest.raises(RefusedError, match="not_held"):
-        await liar.network.fetch(node, FragmentsRequest(image, 0, 0, 1), Landing(sink, stored.fragments(0)[:1]))
+        await liar.network.fetch(node, FragmentsRequest(image, 0, 0, 1), Landing.of(sink, stored.fragments(0)[:1]))
     os.close(sink)
 
 

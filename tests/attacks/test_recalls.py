@@ -200,10 +200,10 @@ def test_a_host_that_served_it_refuses(tmp_path: Path) -> None:
             node = await liar.meet(publisher)
             request, part = FragmentsRequest(published.image, 0, 0, 1), stored.fragments(0)[:1]
             sink = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
-            await liar.network.fetch(node, request, Landing(sink, part))
+            await liar.network.fetch(node, request, Landing.of(sink, part))
             await publisher.recall("debian:12", REASON)
             with pytest.raises(RefusedError, match="not_held"):
-                await liar.network.fetch(node, request, Landing(sink, part))
+                await liar.network.fetch(node, request, Landing.of(sink, part))
             os.close(sink)
 
     run(scenario())

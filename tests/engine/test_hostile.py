@@ -88,7 +88,7 @@ def test_a_host_that_cannot_read_a_piece_finds_out_and_gets_it_again(tmp_path: P
             bad = stored.root.pieces - 1
             request, sink = FragmentsRequest(published.image, bad, 0, 1), os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
             with pytest.raises(RefusedError, match="broken_here"):
-                await liar.network.fetch(node, request, Landing(sink, stored.fragments(bad)[:1]))
+                await liar.network.fetch(node, request, Landing.of(sink, stored.fragments(bad)[:1]))
             os.close(sink)
             while (await change)[1].state is not OrderState.READY:
                 change = asyncio.ensure_future(anext(changes))
@@ -128,7 +128,7 @@ def test_what_lies_beyond_an_image_is_refused_or_empty(tmp_path: Path, caplog: p
             for piece, first in ((0, 8191), (0, len(page)), (IMAGE_MAX_PIECES - 1, 0)):
                 request = FragmentsRequest(published.image, piece, first, 1)
                 with pytest.raises(RefusedError):
-                    await liar.network.fetch(node, request, Landing(sink, page[:1]))
+                    await liar.network.fetch(node, request, Landing.of(sink, page[:1]))
             os.close(sink)
 
     run(scenario())

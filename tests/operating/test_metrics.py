@@ -22,7 +22,7 @@ UNITS = ("_bytes", "_seconds", "_total", "_info")
 COUNTS = {
     "enticed_orders", "enticed_orders_failed", "enticed_orders_late", "enticed_peers", "enticed_uploads",
     "enticed_images", "enticed_images_below_floor", "enticed_dht_contacts", "enticed_dht_records",
-    "enticed_trust_serial", "enticed_tasks",
+    "enticed_trust_serial", "enticed_tasks", "enticed_couriers",
     "enticed_process_open_fds", "enticed_process_max_fds", "enticed_store_doubted_pieces",
     "enticed_degraded", "enticed_certificate_renewal_failures",
 }  # fmt: skip

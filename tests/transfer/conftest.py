@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from enticed.identity.host import HostIdentity
+from enticed.transfer import couriers
 from tests.clusters import make_cluster
 from tests.transfer.hosts import LOOPS, Disk, Target, make_disk, make_target
 
@@ -40,4 +41,12 @@ def target(tmp_path: Path, disk: Disk) -> Iterator[Target]:
 @pytest.fixture(params=list(LOOPS))
 def loop(request: pytest.FixtureRequest) -> str:
     """Every event loop on which the daemon may run."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["threads", "couriers"])
+def fetched_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who fetches: threads, as where there is little to do, or processes, here from the first request."""
+    if request.param == "couriers":
+        monkeypatch.setattr(couriers, "COURIERS_FROM_REQUESTS_COUNT", 0)
     return str(request.param)

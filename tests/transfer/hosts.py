@@ -17,7 +17,8 @@ import uvloop
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import Consignment, DialFailed, Event, PeerUp, Timing
+from enticed.transfer.ports import Consignment, DialFailed, Event, PeerUp
+from enticed.transfer.timing import Timing
 from protocol.identifiers import Digest, ImageId, NodeId
 from protocol.limits import BLOCK_SIZE_BYTES
 from protocol.manifest import Fragments, Root, decode_page, encode_manifest
@@ -228,7 +229,7 @@ class Target:
     fd: int
 
     def landing(self, fragments: Fragments) -> Landing:
-        return Landing(self.fd, fragments)
+        return Landing.of(self.fd, fragments)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class Gate:
 # --- cancelling ---
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_cancelled_request_does_not_disturb_those_around_it(
     cluster: Cluster, disk: Disk, target: Target, loop: str
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_cancelled_request_does_not_disturb_those_around_it(
         assert got[offset : offset + 65536] == expected, index
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_when_nothing_else_is_asked_the_peer_is_told_at_once(
     cluster: Cluster, disk: Disk, target: Target, loop: str
 ) -> None:
@@ -96,6 +98,7 @@ def test_when_nothing_else_is_asked_the_peer_is_told_at_once(
     assert target.path.read_bytes() == disk.path.read_bytes()
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_cancelling_while_bytes_are_under_way_drops_the_connection(
     cluster: Cluster, disk: Disk, target: Target
 ) -> None:
@@ -128,6 +131,7 @@ def test_cancelling_while_bytes_are_under_way_drops_the_connection(
     assert target.path.read_bytes() == bytes(disk.root.virtual_size_bytes)
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_cancelling_while_the_connection_is_dialled(cluster: Cluster, disk: Disk, target: Target) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
@@ -145,6 +149,7 @@ def test_cancelling_while_the_connection_is_dialled(cluster: Cluster, disk: Disk
 # --- hanging up, and being idle ---
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_hanging_up_ends_what_is_under_way_on_both_sides(
     cluster: Cluster, disk: Disk, target: Target, loop: str
 ) -> None:
@@ -169,6 +174,7 @@ def test_hanging_up_ends_what_is_under_way_on_both_sides(
     run(scenario(), loop)
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_an_idle_connection_is_closed_and_the_next_request_opens_another(
     cluster: Cluster, disk: Disk, target: Target
 ) -> None:
@@ -205,6 +211,7 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_nothing_is_left_after_a_close(cluster: Cluster, disk: Disk, target: Target, loop: str) -> None:
     before: dict[str, Any] = {}
 
@@ -223,6 +230,7 @@ def test_nothing_is_left_after_a_close(cluster: Cluster, disk: Disk, target: Tar
     run(scenario(), loop)
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_close_in_the_middle_of_everything_ends_everything(
     cluster: Cluster, disk: Disk, target: Target, loop: str
 ) -> None:

@@ -111,6 +111,7 @@ def trickle(sock: ssl.SSLSocket) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("fetched_by")
 @pytest.mark.parametrize(
     ("script", "fault"),
     [
@@ -354,6 +355,7 @@ def test_a_stranger_gets_in_nowhere(cluster: Cluster, stranger: HostIdentity, lo
     run(scenario(), loop)
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_another_member_at_the_address_is_not_taken_for_the_peer(cluster: Cluster) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1]) as b:

@@ -25,6 +25,7 @@ from tests.transfer.hosts import Disk, Target, host, make_disk, make_target, pul
 Cluster = list[HostIdentity]
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_disk_comes_whole_from_three_peers_at_once(cluster: Cluster, disk: Disk, target: Target, loop: str) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1], disk) as b, host(cluster[2], disk) as c:
@@ -52,6 +53,7 @@ def test_the_largest_fragments_come(cluster: Cluster, tmp_path: Path) -> None:
     assert (tmp_path / "target").read_bytes() == disk.path.read_bytes()
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_fragments_may_land_elsewhere_than_they_lie_at_the_sender(cluster: Cluster, disk: Disk, tmp_path: Path) -> None:
     """As those of a relative do."""
 
@@ -61,7 +63,7 @@ def test_fragments_may_land_elsewhere_than_they_lie_at_the_sender(cluster: Clust
             request, fragments = disk.request(0, 2, 3)
             moved = replace(fragments, offsets_bytes=np.array([200_000, 0, 100_000], np.int64))
             fd = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
-            await a.network.fetch(b.node, request, Landing(fd, moved))
+            await a.network.fetch(b.node, request, Landing.of(fd, moved))
             os.close(fd)
 
     run(scenario())
@@ -99,6 +101,7 @@ def answering(answer: Busy | Refused | None) -> Callable[[Request], Awaitable[Bu
     return before
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_busy_peer_names_others_and_the_connection_lives_on(
     cluster: Cluster, disk: Disk, target: Target, loop: str
 ) -> None:
@@ -157,6 +160,7 @@ def corrupt_copy(disk: Disk, path: Path, fragment: int) -> Disk:
     return replace(disk, path=path)
 
 
+@pytest.mark.usefixtures("fetched_by")
 @pytest.mark.parametrize("bad", [0, 5, 7])
 def test_a_corrupt_fragment_is_named_and_not_written(
     cluster: Cluster, disk: Disk, target: Target, tmp_path: Path, bad: int
@@ -189,6 +193,7 @@ def test_a_corrupt_fragment_is_named_and_not_written(
     assert target.path.read_bytes() == disk.path.read_bytes()
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_disk_that_cannot_be_read_is_a_refusal_and_told_to_its_host(
     cluster: Cluster, disk: Disk, target: Target, tmp_path: Path
 ) -> None:
@@ -211,6 +216,7 @@ def test_a_disk_that_cannot_be_read_is_a_refusal_and_told_to_its_host(
     run(scenario())
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_target_that_cannot_be_written_is_our_own_fault(cluster: Cluster, disk: Disk, target: Target) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
@@ -218,7 +224,7 @@ def test_a_target_that_cannot_be_written_is_our_own_fault(cluster: Cluster, disk
             read_only = os.open(target.path, os.O_RDONLY)
             request, fragments = disk.request(0, 0, 4)
             with pytest.raises(LandingError) as caught:
-                await a.network.fetch(b.node, request, Landing(read_only, fragments))
+                await a.network.fetch(b.node, request, Landing.of(read_only, fragments))
             assert isinstance(caught.value.__cause__, OSError)
             os.close(read_only)
             await pull(a, [b], disk, target)
@@ -271,6 +277,7 @@ def test_a_wrong_consignment_costs_the_connection_and_is_logged(
 # --- what must not be asked ---
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_a_wrong_request_fails_alone(cluster: Cluster, disk: Disk, target: Target) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
@@ -295,13 +302,14 @@ def test_a_wrong_request_fails_alone(cluster: Cluster, disk: Disk, target: Targe
     run(scenario())
 
 
+@pytest.mark.usefixtures("fetched_by")
 def test_the_target_may_be_closed_as_soon_as_the_request_is_made(cluster: Cluster, disk: Disk, target: Target) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
             await a.meet(b)
             fd = os.dup(target.fd)
             request, fragments = disk.request(0, 0, 4)
-            task = asyncio.create_task(a.network.fetch(b.node, request, Landing(fd, fragments)))
+            task = asyncio.create_task(a.network.fetch(b.node, request, Landing.of(fd, fragments)))
             await asyncio.sleep(0)
             os.close(fd)
             await task

@@ -11,9 +11,10 @@ import pytest
 
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import client_context
-from enticed.limits import HANDSHAKE_GRACE_S, HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT
+from enticed.limits import HANDSHAKE_GRACE_S
 from enticed.transfer import control
 from enticed.transfer.addresses import HostPort
+from enticed.transfer.limits import HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT
 from enticed.transfer.ports import Heard, PeerUp
 from protocol.framing import encode_frame
 from protocol.identifiers import ImageId

@@ -1,0 +1,206 @@
+"""A courier as the daemon sees it: a process at the other end of a socket pair, which carries connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from enticed.identity.host import HostIdentity
+from enticed.transfer.courier_connection import CourierConnection, News
+from enticed.transfer.courier_messages import (
+    FROM_COURIER,
+    MESSAGE_MAX_SIZE_BYTES,
+    TO_COURIER,
+    Believe,
+    Ready,
+    Take,
+)
+from enticed.transfer.errors import PeerLostError
+from enticed.transfer.limits import (
+    COURIER_END_TIMEOUT_S,
+    COURIER_IDLE_S,
+    COURIER_QUEUE_MAX_COUNT,
+    COURIER_START_TIMEOUT_S,
+)
+from enticed.transfer.timing import Timing
+from protocol.errors import LocalError, MalformedError
+
+log = logging.getLogger(__name__)
+
+
+class CourierProcess:
+    """One process. It ends when it is closed, or has had nothing to carry for a while; `on_ended` is called once then.
+
+    Everything belongs to the event loop on which it was started.
+    """
+
+    def __init__(self) -> None:
+        """Starts it: `LocalError` where that is not possible."""
+        self._loop = asyncio.get_running_loop()
+        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._sock.setblocking(False)
+            try:
+                self._process = _spawn(theirs.fileno())
+            except OSError as error:
+                self._sock.close()
+                raise LocalError(f"no process can be started: {error.strerror}") from error
+        self.is_open = True
+        self.connections: dict[int, CourierConnection] = {}
+        self.on_ended: Callable[[], None] = lambda: None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._unsent: deque[tuple[bytes, int | None]] = deque()
+        self._numbers = count(1)
+        self._idle: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._sock.fileno(), self._read)
+
+    async def ready(self) -> None:
+        """Until it has started: `LocalError` if it has ended instead, or takes too long."""
+        try:
+            async with asyncio.timeout(COURIER_START_TIMEOUT_S):
+                await asyncio.shield(self._ready)
+        except TimeoutError:
+            self.close()
+            raise LocalError("a process takes too long to start") from None
+
+    def believe(self, identity: HostIdentity) -> None:
+        """Show and believe from now on what this identity says."""
+        self.say(Believe(str(identity.directory), identity.trust.authorities))
+
+    def take(self, sock: socket.socket, timing: Timing) -> CourierConnection:
+        """Have it shake hands on this socket, which is closed here."""
+        self._cancel_idle()
+        connection = CourierConnection(next(self._numbers), self.say, self._forget, timing.idle_s)
+        self.connections[connection.number] = connection
+        times_s = (timing.handshake_s, timing.reply_s, timing.served_idle_s)
+        with sock:
+            self.say(Take(connection.number, *(int(1000 * time_s) for time_s in times_s)), sock.fileno())
+        if not self.is_open:
+            connection.end(PeerLostError("the process that was to carry the connection has ended"))
+        return connection
+
+    def say(self, message: object, fd: int | None = None) -> None:
+        """Tell it, in order. The descriptor may be closed afterwards."""
+        if not self.is_open:
+            return
+        data = TO_COURIER.encode(message)
+        if self._unsent or not self._send(data, fd):
+            self._unsent.append((data, None if fd is None else os.dup(fd)))
+            self._loop.add_writer(self._sock.fileno(), self._write)
+        if len(self._unsent) > COURIER_QUEUE_MAX_COUNT:
+            log.error("a courier does not read what it is told, and is ended")
+            self.close()
+
+    def close(self) -> None:
+        """End it, and every connection that it carries."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._cancel_idle()
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()  # which tells it
+        for _, fd in self._unsent:
+            if fd is not None:
+                os.close(fd)
+        self._unsent.clear()
+        for connection in list(self.connections.values()):
+            connection.end(PeerLostError("the process that carried the connection has ended"))
+        if not self._ready.done():
+            self._ready.set_exception(LocalError("a process has ended before it could fetch"))
+            self._ready.exception()  # whoever waited may have gone
+        self.on_ended()
+
+    async def wait(self) -> int:
+        """Once it is closed: until the process has ended, its status. One that does not end is killed."""
+        if self._process.poll() is None:
+            ended = asyncio.Event()
+            with _descriptor_of(self._process.pid) as pidfd:
+                self._loop.add_reader(pidfd, ended.set)
+                try:
+                    async with asyncio.timeout(COURIER_END_TIMEOUT_S):
+                        await ended.wait()
+                except TimeoutError:
+                    self._process.kill()
+                finally:
+                    self._loop.remove_reader(pidfd)
+        return self._process.wait()
+
+    def _forget(self, number: int) -> None:
+        self.connections.pop(number, None)
+        if not self.connections and self.is_open:
+            self._cancel_idle()
+            self._idle = self._loop.call_later(COURIER_IDLE_S, self.close)
+
+    def _cancel_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _send(self, data: bytes, fd: int | None) -> bool:
+        """Whether it is sent, or never will be."""
+        try:
+            socket.send_fds(self._sock, [data], [] if fd is None else [fd])
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # it is gone, as the reader is about to see
+        return True
+
+    def _write(self) -> None:
+        while self._unsent:
+            data, fd = self._unsent[0]
+            if not self._send(data, fd):
+                return
+            self._unsent.popleft()
+            if fd is not None:
+                os.close(fd)
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _read(self) -> None:
+        try:
+            while self.is_open:
+                data = self._sock.recv(MESSAGE_MAX_SIZE_BYTES)
+                if not data:
+                    self.close()
+                    return
+                self._heard(FROM_COURIER.decode(data))
+        except BlockingIOError:
+            pass
+        except (OSError, MalformedError) as error:
+            log.error("a courier is ended: %s", error)
+            self.close()
+
+    def _heard(self, message: Ready | News) -> None:
+        if isinstance(message, Ready):
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif (connection := self.connections.get(message.connection)) is not None:
+            connection.heard(message)
+
+
+def _spawn(fd: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        (sys.executable, "-P", "-m", "enticed.transfer.courier", str(fd)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        process_group=0,  # a terminal's Ctrl-C is for the daemon, and with the daemon it ends
+    )
+
+
+@contextmanager
+def _descriptor_of(pid: int) -> Iterator[int]:
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

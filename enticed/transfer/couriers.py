@@ -1,0 +1,144 @@
+"""The processes that fetch for this daemon: one interpreter is worth about one processor, and the event loop needs it.
+
+They are started when there is enough to do and ended when there is nothing. What goes wrong with them costs speed, not
+images: threads of the daemon fetch then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from enticed.identity.host import HostIdentity
+from enticed.transfer.addresses import HostPort
+from enticed.transfer.courier_connection import CourierConnection
+from enticed.transfer.courier_process import CourierProcess
+from enticed.transfer.errors import PeerSilentError
+from enticed.transfer.limits import (
+    COURIER_DEATHS_MAX_COUNT,
+    COURIERS_FROM_REQUESTS_COUNT,
+    COURIERS_MAX_COUNT,
+)
+from enticed.transfer.tasks import Tasks
+from enticed.transfer.timing import Timing
+from enticed.transfer.tls import Handshakes
+from protocol.errors import LocalError
+from protocol.identifiers import NodeId
+from protocol.session import Agreement
+
+log = logging.getLogger(__name__)
+
+
+class Couriers:
+    """All couriers of this daemon. Everything belongs to the event loop."""
+
+    def __init__(
+        self, identity: HostIdentity, handshakes: Handshakes, timing: Timing, clock: Callable[[], float]
+    ) -> None:
+        self._identity = identity
+        self._handshakes = handshakes
+        self._timing = timing
+        self._clock = clock
+        self._couriers: list[CourierProcess] = []
+        self.most_count = min(COURIERS_MAX_COUNT, max(1, len(os.sched_getaffinity(0)) // 2))
+        self._starting = asyncio.Lock()
+        self._deaths = 0
+        self._under_way = 0
+        self._tasks = Tasks()
+
+    @property
+    def are_usable(self) -> bool:
+        return self._deaths < COURIER_DEATHS_MAX_COUNT
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether there is enough to do for processes."""
+        return self._under_way >= COURIERS_FROM_REQUESTS_COUNT
+
+    @property
+    def count(self) -> int:
+        return len(self._couriers)
+
+    @property
+    def connections_count(self) -> int:
+        return sum(len(courier.connections) for courier in self._couriers)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """A request for fragments is under way, whoever carries it."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def open(self, addresses: Sequence[HostPort], node: NodeId, agreement: Agreement) -> CourierConnection:
+        """A connection to the node, in the courier that has the fewest. Raises as `Handshakes.dial`; `LocalError` where
+        no process can be started."""
+        courier = await self._least_loaded()
+        connection = await self._handshakes.reach(addresses, node, partial(self._shake_hands, courier))
+        connection.begin(agreement)
+        return connection
+
+    def refresh(self) -> None:
+        """Have all of them show and believe what this host's identity says now."""
+        for courier in self._couriers:
+            courier.believe(self._identity)
+
+    async def close(self) -> None:
+        """End them, and what they are at."""
+        couriers = list(self._couriers)
+        for courier in couriers:
+            courier.close()
+        await asyncio.gather(*(courier.wait() for courier in couriers))
+        await self._tasks.close()
+
+    async def _least_loaded(self) -> CourierProcess:
+        async with self._starting:  # so that those who come together do not start one each
+            best = min(self._couriers, key=lambda courier: len(courier.connections), default=None)
+            try:
+                if best is None or (best.connections and len(self._couriers) < self.most_count):
+                    best = self._start()
+                await best.ready()
+            except LocalError as error:
+                self._deaths = COURIER_DEATHS_MAX_COUNT
+                log.warning("threads of the daemon fetch everything, which is slower: %s", error)
+                raise
+            return best
+
+    def _start(self) -> CourierProcess:
+        courier = CourierProcess()
+        courier.believe(self._identity)
+        courier.on_ended = partial(self._forget, courier)
+        self._couriers.append(courier)
+        return courier
+
+    def _forget(self, courier: CourierProcess) -> None:
+        self._couriers.remove(courier)
+        self._tasks.spawn(self._see_out(courier), "end of a courier")
+
+    async def _see_out(self, courier: CourierProcess) -> None:
+        status = await courier.wait()
+        if status:  # it ends with 0 when the daemon lets it
+            self._deaths += 1
+            log.error("a process that fetched has ended with status %d", status)
+
+    async def _shake_hands(self, courier: CourierProcess, sock: socket.socket, _: HostPort) -> CourierConnection:
+        self._handshakes.mark_bulk(sock)
+        connection = courier.take(sock, self._timing)
+        try:
+            async with asyncio.timeout(self._timing.handshake_s):
+                certificate = await connection.shaken
+            connection.node = self._identity.verify_peer(certificate, self._clock()).node
+        except TimeoutError:
+            connection.close()
+            raise PeerSilentError("the peer is silent") from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection

@@ -1,0 +1,57 @@
+"""Limits of connections between hosts; those that a simulation or another part shares stand in `enticed/limits.py`."""
+
+from protocol.limits import KIB, MIB
+
+LISTEN_BACKLOG_COUNT = 1024
+HANDSHAKES_MAX_COUNT = 64
+"""Handshakes of strangers at once; beyond them the kernel's backlog waits."""
+HANDSHAKES_PER_SOURCE_MAX_COUNT = 32
+"""Of one address, so that no single stranger can have all places."""
+SESSIONS_MAX_COUNT = 256
+"""Control connections; a goodbye is all that a peer beyond them gets."""
+CONTROL_READ_SIZE_BYTES = 64 * KIB
+CONTROL_READS_PER_TURN = 16
+"""What one busy peer may have read before the event loop looks at the others."""
+CONTROL_MESSAGES_PER_S = 2000
+"""What one peer may say; who says more is read no faster. A pull at 1 GB/s tells of 1,000 pieces a second."""
+CONTROL_MESSAGES_AT_ONCE_COUNT = 4000
+"""After a silence: enough for the subscriptions of thousands of orders."""
+CONTROL_QUEUE_MAX_SIZE_BYTES = 1 * MIB
+"""A peer that has so much of ours unread does not read."""
+BULK_DIALLED_MAX_COUNT = 64
+"""Bulk connections to other hosts, each with a thread while it lasts."""
+BULK_DIALLED_PER_PEER_MAX_COUNT = 2
+BULK_SECOND_BELOW_COUNT = 4
+"""A peer gets a second connection only while fewer than so many are open to all of them."""
+BULK_NICE = 10
+"""Of the bulk threads: the event loop goes first."""
+BULK_SERVED_MAX_COUNT = 64
+BULK_SERVED_PER_PEER_MAX_COUNT = 4
+BULK_REQUESTS_READ_SIZE_BYTES = 4 * KIB
+CONNECT_TIMEOUT_S = 3.0
+HANDSHAKE_TIMEOUT_S = 5.0
+HELLO_TIMEOUT_S = 5.0
+GOODBYE_TIMEOUT_S = 1.0
+PING_AFTER_S = 15.0
+PEER_SILENT_S = 45.0
+REPLY_TIMEOUT_S = 30.0
+"""For one reply with its bytes, counted from when it is the next; the core gives up earlier than this."""
+SEND_TIMEOUT_S = 30.0
+"""For one reply with its bytes, on the serving side: a peer that reads slower gives its place to others."""
+BULK_IDLE_S = 30.0
+BULK_SERVED_IDLE_S = 90.0
+"""Longer than BULK_IDLE_S, so that it is the asker who closes, and never under a request."""
+COURIERS_MAX_COUNT = 4
+"""Processes that fetch; fewer on a host of few processors, where the event loop has to have one, too."""
+COURIERS_FROM_REQUESTS_COUNT = 4
+"""So many requests for fragments under way before fetching moves to processes: less is done sooner by threads."""
+COURIER_IDLE_S = 60.0
+"""Without a connection: a courier holds some 30 MiB."""
+COURIER_START_TIMEOUT_S = 20.0
+"""Until it says that it is there, on a host that is busy with everything else."""
+COURIER_END_TIMEOUT_S = 5.0
+"""Told to end, it has nothing to wait for: after this it is killed."""
+COURIER_DEATHS_MAX_COUNT = 3
+"""Of couriers that ended by themselves; then threads fetch everything until the daemon is started again."""
+COURIER_QUEUE_MAX_COUNT = 4096
+"""Messages to a courier that does not read; it is ended then."""

@@ -1,0 +1,244 @@
+"""Couriers, the processes that fetch when there is much to fetch, and what becomes of requests when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enticed.identity.host import HostIdentity
+from enticed.landing import CorruptFragmentError, LandingError
+from enticed.pace import Pace, Paces
+from enticed.transfer import courier_process, couriers
+from enticed.transfer.addresses import HostPort
+from enticed.transfer.courier_messages import FROM_COURIER, TO_COURIER, error_of, failure_of
+from enticed.transfer.courier_process import CourierProcess
+from enticed.transfer.errors import BusyError, PeerLostError, PeerSilentError, RefusedError
+from protocol.errors import DeniedError, EnticedError, ExhaustedError, LocalError, MalformedError, RemoteError
+from protocol.identifiers import NodeId
+from protocol.messages import Alternative, Refusal, Request
+from protocol.session import Agreement
+from simnet.testbed.processes import family
+from tests.transfer.hosts import Disk, Target, host, pull, run
+
+Cluster = list[HostIdentity]
+ERRORS: list[EnticedError] = [
+    BusyError(0.25, (Alternative(NodeId(bytes(20)), ("192.0.2.1:7000",)),)),
+    RefusedError(Refusal.NOT_HELD),
+    CorruptFragmentError(17),
+    PeerLostError("gone"),
+    PeerSilentError("silent"),
+    MalformedError("no message"),
+    RemoteError("wrong"),
+    DeniedError("a stranger"),
+    LocalError("a bug"),
+]
+
+
+def processes() -> set[int]:
+    """Those that this one has started."""
+    return set(family(os.getpid())) - {os.getpid()}
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Couriers fetch from the first request."""
+    monkeypatch.setattr(couriers, "COURIERS_FROM_REQUESTS_COUNT", 0)
+
+
+async def ended(pid: int) -> None:
+    """Until the process has ended."""
+    fd, event = os.pidfd_open(pid), asyncio.Event()
+    asyncio.get_running_loop().add_reader(fd, event.set)
+    await event.wait()
+    asyncio.get_running_loop().remove_reader(fd)
+    os.close(fd)
+
+
+def test_little_is_fetched_by_threads_and_much_by_processes(cluster: Cluster, disk: Disk, target: Target) -> None:
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            request, fragments = disk.request(0, 0, 4)
+            await a.network.fetch(b.node, request, target.landing(fragments))
+            assert not a.network.couriers.count
+            while not a.network.couriers.connections_count:
+                await pull(a, [b], disk, target, count=1)
+            assert len(processes() - before) == 1
+            await pull(a, [b], disk, target, count=1)
+        assert processes() == before
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
+
+
+@pytest.mark.usefixtures("always")
+def test_where_a_courier_is_killed_its_requests_fail_and_others_are_fetched_again(
+    cluster: Cluster, disk: Disk, target: Target
+) -> None:
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            asked = asyncio.Event()
+
+            async def hold(request: Request) -> None:
+                asked.set()
+                await asyncio.Event().wait()
+
+            b.shelf.before = hold
+            pulling = asyncio.create_task(pull(a, [b], disk, target))
+            await asked.wait()
+            for pid in processes() - before:
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(ExceptionGroup) as caught:
+                await pulling
+            assert all(isinstance(error, PeerLostError) for error in caught.value.exceptions)
+            b.shelf.before = None
+            await pull(a, [b], disk, target)
+            assert a.network.couriers.count == 1
+        assert processes() == before
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
+
+
+@pytest.mark.usefixtures("always")
+def test_where_no_process_can_be_started_threads_fetch(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
+    assert "threads of the daemon fetch everything, which is slower: no process can be started" in caplog.text
+
+
+@pytest.mark.usefixtures("always")
+def test_a_limited_rate_is_kept_by_threads(cluster: Cluster, disk: Disk, target: Target) -> None:
+    async def scenario() -> None:
+        paces = Paces(down=Pace(100_000_000))
+        async with host(cluster[0], paces=paces) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+            assert not a.network.couriers.count
+            paces.down.limit(None)
+            await pull(a, [b], disk, target)
+            while not a.network.couriers.connections_count:
+                await pull(a, [b], disk, target)
+            paces.down.limit(100_000_000)  # what is open is not used any more
+            connections = a.network.couriers.connections_count
+            await pull(a, [b], disk, target)
+            assert a.network.couriers.connections_count == connections
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("always")
+def test_a_courier_with_nothing_to_do_ends(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier_process, "COURIER_IDLE_S", 0.0)
+
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+            (pid,) = processes() - before
+            a.network.hang_up(b.node, "a test")
+            await ended(pid)
+            assert not a.network.couriers.count
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("always")
+def test_couriers_show_and_believe_what_the_host_does(cluster: Cluster, disk: Disk, target: Target) -> None:
+    """After a change of identity new connections are made with it, by the same process."""
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b, host(cluster[2], disk) as c:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+            a.network.couriers.refresh()
+            await a.meet(c)
+            await pull(a, [c], disk, target)
+            assert a.network.couriers.connections_count == 2
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("always")
+def test_who_is_at_the_other_end_is_judged_by_the_daemon(cluster: Cluster, stranger: HostIdentity) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1]) as b, host(stranger) as s:
+            agreement = Agreement(1, ())
+            with pytest.raises(DeniedError, match=f"is {b.node.short}, not {cluster[2].node.short}"):
+                await a.network.couriers.open([HostPort.parse(b.network.listening[0])], cluster[2].node, agreement)
+            with pytest.raises(EnticedError):
+                await a.network.couriers.open([HostPort.parse(s.network.listening[0])], s.node, agreement)
+            assert not a.network.couriers.connections_count
+
+    run(scenario())
+
+
+def test_a_courier_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier_process, "COURIER_END_TIMEOUT_S", 0.1)
+
+    async def scenario() -> None:
+        courier = CourierProcess()
+        await courier.ready()
+        (pid,) = processes()
+        os.kill(pid, signal.SIGSTOP)
+        courier.close()
+        assert await courier.wait() == -signal.SIGKILL
+
+    run(scenario())
+
+
+# --- what is said between them ---
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_arrives_as_what_it_was(error: EnticedError) -> None:
+    told = error_of(failure_of(error))
+    assert type(told) is type(error)
+    assert vars(told) == vars(error)
+    assert str(told) == str(error)
+
+
+def test_a_disk_error_arrives_with_its_cause() -> None:
+    error = LandingError("what was received cannot be written: No space left on device")
+    error.__cause__ = OSError(28, "No space left on device")
+    told = error_of(failure_of(error))
+    assert isinstance(told, LandingError)
+    assert isinstance(told.__cause__, OSError)
+    assert told.__cause__.errno == 28
+
+
+def test_any_other_error_is_our_own() -> None:
+    told = error_of(failure_of(ExhaustedError("x" * 5000)))
+    assert type(told) is LocalError
+    assert str(told) == "x" * 1024
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_malformed(data: bytes) -> None:
+    for vocabulary in (TO_COURIER, FROM_COURIER):
+        try:
+            message = vocabulary.decode(data)
+        except MalformedError:
+            continue
+        assert vocabulary.decode(vocabulary.encode(message)) == message
