@@ -77,6 +77,8 @@ def case_of(seed: int) -> Case:
         request_timeout_s=dice.choice([2.0, 10.0]),
         readers_quiet_s=dice.choice([1.0, 5.0]),
         readers_alone_s=dice.choice([5.0, 30.0]),
+        first_copies_transmitting=dice.choice([1, 16]),
+        copies_at_once=dice.choice([1, 4]),
     )
     images = _images(dice, pieces)
     seeds = Group("seeds", dice.choice([1, 1, 2]), has=tuple(image.name for image in images if not _is_old(image)))

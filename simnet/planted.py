@@ -45,8 +45,8 @@ MUTANTS = (
     Mutant(
         "never free an upload slot",
         "uploads",
-        "self._sending.pop(ticket, None) or self._queue.pop(ticket, None)",
-        "self._sending.get(ticket) or self._queue.pop(ticket, None)",
+        "upload = self._sending.pop(ticket, None)",
+        "upload = self._sending.get(ticket)",
     ),
     Mutant(
         "have-maps with the first bit last",

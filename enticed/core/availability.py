@@ -148,6 +148,13 @@ class Availability:
         """Most hosts have all of it: no seed need be spared."""
         return 2 * len(self.seeds) > len(self._maps)
 
+    def spares_seeds(self, theirs: int) -> bool:
+        """Whether the swarm waits for what seeds send: they are few, and the others lack some of it.
+
+        theirs: the pieces (bits) that others have.
+        """
+        return not self.seeds_abound and theirs.bit_count() < len(self.rarity)
+
     def has(self, node: NodeId, piece: int) -> bool:
         return bool(self._maps.get(node, 0) >> piece & 1)
 

@@ -69,12 +69,16 @@ class ImageBook:
     _state_of: memoryview = field(init=False, repr=False)
     """`state` once more: what is looked up piece by piece is had from it at a fraction of the cost."""
     total_bytes: int = field(init=False)
+    asked_for: int = 0
+    """Pieces (bits) of which somebody was given a place in the queue for uploads."""
     bytes_from: Counter[Supply] = field(default_factory=Counter)
     """Of the pull under way, or the last one that ended."""
 
     # What subscribers are yet to hear.
     gained: list[int] = field(default_factory=list)
     tell_at: float | None = None
+    told_at: float = 0.0
+    """When they last heard."""
 
     # Making durable.
     unsynced: list[int] = field(default_factory=list)

@@ -132,7 +132,7 @@ class FetchDesk:
         """
         has = pull.availability
         covered = self._kin.covered(pull)
-        if has.seeds_abound:
+        if not around.spares_seeds:
             offered = has.held_by_any([peer.node for peer in around.able])
         else:
             offered, has_seed = has.offered_by(around.able, around.near_only)
@@ -149,9 +149,10 @@ class FetchDesk:
         pull.ahead_bytes += int(pull.missing_bytes[piece])
         self._books.do(OpenPiece(pull.image, piece))
 
-    def opened(self, pull: Pull, event: PieceOpened, now: float) -> None:
+    def opened(self, pull: Pull, event: PieceOpened, now: float) -> bool:
+        """Put what is missing of a piece in line; whether anything is."""
         if event.piece not in pull.opening:
-            return
+            return False
         book, policy = self._books.images[pull.image], self._books.policy
         pull.opening.discard(event.piece)
         pull.ahead_bytes -= int(pull.missing_bytes[event.piece])
@@ -163,9 +164,10 @@ class FetchDesk:
         book.bytes_from[Supply.RELATIVES] += int(event.sizes_bytes.sum()) - missing_bytes - event.in_place_bytes
         if not runs:
             self._goods.written(pull, event.piece, now)
-            return
+            return False
         pull.outstanding[event.piece] = len(runs)
         pull.runs.extend(runs)
+        return True
 
 
 def _takes_s(peer: Peer, size_bytes: int, now: float) -> float:

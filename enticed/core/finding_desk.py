@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from enticed.core.books import Books, Pull
 from enticed.core.effects import Dial, FindProviders, Say
 from enticed.core.events import Contact
+from enticed.core.peers import Peer
 from protocol.identifiers import NodeId
 from protocol.messages import Subscribe
 
@@ -122,7 +123,7 @@ class FindingDesk:
         """Up to `degree` hosts for the image, most of them in this rack, some of them not; others beside these where
         none of them has what is missing for long."""
         policy, books = self._books.policy, self._books
-        useful = [peer for peer in books.peers if peer.node in pull.availability or pull.image in peer.subscriptions]
+        useful = [peer for peer in books.peers if self._is_useful(pull, peer)]
         if pull.nobody_since is not None and now >= pull.nobody_since + policy.wider_after_s:
             useful = []
         under_way = [contact for node, contact in pull.contacts.items() if node in books.dialling]
@@ -138,12 +139,20 @@ class FindingDesk:
         mates = [contact for contact in known if self._is_near(contact)]
         others = [contact for contact in known if not self._is_near(contact)]
         first = max(0, policy.degree - policy.degree_outside_rack - near)
-        few = max(0, policy.degree // 2 - sum(contact.node in pull.hearsay for contact in under_way))
-        for contact in [*mates[:first], *others, *mates[first:], *named[:few]][:room]:
+        by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
+        some = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
+        few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
+        for contact in [*[*mates[:first], *others, *mates[first:]][:some], *named[:few]][:room]:
             pull.dialled_at[contact.node] = now
             pull.asked.add(contact.node)
             books.dialling.add(contact.node)
             books.do(Dial(contact))
+
+    def _is_useful(self, pull: Pull, peer: Peer) -> bool:
+        """Whether a peer has or wants some of the image, or was asked and has not answered yet."""
+        if peer.node in pull.availability or pull.image in peer.subscriptions:
+            return True
+        return peer.node in pull.asked and peer.node not in pull.answers
 
     def _may_dial(self, pull: Pull, node: NodeId, now: float) -> bool:
         books = self._books

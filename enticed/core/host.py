@@ -26,7 +26,7 @@ from enticed.core.policy import Policy
 from enticed.core.progress import Progress, progress_of
 from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
-from enticed.core.reach import reach, reach_of
+from enticed.core.reach import Reach, reach, reach_of
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.recall_desk import RecallDesk
 from enticed.core.request_desk import RequestDesk
@@ -222,8 +222,7 @@ class Host:
                 return False
             case ev.PieceOpened(image):
                 pull = self._books.pulls.get(image)
-                if pull is not None:
-                    self._fetch.opened(pull, event, now)
+                return pull is None or self._take_opened(pull, event, now)
             case ev.PeerUp() | ev.PeerBelongs() | ev.PeerDown() | ev.DialFailed() | ev.ProvidersFound():
                 self._take_peer(event, now)
             case ev.DemandRaised():
@@ -276,6 +275,14 @@ class Host:
             case ev.DialFailed(node, reason):
                 self._finding.unreachable(node, reason, now)
 
+    def _take_opened(self, pull: Pull, event: ev.PieceOpened, now: float) -> bool:
+        """Where a piece is to be asked for, nothing is new but that: it is asked of whoever could be asked just now."""
+        if not self._fetch.opened(pull, event, now) or pull.stage is not OrderState.FETCHING or pull.kin:
+            return True
+        pull.around.narrow(now, self._books.policy)
+        self._ask_in_passing(pull, pull.around, now)
+        return False
+
     def _take_news(self, peer: Peer, change: HaveChange, now: float) -> bool:
         """A peer has other pieces than before. Nothing is heard more often: as little is done about it as can be.
 
@@ -292,11 +299,15 @@ class Host:
             around = reach_of(peer, pull.availability, pull.around)
             if not self._fetch.waits_for(pull, around, change.gained):
                 return False
-            self._fetch.open_pieces(pull, around, now)
-            self._requests.ask(pull, around, now)
-            soon = now + min(policy.holder_patience_s, policy.owner_patience_s)
-            self._deadline = soon if self._deadline is None else min(self._deadline, soon)
+            self._ask_in_passing(pull, around, now)
         return False
+
+    def _ask_in_passing(self, pull: Pull, around: Reach, now: float) -> None:
+        """Ask for more, and do all else soon enough for what may follow by itself."""
+        self._fetch.open_pieces(pull, around, now)
+        self._requests.ask(pull, around, now)
+        soon = now + min(self._books.policy.holder_patience_s, self._books.policy.owner_patience_s)
+        self._deadline = soon if self._deadline is None else min(self._deadline, soon)
 
     def _take_order(self, event: ev.OrderEvent, now: float) -> None:
         match event:

@@ -14,6 +14,9 @@ class Policy:
     """Hosts that are after the same image, most of them in the same rack: those of a rack work out among themselves who
     fetches which piece from outside, and do it twice where they do not know each other."""
     degree_outside_rack: int = 4
+    dials_at_once: int = 16
+    """Of hosts that are after the image, and half as many of those of whom only a peer has told. Where all dial at
+    once, who has been dialled often enough meanwhile dials no more, and all know about as many."""
     sessions_max: int = 128
     contacts_max: int = 512
     """Hosts that may have an image, of which so many are remembered."""
@@ -33,13 +36,13 @@ class Policy:
     """Missing bytes of pieces that are opened and not asked for yet: enough never to run dry, too few to clog."""
     ahead_first_bytes: int = 1 * MIB
     """The same until a first piece has come: who else is in the rack, and owns the others, is not known yet."""
-    in_flight_bytes: int = 64 * MIB
+    in_flight_bytes: int = 48 * MIB
     """What all requests of a host may have under way."""
     in_flight_s: float = 2.0
     """Under a limit of what may come, no more than comes in so long, or one request."""
     peer_in_flight_bytes: int = 8 * MIB
     peer_in_flight_least_bytes: int = 1 * MIB
-    peer_in_flight_s: float = 0.25
+    peer_in_flight_s: float = 0.15
     """What one peer has under way: as much as it delivers in so long, within the two bounds above. Little at first:
     more would only wait in its line, while others come to have the same."""
     peer_in_flight: int = 16
@@ -139,8 +142,13 @@ class Policy:
     """Promises are made anew so often while there are orders with a due date, and at once when one is placed."""
 
     # What is given.
-    uploads_transmitting: int = 16
-    """Half of them transmit: each connection has one request being sent and the next one ready."""
+    uploads_transmitting: int = 32
+    """Many, since those whose links are full are slow to take theirs, and the uplink is to be full all the same. Each
+    connection has one request being sent and the next one ready."""
+    first_copies_transmitting: int = 16
+    """A seed sends no more of what it has sent nobody yet: each is soon there, and can be passed on."""
+    copies_at_once: int = 4
+    """Likewise, who has little under way itself sends no more of the same."""
     upload_least_bytes_per_s: int = 2 * MIB
     """Under a limit of what may be sent, so few are sent at once that each goes so fast: those who asked do not wait
     for ever (`request_slowest_bytes_per_s`)."""

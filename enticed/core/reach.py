@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from enticed.core.availability import Availability
 from enticed.core.peers import Peer, Standing
+from enticed.core.policy import Policy
 from protocol.identifiers import NodeId
 
 
@@ -22,6 +23,8 @@ class Reach:
     """Of them, what hosts outside the rack are spared for now."""
     theirs: int = 0
     """Pieces (bits) that hosts have that are no seeds and worth waiting for."""
+    spares_seeds: bool = True
+    """Whether seeds are asked last for what others have: until those have all of it among them, or seeds abound."""
     unreliable: frozenset[NodeId] = frozenset()
     """Hosts that are not worth waiting for."""
     from_origin: int = 0
@@ -30,6 +33,10 @@ class Reach:
     """When somebody may be asked again, or is not waited for any longer, if nothing else happens."""
     in_line_bytes: int = 0
     """Of runs that stand in line for the origin: however slow it is, they keep nothing else waiting."""
+
+    def narrow(self, now: float, policy: Policy) -> None:
+        """Strike off who was asked, in passing or for another image, for all that it can take."""
+        self.able = [peer for peer in self.able if peer.can_take(now, policy)]
 
 
 def reach(has: Availability, relatives: list[Availability], standing: Standing, *, has_plenty: bool) -> Reach:
@@ -47,7 +54,8 @@ def reach(has: Availability, relatives: list[Availability], standing: Standing, 
         mates = mates - unreliable
         of_mates = has.held_by_any(mates)
         theirs = has.held_by_any([node for node in has if node not in has.seeds and node not in unreliable])
-    return Reach(able, mates, of_mates, of_mates if has_plenty else 0, theirs, unreliable, changes_at=changes_at)
+    near_only, spares_seeds = of_mates if has_plenty else 0, has.spares_seeds(theirs)
+    return Reach(able, mates, of_mates, near_only, theirs, spares_seeds, unreliable, changes_at=changes_at)
 
 
 def reach_of(peer: Peer, has: Availability, before: Reach) -> Reach:
@@ -55,5 +63,5 @@ def reach_of(peer: Peer, has: Availability, before: Reach) -> Reach:
     if has.knows_any(before.unreliable):
         mates = has.mates - before.unreliable
         theirs = before.theirs | (0 if peer.node in has.seeds else has.held_by_any([peer.node]))
-        return Reach([peer], mates, has.held_by_any(mates), 0, theirs, before.unreliable)
-    return Reach([peer], has.mates, has.of_mates, 0, has.theirs)
+        return Reach([peer], mates, has.held_by_any(mates), 0, theirs, has.spares_seeds(theirs), before.unreliable)
+    return Reach([peer], has.mates, has.of_mates, 0, has.theirs, has.spares_seeds(has.theirs))

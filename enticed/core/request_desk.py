@@ -75,7 +75,7 @@ class RequestDesk:
         has = pull.availability
         offered, has_seed = has.offered_by(around.able, around.near_only)
         if has_seed:
-            offered |= -1 if has.seeds_abound else ~around.theirs
+            offered |= ~around.theirs if around.spares_seeds else -1
         return offered | around.from_origin, has_seed or around.near_only != 0
 
     def _ask_for_readers(self, pull: Pull, around: Reach, now: float) -> None:
@@ -148,7 +148,7 @@ class RequestDesk:
         if elsewhere is not None and relative is not None:
             others = others or relative.rarity[elsewhere.piece] > 0
         is_patient = not urgent and now < run.since + self._books.policy.holder_patience_s
-        spare_seeds = is_patient and others and not has.seeds_abound
+        spare_seeds = is_patient and others and around.spares_seeds
         spare_far = is_patient and bool(around.near_only >> run.piece & 1)
         holders = has.holders(around.able, run.piece)
         source = pick_source(holders, has.seeds, run, spare_seeds=spare_seeds, spare_far=spare_far)

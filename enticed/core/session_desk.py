@@ -177,11 +177,11 @@ class SessionDesk:
                 self._send_map(peer, book)
 
     def gained(self, book: ImageBook, piece: int, now: float) -> None:
-        """A piece is verified and written; subscribers hear of it within `have_batch_s`."""
+        """A piece is verified and written; subscribers hear of it at once, or `have_batch_s` after the last news."""
         book.gained.append(piece)
         self._books.busy[book.image] = book
         if book.tell_at is None:
-            book.tell_at = now + self._books.policy.have_batch_s
+            book.tell_at = max(now, book.told_at + self._books.policy.have_batch_s)
 
     def lost(self, book: ImageBook, pieces: tuple[int, ...]) -> None:
         """Pieces turned out lost: retract them at once."""
@@ -191,7 +191,7 @@ class SessionDesk:
     def tell_gained(self, now: float) -> None:
         for book in self._books.busy.values():
             if book.tell_at is not None and now >= book.tell_at:
-                pieces, book.gained, book.tell_at = tuple(book.gained), [], None
+                pieces, book.gained, book.tell_at, book.told_at = tuple(book.gained), [], None, now
                 self._tell(book, gained=pieces, lost=())
 
     def offer(self, book: ImageBook) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
 from enticed.core.events import UploadAsked
@@ -22,7 +24,9 @@ class UploadDesk:
         elif (given := self._given_to_another(event, now)) is not None:
             retry_s = min(policy.second_copy_retry_last_s, max(policy.second_copy_retry_s, now - given.at))
             self._books.do(DeferUpload(event.ticket, retry_s, self._named(given.node)))
-        elif self._books.uploads.ask(Waiting(event.ticket, event.node, event.request, event.size_bytes), now):
+        elif self._books.uploads.ask(
+            Waiting(event.ticket, event.node, event.request, event.size_bytes, self._is_first(event.request)), now
+        ):
             self._grant(now)
         else:
             others = tuple(self.others_after(event.request.image, event.node))
@@ -37,6 +41,14 @@ class UploadDesk:
             return None
         given = uploads.first_copies.given(request, now)
         return None if given is None or given.node == event.node else given
+
+    def _is_first(self, request: Request) -> bool:
+        """Whether this host was a seed from the start, and nobody has asked it for this piece before."""
+        if not isinstance(request, FragmentsRequest):
+            return False
+        book, bit = self._books.images[request.image], 1 << request.piece
+        is_new, book.asked_for = not book.asked_for & bit, book.asked_for | bit
+        return is_new and book.sealed and not book.bytes_from
 
     def _named(self, node: NodeId) -> tuple[Alternative, ...]:
         peer = self._books.peers.get(node)
@@ -60,7 +72,7 @@ class UploadDesk:
             for peer in self._books.peers
             if image in peer.subscriptions and peer.node != node and peer.contact.addresses
         ]
-        self._books.dice.shuffle(others)
+        others = [others[place] for place in self._books.dice.permutation(len(others)).tolist()]
         others.sort(key=lambda peer: (peer.contact.zone, peer.contact.rack) != place)
         return [Alternative(peer.node, peer.contact.addresses) for peer in others[:ALTERNATIVES_MAX_COUNT]]
 
@@ -73,8 +85,14 @@ class UploadDesk:
             return True
         return request.piece < book.pieces and book.is_held(request.piece)
 
+    def _most_copies(self) -> float:
+        """How many are sent the same at once: few as long as this host itself has little under way, and others no more
+        than it. Then all wait for the first copies of everything, and each that soon arrives can be passed on."""
+        is_beginning = bool(self._books.pulls) and not self._books.requests.has_plenty
+        return self._books.policy.copies_at_once if is_beginning else inf
+
     def _grant(self, now: float) -> None:
-        while granted := self._books.uploads.grant():
+        while granted := self._books.uploads.grant(self._most_copies()):
             for upload in granted:
                 if self._holds(upload.request, upload.node):
                     self._books.do(GrantUpload(upload.ticket))

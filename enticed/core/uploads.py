@@ -5,7 +5,9 @@ Whoever was served longest ago goes first, so that one greedy peer cannot keep t
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from math import inf
 
 from enticed.core.policy import Policy
 from protocol.identifiers import NodeId
@@ -18,6 +20,8 @@ class Waiting:
     node: NodeId
     request: Request
     size_bytes: int
+    is_first: bool = False
+    """Whether it is the first copy that leaves a seed: others wait for it to be passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class UploadSlots:
         self._most = policy.uploads_transmitting
         self._sending: dict[int, Waiting] = {}
         self._queue: dict[int, Waiting] = {}
+        self._copies: Counter[Request] = Counter()
+        """Of `_sending`: how many go out of the same."""
         self._served: dict[NodeId, int] = {}
         """Per peer: the turn in which it was last served. Kept between its requests, so that no stream of new ones from
         others who ask for one thing at a time can pass by what it has queued."""
@@ -101,8 +107,8 @@ class UploadSlots:
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever asks now has to wait."""
-        return len(self._sending) >= self._most
+        """Whether whoever asks now for a first copy has to wait."""
+        return len(self._sending) >= min(self._most, self._policy.first_copies_transmitting)
 
     def ask(self, upload: Waiting, now: float) -> bool:
         """Queue an upload; False when there is no place for it. `grant` then says which may start."""
@@ -113,21 +119,35 @@ class UploadSlots:
         self.first_copies.go(upload.request, upload.node, now)
         return True
 
-    def grant(self) -> list[Waiting]:
-        """Those that may start now."""
+    def grant(self, most_copies: float = inf) -> list[Waiting]:
+        """Those that may start now. most_copies: so many at once of the same."""
         granted: list[Waiting] = []
         while self._queue and len(self._sending) < self._most:
-            ticket = min(self._queue, key=lambda one: (self._served.get(self._queue[one].node, -1), one))
-            upload = self._queue.pop(ticket)
-            self._sending[ticket] = upload
+            waiting = [upload for upload in self._queue.values() if self._may_start(upload, most_copies)]
+            if not waiting:
+                break
+            upload = min(waiting, key=lambda one: (self._served.get(one.node, -1), one.ticket))
+            self._sending[upload.ticket] = self._queue.pop(upload.ticket)
+            self._copies[upload.request] += 1
             self._turn += 1
             self._served[upload.node] = self._turn
             granted.append(upload)
         return granted
 
+    def _may_start(self, upload: Waiting, most_copies: float) -> bool:
+        if upload.is_first and len(self._sending) >= self._policy.first_copies_transmitting:
+            return False  # it would be slow to arrive
+        return self._copies[upload.request] < most_copies
+
     def end(self, ticket: int, now: float, *, is_sent: bool = False) -> None:
         """An upload is over, or its peer gave up waiting for it."""
-        upload = self._sending.pop(ticket, None) or self._queue.pop(ticket, None)
+        upload = self._sending.pop(ticket, None)
+        if upload is not None:
+            self._copies[upload.request] -= 1
+            if not self._copies[upload.request]:
+                del self._copies[upload.request]
+        else:
+            upload = self._queue.pop(ticket, None)
         if upload is not None:
             self.first_copies.end(upload.request, upload.node, now, is_sent=is_sent)
 

@@ -81,3 +81,20 @@ def test_with_little_under_way_they_are_asked_at_once() -> None:
     bench = with_a_busy_mate(plenty_bytes=2 * MIB)
     bench.has(3, held=[0, 1], pieces=4)
     assert nodes_of(bench.all(ef.Fetch)) == [node(3)]
+
+
+def asked_of_the_seed(*held: list[int]) -> list[int]:
+    """The pieces of four that the seed is asked for at once. Hosts 2 and 3 hold these, and take one request each."""
+    bench = Bench(rack_owners=False, **ONE_AT_A_TIME)
+    bench.order()
+    bench.meet(2, 3)
+    for number, pieces in enumerate(held, start=2):
+        bench.has(number, held=pieces, pieces=4)
+    bench.fetching(pieces=4)
+    return [fetch.wanted.piece for fetch in asked_by(bench) if fetch.node == node(1)]
+
+
+def test_seeds_are_spared_until_others_have_all_of_it_among_them() -> None:
+    assert asked_of_the_seed([0, 1], [0, 1, 2]) == [3], "what nobody else has, and others may wait for"
+    assert len(asked_of_the_seed([0, 1], [2, 3])) == 1, "nobody waits for it"
+    assert asked_of_the_seed([0, 1, 2], [0, 1, 2]) == [3]

@@ -60,7 +60,7 @@ def test_an_order_from_its_placing_to_its_lease() -> None:
     bench.tell(ev.Fetched(second.request))
     assert bench.done == [ef.SaveOrder(bench.host.books.orders["order"]), ef.MakeDurable(IMAGE, (0, 1))]
     bench.wait(0.1)
-    assert bench.said(4) == [ms.HaveChange(IMAGE, (0, 1), ())]
+    assert bench.said(4) == [ms.HaveChange(IMAGE, (1,), ())]
 
     # It becomes durable, is announced, sealed and leased; nobody need tell more about it.
     bench.tell(ev.Synced(IMAGE, (0, 1)))

@@ -134,7 +134,22 @@ def test_changes_are_told_together_and_in_parts_that_fit() -> None:
             bench.host.handle(ev.PieceOpened(IMAGE, piece, size, here), bench.now)
     bench.wait(0.1)
     changes = [message for message in bench.said(2) if isinstance(message, ms.HaveChange)]
-    assert [len(change.gained) for change in changes] == [HAVE_CHANGE_MAX_PIECES, 10]
+    assert [len(change.gained) for change in changes] == [HAVE_CHANGE_MAX_PIECES, 9], "the first was told at once"
+
+
+def test_the_first_news_is_told_at_once_and_what_follows_together() -> None:
+    bench = Bench(have_batch_s=0.04)
+    bench.fetching(pieces=4)
+    bench.meet(2)
+    bench.hear(2, ms.Subscribe(IMAGE))
+    fetches, told = bench.open_all(), []
+    for fetch in fetches[:3]:
+        bench.deliver([fetch])
+        told += [message.gained for message in bench.said(2) if isinstance(message, ms.HaveChange)]
+    assert told == [(fetches[0].wanted.piece,)]
+    bench.wait(0.05)
+    (rest,) = [message for message in bench.said(2) if isinstance(message, ms.HaveChange)]
+    assert set(rest.gained) == {fetch.wanted.piece for fetch in fetches[1:3]}
 
 
 def test_a_session_of_no_use_is_hung_up_and_one_of_use_is_not() -> None:

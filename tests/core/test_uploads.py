@@ -176,3 +176,40 @@ def test_first_copies_are_forgotten_in_time() -> None:
         copies.end(request, node(at + 1), at / 2, is_sent=True)
     given = [copies.given(request, 1.25) for request in requests]
     assert [one and one.node for one in given] == [None, node(2), node(3)]
+
+
+# --- few at a time ---
+
+
+def test_a_seed_sends_few_at_a_time_of_what_it_has_sent_nobody() -> None:
+    bench = Bench(first_copies_transmitting=1)
+    bench.published()
+    bench.meet(1, 2)
+    ask(bench, 1, 1, 0)
+    assert bench.one(ef.GrantUpload).ticket == 1
+    ask(bench, 2, 2, 1)
+    assert not bench.done, "it waits, though there are slots"
+    bench.tell(ev.UploadEnded(1, MIB))
+    assert bench.one(ef.GrantUpload).ticket == 2
+    ask(bench, 3, 1, 1)
+    assert bench.one(ef.DeferUpload).ticket == 3
+    bench.tell(ev.UploadEnded(2, MIB))
+    bench.now += Policy().first_copy_s
+    for ticket, piece in enumerate((0, 1), start=4):
+        ask(bench, ticket, 1, piece)
+        assert bench.one(ef.GrantUpload).ticket == ticket, "everybody can have those from others by now"
+
+
+def test_who_has_little_under_way_sends_few_at_a_time_of_the_same() -> None:
+    bench = Bench(copies_at_once=1, plenty_bytes=2 * MIB)
+    bench.fetching(pieces=8, durable=[0, 1])
+    bench.meet(2, 3)
+    ask(bench, 1, 2, 0)
+    assert bench.one(ef.GrantUpload).ticket == 1
+    ask(bench, 2, 3, 0)
+    assert not bench.done
+    ask(bench, 3, 3, 1)
+    assert bench.one(ef.GrantUpload).ticket == 3
+    assert len(bench.open_all()) >= 2, "now it has plenty"
+    bench.tell(ev.UploadEnded(3, MIB))
+    assert bench.one(ef.GrantUpload).ticket == 2
