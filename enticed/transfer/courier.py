@@ -72,11 +72,7 @@ class Courier:
             case Believe(directory, authorities):
                 self._context = member_context(ssl.PROTOCOL_TLS_CLIENT, Path(directory), authorities, [ALPN_BULK])
             case Take() if self._context is not None:
-                connection = _Connection(
-                    message, socket.socket(fileno=descriptors[0]), self._context, self._say, self._forget
-                )
-                self._connections[message.connection] = connection
-                connection.start()
+                self._take(message, self._context, descriptors[0])
             case Fetch():
                 self._fetch(message, descriptors[0])
             case Begin() | Withdraw() | Break():
@@ -84,6 +80,16 @@ class Courier:
                     known.obey(message)
             case _:
                 raise LocalError(f"a courier cannot obey {message!r} now")
+
+    def _take(self, take: Take, context: ssl.SSLContext, fd: int) -> None:
+        with socket.socket(fileno=fd) as sock:
+            try:
+                tls = context.wrap_socket(sock, do_handshake_on_connect=False)
+            except OSError as error:  # the peer has hung up already
+                self._say(Ended(take.connection, failure_of(fault_of(error))))
+                return
+        connection = self._connections[take.connection] = _Connection(take, tls, self._say, self._forget)
+        connection.start()
 
     def _fetch(self, fetch: Fetch, fd: int) -> None:
         try:
@@ -107,12 +113,7 @@ class _Connection:
     """One connection. `obey`, `fetch` and `start` belong to the courier's first thread."""
 
     def __init__(
-        self,
-        take: Take,
-        sock: socket.socket,
-        context: ssl.SSLContext,
-        say: Callable[[object], None],
-        forget: Callable[[int], None],
+        self, take: Take, tls: ssl.SSLSocket, say: Callable[[object], None], forget: Callable[[int], None]
     ) -> None:
         self._id = take.connection
         self._timing = Timing(
@@ -120,7 +121,7 @@ class _Connection:
         )
         self._say = say
         self._forget = forget
-        self._tls = context.wrap_socket(sock, do_handshake_on_connect=False)
+        self._tls = tls
         self._begun: queue.SimpleQueue[Agreement | None] = queue.SimpleQueue()
         self._connection: BulkConnection | None = None
         self._jobs: dict[int, Job] = {}

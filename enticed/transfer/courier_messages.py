@@ -173,7 +173,7 @@ _WITHOUT_MORE: dict[FailureKind, type[EnticedError]] = {
 
 def failure_of(error: EnticedError) -> Failure:
     """How it is told; what is none of the errors of fetching is told as a `LocalError`."""
-    text = str(error)[:_TEXT_MAX_CHARS]
+    text = str(error)[:_TEXT_MAX_CHARS].encode(errors="replace").decode()
     match error:
         case BusyError():
             return Failure(FailureKind.BUSY, "", int(error.retry_after_s * 1000), error.alternatives)

@@ -106,8 +106,8 @@ class Couriers:
                     best = self._start()
                 await best.ready()
             except LocalError as error:
-                self._deaths = COURIER_DEATHS_MAX_COUNT
-                log.warning("threads of the daemon fetch everything, which is slower: %s", error)
+                self._deaths += 1
+                log.warning("threads of the daemon fetch meanwhile, which is slower: %s", error)
                 raise
             return best
 
@@ -127,6 +127,8 @@ class Couriers:
         if status:  # it ends with 0 when the daemon lets it
             self._deaths += 1
             log.error("a process that fetched has ended with status %d", status)
+            if not self.are_usable:
+                log.error("threads of the daemon fetch from now on, which is slower, until it is started again")
 
     async def _shake_hands(self, courier: CourierProcess, sock: socket.socket, _: HostPort) -> CourierConnection:
         self._handshakes.mark_bulk(sock)

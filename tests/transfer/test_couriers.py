@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
 import sys
 
 import pytest
@@ -16,7 +18,7 @@ from enticed.landing import CorruptFragmentError, LandingError
 from enticed.pace import Pace, Paces
 from enticed.transfer import courier_process, couriers
 from enticed.transfer.addresses import HostPort
-from enticed.transfer.courier_messages import FROM_COURIER, TO_COURIER, error_of, failure_of
+from enticed.transfer.courier_messages import FROM_COURIER, TO_COURIER, Ended, error_of, failure_of
 from enticed.transfer.courier_process import CourierProcess
 from enticed.transfer.errors import BusyError, PeerLostError, PeerSilentError, RefusedError
 from protocol.errors import DeniedError, EnticedError, ExhaustedError, LocalError, MalformedError, RemoteError
@@ -37,6 +39,7 @@ ERRORS: list[EnticedError] = [
     RemoteError("wrong"),
     DeniedError("a stranger"),
     LocalError("a bug"),
+    RemoteError("half a character"),
 ]
 
 
@@ -122,7 +125,29 @@ def test_where_no_process_can_be_started_threads_fetch(
 
     run(scenario())
     assert target.path.read_bytes() == disk.path.read_bytes()
-    assert "threads of the daemon fetch everything, which is slower: no process can be started" in caplog.text
+    assert "threads of the daemon fetch meanwhile, which is slower: no process can be started" in caplog.text
+
+
+@pytest.mark.usefixtures("always")
+def test_a_peer_that_hangs_up_before_the_handshake_costs_no_courier(cluster: Cluster) -> None:
+    async def scenario() -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        async with host(cluster[0]) as a:
+            for _ in range(4):
+                opening = asyncio.create_task(
+                    a.network.couriers.open([HostPort.of(listening.getsockname())], cluster[1].node, Agreement(1, ()))
+                )
+                there, _ = await asyncio.to_thread(listening.accept)
+                there.send(b"no TLS")
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                there.close()  # with a reset
+                with pytest.raises(EnticedError):
+                    await opening
+            assert a.network.couriers.count == 1
+            assert a.network.couriers.are_usable
+        listening.close()
+
+    run(scenario())
 
 
 @pytest.mark.usefixtures("always")
@@ -226,6 +251,12 @@ def test_a_disk_error_arrives_with_its_cause() -> None:
     assert isinstance(told, LandingError)
     assert isinstance(told.__cause__, OSError)
     assert told.__cause__.errno == 28
+
+
+def test_a_text_that_cannot_be_sent_is_made_one_that_can() -> None:
+    failure = failure_of(RemoteError("half a character: \ud800"))
+    message = FROM_COURIER.decode(FROM_COURIER.encode(Ended(1, failure)))
+    assert str(error_of(message.failure)) == "half a character: ?"
 
 
 def test_any_other_error_is_our_own() -> None:
