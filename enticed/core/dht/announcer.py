@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from statistics import median
 
@@ -33,7 +34,8 @@ class _Announcement:
 
     `withdrawing`: somebody waits for `Withdrawn`. `told`: who kept the record in the last rounds; what was kept
     before those has expired. `replicas`: whom the next round may ask without a walk, until `walk_at`; none, if one of
-    them did not settle it. `owed`: those of them that have forgotten another record of this host, and so this one.
+    them did not settle it. `owed`: those of them that have forgotten another record of this host, and so this one; they
+    are told between rounds, which does not put off the round that is due.
     """
 
     key: DiscoveryKey
@@ -49,6 +51,7 @@ class _Announcement:
     next_replica: int = 0
     owed: dict[NodeId, Contact] = field(default_factory=dict)
     walk_at: float = 0.0
+    due_at: float = inf
     told: deque[list[Contact]] = field(default_factory=lambda: deque(maxlen=_ROUNDS_TOLD))
 
     def everyone_told(self) -> dict[NodeId, Contact]:
@@ -136,7 +139,7 @@ class Announcer:
             if one.turn == turn:
                 self._queue(one, self._again, now)
 
-        self._agenda.at(when, come_due)
+        self._agenda.at(when - when % self._policy.beat_s, come_due)
 
     def _pump(self, now: float) -> None:
         if self._pumping or not self._open:
@@ -175,6 +178,8 @@ class Announcer:
         after the other, while there are few offers and nothing new to say."""
         self._rounds += 1
         some = [] if one.changed or not one.replicas else self._some(one)
+        if not (some and one.owed):
+            one.due_at = inf  # this is the round that was due: the next one is set when it is over
         one.working, one.changed = True, False
         one.owed.clear()
         if one.replicas and now < one.walk_at:
@@ -295,7 +300,8 @@ class Announcer:
         if one.changed:
             self._queue(one, self._new, now)
         elif one.is_ours:
-            self._schedule(one, now + (min(interval_s, self._policy.forgotten_s) if one.owed else interval_s))
+            one.due_at = min(one.due_at, now + interval_s)
+            self._schedule(one, min(one.due_at, now + self._policy.forgotten_s) if one.owed else one.due_at)
         else:
             del self._kept[one.key]
         self._pump(now)

@@ -74,6 +74,8 @@ class DhtPolicy:
     in_turn_max: int = 1024
     """With so few offers the replicas of each are refreshed one after another and not at once: one that has forgotten
     all, or all of them, are noticed within a fraction of `refresh_s`. More would be more rounds than `rounds_per_s`."""
+    beat_s: float = 1.0
+    """Rounds after the first begin at multiples of it, a little early: one waking does for all that are due."""
     forgotten_s: float = 1.0
     """After a replica that had forgotten a record the next one is asked so soon, and that one told of all others."""
     retry_s: float = 20.0

@@ -273,6 +273,21 @@ def test_where_a_replica_has_died_another_is_looked_for() -> None:
     assert len(holders(alive, key(1)) & true_nearest(alive, key(1))) == 8
 
 
+def test_refreshes_that_are_due_go_out_together() -> None:
+    world = World(26)
+    host = world.network(40, policy=DhtPolicy(place_refresh_s=1e6, bucket_refresh_s=1e6, beat_s=10.0))[3]
+    for number in range(100):
+        host.announce(offer(number))
+    world.run(300)
+    refreshing = []
+    for _ in range(100):
+        before = asked(host, Store)
+        world.run(1)
+        refreshing.append(asked(host, Store) - before)
+    assert sum(refreshing) > 80
+    assert sum(count > 0 for count in refreshing) < 20, "ten beats, and what a walk takes of the next second"
+
+
 # --- replicas that forget ---
 
 
