@@ -43,7 +43,7 @@ bench: setup ## our figures beside those of casync, nginx and curl
 	@$(PYTHON) -m bench $(BENCH_ARGS)
 
 bench-quick: setup ## the main figures in two minutes, beside those on record
-	@scripts/system-packages bench
+	@scripts/system-packages ratios
 	@$(PYTHON) -m bench --quick
 
 torture: setup ## power cuts, failing calls and kills by the thousand: nothing may be lost
