@@ -131,7 +131,7 @@ class Announcer:
             line.append(one)
             self._pump(now)
 
-    def _schedule(self, one: _Announcement, when: float) -> None:
+    def _schedule(self, one: _Announcement, when: float, now: float) -> None:
         one.turn += 1
         turn = one.turn
 
@@ -139,7 +139,8 @@ class Announcer:
             if one.turn == turn:
                 self._queue(one, self._again, now)
 
-        self._agenda.at(when - when % self._policy.beat_s, come_due)
+        beat = when - when % self._policy.beat_s
+        self._agenda.at(beat if beat > now else when, come_due)
 
     def _pump(self, now: float) -> None:
         if self._pumping or not self._open:
@@ -169,7 +170,7 @@ class Announcer:
             if one.network_size and size >= self._policy.growth * one.network_size and not one.working:
                 one.network_size = size
                 one.replicas = []
-                self._schedule(one, now + self._dice.random() * self._policy.survey_every_s)
+                self._schedule(one, now + self._dice.random() * self._policy.survey_every_s, now)
 
     # --- one round ---
 
@@ -284,7 +285,7 @@ class Announcer:
                 if other is not told and contact in other.replicas and contact.node not in other.owed:
                     other.owed[contact.node] = contact
                     if not other.working:
-                        self._schedule(other, now + self._dice.random() * self._policy.survey_every_s)
+                        self._schedule(other, now + self._dice.random() * self._policy.survey_every_s, now)
 
     def _go_on(self, one: _Announcement, interval_s: float, now: float) -> None:
         """A round is over: do what is wanted by now, or the next in its time."""
@@ -301,7 +302,8 @@ class Announcer:
             self._queue(one, self._new, now)
         elif one.is_ours:
             one.due_at = min(one.due_at, now + interval_s)
-            self._schedule(one, min(one.due_at, now + self._policy.forgotten_s) if one.owed else one.due_at)
+            soon = now + self._policy.forgotten_s
+            self._schedule(one, min(one.due_at, soon) if one.owed else one.due_at, now)
         else:
             del self._kept[one.key]
         self._pump(now)
