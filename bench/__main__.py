@@ -97,12 +97,17 @@ def machine() -> dict[str, object]:
 
 
 def compare(now: Sequence[Row], before: Sequence[Row]) -> list[str]:
-    """A line for each row whose figure is worse than the recorded one by more than WORSE_BY."""
+    """A line for each row whose figure is worse than the recorded one by more than WORSE_BY; of a figure that was nothing,
+    or is, where it no longer reaches its goal."""
     recorded = {row.name: row.value for row in before}
     worse = []
     for row in now:
         was = recorded.get(row.name)
         if was is None or row.value is None or not row.goal:
+            continue
+        if not (was and row.value):
+            if not row.reached:
+                worse.append(f"{row.name}: {row.shown}, and {was:.3g} on record")
             continue
         change = (row.value / was if row.at_most is not None else was / row.value) - 1
         if change > WORSE_BY:
