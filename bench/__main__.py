@@ -97,8 +97,8 @@ def machine() -> dict[str, object]:
 
 
 def compare(now: Sequence[Row], before: Sequence[Row]) -> list[str]:
-    """A line for each row whose figure is worse than the recorded one by more than WORSE_BY; of a figure that was nothing,
-    or is, where it no longer reaches its goal."""
+    """A line for each row whose figure is worse than the recorded one by more than WORSE_BY; where either of them is
+    nothing, for each that no longer reaches its goal."""
     recorded = {row.name: row.value for row in before}
     worse = []
     for row in now:
