@@ -56,6 +56,8 @@ class Opener:
             return None
         self.shelf.settle()
         record = next((record for record in self.catalogue.images() if record.image == image), None)
+        if record is not None:
+            self.catalogue.put_image(record)  # it may have been about to go: a commit that failed may turn out done
         return next(iter(self._open(image, record)), None)
 
     def _open(self, image: ImageId, record: ImageRecord | None) -> list[StoredImage]:

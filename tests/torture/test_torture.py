@@ -155,6 +155,37 @@ def test_an_image_that_could_not_be_read_at_the_start_is_kept_by_the_next_pull()
     finish(machine)
 
 
+class FailingFrom:
+    """A `BeforeCall`: from the first call of this name on everything fails, until it is mended."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._fails: bool | None = False
+
+    def mend(self) -> None:
+        self._fails = None
+
+    def __call__(self, name: str) -> None:
+        if self._fails is False and name == self._name:
+            self._fails = True
+        if self._fails:
+            raise OSError(errno.EIO, name)
+
+
+def test_what_could_not_be_undone_and_is_taken_up_again_is_there_after_a_power_cut() -> None:
+    """The commit that was to take the failed import back failed, too, and may turn out done."""
+    for seed in range(8):
+        failing = FailingFrom("set_mode")
+        machine = started(failing)
+        with pytest.raises(DiskError):
+            machine.publish(FIRST)
+        failing.mend()
+        machine.complete(FIRST)
+        machine.after_cut(random.Random(seed))
+        machine.start()
+        check(machine)
+
+
 def test_an_image_that_is_imported_again_takes_the_place_of_its_damaged_one() -> None:
     machine = started(Failing())
     machine.publish(FIRST)
