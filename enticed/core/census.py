@@ -124,7 +124,8 @@ class Witnesses:
     @property
     def proven(self) -> int:
         """How many hosts hold all of it as far as that is proven: never more than have shown it, but where those are
-        as many as are ever asked, and the rest is reckoned from them."""
+        as many as are ever asked, and the rest is reckoned from them and from all that were asked and have not."""
         if self.shown < self._policy.enough:
             return self.shown
-        return max(self.shown, self._count * self.shown // (self.shown + self.not_shown))
+        asked = self.shown + self.not_shown + len(self._asked) + len(self._again_at)
+        return max(self.shown, self._count * self.shown // asked)

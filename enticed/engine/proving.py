@@ -81,7 +81,8 @@ class Proving:
         """
         self._silent_until = {node: at for node, at in self._silent_until.items() if self._clock() < at}
         heard = tuple(one for one in claims.holders if one.node not in self._silent_until)
-        witnesses = await self._poll(heard, claims.count.whole, wanted, partial(self._ask, image))
+        count = claims.count.whole - (len(claims.holders) - len(heard))
+        witnesses = await self._poll(heard, count, wanted, partial(self._ask, image))
         for node in witnesses.silent(self._clock()):
             self._silent_until[node] = self._clock() + PROOF_SILENT_S
             self._note(image, node, "nothing came in time")

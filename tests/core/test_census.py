@@ -79,6 +79,25 @@ def test_of_many_the_share_that_shows_it_is_taken_for_the_share_of_all() -> None
         assert witnesses.proven == 200 * POLICY.enough // (POLICY.enough + witnesses.not_shown)
 
 
+@given(TRUTHS, st.integers(0, 60), st.integers(1, 20), st.integers(0, 2**32))
+def test_who_was_asked_and_has_not_shown_it_lowers_what_the_others_stand_for(
+    truth: list[Proof | None], more: int, wanted: int, seed: int
+) -> None:
+    claims = len(truth) + more
+    witnesses, asked = ask(truth, wanted, seed, count=claims)
+    assert witnesses.proven <= claims
+    if witnesses.shown >= POLICY.enough:
+        asked_count = sum(times > 0 for times in asked)
+        assert witnesses.proven == max(witnesses.shown, claims * witnesses.shown // asked_count)
+
+
+def test_of_twenty_of_which_nine_live_not_twenty_are_proven() -> None:
+    for seed in range(20):
+        witnesses, asked = ask([SHOWN] * 9 + [None] * 11, 20, seed)
+        assert witnesses.shown == POLICY.enough
+        assert witnesses.proven == 20 * POLICY.enough // sum(asked)
+
+
 def test_somebody_else_is_asked_while_a_silent_one_is_listened_to() -> None:
     witnesses = Witnesses([node(1), node(2)], 2, 1, Random(1), POLICY)
     (first,) = witnesses.next(0.0)
