@@ -80,6 +80,8 @@ class Witnesses:
         """Since when each is asked that has not answered yet."""
         self._again_at: dict[NodeId, float] = {}
         """Of those that were busy."""
+        self.busy: set[NodeId] = set()
+        """Who has said nothing but that so far."""
         self.shown = 0
         self.not_shown = 0
 
@@ -108,6 +110,7 @@ class Witnesses:
     def answered(self, node: NodeId, proof: Proof, retry_after_s: float, now: float) -> None:
         """retry_after_s: of one that is busy."""
         self._asked.pop(node)
+        self.busy.discard(node)
         match proof:
             case Proof.SHOWN:
                 self.shown += 1
@@ -116,6 +119,7 @@ class Witnesses:
             case Proof.BUSY:
                 pause_s = min(self._policy.busy_most_s, max(self._policy.busy_least_s, retry_after_s))
                 self._again_at[node] = now + pause_s
+                self.busy.add(node)
 
     def silent(self, now: float) -> list[NodeId]:
         """Who is still asked, for longer than is waited for."""

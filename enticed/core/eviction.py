@@ -164,7 +164,8 @@ def _known(one: Candidate) -> str:
         return "nobody could be asked who else holds it"
     if one.claimed is not None and one.others < one.claimed:
         claim = "one other host says" if one.claimed == 1 else f"{one.claimed} other hosts say"
-        return f"{claim} to hold it, and {one.others or 'none'} could show a fragment of it"
+        shown = f"{one.others or 'none'} {'has' if one.others <= 1 else 'have'} shown a fragment of it"
+        return f"{claim} to hold it, and {shown}"
     return f"{_hosts(one.others)} it" if one.others else "no other host is known to hold it"
 
 

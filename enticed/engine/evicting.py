@@ -7,7 +7,7 @@ those others have to show that they do.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from enticed.core.eviction import Bond, Candidate, Decision, Ground, decide, goes_all_the_same, proofs_wanted
@@ -20,14 +20,22 @@ from enticed.engine.removal import Removal
 from enticed.engine.space_port import Judged, Reckoning
 from enticed.engine.threads import StoreThreads
 from enticed.store.images import claim_bytes
-from enticed.store.limits import EVICTIONS_MAX_COUNT
+from enticed.store.limits import EVICTIONS_MAX_COUNT, PROOFS_TIMEOUT_S
 from enticed.store.store import Store
 from enticed.store.use import guests_on
-from protocol.errors import EnticedError
+from protocol.errors import EnticedError, LocalError
 from protocol.identifiers import ImageId
 from protocol.names import is_digest_name
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Proofs:
+    """Of one pass: how long it may yet ask; and what is known of images whose other holders were to show them."""
+
+    left_s: float
+    known: dict[ImageId, Candidate] = field(default_factory=dict)
 
 
 class Evicting:
@@ -60,39 +68,44 @@ class Evicting:
         """Until it is done, or nothing is left to try: what could not go is kept from the next pass."""
         gone: list[Judged] = []
         spared: dict[ImageId, str] = {}
-        proven: dict[ImageId, Candidate] = {}
+        proofs = _Proofs(PROOFS_TIMEOUT_S)
         while True:
             left_bytes = wanted_bytes - sum(one.decision.candidate.size_bytes for one in gone)
-            planned = await self.reckon(left_bytes, pressing=pressing, spared=spared, proven=proven)
+            planned = await self.reckon(left_bytes, pressing=pressing, spared=spared, proven=proofs.known)
             going = [one for one in planned.judged if one.decision.evict][:EVICTIONS_MAX_COUNT]
             for one in going:
-                was_proven = one.image in proven
+                was_proven = one.image in proofs.known
                 try:
-                    await self._evict(one.decision, proven, pressing=pressing)
+                    await self._evict(one.decision, proofs, pressing=pressing)
                     gone.append(replace(one, gone=True))
                 except EnticedError as error:
-                    if was_proven or one.image not in proven:
+                    if was_proven or one.image not in proofs.known:
                         spared[one.image] = str(error)
             if not going or len(gone) + len(spared) >= EVICTIONS_MAX_COUNT:
                 freed_bytes = sum(one.decision.candidate.size_bytes for one in gone)
                 stayed = (replace(one, trouble=spared.get(one.image, "")) for one in planned.judged)
                 return replace(planned, judged=(*gone, *stayed), wanted_bytes=wanted_bytes, freed_bytes=freed_bytes)
 
-    async def _evict(self, decision: Decision, proven: dict[ImageId, Candidate], *, pressing: bool) -> None:
-        """An image of which fewer copies turn out to be elsewhere than it goes for stays, and enters `proven`."""
+    async def _evict(self, decision: Decision, proofs: _Proofs, *, pressing: bool) -> None:
+        """An image of which fewer copies turn out to be elsewhere than it goes for stays, and enters `proofs`."""
         candidate = decision.candidate
+        if proofs.left_s <= 0 and proofs_wanted(decision):
+            proofs.known[candidate.image] = replace(candidate, others=0, claimed=candidate.others)
+            raise LocalError(f"image {candidate.image.short} stays: there is no time left to ask who holds it")
 
         async def objection() -> str:
             claims = await self._proving.census.claims(candidate.image)
             now = replace(candidate, others=None if claims is None else claims.count.whole, claimed=None)
             (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
             if claims is not None and again.evict and (wanted := proofs_wanted(decision)):
-                others = await self._proving.holders(candidate.image, claims, wanted)
+                asked_at = self._driver.clock()
+                others = await self._proving.holders(candidate.image, claims, wanted, proofs.left_s)
+                proofs.left_s -= max(0.0, self._driver.clock() - asked_at)
                 now = replace(now, others=others, claimed=claims.count.whole)
                 (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
             if goes_all_the_same(decision, again):
                 return ""
-            proven[candidate.image] = now
+            proofs.known[candidate.image] = now
             return again.why
 
         about = {"image": candidate.image}

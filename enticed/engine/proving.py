@@ -11,7 +11,6 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 
 import numpy as np
@@ -22,7 +21,7 @@ from enticed.engine.census import Census, Claims
 from enticed.engine.driver import Driver
 from enticed.engine.stockroom import Stockroom
 from enticed.landing import Landing
-from enticed.store.limits import PROOF_SILENT_S, PROOF_TIMEOUT_S
+from enticed.store.limits import PROOF_AGAIN_S, PROOF_TIMEOUT_S, PROOFS_FAILED_MAX_COUNT
 from enticed.transfer.errors import BusyError, PeerSilentError
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import PeerUp
@@ -72,36 +71,66 @@ class Proving:
         self.shown = self.not_shown = 0
         """How many hosts, asked to show what they say they hold, have and have not."""
         self._silent_until: dict[NodeId, float] = {}
-        """Hosts that have not answered in time are not asked again at once, about any image."""
+        """Hosts that have not answered in time, or were busy, are not asked again at once, about any image."""
+        self._failed_until: dict[tuple[ImageId, NodeId], float] = {}
+        """Hosts that have not shown an image are not asked about it again at once: else who holds little of it would be
+        asked until it is for that. Nor for the same later, which it could have fetched by then, from here."""
 
-    async def holders(self, image: ImageId, claims: Claims, wanted: int) -> int:
+    async def holders(self, image: ImageId, claims: Claims, wanted: int, within_s: float = PROOF_TIMEOUT_S) -> int:
         """How many hosts hold all of an image that is here, by what they have shown of it; `wanted` are enough.
 
-        Takes PROOF_TIMEOUT_S at the most. Raises as `Stockroom.page` does, where this host cannot tell what is right.
+        Takes so long at the most, and no more than PROOF_TIMEOUT_S. Raises as `Stockroom.page` does, where this host
+        cannot tell what is right.
         """
-        self._silent_until = {node: at for node, at in self._silent_until.items() if self._clock() < at}
-        heard = tuple(one for one in claims.holders if one.node not in self._silent_until)
+        questions: dict[NodeId, _Fragment | _Root] = {}
+
+        async def ask(contact: Contact) -> _Answer:
+            """Whoever was busy is asked the same again: else it would be until it is asked for what it has."""
+            if contact.node not in questions:
+                questions[contact.node] = await self._question(image)
+            return await self._ask(image, contact, questions[contact.node])
+
+        heard = self._heard(image, claims.holders)
         count = claims.count.whole - (len(claims.holders) - len(heard))
-        witnesses = await self._poll(heard, count, wanted, partial(self._ask, image))
+        witnesses = await self._poll(heard, count, wanted, ask, within_s)
+        until = self._clock() + PROOF_AGAIN_S
         for node in witnesses.silent(self._clock()):
-            self._silent_until[node] = self._clock() + PROOF_SILENT_S
+            self._silent_until[node] = until
             self._note(image, node, "nothing came in time")
+        if not witnesses.over:
+            for node in witnesses.busy:
+                self._silent_until[node] = until
+                log.info("%s is too busy to show image %s", node.short, image.short, extra={"peer": node})
         self.shown += witnesses.shown
         return witnesses.proven
+
+    def _heard(self, image: ImageId, holders: Iterable[Contact]) -> tuple[Contact, ...]:
+        """Those whose turn it is to be asked."""
+        now = self._clock()
+        self._silent_until = {node: at for node, at in self._silent_until.items() if now < at}
+        self._failed_until = {about: at for about, at in self._failed_until.items() if now < at}
+        return tuple(
+            one for one in holders if one.node not in self._silent_until and (image, one.node) not in self._failed_until
+        )
 
     async def answering(self, holders: Iterable[Contact], count: int, wanted: int) -> int:
         """How many of so many that are said to hold an image, these among them, can be reached at all; `wanted` are
         enough. Takes PROOF_TIMEOUT_S at the most."""
-        return (await self._poll(holders, count, wanted, self._greet)).proven
+        return (await self._poll(holders, count, wanted, self._greet, PROOF_TIMEOUT_S)).proven
 
     async def _poll(
-        self, holders: Iterable[Contact], count: int, wanted: int, ask: Callable[[Contact], Awaitable[_Answer]]
+        self,
+        holders: Iterable[Contact],
+        count: int,
+        wanted: int,
+        ask: Callable[[Contact], Awaitable[_Answer]],
+        within_s: float,
     ) -> Witnesses:
         """Ask them until as many as are wanted have answered well, or the time is over."""
         contacts = {one.node: one for one in holders}
         witnesses = Witnesses(contacts, count, wanted, self._dice)
         asking: dict[asyncio.Future[_Answer], NodeId] = {}
-        ends_at = self._clock() + PROOF_TIMEOUT_S
+        ends_at = self._clock() + min(PROOF_TIMEOUT_S, within_s)
         try:
             while not witnesses.over and (now := self._clock()) < ends_at:
                 for node in witnesses.next(now):
@@ -122,8 +151,7 @@ class Proving:
             return Proof.NOT_SHOWN, 0.0
         return Proof.SHOWN, 0.0
 
-    async def _ask(self, image: ImageId, contact: Contact) -> _Answer:
-        question = await self._question(image)
+    async def _ask(self, image: ImageId, contact: Contact, question: _Fragment | _Root) -> _Answer:
         try:
             await self._reach(contact.node, contact.addresses)
             await self._fetch(contact.node, question)
@@ -131,9 +159,12 @@ class Proving:
             return Proof.BUSY, busy.retry_after_s
         except (AbsentError, CorruptError, DeniedError, PeerSilentError, RemoteError) as error:
             self._note(image, contact.node, str(error))
+            self._failed_until[image, contact.node] = self._clock() + PROOF_AGAIN_S
+            if len(self._failed_until) > PROOFS_FAILED_MAX_COUNT:
+                del self._failed_until[next(iter(self._failed_until))]
             return Proof.NOT_SHOWN, 0.0
-        except ExhaustedError:
-            return Proof.BUSY, 0.0  # no thread is left for it here
+        except (ExhaustedError, OSError):
+            return Proof.BUSY, 0.0  # no thread or descriptor is left for it here
         return Proof.SHOWN, 0.0
 
     def _note(self, image: ImageId, node: NodeId, why: str) -> None:

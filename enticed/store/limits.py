@@ -24,8 +24,13 @@ HOLDERS_KNOWN_S = 60.0
 HOLDERS_ASKED_AT_ONCE_COUNT = 8
 PROOF_TIMEOUT_S = 20.0
 """In which hosts that say they hold an image have to show some of it, before it goes here."""
-PROOF_SILENT_S = 600.0
-"""A host that has not answered within that is not asked again before."""
+PROOFS_TIMEOUT_S = 60.0
+"""All of one pass together: what others only say after that counts for nothing in it."""
+PROOF_AGAIN_S = 600.0
+"""A host that has not answered within that, or was busy, is not asked again before; one that did not show an image,
+not about that one."""
+PROOFS_FAILED_MAX_COUNT = 16384
+"""So many of the latter are remembered, the latest."""
 ROOM_TRIES_COUNT = 3
 """What others take at the same time may have to be made room for anew."""
 EVICTIONS_MAX_COUNT = 256

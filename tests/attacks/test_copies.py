@@ -59,7 +59,11 @@ class Pretender:
         return Consignment(data, np.zeros(1, np.int64), np.array([size]), 0, lambda sent, error: None)
 
 
-def test_a_copy_stays_until_somebody_shows_that_it_holds_another(tmp_path: Path) -> None:
+def test_a_copy_stays_until_somebody_shows_that_it_holds_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enticed.engine.proving.PROOF_AGAIN_S", 0.0)
+
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((founder, host), liar):
             image = (await publish(founder, disk(3, 4), "a:1", tmp_path)).image
@@ -73,7 +77,7 @@ def test_a_copy_stays_until_somebody_shows_that_it_holds_another(tmp_path: Path)
                 (judged,) = (await host.space.clear(EVERYTHING)).judged
                 assert (judged.decision.ground, judged.gone) == (Ground.REPLICAS, False), answer
                 assert judged.decision.why.endswith(
-                    "one other host says to hold it, and none could show a fragment of it"
+                    "one other host says to hold it, and none has shown a fragment of it"
                 )
                 assert len(liar.asked) > asked
                 assert stored.path.exists()
@@ -84,6 +88,46 @@ def test_a_copy_stays_until_somebody_shows_that_it_holds_another(tmp_path: Path)
             (judged,) = (await host.space.clear(EVERYTHING)).judged
             assert (judged.decision.ground, judged.gone, stored.path.exists()) == (Ground.UNUSED, True, False)
             assert host.parts.keeping.proofs == (1, 2)
+
+    run(scenario())
+
+
+def test_who_is_busy_is_asked_for_the_same_again_and_then_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enticed.engine.proving.PROOF_TIMEOUT_S", 2.0)
+
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path) as ((founder, host), liar):
+            names = ("a:1", "b:1")
+            images = [(await publish(founder, disk(at, 4), name, tmp_path)).image for at, name in enumerate(names)]
+            for image in images:
+                await liar.announce(image, founder)
+            await pull_and_let_go(host, *names)
+            for name in names:
+                await founder.remove(name)
+            liar.answer = Pretender(host.parts.store.image(images[0])).busy
+            for _ in range(2):
+                judged = (await host.space.clear(EVERYTHING)).judged
+                assert [one.decision.ground for one in judged] == [Ground.REPLICAS] * 2
+                assert len(liar.asked) > 3
+                assert len(set(liar.asked)) == 1, "one fragment of one image; then it is asked no more, about any"
+
+    run(scenario())
+
+
+def test_a_pass_asks_for_so_long_and_takes_nobody_at_its_word_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enticed.engine.evicting.PROOFS_TIMEOUT_S", 0.0)
+
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path) as ((founder, host), _):
+            await publish(founder, disk(3, 4), "a:1", tmp_path)
+            await pull_and_let_go(host, "a:1")
+            (judged,) = (await host.space.clear(EVERYTHING)).judged
+            assert (judged.decision.ground, judged.gone) == (Ground.REPLICAS, False)
+            assert host.parts.keeping.proofs == (0, 0)
 
     run(scenario())
 
