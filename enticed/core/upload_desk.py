@@ -27,6 +27,7 @@ class UploadDesk:
         elif self._books.uploads.ask(
             Waiting(event.ticket, event.node, event.request, event.size_bytes, self._is_first(event.request)), now
         ):
+            self._note_first(event.request)
             self._grant(now)
         else:
             others = tuple(self.others_after(event.request.image, event.node))
@@ -43,12 +44,15 @@ class UploadDesk:
         return None if given is None or given.node == event.node else given
 
     def _is_first(self, request: Request) -> bool:
-        """Whether this host was a seed from the start, and nobody has asked it for this piece before."""
+        """Whether this host was a seed from the start, and nobody was given a place for this piece before."""
         if not isinstance(request, FragmentsRequest):
             return False
-        book, bit = self._books.images[request.image], 1 << request.piece
-        is_new, book.asked_for = not book.asked_for & bit, book.asked_for | bit
-        return is_new and book.sealed and not book.bytes_from
+        book = self._books.images[request.image]
+        return book.sealed and not book.bytes_from and not book.asked_for & 1 << request.piece
+
+    def _note_first(self, request: Request) -> None:
+        if isinstance(request, FragmentsRequest):
+            self._books.images[request.image].asked_for |= 1 << request.piece
 
     def _named(self, node: NodeId) -> tuple[Alternative, ...]:
         peer = self._books.peers.get(node)

@@ -200,6 +200,19 @@ def test_a_seed_sends_few_at_a_time_of_what_it_has_sent_nobody() -> None:
         assert bench.one(ef.GrantUpload).ticket == ticket, "everybody can have those from others by now"
 
 
+def test_what_a_seed_had_no_place_for_it_still_has_sent_nobody() -> None:
+    bench = Bench(first_copies_transmitting=1, uploads_queued_per_peer=1)
+    bench.published()
+    bench.meet(1, 2)
+    ask(bench, 1, 1, 0)
+    assert bench.one(ef.GrantUpload).ticket == 1
+    ask(bench, 2, 2, 1)
+    ask(bench, 3, 2, 2)
+    assert bench.one(ef.DeferUpload).ticket == 3
+    ask(bench, 4, 1, 2)
+    assert not bench.done, "the first copy waits for its turn, whoever asked for it in vain"
+
+
 def test_who_has_little_under_way_sends_few_at_a_time_of_the_same() -> None:
     bench = Bench(copies_at_once=1, plenty_bytes=2 * MIB)
     bench.fetching(pieces=8, durable=[0, 1])
