@@ -210,7 +210,7 @@ class Keeping:
                 if not await self._bring_within_marks():
                     pause_s *= _VAIN_FACTOR
                 await self._threads.run(self._store.pin_book.drop_expired, self._driver.clock())
-            except EnticedError as error:
+            except (EnticedError, OSError) as error:
                 log.warning("the store cannot be brought within its marks: %s", error)
 
     async def _bring_within_marks(self) -> bool:

@@ -19,7 +19,7 @@ from enticed.limits import ANNOUNCED_TIMEOUT_S
 from enticed.overlay.port import Overlay
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
-from protocol.errors import EnticedError, LocalError
+from protocol.errors import LocalError
 from protocol.identifiers import DiscoveryKey, ImageId
 
 Objection = Callable[[], Awaitable[str]]
@@ -71,7 +71,7 @@ class Removal:
                 self._check(image)
                 with self._stockroom.leaving(image):
                     await self._forget(image)
-            except (EnticedError, asyncio.CancelledError):
+            except BaseException:
                 self._offer_again(stored)
                 raise
         self._recalls.forgotten(image, receipt_key)

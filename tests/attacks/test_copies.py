@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -148,6 +150,37 @@ def test_of_hosts_that_say_so_those_count_that_show_it(tmp_path: Path, monkeypat
                 (judged,) = (await host.space.clear(EVERYTHING)).judged
                 assert judged.decision.ground is ground, "two say so, and one has it"
                 assert len(liar.asked) == 1, "who has said nothing is not asked again and again"
+
+    run(scenario())
+
+
+def test_without_a_descriptor_left_the_copy_stays_and_is_offered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enticed.engine.proving.PROOF_TIMEOUT_S", 1.0)
+    opened, too_many = os.open, OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def none_left(path: str, *rest: int, **more: int) -> int:
+        if path == os.devnull:
+            raise too_many
+        return opened(path, *rest, **more)
+
+    async def objection() -> str:
+        raise too_many
+
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path) as ((founder, host), _):
+            image = (await publish(founder, disk(3, 4), "a:1", tmp_path)).image
+            await pull_and_let_go(host, "a:1")
+            with monkeypatch.context() as exhausted:
+                exhausted.setattr(os, "open", none_left)
+                (judged,) = (await host.space.clear(EVERYTHING)).judged
+            assert (judged.decision.ground, judged.gone) == (Ground.REPLICAS, False)
+            with pytest.raises(OSError, match="Too many open files"):
+                await host.parts.removal.remove(image, objection)
+            book = host.parts.driver.host.image(image)
+            assert book is not None
+            assert book.offer.value == "whole"
 
     run(scenario())
 
