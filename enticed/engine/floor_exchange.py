@@ -7,10 +7,10 @@ know the same, as nearly all do nearly always, tell each other 32 bytes.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from dataclasses import dataclass
 
 from enticed.engine.floor_keeping import FloorKeeping
-from enticed.store.limits import FLOORS_USELESS_MAX_COUNT
+from enticed.store.limits import FLOORS_MAX_COUNT, FLOORS_USELESS_MAX_COUNT
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
 from protocol.identifiers import NodeId
@@ -20,44 +20,59 @@ from protocol.messages import FLOORS, Floors, FloorsKnown
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Session:
+    """With a host that has the capability."""
+
+    has_asked: bool = False
+    """It has said which floors it knows, and was told all if those were others."""
+    heard_count: int = 0
+    """Floors that were not known word for word, and looked at."""
+    useless_count: int = 0
+    """Of those, what is no floor."""
+
+
 class FloorExchange:
     """Belongs to the event loop."""
 
     def __init__(self, network: PeerNetwork, floors: FloorKeeping) -> None:
         self._network = network
         self._floors = floors
-        self._untold: set[NodeId] = set()
-        """Hosts with a session that were told no floors yet."""
-        self._useless: Counter[NodeId] = Counter()
-        """Of each session: how many floors it brought that are no news, and not known word for word."""
+        self._sessions: dict[NodeId, _Session] = {}
 
     def network_event(self, event: Event) -> None:
         match event:
             case PeerUp(node, _, _, capabilities):
                 if FLOORS in capabilities:
-                    self._untold.add(node)
+                    self._sessions[node] = _Session()
                     self._network.send(node, FloorsKnown(self._floors.digest))
             case PeerDown(node):
-                self._untold.discard(node)
-                del self._useless[node]
+                self._sessions.pop(node, None)
             case Heard(node, FloorsKnown(digest)):
-                if node in self._untold and digest != self._floors.digest:
-                    self._untold.discard(node)
-                    self._tell(node)
+                session = self._sessions.get(node)
+                if session is not None and not session.has_asked:
+                    session.has_asked = True
+                    if digest != self._floors.digest:
+                        self._tell(node)
             case Heard(node, Floors(envelopes)):
-                self._hear(node, envelopes)
+                session = self._sessions.get(node)
+                if session is not None:
+                    self._hear(node, session, envelopes)
 
     def _tell(self, node: NodeId) -> None:
         known = self._floors.envelopes
         for first in range(0, len(known), FLOORS_SAID_COUNT):
             self._network.send(node, Floors(known[first : first + FLOORS_SAID_COUNT]))
 
-    def _hear(self, node: NodeId, envelopes: tuple[bytes, ...]) -> None:
-        known = set(self._floors.envelopes)
+    def _hear(self, node: NodeId, session: _Session, envelopes: tuple[bytes, ...]) -> None:
+        """No more than a host can know; of what is none, less. Each costs a signature to find out."""
         for envelope in envelopes:
-            if envelope in known or self._useless[node] >= FLOORS_USELESS_MAX_COUNT:
+            if session.heard_count >= FLOORS_MAX_COUNT or session.useless_count >= FLOORS_USELESS_MAX_COUNT:
+                return
+            if self._floors.knows(envelope):
                 continue
+            session.heard_count += 1
             if not self._floors.hear_late(envelope):
-                self._useless[node] += 1
-                if self._useless[node] == FLOORS_USELESS_MAX_COUNT:
-                    log.warning("%s says too much that is no floor, or old", node.short, extra={"peer": node})
+                session.useless_count += 1
+                if session.useless_count == FLOORS_USELESS_MAX_COUNT:
+                    log.warning("%s says too much that is no floor", node.short, extra={"peer": node})

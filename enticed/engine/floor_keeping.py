@@ -72,6 +72,10 @@ class FloorKeeping:
         self._publisher = publisher
         self._floors = Floors(identity.node, Random(secrets.randbits(64)))
         self._known: dict[ImageId, _Known] = {}
+        self._envelopes: set[bytes] = set()
+        """Of all that is known."""
+        self._digest: Digest | None = None
+        """Of the same, until it changes."""
         self._changed = asyncio.Event()
         self._tasks = Tasks()
         self.has_room: Callable[[], bool] = lambda: True
@@ -84,7 +88,8 @@ class FloorKeeping:
     def start(self) -> None:
         """Know what was known before; look for floors of what is here, and for images of which there are too few."""
         for envelope in self._store.floor_book.all().values():
-            self._believe(envelope)
+            if (floor := self._open(envelope)) is not None:
+                self._believe(floor, envelope)
         for known in self._known.values():
             self._announce(known)
         self._tasks.spawn(self._look_for_floors(), "floors of images")
@@ -161,6 +166,8 @@ class FloorKeeping:
             if known.floor.publisher in trusted:
                 continue
             del self._known[image]
+            self._envelopes.discard(known.envelope)
+            self._digest = None
             self._floors.keep(image, 0, self._driver.clock())
             log.warning("the floor of image %s is void: its publisher was revoked", image.short, extra={"image": image})
             if self._is_own(known.floor):
@@ -179,39 +186,55 @@ class FloorKeeping:
     @property
     def digest(self) -> Digest:
         """Of all of them."""
-        return floors_digest(known.floor for known in self._known.values())
+        if self._digest is None:
+            self._digest = floors_digest(known.floor for known in self._known.values())
+        return self._digest
+
+    def knows(self, envelope: bytes) -> bool:
+        """Word for word."""
+        return envelope in self._envelopes
 
     def hear_late(self, envelope: bytes) -> bool:
-        """A floor of which others know already, so that it is not spread again. Whether it was news."""
-        known = self._believe(envelope)
-        if known is None:
+        """A floor of which others know already, so that it is not spread again. False if it is none; one that is no
+        news is no fault of who says it."""
+        floor = self._open(envelope)
+        if floor is None:
             return False
-        self._announce(known)
-        self._tasks.spawn(self._save(envelope), "save a floor")
+        known = self._believe(floor, envelope)
+        if known is not None:
+            self._announce(known)
+            self._tasks.spawn(self._save(envelope), "save a floor")
         return True
 
     def _take(self, envelope: bytes) -> bool:
         """Believe a floor, and pass it on; False for one that is known, outdated or none."""
-        known = self._believe(envelope)
-        if known is None:
+        floor = self._open(envelope)
+        known = None if floor is None else self._believe(floor, envelope)
+        if floor is None or known is None:
             return False
-        floor = known.floor
         log.info("%d hosts are to hold image %s", floor.replicas, floor.image.short, extra={"image": floor.image})
         self._overlay.spread(DiscoveryKey.of_floor(floor.image), envelope)
         self._announce(known)
         return True
 
-    def _believe(self, envelope: bytes) -> _Known | None:
+    def _open(self, envelope: bytes) -> Floor | None:
         try:
-            floor = open_floor(envelope, self._identity.trust.trusted_publishers, self._driver.clock())
+            return open_floor(envelope, self._identity.trust.trusted_publishers, self._driver.clock())
         except (DeniedError, MalformedError):
             return None
+
+    def _believe(self, floor: Floor, envelope: bytes) -> _Known | None:
+        """None where it is known, outdated, or one too many."""
         before = self._known.get(floor.image)
         if before is None and len(self._known) >= FLOORS_MAX_COUNT:
             return None
         if before is not None and before.floor.issued_at_ms >= floor.issued_at_ms:
             return None
+        if before is not None:
+            self._envelopes.discard(before.envelope)
         known = self._known[floor.image] = _Known(floor, envelope)
+        self._envelopes.add(envelope)
+        self._digest = None
         self._floors.keep(floor.image, floor.replicas, self._driver.clock())
         self._changed.set()
         return known

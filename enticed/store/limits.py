@@ -9,7 +9,7 @@ PIN_MAX_SIZE_BYTES = 1 * KIB
 FLOORS_MAX_COUNT = 4096
 """Images for which a publisher says how many copies there are to be."""
 FLOORS_USELESS_MAX_COUNT = 64
-"""Of one session: each costs a signature to find out."""
+"""Of one session, of what is no floor; old ones are no fault of a host that was away."""
 FLOOR_LOOK_EVERY_S = 3600.0
 """Between looks for floors of what is here: most are heard of as they spread."""
 

@@ -23,9 +23,9 @@ from enticed.engine.port import OrderTerms
 from enticed.engine.space_port import Reckoning
 from protocol.errors import DeniedError, LocalError
 from protocol.floor import Floor, open_floor, seal_floor
-from protocol.identifiers import ImageId, PublisherKey
+from protocol.identifiers import Digest, ImageId, PublisherKey
 from protocol.limits import MIB
-from protocol.messages import FLOORS, Floors, HaveMap, Subscribe
+from protocol.messages import FLOORS, Floors, FloorsKnown, HaveMap, Subscribe
 from tests.clusters import make_cluster
 from tests.engine.liars import swarm_with_liar
 from tests.engine.swarm import config_of, content_of, disk, level, publish, pull, run, swarm, until
@@ -318,7 +318,35 @@ def test_a_host_that_says_many_floors_that_are_none_is_heard_no_more(tmp_path: P
                     liar.heard_more.clear()
                     await liar.heard_more.wait()  # what was said before is heard by then
                 assert floors.envelopes == (first,)
-            assert floors.hear_late(second), "it would have been news"
+            assert floors.hear_late(second)
+            assert floors.envelopes == (second,), "it would have been news"
+
+    run(main())
+
+
+def test_a_host_that_was_away_may_say_old_floors_and_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.engine.floor_exchange.FLOORS_USELESS_MAX_COUNT", 2)
+
+    async def main() -> None:
+        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
+            liar.network._capabilities = (FLOORS,)
+            image = (await publish(founder, disk(7, SIZE_MIB), "a:1", tmp_path)).image
+            floors = founder.parts.keeping.floors
+            publisher = founder.parts.publishing._publisher
+            assert publisher is not None
+            now_ms = int(founder.parts.clock() * 1000)
+            *old, known, news = (publisher.sign_floor(Floor(image, 2, publisher.key, now_ms + at)) for at in range(6))
+            assert floors.hear_late(known)
+            other = Digest(bytes(32))
+            node = await liar.meet(founder)
+            for said in (FloorsKnown(floors.digest), FloorsKnown(other), Floors(tuple(old)), Floors((news,))):
+                liar.network.send(node, said)
+            await liar.asks(node, Subscribe(image))
+            while not any(isinstance(one.message, HaveMap) for one in liar.heard):
+                liar.heard_more.clear()
+                await liar.heard_more.wait()
+            assert floors.envelopes == (news,), "it is heard after old ones"
+            assert not any(isinstance(one.message, Floors) for one in liar.heard), "it knew the same when it asked"
 
     run(main())
 
