@@ -21,6 +21,7 @@ from bench.pulling import Outcome, pull
 from bench.rows import GIB, Row, benchmark
 from simnet.testbed import Testbed
 from simnet.testbed.disks import scatter
+from simnet.testbed.processes import family
 
 STEPS = (
     ("write to the file", ("pwrite", "vfs_write ext4")),
@@ -64,8 +65,11 @@ def profiled(testbed: Testbed, size_bytes: int) -> tuple[Outcome, dict[str, Coun
     scatter(disk, size_bytes, size_bytes, seed=1)
     publisher, (host,) = testbed.found(), testbed.join()
     publisher.json("publish", disk, "bench:1", timeout_s=600)
-    pull("bench:1", disk, host, [publisher])  # the first one finds nothing warm
-    ends = {one.process.pid: name for name, one in (("sender", publisher), ("puller", host)) if one.process is not None}
+    pull("bench:1", disk, host, [publisher])  # the first one finds nothing warm, and no courier
+    loops = {
+        one.process.pid: name for name, one in (("sender", publisher), ("puller", host)) if one.process is not None
+    }
+    ends = {pid: name for loop, name in loops.items() for pid in family(loop)}
     pids = ",".join(map(str, ends))
     perf = subprocess.Popen(
         ["perf", "record", "-q", "-e", "cpu-clock", "-F", "999", "-g", "-o", recorded, "-p", pids],
@@ -78,7 +82,7 @@ def profiled(testbed: Testbed, size_bytes: int) -> tuple[Outcome, dict[str, Coun
         perf.wait()
     found: dict[str, Counter[str]] = {name: Counter() for name in ends.values()}
     for pid, main_thread, stack in samples(recorded):
-        found[ends[pid]][step_of(stack, main_thread=main_thread)] += 1
+        found[ends[pid]][step_of(stack, main_thread=main_thread and pid in loops)] += 1
     return outcome, found
 
 
