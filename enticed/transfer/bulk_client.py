@@ -50,11 +50,10 @@ class BulkClient:
         self._couriers = couriers
         self._timing = timing
         self._paces = paces
-        self._threads = Lane(self._open_in_thread, tasks, least=1, most=BULK_DIALLED_PER_PEER_MAX_COUNT)
+        self._threads = Lane(self._open_in_thread, tasks, BULK_DIALLED_PER_PEER_MAX_COUNT)
         # Two in one process would only take turns.
-        self._by_couriers = Lane(
-            self._open_by_courier, tasks, least=0, most=min(couriers.most_count, BULK_DIALLED_PER_PEER_MAX_COUNT)
-        )
+        most_count = min(couriers.most_count, BULK_DIALLED_PER_PEER_MAX_COUNT)
+        self._by_couriers = Lane(self._open_by_courier, tasks, most_count)
         self._closed: EnticedError | None = None
 
     async def fetch(self, request: FragmentsRequest, landing: Landing) -> None:
@@ -96,14 +95,13 @@ class BulkClient:
 
     async def _connection(self, receiver: Receiver[Any]) -> Connection:
         """The least loaded connection; another is opened when all are loaded, and waited for if it is the first."""
-        by_courier = await self._by_courier() if isinstance(receiver, FragmentsReceiver) else None
         if self._closed is not None:
             raise self._closed
-        if by_courier is not None:
-            return by_courier
+        if isinstance(receiver, FragmentsReceiver) and (courier := self._by_courier()) is not None:
+            return courier
         best = self._threads.best
         if best is not None:
-            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few and not self._may_use_couriers:
+            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few and not self._may_open_by_courier:
                 self._widen(self._threads)
             return best
         opening = self._threads.widen()
@@ -114,28 +112,27 @@ class BulkClient:
             raise error
         return await self._connection(receiver)
 
-    async def _by_courier(self) -> Connection | None:
-        """None: a thread of the daemon has to do it."""
+    def _by_courier(self) -> Connection | None:
+        """None: a thread of the daemon has to do it, at least for now."""
         if not self._may_use_couriers:
             return None
         best = self._by_couriers.best
-        if best is not None:
-            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few:
-                self._widen(self._by_couriers)
-        elif self._couriers.are_wanted:
-            opening = self._widen(self._by_couriers)
-            if opening is not None and self._threads.best is None:  # no thread can do it meanwhile
-                await asyncio.wait([opening])
-                return self._by_couriers.best
+        if self._couriers.are_wanted if best is None else best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few:
+            self._widen(self._by_couriers)
         return best
 
-    def _widen(self, lane: Lane) -> asyncio.Task[EnticedError | None] | None:
-        return lane.widen() if lane.may_widen and self._count < BULK_DIALLED_MAX_COUNT else None
+    def _widen(self, lane: Lane) -> None:
+        if lane.may_widen and self._count < BULK_DIALLED_MAX_COUNT:
+            lane.widen()
 
     @property
     def _may_use_couriers(self) -> bool:
         # A limited rate is one for the whole daemon, and needs no more than its own interpreter.
         return self._couriers.are_usable and not (self._paces.down.is_limited or self._paces.write.is_limited)
+
+    @property
+    def _may_open_by_courier(self) -> bool:
+        return self._may_use_couriers and self._by_couriers.may_widen
 
     @property
     def _are_few(self) -> bool:

@@ -79,18 +79,21 @@ class BulkConnection:
         return True
 
     def abandon(self, job: Job) -> None:
-        """Nobody waits for the job any more: withdraw it, or throw its bytes away when they come.
+        """As `withdraw`; if nothing else is asked for, the connection is dropped rather than read to the end of bytes
+        nobody wants."""
+        self.withdraw(job)
+        with self._lock:
+            drop = bool(self._asked) and not self._waiting and all(one.abandoned for one in self._asked)
+        if drop:
+            self.interrupt(PeerLostError("nothing that was asked for is wanted any more"))
 
-        If nothing else is asked for, the connection is dropped rather than read to the end of bytes nobody wants.
-        """
+    def withdraw(self, job: Job) -> None:
+        """Nobody waits for the job any more: it is not asked for, or its bytes are thrown away when they come."""
         with self._lock:
             job.abandoned = True
             if job in self._waiting:
                 self._waiting.remove(job)
                 job.receiver.close()
-            drop = bool(self._asked) and not self._waiting and all(one.abandoned for one in self._asked)
-        if drop:
-            self.interrupt(PeerLostError("nothing that was asked for is wanted any more"))
 
     def interrupt(self, why: EnticedError) -> None:
         """End it: what is under way fails with this error, and no more is taken on."""

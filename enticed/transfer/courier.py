@@ -1,4 +1,4 @@
-"""A courier: a process of the daemon's that fetches for it, `python -m enticed.transfer.courier DESCRIPTOR`.
+"""A courier: a process of the daemon's that fetches for it, `python -m enticed.transfer.courier DESCRIPTOR NICE`.
 
 Its first thread obeys the daemon, each connection has a thread of its own. It imports little, so that it starts at once
 and takes little memory; it decides nothing, and ends when the daemon does.
@@ -39,8 +39,7 @@ from enticed.transfer.courier_messages import (
     Withdraw,
     failure_of,
 )
-from enticed.transfer.errors import PeerLostError, fault_of
-from enticed.transfer.limits import BULK_NICE
+from enticed.transfer.errors import CourierLostError, PeerLostError, fault_of
 from enticed.transfer.receiving import FragmentsReceiver
 from enticed.transfer.stream import BulkStream
 from enticed.transfer.timing import Timing
@@ -62,13 +61,20 @@ class Courier:
         """Obey until the daemon is gone."""
         self._say(Ready())
         while True:
-            data, descriptors, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX_SIZE_BYTES, 1)
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX_SIZE_BYTES, 1)
+            except OSError:  # a daemon that had not heard all that was said to it
+                return
             if not data:
                 return
             self._obey(TO_COURIER.decode(data), descriptors)
 
     def _obey(self, message: object, descriptors: list[int]) -> None:
         match message:
+            case Take(connection) if not descriptors:  # this process has as many as it may
+                self._say(Ended(connection, failure_of(CourierLostError())))
+            case Fetch(connection, errand) if not descriptors:
+                self._say(Failed(connection, errand, failure_of(CourierLostError())))
             case Believe(directory, authorities):
                 self._context = member_context(ssl.PROTOCOL_TLS_CLIENT, Path(directory), authorities, [ALPN_BULK])
             case Take() if self._context is not None:
@@ -89,7 +95,12 @@ class Courier:
                 self._say(Ended(take.connection, failure_of(fault_of(error))))
                 return
         connection = self._connections[take.connection] = _Connection(take, tls, self._say, self._forget)
-        connection.start()
+        try:
+            connection.start()
+        except RuntimeError:  # no thread is left
+            tls.close()
+            self._forget(take.connection)
+            self._say(Ended(take.connection, failure_of(CourierLostError())))
 
     def _fetch(self, fetch: Fetch, fd: int) -> None:
         try:
@@ -135,7 +146,7 @@ class _Connection:
                 self._begin(Agreement(version, capabilities))
             case Withdraw(_, errand) if (job := self._jobs.pop(errand, None)) is not None:
                 assert self._connection is not None
-                self._connection.abandon(job)
+                self._connection.withdraw(job)
             case Break() if self._connection is not None:
                 self._connection.interrupt(PeerLostError("the daemon has ended the connection"))
             case Break():
@@ -195,7 +206,7 @@ class _Connection:
 def main() -> None:
     # Going up takes no privilege; a unit that forbids even that is no reason to fetch nothing.
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(BULK_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(os.PRIO_PROCESS, 0, max(int(sys.argv[2]), os.getpriority(os.PRIO_PROCESS, 0)))
     Courier(socket.socket(fileno=int(sys.argv[1]))).run()
     # The daemon is gone, and with it whoever wanted what the threads are at: no reason to wait for them.
     os._exit(0)

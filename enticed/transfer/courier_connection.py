@@ -31,13 +31,13 @@ class CourierConnection:
     shaken: the certificate of who is there, or why there is nobody. forget: called once, with the number, at its end.
     """
 
-    def __init__(self, number: int, say: Say, forget: Callable[[int], None], idle_s: float) -> None:
+    def __init__(self, number: int, node: NodeId, say: Say, forget: Callable[[int], None], idle_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self.number = number
         self.shaken: asyncio.Future[bytes] = self._loop.create_future()
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.node: NodeId
-        """Who is there; set once the daemon knows."""
+        self.node: NodeId = node
+        """Who is to be there, and is, once the daemon has judged it."""
         self._say = say
         self._forget = forget
         self._idle_s = idle_s
@@ -63,10 +63,12 @@ class CourierConnection:
         assert isinstance(receiver, FragmentsReceiver)
         self._wake()
         errand = next(self._errands)
-        self._jobs[errand] = job
         landing = receiver.landing
         offsets, sizes = array("q", landing.offsets_bytes).tobytes(), array("i", landing.sizes_bytes).tobytes()
         self._say(Fetch(self.number, errand, receiver.request, offsets, sizes, landing.digests), landing.fd)
+        if self.ended.done():
+            return False
+        self._jobs[errand] = job
         return True
 
     def abandon(self, job: Job) -> None:

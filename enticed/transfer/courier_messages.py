@@ -72,7 +72,8 @@ class Believe:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Shake hands on this connection, whose socket comes with it. The times: as in `Timing`."""
+    """Shake hands on this connection, whose socket comes with it. idle_ms: end after so long without an errand, though
+    the daemon ends it sooner."""
 
     connection: Connection
     handshake_ms: U32

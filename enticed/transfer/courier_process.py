@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 
 from enticed.identity.host import HostIdentity
@@ -23,7 +22,7 @@ from enticed.transfer.courier_messages import (
     Ready,
     Take,
 )
-from enticed.transfer.errors import PeerLostError
+from enticed.transfer.errors import CourierLostError
 from enticed.transfer.limits import (
     COURIER_END_TIMEOUT_S,
     COURIER_IDLE_S,
@@ -32,6 +31,7 @@ from enticed.transfer.limits import (
 )
 from enticed.transfer.timing import Timing
 from protocol.errors import LocalError, MalformedError
+from protocol.identifiers import NodeId
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,13 @@ class CourierProcess:
     Everything belongs to the event loop on which it was started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nice: int) -> None:
         """Starts it: `LocalError` where that is not possible."""
         self._loop = asyncio.get_running_loop()
-        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._sock.setblocking(False)
-            try:
-                self._process = _spawn(theirs.fileno())
-            except OSError as error:
-                self._sock.close()
-                raise LocalError(f"no process can be started: {error.strerror}") from error
+        try:
+            self._sock, self._process = _spawn(nice)
+        except OSError as error:
+            raise LocalError(f"no process can be started: {error.strerror}") from error
         self.is_open = True
         self.connections: dict[int, CourierConnection] = {}
         self.on_ended: Callable[[], None] = lambda: None
@@ -61,6 +57,7 @@ class CourierProcess:
         self._numbers = count(1)
         self._idle: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._sock.fileno(), self._read)
+        self.linger()
 
     async def ready(self) -> None:
         """Until it has started: `LocalError` if it has ended instead, or takes too long."""
@@ -75,16 +72,22 @@ class CourierProcess:
         """Show and believe from now on what this identity says."""
         self.say(Believe(str(identity.directory), identity.trust.authorities))
 
-    def take(self, sock: socket.socket, timing: Timing) -> CourierConnection:
+    def linger(self) -> None:
+        """End in a while, if nothing comes to be carried until then."""
+        self._cancel_idle()
+        if not self.connections and self.is_open:
+            self._idle = self._loop.call_later(COURIER_IDLE_S, self.close)
+
+    def take(self, sock: socket.socket, node: NodeId, timing: Timing) -> CourierConnection:
         """Have it shake hands on this socket, which is closed here."""
         self._cancel_idle()
-        connection = CourierConnection(next(self._numbers), self.say, self._forget, timing.idle_s)
+        connection = CourierConnection(next(self._numbers), node, self.say, self._forget, timing.idle_s)
         self.connections[connection.number] = connection
         times_s = (timing.handshake_s, timing.reply_s, timing.served_idle_s)
         with sock:
             self.say(Take(connection.number, *(int(1000 * time_s) for time_s in times_s)), sock.fileno())
         if not self.is_open:
-            connection.end(PeerLostError("the process that was to carry the connection has ended"))
+            connection.end(CourierLostError())
         return connection
 
     def say(self, message: object, fd: int | None = None) -> None:
@@ -93,7 +96,12 @@ class CourierProcess:
             return
         data = TO_COURIER.encode(message)
         if self._unsent or not self._send(data, fd):
-            self._unsent.append((data, None if fd is None else os.dup(fd)))
+            try:
+                self._unsent.append((data, None if fd is None else os.dup(fd)))
+            except OSError as error:  # no descriptor is left; in no case may a message be lost and the next one not
+                log.error("a courier cannot be told what to fetch, and is ended: %s", error.strerror)
+                self.close()
+                return
             self._loop.add_writer(self._sock.fileno(), self._write)
         if len(self._unsent) > COURIER_QUEUE_MAX_COUNT:
             log.error("a courier does not read what it is told, and is ended")
@@ -113,32 +121,39 @@ class CourierProcess:
                 os.close(fd)
         self._unsent.clear()
         for connection in list(self.connections.values()):
-            connection.end(PeerLostError("the process that carried the connection has ended"))
+            connection.end(CourierLostError())
         if not self._ready.done():
             self._ready.set_exception(LocalError("a process has ended before it could fetch"))
             self._ready.exception()  # whoever waited may have gone
         self.on_ended()
 
-    async def wait(self) -> int:
-        """Once it is closed: until the process has ended, its status. One that does not end is killed."""
-        if self._process.poll() is None:
-            ended = asyncio.Event()
-            with _descriptor_of(self._process.pid) as pidfd:
-                self._loop.add_reader(pidfd, ended.set)
-                try:
-                    async with asyncio.timeout(COURIER_END_TIMEOUT_S):
-                        await ended.wait()
-                except TimeoutError:
-                    self._process.kill()
-                finally:
-                    self._loop.remove_reader(pidfd)
-        return self._process.wait()
+    async def wait(self) -> int | None:
+        """Once it is closed: until the process has ended, its status. One that does not end is killed; None if it
+        has not ended even then: it waits for a disk."""
+        if self._process.poll() is None and not await self._ends_in_time():
+            self._process.kill()
+            await self._ends_in_time()
+        return self._process.poll()
+
+    async def _ends_in_time(self) -> bool:
+        ended = asyncio.Event()
+        try:
+            pidfd = os.pidfd_open(self._process.pid)
+        except OSError:  # it has ended, or no descriptor is left
+            return self._process.poll() is not None
+        self._loop.add_reader(pidfd, ended.set)
+        try:
+            async with asyncio.timeout(COURIER_END_TIMEOUT_S):
+                return await ended.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
 
     def _forget(self, number: int) -> None:
         self.connections.pop(number, None)
-        if not self.connections and self.is_open:
-            self._cancel_idle()
-            self._idle = self._loop.call_later(COURIER_IDLE_S, self.close)
+        self.linger()
 
     def _cancel_idle(self) -> None:
         if self._idle is not None:
@@ -152,7 +167,7 @@ class CourierProcess:
         except BlockingIOError:
             return False
         except OSError:
-            pass  # it is gone, as the reader is about to see
+            self._loop.call_soon(self.close)  # it is gone
         return True
 
     def _write(self) -> None:
@@ -187,20 +202,19 @@ class CourierProcess:
             connection.heard(message)
 
 
-def _spawn(fd: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        (sys.executable, "-P", "-m", "enticed.transfer.courier", str(fd)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(fd,),
-        process_group=0,  # a terminal's Ctrl-C is for the daemon, and with the daemon it ends
-    )
-
-
-@contextmanager
-def _descriptor_of(pid: int) -> Iterator[int]:
-    fd = os.pidfd_open(pid)
+def _spawn(nice: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Our end of a socket pair, and the process that has the other."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
     try:
-        yield fd
-    finally:
-        os.close(fd)
+        with theirs:
+            return ours, subprocess.Popen(
+                (sys.executable, "-P", "-m", "enticed.transfer.courier", str(theirs.fileno()), str(nice)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                process_group=0,  # a terminal's Ctrl-C is for the daemon, and with the daemon it ends
+            )
+    except OSError:
+        ours.close()
+        raise

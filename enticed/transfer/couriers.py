@@ -21,6 +21,7 @@ from enticed.transfer.courier_process import CourierProcess
 from enticed.transfer.errors import PeerSilentError
 from enticed.transfer.limits import (
     COURIER_DEATHS_MAX_COUNT,
+    COURIER_DEATHS_WITHIN_S,
     COURIERS_FROM_REQUESTS_COUNT,
     COURIERS_MAX_COUNT,
 )
@@ -38,7 +39,7 @@ class Couriers:
     """All couriers of this daemon. Everything belongs to the event loop."""
 
     def __init__(
-        self, identity: HostIdentity, handshakes: Handshakes, timing: Timing, clock: Callable[[], float]
+        self, identity: HostIdentity, handshakes: Handshakes, timing: Timing, clock: Callable[[], float], nice: int
     ) -> None:
         self._identity = identity
         self._handshakes = handshakes
@@ -47,13 +48,15 @@ class Couriers:
         self._couriers: list[CourierProcess] = []
         self.most_count = min(COURIERS_MAX_COUNT, max(1, len(os.sched_getaffinity(0)) // 2))
         self._starting = asyncio.Lock()
-        self._deaths = 0
+        self._deaths_s: list[float] = []
+        self._nice = nice
         self._under_way = 0
         self._tasks = Tasks()
 
     @property
     def are_usable(self) -> bool:
-        return self._deaths < COURIER_DEATHS_MAX_COUNT
+        since_s = asyncio.get_running_loop().time() - COURIER_DEATHS_WITHIN_S
+        return sum(death_s > since_s for death_s in self._deaths_s) < COURIER_DEATHS_MAX_COUNT
 
     @property
     def are_wanted(self) -> bool:
@@ -80,8 +83,9 @@ class Couriers:
     async def open(self, addresses: Sequence[HostPort], node: NodeId, agreement: Agreement) -> CourierConnection:
         """A connection to the node, in the courier that has the fewest. Raises as `Handshakes.dial`; `LocalError` where
         no process can be started."""
-        courier = await self._least_loaded()
-        connection = await self._handshakes.reach(addresses, node, partial(self._shake_hands, courier))
+        courier = await self._least_loaded(node)
+        courier.linger()
+        connection = await self._handshakes.reach(addresses, node, partial(self._shake_hands, courier, node))
         connection.begin(agreement)
         return connection
 
@@ -98,21 +102,32 @@ class Couriers:
         await asyncio.gather(*(courier.wait() for courier in couriers))
         await self._tasks.close()
 
-    async def _least_loaded(self) -> CourierProcess:
+    async def _least_loaded(self, node: NodeId) -> CourierProcess:
+        """Started, and one that carries nothing to this node if there can be one."""
+
+        def load(courier: CourierProcess) -> tuple[int, int]:
+            connections = courier.connections.values()
+            return sum(one.node == node for one in connections), len(connections)
+
         async with self._starting:  # so that those who come together do not start one each
-            best = min(self._couriers, key=lambda courier: len(courier.connections), default=None)
+            if not self.are_usable:
+                raise LocalError("no process fetches on this host")
+            best = min(self._couriers, key=load, default=None)
+            if best is None or (best.connections and len(self._couriers) < self.most_count):
+                best = self._start()
             try:
-                if best is None or (best.connections and len(self._couriers) < self.most_count):
-                    best = self._start()
                 await best.ready()
             except LocalError as error:
-                self._deaths += 1
                 log.warning("threads of the daemon fetch meanwhile, which is slower: %s", error)
                 raise
             return best
 
     def _start(self) -> CourierProcess:
-        courier = CourierProcess()
+        try:
+            courier = CourierProcess(self._nice)
+        except LocalError as error:
+            self._died(str(error))
+            raise
         courier.believe(self._identity)
         courier.on_ended = partial(self._forget, courier)
         self._couriers.append(courier)
@@ -124,15 +139,22 @@ class Couriers:
 
     async def _see_out(self, courier: CourierProcess) -> None:
         status = await courier.wait()
-        if status:  # it ends with 0 when the daemon lets it
-            self._deaths += 1
-            log.error("a process that fetched has ended with status %d", status)
-            if not self.are_usable:
-                log.error("threads of the daemon fetch from now on, which is slower, until it is started again")
+        if status is None:
+            log.error("a process that fetched does not end, killed though it is: it waits for a disk")
+        elif status:  # it ends with 0 when the daemon lets it
+            self._died(f"a process that fetched has ended with status {status}")
 
-    async def _shake_hands(self, courier: CourierProcess, sock: socket.socket, _: HostPort) -> CourierConnection:
+    def _died(self, how: str) -> None:
+        log.error("%s; threads of the daemon fetch meanwhile, which is slower", how)
+        self._deaths_s = [*self._deaths_s, asyncio.get_running_loop().time()][-COURIER_DEATHS_MAX_COUNT:]
+        if not self.are_usable:
+            log.error("threads of the daemon fetch everything for an hour, since processes that do end by themselves")
+
+    async def _shake_hands(
+        self, courier: CourierProcess, node: NodeId, sock: socket.socket, _: HostPort
+    ) -> CourierConnection:
         self._handshakes.mark_bulk(sock)
-        connection = courier.take(sock, self._timing)
+        connection = courier.take(sock, node, self._timing)
         try:
             async with asyncio.timeout(self._timing.handshake_s):
                 certificate = await connection.shaken

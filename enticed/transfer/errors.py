@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from enticed.transfer.limits import COURIER_LOST_RETRY_S
 from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, RemoteError
 from protocol.messages import Alternative, Refusal
 
@@ -17,6 +18,14 @@ class BusyError(ExhaustedError):
         super().__init__(f"the peer is busy for {retry_after_s:g} s, and names {len(alternatives)} others")
         self.retry_after_s = retry_after_s
         self.alternatives = alternatives
+
+
+class CourierLostError(BusyError):
+    """The process that fetched has ended. It is not the peer's fault: ask it again."""
+
+    def __init__(self) -> None:
+        super().__init__(COURIER_LOST_RETRY_S, ())
+        self.args = ("the process that fetched has ended",)
 
 
 class RefusedError(AbsentError):

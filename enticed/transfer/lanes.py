@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from enticed.transfer.bulk_connection import Job
+from enticed.transfer.limits import LANE_PAUSE_S
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
 
@@ -28,15 +29,14 @@ class Lane:
         self,
         open_one: Callable[[], Awaitable[tuple[Connection, asyncio.Future[None]]]],
         tasks: Tasks,
-        least: int,
         most: int,
     ) -> None:
         self._open_one = open_one
         self._tasks = tasks
-        self._least = least
         self._most = most
         self._connections: set[Connection] = set()
         self._opening: asyncio.Task[EnticedError | None] | None = None
+        self._paused_until_s = 0.0
 
     @property
     def best(self) -> Connection | None:
@@ -45,7 +45,7 @@ class Lane:
 
     @property
     def may_widen(self) -> bool:
-        return len(self._connections) < self._most
+        return len(self._connections) < self._most and asyncio.get_running_loop().time() >= self._paused_until_s
 
     def widen(self) -> asyncio.Task[EnticedError | None]:
         """Open another one, unless one is being opened; the task's result is why that failed."""
@@ -67,7 +67,7 @@ class Lane:
             connection, ended = await self._open_one()
         except EnticedError as error:
             # A peer that takes no more is not asked again and again.
-            self._most = max(self._least, len(self._connections))
+            self._paused_until_s = asyncio.get_running_loop().time() + LANE_PAUSE_S
             return error
         self._connections.add(connection)
         ended.add_done_callback(lambda _: self.forget(connection))

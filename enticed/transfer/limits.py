@@ -52,6 +52,10 @@ COURIER_START_TIMEOUT_S = 20.0
 COURIER_END_TIMEOUT_S = 5.0
 """Told to end, it has nothing to wait for: after this it is killed."""
 COURIER_DEATHS_MAX_COUNT = 3
-"""Of couriers that ended by themselves; then threads fetch everything until the daemon is started again."""
+COURIER_DEATHS_WITHIN_S = 3600.0
+"""So many couriers that ended by themselves within so long: then threads fetch everything, until it is longer ago."""
+COURIER_LOST_RETRY_S = 0.1
+LANE_PAUSE_S = 30.0
+"""After a connection to a peer that did not come about, before another is tried beside those that there are."""
 COURIER_QUEUE_MAX_COUNT = 4096
 """Messages to a courier that does not read; it is ended then."""

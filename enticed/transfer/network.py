@@ -81,7 +81,7 @@ class PeerNetwork:
         self._bulk: dict[NodeId, BulkClient] = {}
         self._bulk_threads = Workers(BULK_DIALLED_MAX_COUNT, "bulk-fetch", bulk_nice)
         self._bulk_dials = Tasks()
-        self.couriers = Couriers(identity, self._handshakes, self._timing, clock)
+        self.couriers = Couriers(identity, self._handshakes, self._timing, clock, bulk_nice)
         self._served = BulkServer(warehouse, self._capabilities, self._timing, self._paces, bulk_nice)
         self._running = False
         self._authorities = identity.trust.authorities

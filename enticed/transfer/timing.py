@@ -9,7 +9,7 @@ from enticed.transfer import limits
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long anything may take; what each means is said in `enticed/limits.py`."""
+    """How long anything may take; what each means is said in `enticed/transfer/limits.py`."""
 
     connect_s: float = limits.CONNECT_TIMEOUT_S
     handshake_s: float = limits.HANDSHAKE_TIMEOUT_S

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from enticed.identity.host import HostIdentity
-from enticed.transfer import couriers
+from enticed.transfer.bulk_client import BulkClient
+from enticed.transfer.lanes import Connection
+from enticed.transfer.receiving import FragmentsReceiver, Receiver
 from tests.clusters import make_cluster
 from tests.transfer.hosts import LOOPS, Disk, Target, make_disk, make_target
 
@@ -48,5 +52,24 @@ def loop(request: pytest.FixtureRequest) -> str:
 def fetched_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who fetches: threads, as where there is little to do, or processes, here from the first request."""
     if request.param == "couriers":
-        monkeypatch.setattr(couriers, "COURIERS_FROM_REQUESTS_COUNT", 0)
+        always_by_couriers(monkeypatch)
     return str(request.param)
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Couriers fetch from the first request."""
+    always_by_couriers(monkeypatch)
+
+
+def always_by_couriers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a courier, where a daemon would go on with a thread meanwhile."""
+    connection = BulkClient._connection
+
+    async def by_courier(self: BulkClient, receiver: Receiver[Any]) -> Connection:
+        lane = self._by_couriers
+        if isinstance(receiver, FragmentsReceiver) and lane.best is None and self._may_open_by_courier:
+            await asyncio.wait([lane.widen()])
+        return await connection(self, receiver)
+
+    monkeypatch.setattr(BulkClient, "_connection", by_courier)

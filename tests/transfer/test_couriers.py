@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -16,11 +17,14 @@ from hypothesis import strategies as st
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.pace import Pace, Paces
-from enticed.transfer import courier_process, couriers
+from enticed.transfer import courier_process
 from enticed.transfer.addresses import HostPort
+from enticed.transfer.bulk_connection import Job
+from enticed.transfer.courier_connection import CourierConnection
 from enticed.transfer.courier_messages import FROM_COURIER, TO_COURIER, Ended, error_of, failure_of
 from enticed.transfer.courier_process import CourierProcess
-from enticed.transfer.errors import BusyError, PeerLostError, PeerSilentError, RefusedError
+from enticed.transfer.errors import BusyError, CourierLostError, PeerLostError, PeerSilentError, RefusedError
+from enticed.transfer.receiving import FragmentsReceiver
 from protocol.errors import DeniedError, EnticedError, ExhaustedError, LocalError, MalformedError, RemoteError
 from protocol.identifiers import NodeId
 from protocol.messages import Alternative, Refusal, Request
@@ -46,12 +50,6 @@ ERRORS: list[EnticedError] = [
 def processes() -> set[int]:
     """Those that this one has started."""
     return set(family(os.getpid())) - {os.getpid()}
-
-
-@pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Couriers fetch from the first request."""
-    monkeypatch.setattr(couriers, "COURIERS_FROM_REQUESTS_COUNT", 0)
 
 
 async def ended(pid: int) -> None:
@@ -102,7 +100,7 @@ def test_where_a_courier_is_killed_its_requests_fail_and_others_are_fetched_agai
                 os.kill(pid, signal.SIGKILL)
             with pytest.raises(ExceptionGroup) as caught:
                 await pulling
-            assert all(isinstance(error, PeerLostError) for error in caught.value.exceptions)
+            assert all(isinstance(error, CourierLostError) for error in caught.value.exceptions)
             b.shelf.before = None
             await pull(a, [b], disk, target)
             assert a.network.couriers.count == 1
@@ -125,7 +123,7 @@ def test_where_no_process_can_be_started_threads_fetch(
 
     run(scenario())
     assert target.path.read_bytes() == disk.path.read_bytes()
-    assert "threads of the daemon fetch meanwhile, which is slower: no process can be started" in caplog.text
+    assert "no process can be started: No such file or directory; threads of the daemon fetch meanwhile" in caplog.text
 
 
 @pytest.mark.usefixtures("always")
@@ -151,7 +149,9 @@ def test_a_peer_that_hangs_up_before_the_handshake_costs_no_courier(cluster: Clu
 
 
 @pytest.mark.usefixtures("always")
-def test_a_limited_rate_is_kept_by_threads(cluster: Cluster, disk: Disk, target: Target) -> None:
+def test_a_limited_rate_is_kept_by_threads(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         paces = Paces(down=Pace(100_000_000))
         async with host(cluster[0], paces=paces) as a, host(cluster[1], disk) as b:
@@ -162,10 +162,13 @@ def test_a_limited_rate_is_kept_by_threads(cluster: Cluster, disk: Disk, target:
             await pull(a, [b], disk, target)
             while not a.network.couriers.connections_count:
                 await pull(a, [b], disk, target)
-            paces.down.limit(100_000_000)  # what is open is not used any more
-            connections = a.network.couriers.connections_count
+            paces.down.limit(100_000_000)
+
+            def unused(self: CourierConnection, job: Job) -> bool:
+                raise AssertionError("a limited rate, and a courier fetches")
+
+            monkeypatch.setattr(CourierConnection, "submit", unused)
             await pull(a, [b], disk, target)
-            assert a.network.couriers.connections_count == connections
 
     run(scenario())
 
@@ -190,17 +193,84 @@ def test_a_courier_with_nothing_to_do_ends(
 
 
 @pytest.mark.usefixtures("always")
-def test_couriers_show_and_believe_what_the_host_does(cluster: Cluster, disk: Disk, target: Target) -> None:
-    """After a change of identity new connections are made with it, by the same process."""
+def test_couriers_show_what_they_are_told_to(cluster: Cluster, disk: Disk, target: Target) -> None:
+    """From the next connection on: as when the host's certificate was renewed."""
 
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1], disk) as b, host(cluster[2], disk) as c:
             await a.meet(b)
             await pull(a, [b], disk, target)
-            a.network.couriers.refresh()
+            (courier,) = a.network.couriers._couriers
+            courier.believe(cluster[3])
             await a.meet(c)
             await pull(a, [c], disk, target)
-            assert a.network.couriers.connections_count == 2
+            assert {node for node, _ in b.shelf.asked} == {cluster[0].node}
+            assert {node for node, _ in c.shelf.asked} == {cluster[3].node}
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("always")
+def test_a_courier_that_never_had_a_connection_ends(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1]) as b:
+            (where,) = b.network.listening
+            await b.network.close()
+            with pytest.raises(PeerLostError):
+                await a.network.couriers.open([HostPort.parse(where)], b.node, Agreement(1, ()))
+            (pid,) = processes() - before
+            monkeypatch.setattr(courier_process, "COURIER_IDLE_S", 0.0)
+            a.network.couriers._couriers[0].linger()
+            await ended(pid)
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("always")
+def test_a_peer_that_cannot_be_dialled_costs_no_more_than_a_pause(cluster: Cluster, disk: Disk, target: Target) -> None:
+    """Threads fetch from it meanwhile, over two connections if they are loaded."""
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            client = a.network._bulk[b.node]
+
+            async def fail() -> CourierConnection:
+                raise PeerSilentError("a test")
+
+            client._dial_by_courier = fail
+            await pull(a, [b], disk, target, count=1)
+            assert not client._may_open_by_courier
+            client._by_couriers._paused_until_s = 0.0
+            assert client._may_open_by_courier
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
+
+
+@pytest.mark.usefixtures("always")
+def test_without_descriptors_a_job_is_not_taken_on_and_nothing_is_closed_twice(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+            (courier,) = a.network.couriers._couriers
+
+            def nothing_free(fd: int) -> int:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            monkeypatch.setattr(courier, "_send", lambda data, fd: False)
+            (connection,) = courier.connections.values()
+            request, fragments = disk.request(0, 0, 1)
+            job = Job(FragmentsReceiver(request, target.landing(fragments)), lambda result, error: None)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "dup", nothing_free)
+                assert not connection.submit(job)
+            job.receiver.close()  # which fails if it was closed already
+            await pull(a, [b], disk, target)
 
     run(scenario())
 
@@ -223,7 +293,7 @@ def test_a_courier_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(courier_process, "COURIER_END_TIMEOUT_S", 0.1)
 
     async def scenario() -> None:
-        courier = CourierProcess()
+        courier = CourierProcess(nice=5)
         await courier.ready()
         (pid,) = processes()
         os.kill(pid, signal.SIGSTOP)
