@@ -117,7 +117,8 @@ class BulkClient:
         if not self._may_use_couriers:
             return None
         best = self._by_couriers.best
-        if self._couriers.are_wanted if best is None else best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few:
+        is_loaded = best is not None and best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few
+        if is_loaded or (best is None and self._couriers.are_wanted):
             self._widen(self._by_couriers)
         return best
 
