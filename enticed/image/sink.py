@@ -1,7 +1,7 @@
 """Where an image is written as it is taken apart: past the page cache, where the file system lets us.
 
 What an image would take of it is the guests'. It is quicker, too, and by far where memory must first be had from a
-hypervisor (docs/performance.md): the processor fills no pages, and the sync at the end finds nothing left to do.
+hypervisor (docs/performance.md): the processor fills no pages, and the sync at the end finds nearly nothing to do.
 """
 
 from __future__ import annotations
