@@ -21,7 +21,7 @@ from enticed.engine.census import Census, Claims
 from enticed.engine.driver import Driver
 from enticed.engine.stockroom import Stockroom
 from enticed.landing import Landing
-from enticed.store.limits import PROOF_AGAIN_S, PROOF_TIMEOUT_S, PROOFS_FAILED_MAX_COUNT
+from enticed.store.limits import PROOF_AGAIN_S, PROOF_TIMEOUT_S, PROOFS_FAILED_MAX_COUNT, UNREACHABLE_AGAIN_S
 from enticed.transfer.errors import BusyError, PeerSilentError
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import PeerUp
@@ -72,6 +72,8 @@ class Proving:
         """How many hosts, asked to show what they say they hold, have and have not."""
         self._silent_until: dict[NodeId, float] = {}
         """Hosts that have not answered in time, or were busy, are not asked again at once, about any image."""
+        self._unreachable_until: dict[NodeId, float] = {}
+        """Holders that could not be called on: each costs a timeout, and may be one of every image's."""
         self._failed_until: dict[tuple[ImageId, NodeId], float] = {}
         """Hosts that have not shown an image are not asked about it again at once: else who holds little of it would be
         asked until it is for that. Nor for the same later, which it could have fetched by then, from here."""
@@ -116,7 +118,12 @@ class Proving:
     async def answering(self, holders: Iterable[Contact], count: int, wanted: int) -> int:
         """How many of so many that are said to hold an image, these among them, can be reached at all; `wanted` are
         enough. Takes PROOF_TIMEOUT_S at the most."""
-        return (await self._poll(holders, count, wanted, self._greet, PROOF_TIMEOUT_S)).proven
+        now = self._clock()
+        self._unreachable_until = {node: at for node, at in self._unreachable_until.items() if now < at}
+        witnesses = await self._poll(holders, count, wanted, self._greet, PROOF_TIMEOUT_S)
+        for node in witnesses.silent(self._clock()):
+            self._unreachable_until[node] = self._clock() + UNREACHABLE_AGAIN_S
+        return witnesses.proven
 
     async def _poll(
         self,
@@ -145,9 +152,12 @@ class Proving:
         return witnesses
 
     async def _greet(self, contact: Contact) -> _Answer:
+        if contact.node in self._unreachable_until:
+            return Proof.NOT_SHOWN, 0.0
         try:
             await self._reach(contact.node, contact.addresses)
         except AbsentError:
+            self._unreachable_until[contact.node] = self._clock() + UNREACHABLE_AGAIN_S
             return Proof.NOT_SHOWN, 0.0
         return Proof.SHOWN, 0.0
 

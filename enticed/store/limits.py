@@ -31,6 +31,8 @@ PROOF_AGAIN_S = 600.0
 not about that one."""
 PROOFS_FAILED_MAX_COUNT = 16384
 """So many of the latter are remembered, the latest."""
+UNREACHABLE_AGAIN_S = 60.0
+"""A holder that could not be reached is not called on again before, for the sake of any image."""
 ROOM_TRIES_COUNT = 3
 """What others take at the same time may have to be made room for anew."""
 EVICTIONS_MAX_COUNT = 256

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core import events as ev
+from enticed.core.events import Contact
 from enticed.core.eviction import Ground, Marks
 from enticed.core.floors import FloorPolicy
 from enticed.core.orders import Priority
@@ -21,9 +22,10 @@ from enticed.engine.engine import DaemonEngine
 from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
 from enticed.engine.space_port import Reckoning
+from enticed.transfer.ports import PeerUp
 from protocol.errors import DeniedError, LocalError
 from protocol.floor import Floor, open_floor, seal_floor
-from protocol.identifiers import Digest, ImageId, PublisherKey
+from protocol.identifiers import Digest, ImageId, NodeId, PublisherKey
 from protocol.limits import MIB
 from protocol.messages import FLOORS, Floors, FloorsKnown, HaveMap, Subscribe
 from tests.clusters import make_cluster
@@ -320,6 +322,26 @@ def test_a_host_that_says_many_floors_that_are_none_is_heard_no_more(tmp_path: P
                 assert floors.envelopes == (first,)
             assert floors.hear_late(second)
             assert floors.envelopes == (second,), "it would have been news"
+
+    run(main())
+
+
+def test_a_host_that_is_gone_is_called_on_once_for_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
+            (address,), node = liar.network.listening, liar.network.node
+            await liar.close()
+            proving, called = founder.parts.keeping._proving, list[NodeId]()
+            reach = proving._reach
+
+            async def counted(node: NodeId, addresses: tuple[str, ...]) -> PeerUp:
+                called.append(node)
+                return await reach(node, addresses)
+
+            monkeypatch.setattr(proving, "_reach", counted)
+            for _ in range(2):
+                assert await proving.answering([Contact(node, (address,))], 1, 1) == 0
+            assert called == [node]
 
     run(main())
 
