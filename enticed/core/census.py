@@ -64,17 +64,26 @@ class ProofPolicy:
 class Witnesses:
     """Whom to ask, of hosts that say they hold all of an image, until as many have shown it as are wanted.
 
-    claimed: those of them that are known, of `count` that there seem to be. Times are seconds of one clock.
+    claimed: those of them that are known, of `count` that there seem to be. passed_over: further ones that are known,
+    and not to be asked, as a while ago they have not shown it. Times are seconds of one clock.
     """
 
     def __init__(
-        self, claimed: Iterable[NodeId], count: int, wanted: int, dice: Random, policy: ProofPolicy | None = None
+        self,
+        claimed: Iterable[NodeId],
+        count: int,
+        wanted: int,
+        dice: Random,
+        policy: ProofPolicy | None = None,
+        *,
+        passed_over: int = 0,
     ) -> None:
         self._policy = policy or ProofPolicy()
         self._unasked = list(claimed)
         dice.shuffle(self._unasked)
         del self._unasked[self._policy.asked_max :]
         self._count = count
+        self._passed_over = passed_over
         self._wanted = min(wanted, self._policy.enough)
         self._asked: dict[NodeId, float] = {}
         """Since when each is asked that has not answered yet."""
@@ -128,8 +137,9 @@ class Witnesses:
     @property
     def proven(self) -> int:
         """How many hosts hold all of it as far as that is proven: never more than have shown it, but where those are
-        as many as are ever asked, and the rest is reckoned from them and from all that were asked and have not."""
+        as many as are ever asked, and the rest is reckoned from them and from all that have not when they were asked,
+        now or a while ago."""
         if self.shown < self._policy.enough:
             return self.shown
-        asked = self.shown + self.not_shown + len(self._asked) + len(self._again_at)
-        return max(self.shown, self._count * self.shown // asked)
+        in_vain = self.not_shown + len(self._asked) + len(self._again_at) + self._passed_over
+        return max(self.shown, self._count * self.shown // (self.shown + in_vain))

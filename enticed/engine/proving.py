@@ -76,7 +76,7 @@ class Proving:
         """Holders that could not be called on: each costs a timeout, and may be one of every image's."""
         self._failed_until: dict[tuple[ImageId, NodeId], float] = {}
         """Hosts that have not shown an image are not asked about it again at once: else who holds little of it would be
-        asked until it is for that. Nor for the same later, which it could have fetched by then, from here."""
+        asked until it is for that. Nor is the same asked for later: by then it could have fetched that, from here."""
 
     async def holders(self, image: ImageId, claims: Claims, wanted: int, within_s: float = PROOF_TIMEOUT_S) -> int:
         """How many hosts hold all of an image that is here, by what they have shown of it; `wanted` are enough.
@@ -93,8 +93,8 @@ class Proving:
             return await self._ask(image, contact, questions[contact.node])
 
         heard = self._heard(image, claims.holders)
-        count = claims.count.whole - (len(claims.holders) - len(heard))
-        witnesses = await self._poll(heard, count, wanted, ask, within_s)
+        passed_over = len(claims.holders) - len(heard)
+        witnesses = await self._poll(heard, claims.count.whole, wanted, ask, within_s, passed_over)
         until = self._clock() + PROOF_AGAIN_S
         for node in witnesses.silent(self._clock()):
             self._silent_until[node] = until
@@ -132,10 +132,11 @@ class Proving:
         wanted: int,
         ask: Callable[[Contact], Awaitable[_Answer]],
         within_s: float,
+        passed_over: int = 0,
     ) -> Witnesses:
         """Ask them until as many as are wanted have answered well, or the time is over."""
         contacts = {one.node: one for one in holders}
-        witnesses = Witnesses(contacts, count, wanted, self._dice)
+        witnesses = Witnesses(contacts, count, wanted, self._dice, passed_over=passed_over)
         asking: dict[asyncio.Future[_Answer], NodeId] = {}
         ends_at = self._clock() + min(PROOF_TIMEOUT_S, within_s)
         try:

@@ -91,6 +91,16 @@ def test_who_was_asked_and_has_not_shown_it_lowers_what_the_others_stand_for(
         assert witnesses.proven == max(witnesses.shown, claims * witnesses.shown // asked_count)
 
 
+@given(st.integers(8, 40), st.integers(0, 40), st.integers(0, 200), st.integers(0, 2**32))
+def test_who_has_failed_before_counts_as_it_did_then(honest: int, failed: int, more: int, seed: int) -> None:
+    claims = honest + failed + more
+    witnesses = Witnesses(map(node, range(honest)), claims, 1000, Random(seed), POLICY, passed_over=failed)
+    while not witnesses.over:
+        for one in witnesses.next(0.0):
+            witnesses.answered(one, SHOWN, 0.0, 0.0)
+    assert witnesses.proven == max(POLICY.enough, claims * POLICY.enough // (POLICY.enough + failed))
+
+
 def test_of_twenty_of_which_nine_live_not_twenty_are_proven() -> None:
     for seed in range(20):
         witnesses, asked = ask([SHOWN] * 9 + [None] * 11, 20, seed)
