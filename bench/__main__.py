@@ -62,7 +62,8 @@ def run(name: str, arguments: Sequence[str] = ()) -> tuple[int, list[Row]]:
     print(f"--- {name}", flush=True)
     script, *own = BENCHMARKS[name]
     with tempfile.NamedTemporaryFile("r", prefix="enticed-bench-") as found:
-        command = [sys.executable, Path(__file__).with_name(script), "--rows", found.name, *own, *arguments]
+        path = Path(__file__).with_name(script)
+        command: list[str | Path] = [sys.executable, path, "--rows", found.name, *own, *arguments]
         return subprocess.run(command, check=False).returncode, read_rows(found)
 
 

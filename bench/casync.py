@@ -11,7 +11,7 @@ STORE = "store.castr"
 
 def make_store(image: Path, served: Path, index: str) -> None:
     """Cut an image into a store in the directory that is served. index: the name of the file that lists its chunks."""
-    command = ["casync", "make", f"--store={served / STORE}", served / index, image]
+    command: list[str | Path] = ["casync", "make", f"--store={served / STORE}", served / index, image]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

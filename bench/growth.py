@@ -42,7 +42,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
             name = f"bench:{size_gib}-{data_gib}"
             scatter(disk, size_gib * GIB, data_gib * GIB, seed=size_gib)
             with processor_seconds([publisher.process.pid]) as taken:
-                image = ImageId.parse(publisher.json("publish", disk, name, timeout_s=1800)["image_id"])
+                image = ImageId.from_hex(publisher.json("publish", disk, name, timeout_s=1800)["image_id"])
             disk.unlink()
             publishing[what] = sum(taken) / data_gib
             copy = publisher.state / image_dir(image) / RAW

@@ -81,7 +81,7 @@ def boot(guest: Guest, disk: list[str], console: Path) -> float:
         try:
             os.set_blocking(qemu.stdout.fileno(), True)
             while LOGIN not in said:
-                chunk = qemu.stdout.read1(4096)
+                chunk = os.read(qemu.stdout.fileno(), 4096)
                 log.write(chunk)
                 log.flush()
                 said = (said + chunk)[-4096:]

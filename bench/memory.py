@@ -24,7 +24,7 @@ IMAGES = ((1, 1.0), (4, 0.8), (64, 8.0))
 
 
 def casync_peak_mib(image: Path, store: Path) -> float:
-    command = ["casync", "make", f"--store={store / 'store.castr'}", store / "image.caibx", image]
+    command: list[str | Path] = ["casync", "make", f"--store={store / 'store.castr'}", store / "image.caibx", image]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = status

@@ -116,8 +116,9 @@ def relative_of(disk: Fragments, shared: float, dice: np.random.Generator) -> Fr
 
 
 def put_in(host: Daemon, disks: Iterator[Fragments]) -> ImageId:
-    """Give a host, while its daemon stands still, images with these fragments; the last one's id."""
+    """Give a host, while its daemon stands still, images with these fragments, one at least; the last one's id."""
     host.stop()
+    last: ImageId | None = None
     publisher = load_publisher(host.state)
     with Store.open(host.state, None, 0, time.time) as store:
         for disk in disks:
@@ -127,10 +128,12 @@ def put_in(host: Daemon, disks: Iterator[Fragments]) -> ImageId:
                 os.ftruncate(draft.raw_fd, size_bytes)
                 signed = () if publisher is None else (publisher.sign_statement(statement_of(root)),)
                 draft.commit(root, pages, signed)
+            last = root.image_id
         # The scrub has just been round: it is not to find out now that the files are holes.
         store.scrub_book.save(ScrubMark(time.time(), LAST_IMAGE))
     host.start()
-    return root.image_id
+    assert last is not None
+    return last
 
 
 def statement_of(root: Root) -> Statement:

@@ -30,7 +30,10 @@ from pathlib import Path
 
 import uvloop
 from blake3 import blake3
-from spike_carriers import (
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.spike_carriers import (
     FRAGMENT_BYTES,
     Case,
     LoopServer,
@@ -155,8 +158,10 @@ async def adopt(folder: Path) -> str:
                 sock.sendall(whole)
 
     def dial() -> ssl.SSLSocket:
+        context = tls_context(folder, server=False, alpn="control")
         raw = socket.create_connection(listener.getsockname())
-        return tls_context(folder, server=False, alpn="control").wrap_socket(raw, server_hostname="localhost")
+        tls: ssl.SSLSocket = context.wrap_socket(raw, server_hostname="localhost")
+        return tls
 
     echoed = loop.run_in_executor(None, echo)
     with await loop.run_in_executor(None, dial) as sock:

@@ -50,7 +50,7 @@ def step_of(stack: str, *, main_thread: bool) -> str:
 
 def samples(recorded: Path) -> Iterator[tuple[int, bool, str]]:
     """Process, whether it is its main thread, and the stack of each sample."""
-    command = ["perf", "script", "-i", recorded, "-F", "pid,tid,ip,sym,dso"]
+    command: list[str | Path] = ["perf", "script", "-i", recorded, "-F", "pid,tid,ip,sym,dso"]
     script = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for block in script.split("\n\n"):
         head, _, stack = block.strip().partition("\n")

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import uvloop
 from blake3 import blake3
-from nginx_curl import NginxCurl
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.nginx_curl import NginxCurl
 from enticed.identity.host import load_identity
 from enticed.landing import Landing
 from enticed.transfer.network import PeerNetwork
@@ -134,7 +134,7 @@ async def pull(folder: Path, node: NodeId, addresses: tuple[str, ...]) -> Outcom
 
     async def ask() -> None:
         for request, fragments in requests:
-            await network.fetch(node, request, Landing(fd, fragments))
+            await network.fetch(node, request, Landing.of(fd, fragments))
 
     await asyncio.gather(*(ask() for _ in range(IN_FLIGHT_COUNT)))
     outcome = outcome_since(started_s, cpu_s)
