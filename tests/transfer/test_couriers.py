@@ -177,14 +177,13 @@ def test_a_limited_rate_is_kept_by_threads(
 def test_a_courier_with_nothing_to_do_ends(
     cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier_process, "COURIER_IDLE_S", 0.0)
-
     async def scenario() -> None:
         before = processes()
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
             await a.meet(b)
             await pull(a, [b], disk, target)
             (pid,) = processes() - before
+            monkeypatch.setattr(courier_process, "COURIER_IDLE_S", 0.0)
             a.network.hang_up(b.node, "a test")
             await ended(pid)
             assert not a.network.couriers.count
