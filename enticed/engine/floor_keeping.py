@@ -134,7 +134,7 @@ class FloorKeeping:
                     f"image {image.short} is private, and every host would hear of it: pin it on its hosts"
                 )
         envelope = self._sign(self._publisher, image, replicas)
-        if self._take(envelope):
+        if self._take(envelope) is not None:
             await self._threads.run(self._store.floor_book.save, image, envelope)
             await told_others(self._overlay, DiscoveryKey.of_floor(image))
         else:
@@ -175,8 +175,8 @@ class FloorKeeping:
 
     def _heard(self, envelope: bytes) -> None:
         """From anywhere: most often what is known already, or another kind of thing."""
-        if self._take(envelope):
-            self._tasks.spawn(self._save(envelope), "save a floor")
+        if (floor := self._take(envelope)) is not None:
+            self._tasks.spawn(self._save(floor.image, envelope), "save a floor")
 
     @property
     def envelopes(self) -> tuple[bytes, ...]:
@@ -203,19 +203,19 @@ class FloorKeeping:
         known = self._believe(floor, envelope)
         if known is not None:
             self._announce(known)
-            self._tasks.spawn(self._save(envelope), "save a floor")
+            self._tasks.spawn(self._save(floor.image, envelope), "save a floor")
         return True
 
-    def _take(self, envelope: bytes) -> bool:
-        """Believe a floor, and pass it on; False for one that is known, outdated or none."""
+    def _take(self, envelope: bytes) -> Floor | None:
+        """Believe a floor, and pass it on; None for one that is known, outdated or none."""
         floor = self._open(envelope)
         known = None if floor is None else self._believe(floor, envelope)
         if floor is None or known is None:
-            return False
+            return None
         log.info("%d hosts are to hold image %s", floor.replicas, floor.image.short, extra={"image": floor.image})
         self._overlay.spread(DiscoveryKey.of_floor(floor.image), envelope)
         self._announce(known)
-        return True
+        return floor
 
     def _open(self, envelope: bytes) -> Floor | None:
         try:
@@ -239,12 +239,11 @@ class FloorKeeping:
         self._changed.set()
         return known
 
-    async def _save(self, envelope: bytes) -> None:
-        floor = open_floor(envelope, self._identity.trust.trusted_publishers, self._driver.clock())
+    async def _save(self, image: ImageId, envelope: bytes) -> None:
         try:
-            await self._threads.run(self._store.floor_book.save, floor.image, envelope)
+            await self._threads.run(self._store.floor_book.save, image, envelope)
         except EnticedError as error:  # it holds until a restart
-            log.error("the floor of image %s cannot be saved: %s", floor.image.short, error)
+            log.error("the floor of image %s cannot be saved: %s", image.short, error)
 
     def _announce(self, known: _Known) -> None:
         """The publisher keeps its floor to be found."""

@@ -24,7 +24,6 @@ from enticed.pace import Paces
 from enticed.transfer.bulk_connection import BulkConnection, Job
 from enticed.transfer.courier_messages import (
     FROM_COURIER,
-    MESSAGE_MAX_SIZE_BYTES,
     TO_COURIER,
     Begin,
     Believe,
@@ -40,6 +39,7 @@ from enticed.transfer.courier_messages import (
     failure_of,
 )
 from enticed.transfer.errors import CourierLostError, PeerLostError, fault_of
+from enticed.transfer.limits import COURIER_MESSAGE_MAX_SIZE_BYTES
 from enticed.transfer.receiving import FragmentsReceiver
 from enticed.transfer.stream import BulkStream
 from enticed.transfer.timing import Timing
@@ -62,7 +62,7 @@ class Courier:
         self._say(Ready())
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._sock, MESSAGE_MAX_SIZE_BYTES, 1)
+                data, descriptors, _, _ = socket.recv_fds(self._sock, COURIER_MESSAGE_MAX_SIZE_BYTES, 1)
             except OSError:  # a daemon that had not heard all that was said to it
                 return
             if not data:

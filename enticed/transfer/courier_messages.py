@@ -13,6 +13,7 @@ from typing import Annotated
 
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.transfer.errors import BusyError, PeerLostError, PeerSilentError, RefusedError
+from enticed.transfer.limits import COURIER_PATH_MAX_CHARS, COURIER_TEXT_MAX_CHARS
 from protocol.codec import U16, U32, Between, Vocabulary
 from protocol.errors import DeniedError, EnticedError, LocalError, MalformedError, RemoteError
 from protocol.limits import (
@@ -22,11 +23,6 @@ from protocol.limits import (
     TRUST_MAX_AUTHORITIES,
 )
 from protocol.messages import Alternatives, Capabilities, FragmentsRequest, Refusal
-
-_PATH_MAX_CHARS = 4096
-_TEXT_MAX_CHARS = 1024
-MESSAGE_MAX_SIZE_BYTES = 64 * 1024
-"""Of any of these messages."""
 
 Connection = U32
 Errand = U32
@@ -54,7 +50,7 @@ class Failure:
     `errno`, by its kind."""
 
     kind: FailureKind
-    text: Annotated[str, Between(0, _TEXT_MAX_CHARS)]
+    text: Annotated[str, Between(0, COURIER_TEXT_MAX_CHARS)]
     number: U32
     alternatives: Alternatives
 
@@ -66,7 +62,7 @@ class Failure:
 class Believe:
     """Which certificate to show from now on (of an identity's directory), and which CAs to believe."""
 
-    directory: Annotated[str, Between(1, _PATH_MAX_CHARS)]
+    directory: Annotated[str, Between(1, COURIER_PATH_MAX_CHARS)]
     authorities: Annotated[tuple[Authority, ...], Between(1, TRUST_MAX_AUTHORITIES)]
 
 
@@ -174,7 +170,7 @@ _WITHOUT_MORE: dict[FailureKind, type[EnticedError]] = {
 
 def failure_of(error: EnticedError) -> Failure:
     """How it is told; what is none of the errors of fetching is told as a `LocalError`."""
-    text = str(error)[:_TEXT_MAX_CHARS].encode(errors="replace").decode()
+    text = str(error)[:COURIER_TEXT_MAX_CHARS].encode(errors="replace").decode()
     match error:
         case BusyError():
             return Failure(FailureKind.BUSY, "", int(error.retry_after_s * 1000), error.alternatives)

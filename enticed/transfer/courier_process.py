@@ -16,7 +16,6 @@ from enticed.identity.host import HostIdentity
 from enticed.transfer.courier_connection import CourierConnection, News
 from enticed.transfer.courier_messages import (
     FROM_COURIER,
-    MESSAGE_MAX_SIZE_BYTES,
     TO_COURIER,
     Believe,
     Ready,
@@ -26,6 +25,7 @@ from enticed.transfer.errors import CourierLostError
 from enticed.transfer.limits import (
     COURIER_END_TIMEOUT_S,
     COURIER_IDLE_S,
+    COURIER_MESSAGE_MAX_SIZE_BYTES,
     COURIER_QUEUE_MAX_COUNT,
     COURIER_START_TIMEOUT_S,
 )
@@ -183,7 +183,7 @@ class CourierProcess:
     def _read(self) -> None:
         try:
             while self.is_open:
-                data = self._sock.recv(MESSAGE_MAX_SIZE_BYTES)
+                data = self._sock.recv(COURIER_MESSAGE_MAX_SIZE_BYTES)
                 if not data:
                     self.close()
                     return

@@ -55,7 +55,11 @@ COURIER_DEATHS_MAX_COUNT = 3
 COURIER_DEATHS_WITHIN_S = 3600.0
 """So many couriers that ended by themselves within so long: then threads fetch everything, until it is longer ago."""
 COURIER_LOST_RETRY_S = 0.1
-LANE_PAUSE_S = 30.0
-"""After a connection to a peer that did not come about, before another is tried beside those that there are."""
 COURIER_QUEUE_MAX_COUNT = 4096
 """Messages to a courier that does not read; it is ended then."""
+COURIER_MESSAGE_MAX_SIZE_BYTES = 64 * KIB
+COURIER_PATH_MAX_CHARS = 4096
+COURIER_TEXT_MAX_CHARS = 1024
+"""Of an error that a courier tells."""
+LANE_PAUSE_S = 30.0
+"""After a connection to a peer that did not come about, before another is tried beside those that there are."""
