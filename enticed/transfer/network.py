@@ -157,7 +157,8 @@ class PeerNetwork:
         `BusyError`, `RefusedError`; `CorruptFragmentError` and `LandingError`, with the fragments before written;
         `PeerLostError`, `PeerSilentError`, `RemoteError`, `DeniedError` for what ended the connection or kept it from
         being made; `ExhaustedError` if all threads are taken; `LocalError` for a wrong request. Cancelling withdraws
-        the request or throws its bytes away; a write that has begun may still end after that.
+        the request or throws its bytes away; what comes before whoever fetches has heard of that is still verified
+        and written, soon after.
         """
         await self._client(node).fetch(request, landing)
 

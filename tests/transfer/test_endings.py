@@ -70,9 +70,11 @@ def test_a_cancelled_request_does_not_disturb_those_around_it(
 
     run(scenario(), loop)
     got, right = target.path.read_bytes(), disk.path.read_bytes()
-    for index, offset in enumerate(disk.page(1).offsets_bytes[:8].tolist()):
-        expected = bytes(65536) if index in (0, 2, 7) else right[offset : offset + 65536]
-        assert got[offset : offset + 65536] == expected, index
+    offsets = disk.page(1).offsets_bytes[:8].tolist()
+    came = {index for index, at in enumerate(offsets) if got[at : at + 65536] == right[at : at + 65536]}
+    nothing = {index for index, at in enumerate(offsets) if not any(got[at : at + 65536])}
+    assert came >= {1, 3, 4, 5, 6}
+    assert came | nothing == set(range(8)), "what was cancelled too late to be stopped is written whole"
 
 
 @pytest.mark.usefixtures("fetched_by")
