@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
@@ -28,7 +29,15 @@ _SCHEMA = """
     CREATE TABLE addresses (place INTEGER PRIMARY KEY, address TEXT NOT NULL);
 """
 _SINCE_2 = "CREATE TABLE campaigns (key TEXT PRIMARY KEY, created_at REAL NOT NULL, terms TEXT NOT NULL) WITHOUT ROWID;"
-_PUT_IMAGE = "INSERT OR REPLACE INTO images (image, durable, ready, created_at, last_used_at) VALUES (?, ?, ?, ?, ?)"
+_NO_SENSE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, EnticedError)
+"""What reading a row raises whose text or types are not those that were written."""
+_COLUMNS = {
+    "images": "image, durable, ready, created_at, last_used_at",
+    "orders": "key, created_at, terms",
+    "campaigns": "key, created_at, terms",
+    "addresses": "place, address",
+}
+_PUT_IMAGE = f"INSERT OR REPLACE INTO images ({_COLUMNS['images']}) VALUES (?, ?, ?, ?, ?)"
 
 Item = TypeVar("Item")
 
@@ -49,6 +58,11 @@ class SqliteCatalogue:
         with _told():
             # Used from any thread, one at a time; transactions are begun by hand.
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        return cls.over(connection)
+
+    @classmethod
+    def over(cls, connection: sqlite3.Connection) -> SqliteCatalogue:
+        """With a connection that begins no transaction by itself, and is closed where this raises, as `open` does."""
         try:
             with _told(opening=True):
                 _prepare(connection)
@@ -62,7 +76,7 @@ class SqliteCatalogue:
             self._connection.close()
 
     def images(self) -> tuple[ImageRecord, ...]:
-        return tuple(_rows(self._connection, "SELECT * FROM images ORDER BY image", _image_from))
+        return tuple(_rows(self._connection, f"SELECT {_COLUMNS['images']} FROM images ORDER BY image", _image_from))
 
     def put_image(self, record: ImageRecord) -> None:
         row = (bytes(record.image), record.durable, record.ready, record.created_at, record.last_used_at)
@@ -183,26 +197,29 @@ def _prepare(connection: sqlite3.Connection) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise CorruptError(f"the catalogue is damaged: {verdict}")
-    for table in ("images", "orders", "campaigns", "addresses"):
-        connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
+    for table, columns in _COLUMNS.items():  # damage can also be in their names
+        connection.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()
 
 
 def _rows(connection: sqlite3.Connection, query: str, read: Callable[[Any], Item]) -> Iterator[Item]:
     """Rows that make sense, one by one: a row that does not is as good as none."""
     with _told():
         for row in connection.execute(query):
-            with suppress(ValueError, TypeError, KeyError, EnticedError):
+            with suppress(*_NO_SENSE):
                 yield read(row)
 
 
 def _image_from(row: Any) -> ImageRecord:
     image, durable, ready, created_at, last_used_at = row
-    return ImageRecord(ImageId(image), bytes(durable), bool(ready), float(created_at), float(last_used_at))
+    terms = {"durable": durable, "created_at": created_at, "last_used_at": last_used_at}
+    return _made(ImageRecord, {"image": ImageId(image), "ready": bool(ready), **terms})
 
 
 def _address_from(row: Any) -> str:
     (address,) = row
-    return str(address)
+    if not isinstance(address, str):
+        raise TypeError("an address is text")
+    return address
 
 
 def _order_text(order: Order) -> str:
@@ -210,7 +227,7 @@ def _order_text(order: Order) -> str:
 
 
 def _order_from(row: Any) -> Order:
-    terms = json.loads(row[0])
+    terms = _loaded(row[0])
     made = {
         "priority": Priority(terms["priority"]),
         "state": OrderState(terms["state"]),
@@ -218,7 +235,7 @@ def _order_from(row: Any) -> Order:
         "failure": None if terms["failure"] is None else Failure(terms["failure"]),
         "promise": None if terms.get("promise") is None else Promise(terms["promise"]),
     }
-    return Order(**{**terms, **made})
+    return _made(Order, {**terms, **made})
 
 
 def _campaign_text(campaign: Campaign) -> str:
@@ -228,13 +245,39 @@ def _campaign_text(campaign: Campaign) -> str:
 
 
 def _campaign_from(row: Any) -> Campaign:
-    terms = json.loads(row[0])
+    terms = _loaded(row[0])
     made = {
         "image": ImageId.from_hex(terms["image"]),
         "hosts": tuple((str(host), None if node is None else NodeId.from_hex(node)) for host, node in terms["hosts"]),
         "labels": tuple(map(parse_label_text, terms["labels"])),
     }
-    return Campaign(**{**terms, **made})
+    return _made(Campaign, {**terms, **made})
+
+
+def _made(kind: Callable[..., Item], values: dict[str, Any]) -> Item:
+    """`TypeError` where a value is of another type than the record says: it would hurt later, and somebody else."""
+    for name, meant in _types(kind).items():
+        value = values.get(name)
+        if isinstance(value, int) and isinstance(0.0, meant):  # what is written as 5 in JSON, and means 5.0
+            values[name] = float(value)
+        elif name in values and not isinstance(value, meant):
+            raise TypeError(f"{name} is no {meant}")
+    return kind(**values)
+
+
+@cache
+def _types(kind: Callable[..., object]) -> dict[str, Any]:
+    """What each field may be, but for those that hold tuples: they are made here."""
+    return {name: meant for name, meant in get_type_hints(kind).items() if get_origin(meant) is not tuple}
+
+
+def _loaded(text: str) -> Any:
+    """`ValueError` for what is no JSON, and for NaN, which Python would take."""
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 _NOT_DAMAGE = {
@@ -260,5 +303,7 @@ def _told(*, opening: bool = False) -> Iterator[None]:
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (opening and code not in _NOT_DAMAGE):
             raise CorruptError(text) from error
         raise DiskError(text) from error
+    except MemoryError as error:  # a damaged file can have SQLite ask for any amount of it
+        raise CorruptError("the catalogue: reading it takes more memory than there is") from error
     except UnicodeError as error:  # even the text of an error may hold what was in the file
         raise CorruptError("the catalogue: its text is no text") from error

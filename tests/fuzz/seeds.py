@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import sqlite3
+import struct
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 from functools import cache
@@ -11,8 +13,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from enticed.core.campaigns.records import Campaign
+from enticed.core.orders import Failure, Order, Promise
 from enticed.problems import UsageError
-from enticed.store.sqlite import open_or_rebuild
+from enticed.store.catalogue import ImageRecord
+from enticed.store.sqlite import SqliteCatalogue
 from protocol.codec import Vocabulary, pack_record
 from protocol.datagram import HELLOS, Knock, seal_hello
 from protocol.dht import DHT
@@ -22,6 +27,7 @@ from protocol.errors import CorruptError, DeniedError, LocalError, MalformedErro
 from protocol.floor import FLOOR_TYPE, Floor, seal_floor
 from protocol.group import PRIVATE_TYPE, Group, Privacy, format_group, seal_privacy
 from protocol.identifiers import Identifier, NodeId
+from protocol.labels import HostLabel
 from protocol.messages import BULK, CONTROL
 from protocol.names import NAME_TYPE, NameRecord, seal_name
 from protocol.profile import PROFILE_TYPE, BlockRun, BootProfile, seal_profile
@@ -140,13 +146,12 @@ def _hosts() -> dict[str, Fuzzed]:
 
 def _here() -> dict[str, Fuzzed]:
     parameters = (b"bytes=0-99", b"ready", b"0.5", b"vm-7", b"ubuntu:24.04", b"0" * 64)
-    headers = (b"QFI\xfb\0\0\0\3", b"KDMV", b"conectix", b"vhdxfile", b"# Disk DescriptorFile\nversion=1\n")
     return {
         "body": Fuzzed(parse.body, (UsageError,), HTTP_BODIES),
         "parameters": Fuzzed(parse.parameters, (), parameters),
         "configuration": Fuzzed(parse.configuration, (LocalError,), (_settings(),)),
         "prefix": Fuzzed(parse.prefix, (LocalError,), (b"https://h.example/a/b", b"s3://bucket/x", b"/srv/images")),
-        "container": Fuzzed(parse.container, (LocalError,), tuple(one.ljust(600, b"\0") for one in headers)),
+        "container": Fuzzed(parse.container, (LocalError,), _containers()),
         "catalogue": Fuzzed(parse.catalogue, (LocalError,), (_catalogue(),)),
     }
 
@@ -163,11 +168,36 @@ def _settings() -> bytes:
     return b"\n".join(line.removeprefix(b"#") for line in text.splitlines() if not line.startswith(b"# "))
 
 
+def _containers() -> tuple[bytes, ...]:
+    """One of each format that is taken as far as its header goes, one with a backing file, a list of other files."""
+    qcow2 = struct.pack(">4sIQIIQIIQ32xII", b"QFI\xfb", 3, 0, 0, 9, 1 << 20, 0, 1, 512, 4, 104).ljust(512, b"\0")
+    tables = struct.pack(">Q504xQQ", 1 << 63 | 1024, 1 << 62 | 1536, 1 << 63 | 1536)
+    backed = struct.pack(">4sIQIIQIIQ", b"QFI\xfb", 2, 100, 4, 16, 1 << 20, 0, 1, 512).ljust(100, b"\0") + b"base"
+    vmdk = struct.pack("<4sIIQQQQIQQ", b"KDMV", 3, 3, 2048, 128, 1, 1, 512, 0, 2**64 - 1).ljust(512, b"\0")
+    text = b'# Disk DescriptorFile\nparentCID=ffffffff\ncreateType="streamOptimized"\nRW 2048 SPARSE "a.vmdk"\n'
+    footer = struct.pack(">8s52xI", b"conectix", 3)
+    footer += struct.pack(">I", ~sum(footer) & 0xFFFFFFFF)
+    return (
+        qcow2 + tables.ljust(1536, b"\0"),
+        backed,
+        vmdk + text.ljust(512, b"\0") + b"KDMV".ljust(1024, b"\0"),
+        footer.ljust(512, b"\0"),
+        b"vhdxfile".ljust(1024, b"\0"),
+        text,
+    )
+
+
 def _catalogue() -> bytes:
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "catalogue.sqlite"
-        open_or_rebuild(file, Path(directory) / "damaged")[0].close()
-        return file.read_bytes()
+    """With a row of each kind, in the smallest pages there are: what is changed should hit something."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("PRAGMA page_size = 512")
+    with closing(SqliteCatalogue.over(connection)) as catalogue:
+        catalogue.put_image(ImageRecord(IMAGE, b"\xf0", True, 1.5, 2.5))
+        catalogue.put_order(Order("a", "web:1", 5.0, 9.5, image=IMAGE, failure=Failure.BUSY, promise=Promise.LATE))
+        hosts, labels = (("h1", NodeId(bytes(20))), ("h2", None)), (HostLabel("rack", "r1"),)
+        catalogue.put_campaign(Campaign("c", "web:1", IMAGE, 5.0, hosts, labels=labels))
+        catalogue.put_addresses(("10.0.0.1:7400",))
+        return connection.serialize()
 
 
 def _messages(words: Vocabulary) -> tuple[bytes, ...]:

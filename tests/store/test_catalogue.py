@@ -1,5 +1,7 @@
 """One suite for the SQLite catalogue and its twin; then what only a file can suffer."""
 
+import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +21,7 @@ from enticed.store.sqlite import SqliteCatalogue, open_or_rebuild
 from protocol.errors import CorruptError, LocalError
 from protocol.identifiers import ImageId, NodeId
 from protocol.labels import HostLabel
+from tests.fuzz.seeds import corpus
 
 IMAGE, OTHER = ImageId(bytes(range(32))), ImageId(bytes(32))
 RECORD = ImageRecord(IMAGE, b"\xf0", False, 1.5, 2.5)
@@ -181,10 +184,24 @@ def test_a_row_that_makes_no_sense_is_none(tmp_path: Path) -> None:
     filled(tmp_path / "c", 2)
     with closing(sqlite3.connect(tmp_path / "c")) as other, other:
         other.execute("INSERT INTO images VALUES (x'00', x'', 1, 0, 0)")
+        other.execute("INSERT INTO images VALUES (zeroblob(32), 1 << 50, 1, 0, 0)")
         other.execute("INSERT INTO orders VALUES ('x', 0, 'no json'), ('y', 0, '{}'), ('z', 0, '[]')")
+        (terms,) = other.execute("SELECT terms FROM orders").fetchone()
+        for name, value in (
+            ("key", 7),
+            ("created_at", "today"),
+            ("due_at", math.nan),
+            ("keep_s", []),
+            ("origin", None),
+        ):
+            changed = json.dumps({**json.loads(terms), name: value})
+            other.execute("INSERT INTO orders VALUES (?, 0, ?)", (name, changed))
+        other.execute("INSERT INTO orders VALUES ('deep', 0, ?)", ("[" * 100_000,))
+        other.execute("INSERT INTO addresses VALUES (99, x'00')")
     with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
         assert catalogue.images() == (RECORD,)
         assert len(catalogue.orders()) == 2
+        assert all(isinstance(address, str) for address in catalogue.addresses())
 
 
 def test_damage_met_later_is_told(tmp_path: Path) -> None:
@@ -211,6 +228,23 @@ def test_any_damage_gives_a_catalogue(tmp_path: Path, seed: int) -> None:
     (tmp_path / "c").write_bytes(data[: len(data) - seed % 3 * 2000])
     open_and_close(tmp_path)
     assert open_and_close(tmp_path) is None, "and then a sound one"
+
+
+@pytest.mark.parametrize("name", ["terms", "key", "place", "durable"])
+def test_a_column_that_lost_its_name_is_damage(tmp_path: Path, name: str) -> None:
+    filled(tmp_path / "c", 30)
+    damaged = (tmp_path / "c").read_bytes().replace(name.encode() + b" ", name[:-1].encode() + b"x ")
+    (tmp_path / "c").write_bytes(damaged)
+    assert open_and_close(tmp_path)
+    assert open_and_close(tmp_path) is None
+
+
+@pytest.mark.parametrize("data", corpus("catalogue"), ids=len)
+def test_what_broke_it_once_gives_a_catalogue(tmp_path: Path, data: bytes) -> None:
+    """One of them has SQLite ask for more memory than there is."""
+    (tmp_path / "c").write_bytes(data)
+    open_and_close(tmp_path)
+    assert open_and_close(tmp_path) is None
 
 
 def test_a_catalogue_of_before_there_were_campaigns(tmp_path: Path) -> None:
