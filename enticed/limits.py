@@ -227,6 +227,8 @@ UNIX_PATH_MAX_SIZE_BYTES = 107
 MANIFEST_TIMEOUT_S = 60.0
 """For root, statements and pages from one peer; then another is asked."""
 STORE_THREADS_COUNT = 6
+PIECES_OPENED_TOGETHER_COUNT = 4
+"""By one of these threads in one go."""
 READER_THREADS_COUNT = 4
 """Threads that read for readers alone: they do not wait behind what fills the disk."""
 READ_IDLE_S = 600.0

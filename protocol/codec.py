@@ -17,6 +17,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 import msgpack
@@ -106,8 +107,9 @@ def _unpack(data: bytes | memoryview) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return [_plain(getattr(value, field.name)) for field in fields(value)]
+    names = _names(value.__class__)
+    if names is not None:
+        return [_plain(getattr(value, name)) for name in names]
     if isinstance(value, IntEnum):
         return int(value)
     if isinstance(value, bytes):
@@ -117,6 +119,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         raise LocalError("not sendable: a list where a tuple belongs")  # it would pass for a tuple below
     return value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...] | None:
+    """Of a dataclass's fields; None for any other type."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
 
 
 def _checker(annotation: Any) -> Check:
@@ -162,12 +170,14 @@ def _bounded(base: Any, bounds: Between) -> Check:
         if bounds.high > ARRAY_MAX_COUNT:
             raise LocalError(f"no array has more than {ARRAY_MAX_COUNT} items")
         return _tuple(_checker(get_args(base)[0]), bounds)
-    kind = _exactly(base)
+    is_int, low, high = base is int, bounds.low, bounds.high
 
     def check(value: Any) -> Any:
-        size = kind(value) if base is int else len(kind(value))
-        if not bounds.low <= size <= bounds.high:
-            raise MalformedError(f"{base.__name__} of {size} is not in {bounds.low}..{bounds.high}")
+        if type(value) is not base:
+            raise MalformedError(f"expected {base.__name__}, got {type(value).__name__}")
+        size = value if is_int else len(value)
+        if not low <= size <= high:
+            raise MalformedError(f"{base.__name__} of {size} is not in {low}..{high}")
         return value
 
     return check
@@ -214,6 +224,6 @@ def _dataclass(kind: type) -> Check:
     def check(value: Any) -> Any:
         if type(value) is not list or len(value) != len(checks):
             raise MalformedError(f"{kind.__name__} takes {len(checks)} fields")
-        return kind(*(one(item) for one, item in zip(checks, value, strict=True)))
+        return kind(*[one(item) for one, item in zip(checks, value, strict=True)])
 
     return check

@@ -40,7 +40,7 @@ class Policy:
     """What all requests of a host may have under way."""
     in_flight_s: float = 2.0
     """Under a limit of what may come, no more than comes in so long, or one request."""
-    peer_in_flight_bytes: int = 8 * MIB
+    peer_in_flight_bytes: int = 16 * MIB
     peer_in_flight_least_bytes: int = 1 * MIB
     peer_in_flight_s: float = 0.15
     """What one peer has under way: as much as it delivers in so long, within the two bounds above. Little at first:

@@ -19,16 +19,20 @@ from enticed.core.orders import Order, Priority
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.membership import group_of
+from enticed.engine.opening import Opening
 from enticed.engine.threads import StoreThreads
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
-from enticed.limits import RECHECK_REST_FACTOR, RECHECKS_MAX_COUNT, STATEMENTS_OPENED_MAX_COUNT
+from enticed.limits import (
+    RECHECK_REST_FACTOR,
+    RECHECKS_MAX_COUNT,
+    STATEMENTS_OPENED_MAX_COUNT,
+)
 from enticed.pace import Pace
 from enticed.store.images import StoredImage
 from enticed.store.limits import ROOM_TRIES_COUNT
 from enticed.store.reading import Excerpt
 from enticed.store.space import NoRoomError, TooLargeError
-from enticed.store.stock import OnHand
 from enticed.store.store import Store
 from enticed.store.table import Hold
 from enticed.transfer.tasks import Tasks
@@ -79,10 +83,8 @@ class Stockroom:
         self._identity = identity
         self._tasks = Tasks()
         self._expected: dict[ImageId, Delivery] = {}
-        self._on_hand: dict[ImageId, OnHand] = {}
-        """Of images being pulled: for each fragment, the local image that has it."""
+        self._opening = Opening(driver, store, threads, self._tasks)
         driver.carry(ef.Reserve, lambda effect: self._start(self._reserve(effect.image), "reserve"))
-        driver.carry(ef.OpenPiece, lambda effect: self._start(self._open_piece(effect), "open piece"))
         driver.carry(ef.MakeDurable, lambda effect: self._start(self._make_durable(effect), "make durable"))
         driver.carry(ef.Seal, lambda effect: self._start(self._seal(effect), "seal"))
         self._opened = lru_cache(STATEMENTS_OPENED_MAX_COUNT)(open_statement)
@@ -91,8 +93,6 @@ class Stockroom:
         self._doubted: dict[tuple[ImageId, int], None] = {}
         """Pieces to be read back, in this order."""
         self._rechecking = False
-        self.cloned_bytes = 0
-        """Verified, and taken from other images here."""
         self.rotten_pieces = 0
         self.make_room: MakeRoom = no_room
         """Asked for what does not fit; who can have images go takes its place."""
@@ -163,8 +163,8 @@ class Stockroom:
     def missing(self, image: ImageId) -> tuple[Root, Fragments, ev.Mask]:
         """Root and fragments of an image that is pulled, and which of them no local image has; blocks."""
         stored = self._store.image(image)
-        fragments, on_hand = stored.all_fragments(), self._on_hand.get(image)
-        return stored.root, fragments, np.ones(len(fragments), np.bool_) if on_hand is None else ~on_hand.found
+        fragments = stored.all_fragments()
+        return stored.root, fragments, ~self._opening.found(image, len(fragments))
 
     def add_statement(self, image: ImageId, envelope: bytes) -> None:
         """Blocks, as the next."""
@@ -185,7 +185,7 @@ class Stockroom:
         cloned = False
         for gap in excerpt.lacking:
             fragments = self._store.image(image).fragments(gap.piece)[gap.first : gap.first + len(gap.sizes_bytes)]
-            cloned |= bool(self._clone(image, gap.piece, gap.first, fragments).any())
+            cloned |= bool(self._opening.clone(image, gap.piece, gap.first, fragments).any())
         return self._store.read(image, offset_bytes, size_bytes) if cloned else excerpt
 
     async def landing(self, wanted: FragmentsRequest) -> Landing:
@@ -193,6 +193,11 @@ class Stockroom:
         page = await self.page(wanted.image, wanted.piece)
         part = page[wanted.first : wanted.first + wanted.count]
         return Landing.of(self._store.image(wanted.image).raw_fd, part, self._write)
+
+    @property
+    def cloned_bytes(self) -> int:
+        """Verified, and taken from other images here."""
+        return self._opening.cloned_bytes
 
     @property
     def doubted(self) -> int:
@@ -268,9 +273,7 @@ class Stockroom:
             self._store.begin_pull(delivery.root.encoded, delivery.pages, delivery.statements)
         stored = self._store.vouch(image)
         root, fragments = stored.root, stored.all_fragments()
-        others = [other.image for other in self._store.images() if other.image != image]
-        on_hand = self._store.find_on_hand(fragments, others)
-        self._on_hand[image] = on_hand
+        on_hand = self._opening.take_stock(image, fragments)
         return stored.durable.copy(), root.data_bytes - on_hand.bytes_by_piece(root, fragments)
 
     def _relatives(self, image: ImageId) -> tuple[ImageId, ...]:
@@ -281,34 +284,6 @@ class Stockroom:
             return ()
         whole = {stored.image for stored in self._store.images() if stored.ready}
         return tuple(relative.image for relative in relatives if relative.image not in whole)
-
-    async def _open_piece(self, effect: ef.OpenPiece) -> None:
-        try:
-            opened = await self._threads.run(self._opened_piece, effect.image, effect.piece)
-        except EnticedError as error:
-            self._driver.tell(ev.PieceUnopened(effect.image, effect.piece, failure_of(error), str(error)))
-        else:
-            self.cloned_bytes += int(opened.sizes_bytes[~opened.missing].sum()) - opened.in_place_bytes
-            self._driver.tell(opened)
-
-    def _opened_piece(self, image: ImageId, piece: int) -> ev.PieceOpened:
-        """What a reader had fetched of the piece is found in place; the rest is cloned as far as it is on hand."""
-        fragments = self._store.image(image).fragments(piece)
-        in_place = self._store.right_in_place(image, fragments)
-        right = in_place if in_place.all() else in_place | self._clone(image, piece, 0, fragments)
-        in_place_bytes = int(fragments.sizes_bytes[in_place].sum())
-        return ev.PieceOpened(image, piece, fragments.sizes_bytes, ~right, in_place_bytes)
-
-    def _clone(self, image: ImageId, piece: int, first: int, fragments: Fragments) -> ev.Mask:
-        """Bring fragments of a piece, from its `first` on, into place from other local images; which now are right."""
-        on_hand = self._on_hand.get(image)
-        if on_hand is None:
-            return np.zeros(len(fragments), np.bool_)
-        at = int(self._store.image(image).root.first_fragments[piece]) + first
-        here = on_hand[at : at + len(fragments)]
-        if not here.found.any():
-            return np.zeros(len(fragments), np.bool_)
-        return self._store.clone_in(image, fragments, here)
 
     async def _make_durable(self, effect: ef.MakeDurable) -> None:
         pieces = np.array(effect.pieces, np.int64)
@@ -326,7 +301,7 @@ class Stockroom:
         except EnticedError as error:
             self._driver.tell(ev.SyncFailed(image, (), failure_of(error), str(error)))
         else:
-            self._on_hand.pop(image, None)
+            self._opening.forget(image)
             self._driver.tell(ev.Sealed(image))
 
     async def _recheck_all(self) -> None:

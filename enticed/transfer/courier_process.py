@@ -27,6 +27,8 @@ from enticed.transfer.limits import (
     COURIER_IDLE_S,
     COURIER_MESSAGE_MAX_SIZE_BYTES,
     COURIER_QUEUE_MAX_COUNT,
+    COURIER_REST_LOAD_COUNT,
+    COURIER_REST_S,
     COURIER_START_TIMEOUT_S,
 )
 from enticed.transfer.timing import Timing
@@ -189,10 +191,21 @@ class CourierProcess:
                     return
                 self._heard(FROM_COURIER.decode(data))
         except BlockingIOError:
-            pass
+            self._rest()
         except (OSError, MalformedError) as error:
             log.error("a courier is ended: %s", error)
             self.close()
+
+    def _rest(self) -> None:
+        """While it has enough to do, hear of a few errands at once: to wake for each takes longer than all that is to
+        be decided."""
+        if sum(connection.load for connection in self.connections.values()) >= COURIER_REST_LOAD_COUNT:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.call_later(COURIER_REST_S, self._listen)
+
+    def _listen(self) -> None:
+        if self.is_open:
+            self._loop.add_reader(self._sock.fileno(), self._read)
 
     def _heard(self, message: Ready | News) -> None:
         if isinstance(message, Ready):

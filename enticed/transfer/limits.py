@@ -57,6 +57,9 @@ COURIER_DEATHS_WITHIN_S = 3600.0
 COURIER_LOST_RETRY_S = 0.1
 COURIER_QUEUE_MAX_COUNT = 4096
 """Messages to a courier that does not read; it is ended then."""
+COURIER_REST_S = 0.01
+COURIER_REST_LOAD_COUNT = 4
+"""With so many requests under way, what a courier tells is heard so much later, at most: a few messages at once."""
 COURIER_MESSAGE_MAX_SIZE_BYTES = 64 * KIB
 COURIER_PATH_MAX_CHARS = 4096
 COURIER_TEXT_MAX_CHARS = 1024
