@@ -20,7 +20,7 @@ from enticed.engine.removal import Removal
 from enticed.engine.space_port import Judged, Reckoning
 from enticed.engine.threads import StoreThreads
 from enticed.store.images import claim_bytes
-from enticed.store.limits import EVICTIONS_MAX_COUNT, PROOFS_TIMEOUT_S
+from enticed.store.limits import EVICTIONS_MAX_COUNT, PROOFS_TIMEOUT_S, UNPROVEN_S
 from enticed.store.store import Store
 from enticed.store.use import guests_on
 from protocol.errors import EnticedError, LocalError
@@ -61,6 +61,8 @@ class Evicting:
         self._bonds = Bonds(driver, store, threads)
         self.guests: tuple[Path, ...] = ()
         """Directories with disks of guests that may stand on images of this store."""
+        self._unproven: dict[ImageId, tuple[Candidate, float]] = {}
+        """What is known of images whose holders did not show them to an earlier pass, and until when it counts."""
         self.evicted_images = 0
         self.evicted_bytes = 0
 
@@ -68,7 +70,9 @@ class Evicting:
         """Until it is done, or nothing is left to try: what could not go is kept from the next pass."""
         gone: list[Judged] = []
         spared: dict[ImageId, str] = {}
-        proofs = _Proofs(PROOFS_TIMEOUT_S)
+        now = self._driver.clock()
+        self._unproven = {image: known for image, known in self._unproven.items() if now < known[1]}
+        proofs = _Proofs(PROOFS_TIMEOUT_S, {image: candidate for image, (candidate, _) in self._unproven.items()})
         while True:
             left_bytes = wanted_bytes - sum(one.decision.candidate.size_bytes for one in gone)
             planned = await self.reckon(left_bytes, pressing=pressing, spared=spared, proven=proofs.known)
@@ -89,9 +93,9 @@ class Evicting:
     async def _evict(self, decision: Decision, proofs: _Proofs, *, pressing: bool) -> None:
         """An image of which fewer copies turn out to be elsewhere than it goes for stays, and enters `proofs`."""
         candidate = decision.candidate
-        if proofs.left_s <= 0 and proofs_wanted(decision):
+        if proofs_wanted(decision) and (proofs.left_s <= 0 or await self._proving.is_in_vain(candidate.image)):
             proofs.known[candidate.image] = replace(candidate, others=0, claimed=candidate.others)
-            raise LocalError(f"image {candidate.image.short} stays: there is no time left to ask who holds it")
+            raise LocalError(f"image {candidate.image.short} stays: nobody can be asked now to show it")
 
         async def objection() -> str:
             claims = await self._proving.census.claims(candidate.image)
@@ -106,6 +110,7 @@ class Evicting:
             if goes_all_the_same(decision, again):
                 return ""
             proofs.known[candidate.image] = now
+            self._unproven[candidate.image] = now, self._driver.clock() + UNPROVEN_S
             return again.why
 
         about = {"image": candidate.image}

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from enticed.engine.floor_keeping import FloorKeeping
-from enticed.store.limits import FLOORS_MAX_COUNT, FLOORS_USELESS_MAX_COUNT
+from enticed.store.limits import FLOORS_ENDED_MAX_COUNT, FLOORS_MAX_COUNT, FLOORS_USELESS_MAX_COUNT
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
 from protocol.identifiers import NodeId
@@ -67,7 +67,10 @@ class FloorExchange:
     def _hear(self, node: NodeId, session: _Session, envelopes: tuple[bytes, ...]) -> None:
         """No more than a host can know; of what is none, less. Each costs a signature to find out."""
         for envelope in envelopes:
-            if session.heard_count >= FLOORS_MAX_COUNT or session.useless_count >= FLOORS_USELESS_MAX_COUNT:
+            if (
+                session.heard_count >= FLOORS_MAX_COUNT + FLOORS_ENDED_MAX_COUNT
+                or session.useless_count >= FLOORS_USELESS_MAX_COUNT
+            ):
                 return
             if self._floors.knows(envelope):
                 continue

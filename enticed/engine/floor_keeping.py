@@ -19,6 +19,7 @@ from enticed.core.floors import Floors, Mine
 from enticed.core.orders import Order, OrderState, Priority
 from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
+from enticed.engine.floor_saving import FloorSaving
 from enticed.engine.naming import Naming
 from enticed.engine.proving import Proving
 from enticed.engine.space_port import FloorView
@@ -28,7 +29,12 @@ from enticed.identity.host import HostIdentity
 from enticed.identity.publisher import NO_KEY, Publisher
 from enticed.overlay.port import NameOffer
 from enticed.overlay.udp import UdpOverlay
-from enticed.store.limits import FLOOR_LOOK_EVERY_S, FLOORS_MAX_COUNT
+from enticed.store.limits import (
+    FLOOR_LOOK_EVERY_S,
+    FLOOR_LOOKS_AT_ONCE_COUNT,
+    FLOORS_ENDED_MAX_COUNT,
+    FLOORS_MAX_COUNT,
+)
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
@@ -63,7 +69,6 @@ class FloorKeeping:
     ) -> None:
         self._driver = driver
         self._store = store
-        self._threads = threads
         self._stockroom = stockroom
         self._naming = naming
         self._overlay = overlay
@@ -76,7 +81,12 @@ class FloorKeeping:
         """Of all that is known."""
         self._digest: Digest | None = None
         """Of the same, until it changes."""
+        self._ended: dict[ImageId, int] = {}
+        """Images whose floor was taken back, and when: remembered, since older ones are signed as well."""
         self._changed = asyncio.Event()
+        self._looking: set[ImageId] = set()
+        self._places = asyncio.Semaphore(FLOOR_LOOKS_AT_ONCE_COUNT)
+        self._saving = FloorSaving(store.floor_book, threads)
         self._tasks = Tasks()
         self.has_room: Callable[[], bool] = lambda: True
         """Whether this host may take what nobody here has asked for."""
@@ -92,6 +102,7 @@ class FloorKeeping:
                 self._believe(floor, envelope)
         for known in self._known.values():
             self._announce(known)
+        self._tasks.spawn(self._saving.run(), "save floors")
         self._tasks.spawn(self._look_for_floors(), "floors of images")
         self._tasks.spawn(self._watch(), "copies of images")
 
@@ -135,7 +146,7 @@ class FloorKeeping:
                 )
         envelope = self._sign(self._publisher, image, replicas)
         if self._take(envelope) is not None:
-            await self._threads.run(self._store.floor_book.save, image, envelope)
+            await self._saving.now(image, envelope)
             await told_others(self._overlay, DiscoveryKey.of_floor(image))
         else:
             raise LocalError(
@@ -148,7 +159,7 @@ class FloorKeeping:
         for image, known in list(self._known.items()):
             if known.floor.publisher == old:
                 envelope = self._sign(publisher, image, known.floor.replicas)
-                await self._threads.run(self._store.floor_book.save, image, envelope)
+                await self._saving.now(image, envelope)
                 self._take(envelope)
 
     def _sign(self, publisher: Publisher, image: ImageId, replicas: int) -> bytes:
@@ -165,18 +176,22 @@ class FloorKeeping:
         for image, known in list(self._known.items()):
             if known.floor.publisher in trusted:
                 continue
-            del self._known[image]
-            self._envelopes.discard(known.envelope)
-            self._digest = None
-            self._floors.keep(image, 0, self._driver.clock())
+            self._forget(image)
             log.warning("the floor of image %s is void: its publisher was revoked", image.short, extra={"image": image})
-            if self._is_own(known.floor):
-                self._tasks.spawn(self._overlay.withdraw(DiscoveryKey.of_floor(image)), "withdraw a floor")
+
+    def _forget(self, image: ImageId) -> None:
+        known = self._known.pop(image)
+        self._envelopes.discard(known.envelope)
+        self._ended.pop(image, None)
+        self._digest = None
+        self._floors.keep(image, 0, self._driver.clock())
+        if self._is_own(known.floor):
+            self._tasks.spawn(self._overlay.withdraw(DiscoveryKey.of_floor(image)), "withdraw a floor")
 
     def _heard(self, envelope: bytes) -> None:
         """From anywhere: most often what is known already, or another kind of thing."""
         if (floor := self._take(envelope)) is not None:
-            self._tasks.spawn(self._save(floor.image, envelope), "save a floor")
+            self._saving.soon(floor.image, envelope)
 
     @property
     def envelopes(self) -> tuple[bytes, ...]:
@@ -203,7 +218,7 @@ class FloorKeeping:
         known = self._believe(floor, envelope)
         if known is not None:
             self._announce(known)
-            self._tasks.spawn(self._save(floor.image, envelope), "save a floor")
+            self._saving.soon(floor.image, envelope)
         return True
 
     def _take(self, envelope: bytes) -> Floor | None:
@@ -226,9 +241,9 @@ class FloorKeeping:
     def _believe(self, floor: Floor, envelope: bytes) -> _Known | None:
         """None where it is known, outdated, or one too many."""
         before = self._known.get(floor.image)
-        if before is None and len(self._known) >= FLOORS_MAX_COUNT:
-            return None
         if before is not None and before.floor.issued_at_ms >= floor.issued_at_ms:
+            return None
+        if not self._has_place(floor):
             return None
         if before is not None:
             self._envelopes.discard(before.envelope)
@@ -237,13 +252,22 @@ class FloorKeeping:
         self._digest = None
         self._floors.keep(floor.image, floor.replicas, self._driver.clock())
         self._changed.set()
+        self._ended.pop(floor.image, None)
+        if not floor.replicas:
+            self._ended[floor.image] = floor.issued_at_ms
+            if len(self._ended) > FLOORS_ENDED_MAX_COUNT:
+                self._forget(oldest := min(self._ended, key=self._ended.__getitem__))
+                self._saving.soon(oldest, None)
         return known
 
-    async def _save(self, image: ImageId, envelope: bytes) -> None:
-        try:
-            await self._threads.run(self._store.floor_book.save, image, envelope)
-        except EnticedError as error:  # it holds until a restart
-            log.error("the floor of image %s cannot be saved: %s", image.short, error)
+    def _has_place(self, floor: Floor) -> bool:
+        """Floors that were taken back keep no others out; of too many, all hosts forget those that were so first."""
+        before = self._known.get(floor.image)
+        if floor.replicas:
+            watched = len(self._known) - len(self._ended)
+            return watched < FLOORS_MAX_COUNT or (before is not None and before.floor.replicas > 0)
+        is_late = before is not None or len(self._ended) < FLOORS_ENDED_MAX_COUNT
+        return is_late or floor.issued_at_ms > min(self._ended.values())
 
     def _announce(self, known: _Known) -> None:
         """The publisher keeps its floor to be found."""
@@ -278,9 +302,20 @@ class FloorKeeping:
                 async with asyncio.timeout(timeout_s):
                     await self._changed.wait()
             for image in self._floors.due(self._overlay.network_size, self._driver.clock()):
-                await self._look(image)
+                if image not in self._looking:
+                    self._looking.add(image)
+                    self._tasks.spawn(self._look(image), "count copies of an image")
 
     async def _look(self, image: ImageId) -> None:
+        """A few at a time: holders that take their time to answer are not to keep other images waiting."""
+        try:
+            async with self._places:
+                await self._count(image)
+        finally:
+            self._looking.remove(image)
+            self._changed.set()
+
+    async def _count(self, image: ImageId) -> None:
         mine = self._mine(image)
         claims = await self._proving.census.claims(image)
         if claims is None:

@@ -9,9 +9,11 @@ import asyncio
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +23,13 @@ from enticed.engine.census import Census, Claims
 from enticed.engine.driver import Driver
 from enticed.engine.stockroom import Stockroom
 from enticed.landing import Landing
-from enticed.store.limits import PROOF_AGAIN_S, PROOF_TIMEOUT_S, PROOFS_FAILED_MAX_COUNT, UNREACHABLE_AGAIN_S
+from enticed.store.limits import (
+    CALLED_AGAIN_S,
+    PROOF_AGAIN_S,
+    PROOF_TIMEOUT_S,
+    PROOFS_FAILED_MAX_COUNT,
+    PROOFS_FAILED_OF_HOST_COUNT,
+)
 from enticed.transfer.errors import BusyError, PeerSilentError
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import PeerUp
@@ -34,6 +42,7 @@ from protocol.messages import FragmentsRequest, Part, PartRequest
 log = logging.getLogger(__name__)
 Reach = Callable[[NodeId, tuple[str, ...]], Awaitable[PeerUp]]
 """A session with this host, at these addresses; `AbsentError` where there can be none now."""
+Key = TypeVar("Key")
 _Answer = tuple[Proof, float]
 """And after how long a busy host may be asked again."""
 
@@ -76,7 +85,10 @@ class Proving:
         """Holders that could not be called on: each costs a timeout, and may be one of every image's."""
         self._failed_until: dict[tuple[ImageId, NodeId], float] = {}
         """Hosts that have not shown an image are not asked about it again at once: else who holds little of it would be
-        asked until it is for that. Nor is the same asked for later: by then it could have fetched that, from here."""
+        asked until it is for that. Nor is the same asked for later: by then it could have fetched that, from here. Who
+        has not shown several is asked about none."""
+        self._answered_until: dict[NodeId, float] = {}
+        """Holders that could be called on: who takes its time to answer does so once, not for every image."""
 
     async def holders(self, image: ImageId, claims: Claims, wanted: int, within_s: float = PROOF_TIMEOUT_S) -> int:
         """How many hosts hold all of an image that is here, by what they have shown of it; `wanted` are enough.
@@ -106,23 +118,37 @@ class Proving:
         self.shown += witnesses.shown
         return witnesses.proven
 
+    async def is_in_vain(self, image: ImageId) -> bool:
+        """Whether hosts say that they hold it, and none of them is to be asked now."""
+        claims = await self.census.claims(image)
+        return claims is not None and bool(claims.holders) and not self._heard(image, claims.holders)
+
     def _heard(self, image: ImageId, holders: Iterable[Contact]) -> tuple[Contact, ...]:
         """Those whose turn it is to be asked."""
-        now = self._clock()
-        self._silent_until = {node: at for node, at in self._silent_until.items() if now < at}
-        self._failed_until = {about: at for about, at in self._failed_until.items() if now < at}
+        self._silent_until = self._later(self._silent_until)
+        self._failed_until = self._later(self._failed_until)
+        failures = Counter(node for _, node in self._failed_until)
         return tuple(
-            one for one in holders if one.node not in self._silent_until and (image, one.node) not in self._failed_until
+            one
+            for one in holders
+            if one.node not in self._silent_until
+            and (image, one.node) not in self._failed_until
+            and failures[one.node] < PROOFS_FAILED_OF_HOST_COUNT
         )
+
+    def _later(self, until: dict[Key, float]) -> dict[Key, float]:
+        """Without what is over."""
+        now = self._clock()
+        return {key: at for key, at in until.items() if now < at}
 
     async def answering(self, holders: Iterable[Contact], count: int, wanted: int) -> int:
         """How many of so many that are said to hold an image, these among them, can be reached at all; `wanted` are
         enough. Takes PROOF_TIMEOUT_S at the most."""
-        now = self._clock()
-        self._unreachable_until = {node: at for node, at in self._unreachable_until.items() if now < at}
+        self._unreachable_until = self._later(self._unreachable_until)
+        self._answered_until = self._later(self._answered_until)
         witnesses = await self._poll(holders, count, wanted, self._greet, PROOF_TIMEOUT_S)
         for node in witnesses.silent(self._clock()):
-            self._unreachable_until[node] = self._clock() + UNREACHABLE_AGAIN_S
+            self._unreachable_until[node] = self._clock() + CALLED_AGAIN_S
         return witnesses.proven
 
     async def _poll(
@@ -155,11 +181,13 @@ class Proving:
     async def _greet(self, contact: Contact) -> _Answer:
         if contact.node in self._unreachable_until:
             return Proof.NOT_SHOWN, 0.0
-        try:
-            await self._reach(contact.node, contact.addresses)
-        except AbsentError:
-            self._unreachable_until[contact.node] = self._clock() + UNREACHABLE_AGAIN_S
-            return Proof.NOT_SHOWN, 0.0
+        if contact.node not in self._answered_until:
+            try:
+                await self._reach(contact.node, contact.addresses)
+            except AbsentError:
+                self._unreachable_until[contact.node] = self._clock() + CALLED_AGAIN_S
+                return Proof.NOT_SHOWN, 0.0
+            self._answered_until[contact.node] = self._clock() + CALLED_AGAIN_S
         return Proof.SHOWN, 0.0
 
     async def _ask(self, image: ImageId, contact: Contact, question: _Fragment | _Root) -> _Answer:

@@ -8,6 +8,10 @@ PINS_MAX_COUNT = 4096
 PIN_MAX_SIZE_BYTES = 1 * KIB
 FLOORS_MAX_COUNT = 4096
 """Images for which a publisher says how many copies there are to be."""
+FLOORS_ENDED_MAX_COUNT = 4096
+"""And for which it has taken that back: so many are remembered, the latest."""
+FLOOR_LOOKS_AT_ONCE_COUNT = 8
+"""Images whose holders are counted, and called on, at the same time."""
 FLOORS_USELESS_MAX_COUNT = 64
 """Of one session, of what is no floor; old ones are no fault of a host that was away."""
 FLOOR_LOOK_EVERY_S = 3600.0
@@ -31,10 +35,14 @@ PROOF_AGAIN_S = 600.0
 not about that one."""
 PROOFS_FAILED_MAX_COUNT = 16384
 """So many of the latter are remembered, the latest."""
-UNREACHABLE_AGAIN_S = 60.0
-"""A holder that could not be reached is not called on again before, for the sake of any image."""
+PROOFS_FAILED_OF_HOST_COUNT = 3
+"""Of one host, of different images, within PROOF_AGAIN_S: then it is asked about no other image either."""
+CALLED_AGAIN_S = 60.0
+"""A holder that was called on, and was there or not, is not called on again before, for the sake of any image."""
 ROOM_TRIES_COUNT = 3
 """What others take at the same time may have to be made room for anew."""
+UNPROVEN_S = 600.0
+"""What an image's other holders have not shown is not asked for again before: each try takes back what is announced."""
 EVICTIONS_MAX_COUNT = 256
 """Of one pass; what is beyond waits for the next."""
 

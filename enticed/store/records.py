@@ -14,7 +14,7 @@ from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, REC
 from enticed.store.catalogue import Catalogue
 from enticed.store.files import Files
 from enticed.store.layout import DRAFTS, FLOORS, RECALLS
-from enticed.store.limits import FLOORS_MAX_COUNT
+from enticed.store.limits import FLOORS_ENDED_MAX_COUNT, FLOORS_MAX_COUNT
 from enticed.store.names import NameBook, SavedName
 from enticed.store.notes import NoteBook, PinBook
 from enticed.store.scrub_mark import ScrubBook
@@ -34,7 +34,9 @@ class Records:
         self.draft_book = NameBook(files, DRAFTS)
         self.scrub_book = ScrubBook(files, now)
         self.recall_book = NoteBook(files, RECALLS, "recall", RECALL_MAX_SIZE_BYTES, RECALLS_MAX_COUNT)
-        self.floor_book = NoteBook(files, FLOORS, "floor", FLOOR_MAX_SIZE_BYTES, FLOORS_MAX_COUNT)
+        self.floor_book = NoteBook(
+            files, FLOORS, "floor", FLOOR_MAX_SIZE_BYTES, FLOORS_MAX_COUNT + FLOORS_ENDED_MAX_COUNT
+        )
         self.pin_book = PinBook(files)
         self._orders = {order.key: order for order in catalogue.orders()}
         self._addresses = catalogue.addresses()

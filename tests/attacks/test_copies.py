@@ -14,9 +14,11 @@ import pytest
 
 from enticed.core.census import ProofPolicy
 from enticed.core.eviction import Ground
+from enticed.engine.removal import Objection
 from enticed.store.images import StoredImage
+from enticed.store.limits import PROOFS_FAILED_OF_HOST_COUNT
 from enticed.transfer.ports import Consignment
-from protocol.identifiers import NodeId
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import Busy, FragmentsRequest, Refused, Request
 from tests.engine.liars import Answer, refuse, swarm_with_liar
 from tests.engine.swarm import disk, publish, run
@@ -65,6 +67,7 @@ def test_a_copy_stays_until_somebody_shows_that_it_holds_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("enticed.engine.proving.PROOF_AGAIN_S", 0.0)
+    monkeypatch.setattr("enticed.engine.evicting.UNPROVEN_S", 0.0)
 
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((founder, host), liar):
@@ -114,6 +117,41 @@ def test_who_is_busy_is_asked_for_the_same_again_and_then_no_more(
                 assert [one.decision.ground for one in judged] == [Ground.REPLICAS] * 2
                 assert len(liar.asked) > 3
                 assert len(set(liar.asked)) == 1, "one fragment of one image; then it is asked no more, about any"
+
+    run(scenario())
+
+
+def test_who_claims_everything_and_shows_nothing_has_hardly_anything_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path) as ((founder, host), liar):
+            names = [f"image{number}:1" for number in range(PROOFS_FAILED_OF_HOST_COUNT + 3)]
+            images = [(await publish(founder, disk(at, 1), name, tmp_path)).image for at, name in enumerate(names)]
+            for image in images:
+                await liar.announce(image, founder)
+            await pull_and_let_go(host, *names)
+            for name in names:
+                await founder.remove(name)
+            withdrawn, overlay = set[DiscoveryKey](), host.parts.overlay
+            withdraw = overlay.withdraw
+
+            async def noted(key: DiscoveryKey) -> None:
+                withdrawn.add(key)
+                await withdraw(key)
+
+            monkeypatch.setattr(overlay, "withdraw", noted)
+
+            async def unexpected(image: ImageId, objection: Objection) -> None:
+                raise AssertionError(image)
+
+            for _ in range(2):
+                judged = (await host.space.clear(EVERYTHING)).judged
+                assert [one.decision.ground for one in judged] == [Ground.REPLICAS] * len(names)
+                assert len(withdrawn) == len(liar.asked) == PROOFS_FAILED_OF_HOST_COUNT
+                monkeypatch.setattr(
+                    host.parts.keeping._evicting._removal, "remove", unexpected
+                )  # in the second pass: none any more
 
     run(scenario())
 

@@ -5,32 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core import events as ev
-from enticed.core.events import Contact
 from enticed.core.eviction import Ground, Marks
-from enticed.core.floors import FloorPolicy
 from enticed.core.orders import Priority
-from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
 from enticed.engine.space_port import Reckoning
-from enticed.transfer.ports import PeerUp
-from protocol.errors import DeniedError, LocalError
-from protocol.floor import Floor, open_floor, seal_floor
-from protocol.identifiers import Digest, ImageId, NodeId, PublisherKey
+from protocol.errors import LocalError
+from protocol.identifiers import ImageId
 from protocol.limits import MIB
-from protocol.messages import FLOORS, Floors, FloorsKnown, HaveMap, Subscribe
-from tests.clusters import make_cluster
-from tests.engine.liars import swarm_with_liar
-from tests.engine.swarm import config_of, content_of, disk, level, publish, pull, run, swarm, until
+from tests.engine.swarm import content_of, disk, publish, pull, run, swarm, until
 from tests.programs import need
 
 SIZE_MIB = 4
@@ -238,185 +228,5 @@ def test_pins_outlive_a_restart_and_end(tmp_path: Path) -> None:
             assert again.of(view.image, founder.parts.clock()) == book.of(view.image, founder.parts.clock())
             await founder.space.unpin("a:1")
             assert type(book)(founder.parts.store._files).of(view.image, founder.parts.clock()) is None
-
-    run(main())
-
-
-def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = FloorPolicy(look_s=0.5, place_s=2.0, again_s=0.2)
-    monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
-    content = disk(7, SIZE_MIB)
-
-    async def main() -> None:
-        async with swarm(tmp_path, 4) as engines:
-            founder, *others = engines
-            published = await publish(founder, content, "a:1", tmp_path)
-            floor = await founder.space.keep("a:1", 3)
-            assert (floor.replicas, floor.is_here, floor.others) == (3, True, 0)
-            with pytest.raises(DeniedError, match="no publisher's key"):
-                await others[0].space.keep("a:1", 1)
-            key = f"keep-{published.image}"
-
-            async def takes(engine: DaemonEngine) -> DaemonEngine:
-                order = await until(engine, key, lambda order: order.state.value == "ready")
-                assert content_of(order) == content
-                return engine
-
-            waiting = {asyncio.ensure_future(takes(engine)) for engine in others}
-            while len(waiting) > 1:
-                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            waiting.pop().cancel()
-            for engine in engines:
-                assert engine.parts.keeping.replicas(published.image) == 3
-                await engine.space.clear(EVERYTHING)  # what three are to hold is let go by none of three
-            assert sum(bool(engine.parts.store.images()) for engine in engines) == 3
-            book = founder.parts.store.floor_book
-            trusted = founder.parts.identity.trust.trusted_publishers
-            assert open_floor(book.all()[published.image], trusted, founder.parts.clock()).replicas == 3
-            assert (await founder.space.keep("a:1", 0)).replicas == 0
-
-    run(main())
-
-
-def test_who_joins_later_hears_of_floors_from_the_first_host_that_it_meets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = FloorPolicy(look_s=0.3, place_s=0.1, again_s=0.1)
-    monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
-    content = disk(7, SIZE_MIB)
-
-    async def main() -> None:
-        identities = make_cluster(tmp_path, hosts=2)
-        async with AsyncExitStack() as stack:
-            founder = await start(config_of(identities[0].directory.parent), stack)
-            published = await publish(founder, content, "a:1", tmp_path)
-            await founder.space.keep("a:1", 2)
-            status = founder.status()
-            late = await start(config_of(identities[1].directory.parent, status.listen), stack)
-            await late.parts.dispatch.reach(status.node, status.listen)
-            order = await until(late, f"keep-{published.image}", lambda order: order.state.value == "ready")
-            assert content_of(order) == content
-
-    run(main())
-
-
-def test_a_host_that_says_many_floors_that_are_none_is_heard_no_more(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
-            liar.network._capabilities = (FLOORS,)
-            image = (await publish(founder, disk(7, SIZE_MIB), "a:1", tmp_path)).image
-            floors = founder.parts.keeping.floors
-            publisher = founder.parts.publishing._publisher
-            assert publisher is not None
-            now_ms = int(founder.parts.clock() * 1000)
-            first, second = (publisher.sign_floor(Floor(image, 2, publisher.key, now_ms + at)) for at in range(2))
-            node = await liar.meet(founder)
-            for said in ((first,), (b"none",) * 32, (b"none",) * 32, (second,)):
-                liar.network.send(node, Floors(said))
-                await liar.asks(node, Subscribe(image))
-                while not any(isinstance(one.message, HaveMap) for one in liar.heard):
-                    liar.heard_more.clear()
-                    await liar.heard_more.wait()  # what was said before is heard by then
-                assert floors.envelopes == (first,)
-            assert floors.hear_late(second)
-            assert floors.envelopes == (second,), "it would have been news"
-
-    run(main())
-
-
-def test_a_host_that_is_gone_is_called_on_once_for_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
-            (address,), node = liar.network.listening, liar.network.node
-            await liar.close()
-            proving, called = founder.parts.keeping._proving, list[NodeId]()
-            reach = proving._reach
-
-            async def counted(node: NodeId, addresses: tuple[str, ...]) -> PeerUp:
-                called.append(node)
-                return await reach(node, addresses)
-
-            monkeypatch.setattr(proving, "_reach", counted)
-            for _ in range(2):
-                assert await proving.answering([Contact(node, (address,))], 1, 1) == 0
-            assert called == [node]
-
-    run(main())
-
-
-def test_a_host_that_was_away_may_say_old_floors_and_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enticed.engine.floor_exchange.FLOORS_USELESS_MAX_COUNT", 2)
-
-    async def main() -> None:
-        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
-            liar.network._capabilities = (FLOORS,)
-            image = (await publish(founder, disk(7, SIZE_MIB), "a:1", tmp_path)).image
-            floors = founder.parts.keeping.floors
-            publisher = founder.parts.publishing._publisher
-            assert publisher is not None
-            now_ms = int(founder.parts.clock() * 1000)
-            *old, known, news = (publisher.sign_floor(Floor(image, 2, publisher.key, now_ms + at)) for at in range(6))
-            assert floors.hear_late(known)
-            other = Digest(bytes(32))
-            node = await liar.meet(founder)
-            for said in (FloorsKnown(floors.digest), FloorsKnown(other), Floors(tuple(old)), Floors((news,))):
-                liar.network.send(node, said)
-            await liar.asks(node, Subscribe(image))
-            while not any(isinstance(one.message, HaveMap) for one in liar.heard):
-                liar.heard_more.clear()
-                await liar.heard_more.wait()
-            assert floors.envelopes == (news,), "it is heard after old ones"
-            assert not any(isinstance(one.message, Floors) for one in liar.heard), "it knew the same when it asked"
-
-    run(main())
-
-
-def test_a_holder_that_went_without_a_word_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = FloorPolicy(look_s=0.3, place_s=0.1, again_s=0.1, patience_s=0.5)
-    monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
-    content = disk(7, SIZE_MIB)
-
-    async def main() -> None:
-        async with swarm_with_liar(tmp_path) as ((founder, host), dead):
-            published = await publish(founder, content, "a:1", tmp_path)
-            await dead.announce(published.image, founder)
-            await dead.network.close()  # nobody hears that, and its record stays
-            await founder.space.keep("a:1", 2)
-            claims = await founder.parts.keeping._proving.census.claims(published.image)
-            assert claims is not None
-            assert claims.count.whole == 1, "with the founder's own, that would be enough"
-            order = await until(host, f"keep-{published.image}", lambda order: order.state.value == "ready")
-            assert content_of(order) == content
-
-    run(main())
-
-
-def test_a_floor_counts_as_long_as_its_publisher_is_trusted_and_outlives_a_key_that_is_replaced(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with swarm(tmp_path, 2) as (founder, host):
-            stolen = await publish(founder, disk(7, SIZE_MIB), "a:1", tmp_path)
-            ours = await publish(founder, disk(8, SIZE_MIB), "b:1", tmp_path)
-            thief = Ed25519PrivateKey.generate()
-            key = PublisherKey(thief.public_key().public_bytes_raw())
-            await founder.trust.grant_publisher("thief", key, ("thief:*",))
-            envelope = seal_floor(Floor(stolen.image, 9, key, int(founder.parts.clock() * 1000)), thief)
-            founder.parts.keeping.floors._heard(envelope)
-            assert founder.parts.keeping.replicas(stolen.image) == 9
-            before = (await founder.space.keep("b:1", 1)).publisher
-
-            await founder.trust.revoke("thief")
-            assert founder.parts.keeping.replicas(stolen.image) == 0
-            founder.parts.keeping.floors._heard(envelope)
-            assert founder.parts.keeping.replicas(stolen.image) == 0
-
-            await founder.trust.rotate_publisher(finish=False)
-            await level([founder, host])
-            await founder.trust.rotate_publisher(finish=True)
-            await level([founder, host])
-            after = await founder.space.floor("b:1")
-            assert (after.replicas, after.publisher != before) == (1, True)
-            assert founder.parts.keeping.replicas(ours.image) == 1
 
     run(main())

@@ -109,13 +109,14 @@ def run_floors(hosts: int, seed: int) -> int:
 def run_soak(minutes: float, seed: int) -> int:
     """Play it, print what was done and what is wrong; the exit status."""
     print(f"soak: seed {seed}", flush=True)
-    soaked, wrong = soak.play(minutes, seed)
-    for line in wrong:
+    soaked = soak.play(minutes, seed)
+    for line in soaked.wrong:
         print(line, file=sys.stderr)
     done = ", ".join(f"{count} x {name}" for name, count in sorted(soaked.done.items()))
-    verdict = f"{len(wrong)} WRONG" if wrong else "no descriptor, task, file or reservation leaked, all images right"
-    print(f"soak: {soak.HOSTS} daemons, {minutes:g} min, {done}: {verdict}; {soaked.memory}")
-    return 1 if wrong else 0
+    right = "no descriptor, task, file or reservation leaked, all images right"
+    verdict = f"{len(soaked.wrong)} WRONG" if soaked.wrong else right
+    print(f"soak: {soak.HOSTS} daemons, {minutes:g} min, {done}: {verdict}; {soaked.figures}")
+    return 1 if soaked.wrong else 0
 
 
 def _parser() -> argparse.ArgumentParser:
