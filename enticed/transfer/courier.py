@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from enticed import __version__
 from enticed.identity.tls_context import member_context
 from enticed.landing import Landing
 from enticed.pace import Paces
@@ -59,7 +60,7 @@ class Courier:
 
     def run(self) -> None:
         """Obey until the daemon is gone."""
-        self._say(Ready())
+        self._say(Ready(__version__))
         while True:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._sock, COURIER_MESSAGE_MAX_SIZE_BYTES, 1)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.transfer.errors import BusyError, PeerLostError, PeerSilentError, RefusedError
-from enticed.transfer.limits import COURIER_PATH_MAX_CHARS, COURIER_TEXT_MAX_CHARS
+from enticed.transfer.limits import COURIER_PATH_MAX_CHARS, COURIER_RELEASE_MAX_CHARS, COURIER_TEXT_MAX_CHARS
 from protocol.codec import U16, U32, Between, Vocabulary
 from protocol.errors import DeniedError, EnticedError, LocalError, MalformedError, RemoteError
 from protocol.limits import (
@@ -121,7 +121,9 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It has started."""
+    """It has started. release: which of this package it is of. Not the daemon's where that runs on after an upgrade."""
+
+    release: Annotated[str, Between(1, COURIER_RELEASE_MAX_CHARS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
+from enticed import __version__
 from enticed.identity.host import HostIdentity
 from enticed.transfer.courier_connection import CourierConnection, News
 from enticed.transfer.courier_messages import (
@@ -109,8 +110,8 @@ class CourierProcess:
             log.error("a courier does not read what it is told, and is ended")
             self.close()
 
-    def close(self) -> None:
-        """End it, and every connection that it carries."""
+    def close(self, why: str = "a process has ended before it could fetch") -> None:
+        """End it, and every connection that it carries. why: for who waits until it is ready."""
         if not self.is_open:
             return
         self.is_open = False
@@ -125,7 +126,7 @@ class CourierProcess:
         for connection in list(self.connections.values()):
             connection.end(CourierLostError())
         if not self._ready.done():
-            self._ready.set_exception(LocalError("a process has ended before it could fetch"))
+            self._ready.set_exception(LocalError(why))
             self._ready.exception()  # whoever waited may have gone
         self.on_ended()
 
@@ -209,7 +210,9 @@ class CourierProcess:
 
     def _heard(self, message: Ready | News) -> None:
         if isinstance(message, Ready):
-            if not self._ready.done():
+            if message.release != __version__:
+                self.close(f"this daemon is of release {__version__}, and on the disk is {message.release}: restart it")
+            elif not self._ready.done():
                 self._ready.set_result(None)
         elif (connection := self.connections.get(message.connection)) is not None:
             connection.heard(message)

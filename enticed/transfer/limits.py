@@ -62,6 +62,7 @@ COURIER_REST_LOAD_COUNT = 4
 """With so many requests under way, what a courier tells is heard so much later, at most: a few messages at once."""
 COURIER_MESSAGE_MAX_SIZE_BYTES = 64 * KIB
 COURIER_PATH_MAX_CHARS = 4096
+COURIER_RELEASE_MAX_CHARS = 64
 COURIER_TEXT_MAX_CHARS = 1024
 """Of an error that a courier tells."""
 LANE_PAUSE_S = 30.0

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enticed import __version__
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.pace import Pace, Paces
@@ -124,6 +125,25 @@ def test_where_no_process_can_be_started_threads_fetch(
     run(scenario())
     assert target.path.read_bytes() == disk.path.read_bytes()
     assert "no process can be started: No such file or directory; threads of the daemon fetch meanwhile" in caplog.text
+
+
+@pytest.mark.usefixtures("always")
+def test_a_process_of_another_release_fetches_nothing(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(courier_process, "__version__", "0.0.9")
+
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+            assert not a.network.couriers.count
+        assert processes() == before
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
+    assert f"this daemon is of release 0.0.9, and on the disk is {__version__}: restart it" in caplog.text
 
 
 @pytest.mark.usefixtures("always")
