@@ -145,6 +145,8 @@ class Policy:
     uploads_transmitting: int = 32
     """Many, since those whose links are full are slow to take theirs, and the uplink is to be full all the same. Each
     connection has one request being sent and the next one ready."""
+    uploads_transmitting_per_peer: int = 4
+    """What two connections take, as many as hosts open to one peer: more gain nothing."""
     first_copies_transmitting: int = 16
     """A seed sends no more of what it has sent nobody yet: each is soon there, and can be passed on."""
     copies_at_once: int = 4

@@ -135,6 +135,9 @@ class UploadSlots:
         return granted
 
     def _may_start(self, upload: Waiting, most_copies: float) -> bool:
+        of_peer = sum(1 for one in self._sending.values() if one.node == upload.node)
+        if of_peer >= self._policy.uploads_transmitting_per_peer:
+            return False
         if upload.is_first and len(self._sending) >= self._policy.first_copies_transmitting:
             return False  # it would be slow to arrive
         return self._copies[upload.request] < most_copies

@@ -83,6 +83,17 @@ def test_whoever_was_served_longest_ago_goes_first() -> None:
     assert order == [0, 3, 5, 1, 4, 2]
 
 
+def test_no_peer_has_more_under_way_than_its_share_however_much_is_free() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=8, uploads_transmitting_per_peer=2))
+    for ticket, who in enumerate([1, 1, 1, 1, 2]):
+        assert slots.ask(waiting(ticket, who), 0.0)
+    assert granted_by(slots) == [0, 4, 1]
+    slots.end(4, 0.0)
+    assert granted_by(slots) == []
+    slots.end(0, 0.0)
+    assert granted_by(slots) == [2]
+
+
 def test_a_peer_that_left_starts_anew() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
     slots.ask(waiting(1, 1), 0.0)
