@@ -190,7 +190,7 @@ def _let_run(
     stack.callback(parts.driver.close)
     listeners = (
         membership, parts.purchasing, parts.planning, parts.recalls, parts.dispatch, parts.cosigning, parts.trust,
-        FloorExchange(parts.network, parts.keeping.floors),
+        FloorExchange(parts.network, parts.keeping.floors, tasks),
     )  # fmt: skip
     switchboard.connect(*(one.network_event for one in listeners))
     starting = (

@@ -6,13 +6,20 @@ know the same, as nearly all do nearly always, tell each other 32 bytes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
 from enticed.engine.floor_keeping import FloorKeeping
-from enticed.store.limits import FLOORS_ENDED_MAX_COUNT, FLOORS_MAX_COUNT, FLOORS_USELESS_MAX_COUNT
+from enticed.store.limits import (
+    FLOORS_ENDED_MAX_COUNT,
+    FLOORS_MAX_COUNT,
+    FLOORS_SAID_EVERY_S,
+    FLOORS_USELESS_MAX_COUNT,
+)
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
+from enticed.transfer.tasks import Tasks
 from protocol.identifiers import NodeId
 from protocol.limits import FLOORS_SAID_COUNT
 from protocol.messages import FLOORS, Floors, FloorsKnown
@@ -35,9 +42,10 @@ class _Session:
 class FloorExchange:
     """Belongs to the event loop."""
 
-    def __init__(self, network: PeerNetwork, floors: FloorKeeping) -> None:
+    def __init__(self, network: PeerNetwork, floors: FloorKeeping, tasks: Tasks) -> None:
         self._network = network
         self._floors = floors
+        self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
 
     def network_event(self, event: Event) -> None:
@@ -53,16 +61,20 @@ class FloorExchange:
                 if session is not None and not session.has_asked:
                     session.has_asked = True
                     if digest != self._floors.digest:
-                        self._tell(node)
+                        self._tasks.spawn(self._tell(node, session), "tell floors")
             case Heard(node, Floors(envelopes)):
                 session = self._sessions.get(node)
                 if session is not None:
                     self._hear(node, session, envelopes)
 
-    def _tell(self, node: NodeId) -> None:
+    async def _tell(self, node: NodeId, session: _Session) -> None:
+        """Some at a time: a peer that has much of ours unread is taken for one that does not read."""
         known = self._floors.envelopes
         for first in range(0, len(known), FLOORS_SAID_COUNT):
+            if self._sessions.get(node) is not session:
+                return
             self._network.send(node, Floors(known[first : first + FLOORS_SAID_COUNT]))
+            await asyncio.sleep(FLOORS_SAID_EVERY_S)
 
     def _hear(self, node: NodeId, session: _Session, envelopes: tuple[bytes, ...]) -> None:
         """No more than a host can know; of what is none, less. Each costs a signature to find out."""

@@ -258,6 +258,7 @@ class FloorKeeping:
             if len(self._ended) > FLOORS_ENDED_MAX_COUNT:
                 self._forget(oldest := min(self._ended, key=self._ended.__getitem__))
                 self._saving.soon(oldest, None)
+                return None if oldest == floor.image else known
         return known
 
     def _has_place(self, floor: Floor) -> bool:

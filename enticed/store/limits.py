@@ -12,6 +12,9 @@ FLOORS_ENDED_MAX_COUNT = 4096
 """And for which it has taken that back: so many are remembered, the latest."""
 FLOOR_LOOKS_AT_ONCE_COUNT = 8
 """Images whose holders are counted, and called on, at the same time."""
+FLOORS_SAID_EVERY_S = 0.05
+"""Between two messages of FLOORS_SAID_COUNT floors: all there can be are said in a quarter of a minute, never much at
+once."""
 FLOORS_USELESS_MAX_COUNT = 64
 """Of one session, of what is no floor; old ones are no fault of a host that was away."""
 FLOOR_LOOK_EVERY_S = 3600.0

@@ -21,6 +21,7 @@ from enticed.transfer.ports import PeerUp
 from protocol.errors import DeniedError
 from protocol.floor import Floor, open_floor, seal_floor
 from protocol.identifiers import Digest, ImageId, NodeId, PublisherKey
+from protocol.limits import KIB
 from protocol.messages import FLOORS, Floors, FloorsKnown, HaveMap, Subscribe
 from tests.clusters import make_cluster
 from tests.engine.liars import swarm_with_liar
@@ -262,6 +263,30 @@ def test_a_host_that_was_away_may_say_old_floors_and_asks_once(tmp_path: Path, m
                 await liar.heard_more.wait()
             assert floors.envelopes == (news,), "it is heard after old ones"
             assert not any(isinstance(one.message, Floors) for one in liar.heard), "it knew the same when it asked"
+
+    run(main())
+
+
+def test_all_floors_there_are_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a peer may have unread: here of 128 floors as otherwise of 8,192."""
+    monkeypatch.setattr("enticed.transfer.control.CONTROL_QUEUE_MAX_SIZE_BYTES", 16 * KIB)
+
+    async def main() -> None:
+        async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):
+            liar.network._capabilities = (FLOORS,)
+            floors, publisher = founder.parts.keeping.floors, founder.parts.publishing._publisher
+            assert publisher is not None
+            for number in range(128):
+                floor = Floor(ImageId(bytes([number]) * 32), 2, publisher.key, int(founder.parts.clock() * 1000))
+                assert floors.hear_late(publisher.sign_floor(floor))
+            node, heard = await liar.meet(founder), set[bytes]()
+            liar.network.send(node, FloorsKnown(Digest(bytes(32))))
+            while heard != set(floors.envelopes):
+                liar.heard_more.clear()
+                heard.update(*(one.message.envelopes for one in liar.heard if isinstance(one.message, Floors)))
+                if heard != set(floors.envelopes):
+                    await liar.heard_more.wait()
+            assert not liar.down.is_set()
 
     run(main())
 
