@@ -96,6 +96,11 @@ class Floors:
         """Of how many images this host has found too few copies."""
         return sum(watch.below_since is not None for watch in self._watched.values())
 
+    def waits(self, image: ImageId) -> bool:
+        """Whether it is due sooner than by rank alone: what was counted last has this host wait for its turn."""
+        watch = self._watched.get(image)
+        return watch is not None and watch.due_at is not None
+
     def next_deadline(self, hosts: float) -> float | None:
         """When `due` has something, if nothing else happens."""
         return min((self._due_at(watch, hosts) for watch in self._watched.values()), default=None)

@@ -314,7 +314,8 @@ class FloorKeeping:
                 await self._count(image)
         finally:
             self._looking.remove(image)
-            self._changed.set()
+            if self._floors.waits(image):  # else what the others wait for stands: each time all are looked through
+                self._changed.set()
 
     async def _count(self, image: ImageId) -> None:
         mine = self._mine(image)

@@ -42,8 +42,10 @@ def test_nothing_is_watched_until_somebody_says_so_and_after_it_was_taken_back()
 
 def test_a_copy_is_taken_only_after_a_second_look_and_in_turn() -> None:
     made = floors()
+    assert not made.waits(IMAGE)
     assert not made.counted(IMAGE, 1, 0, Mine.NONE, 100, 1000.0)
     assert made.below() == 1
+    assert made.waits(IMAGE)
     at = made.next_deadline(100)
     assert at is not None
     assert at >= 1000 + POLICY.again_s
@@ -51,6 +53,8 @@ def test_a_copy_is_taken_only_after_a_second_look_and_in_turn() -> None:
     assert made.due(100, at) == [IMAGE]
     assert made.counted(IMAGE, 1, 0, Mine.NONE, 100, at)
     assert made.below() == 0
+    assert not made.waits(IMAGE)
+    assert not made.waits(OTHER)
 
 
 def test_who_came_before_is_seen() -> None:
