@@ -207,7 +207,7 @@ MUTANTS = (
     Mutant(
         "wake for what is now",
         "host",
-        "if time is not None and time > now), default=None)\n\n    def _moments",
-        "if time is not None and time >= now), default=None)\n\n    def _moments",
+        "if time is not None and now < time < inf), default=None)\n\n    def _moments",
+        "if time is not None and now <= time < inf), default=None)\n\n    def _moments",
     ),
 )

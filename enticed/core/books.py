@@ -210,6 +210,7 @@ class Pull:
     find_pause_s: float = 0.0
     manifest_from: NodeId | None = None
     manifest_asked_at: float = 0.0
+    manifest_delays: int = 0
     manifest_refused_by: set[NodeId] = field(default_factory=set)
     denied: str = ""
     """Why a host's statements were not trusted, if that happened."""

@@ -7,6 +7,8 @@ generator. The daemon's driver and the simulator run this same class.
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from enticed.core import events as ev
@@ -109,9 +111,8 @@ class Host:
             times.append(book.tell_at)
             if book.unsynced and not book.syncing and not book.sealing:
                 times.append(book.unsynced_since + policy.sync_batch_s)
-        for pull in books.pulls.values():
-            times += self._moments(pull, now)
-        return min((time for time in times if time is not None and time > now), default=None)
+        times += [moment for pull in books.pulls.values() for moment in self._moments(pull, now)]
+        return min((time for time in times if time is not None and now < time < inf), default=None)
 
     def _moments(self, pull: Pull, now: float) -> list[float | None]:
         """Times at which something about a pull may change by itself."""
@@ -279,7 +280,7 @@ class Host:
         """Where a piece is to be asked for, nothing is new but that: it is asked of whoever could be asked just now."""
         if not self._fetch.opened(pull, event, now) or pull.stage is not OrderState.FETCHING or pull.kin:
             return True
-        pull.around.narrow(now, self._books.policy)
+        pull.around.narrow(now, self._books.policy, has_plenty=self._books.requests.has_plenty)
         self._ask_in_passing(pull, pull.around, now)
         return False
 
@@ -391,8 +392,7 @@ class Host:
             standing = self._books.peers.standing
             standing.bring_to(now)
             has_plenty = self._books.requests.has_plenty
-            around = reach(pull.availability, self._kin.supplies(pull), standing, has_plenty=has_plenty)
-            pull.around = around
+            pull.around = around = reach(pull.availability, self._kin.supplies(pull), standing, has_plenty=has_plenty)
             self._origin.look(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
             self._requests.ask(pull, around, now)

@@ -51,8 +51,10 @@ class Policy:
     in_line_bytes: int = 16 * MIB
     """Of what is opened and nobody can be asked for just now, so much is not counted in `ahead_bytes`."""
     plenty_bytes: int = 16 * MIB
-    """With so much under way, nothing is asked for because a peer tells of new pieces: the next answer sees to it. Nor
-    are hosts outside the rack asked for what a mate has and cannot be asked for yet."""
+    plenty_s: float = 0.06
+    """With so much under way, or what comes in so long if that is less (one request at the least), nothing is asked for
+    because a peer tells of new pieces: the next answer sees to it. Nor are hosts outside the rack asked for what a mate
+    has and cannot be asked for yet."""
     rarest_first: bool = True
     """Else pieces come in random order: to see what it is worth."""
     rack_owners: bool = True
@@ -74,8 +76,9 @@ class Policy:
     """A request for a reader that takes so long is made of a second peer too."""
 
     # When something takes too long.
-    manifest_patience_s: float = 3.0
-    """Where another host has the manifest too, it is asked when the first has not sent it in so long."""
+    manifest_patience_s: float = 0.5
+    """Where another host has the manifest too, it is asked when the first has not sent it in so long, a third after
+    twice that, and so on."""
     request_timeout_s: float = 10.0
     request_slowest_bytes_per_s: int = 512 * KIB
     """A peer that delivers less than this, beyond the time above, is as good as silent."""
@@ -87,7 +90,7 @@ class Policy:
     """A peer that owes an answer and gives none for so long is not waited for any more where there are others."""
     busies_max: int = 8
     """Nor is one that was busy so often in a row."""
-    hedge_after_s: float = 1.0
+    hedge_after_s: float = 0.3
     hedge_factor: float = 3.0
     """A request so many times slower than the usual one may be asked of a second peer, near the end."""
     hedge_share: float = 0.02

@@ -59,10 +59,11 @@ class PullDesk:
         if pull.manifest_from is not None and (not able or now < self.manifest_is_late_at(pull)):
             return
         if able:
-            nearest = min(able, key=lambda peer: (not peer.same_rack, not peer.same_zone))
+            nearest = min(able, key=lambda peer: (peer.strikes, not peer.same_rack, not peer.same_zone))
             slow = self._books.peers.get(pull.manifest_from) if pull.manifest_from is not None else None
             if slow is not None:  # what it may still send is taken all the same
                 slow.failed(now, self._books.policy)
+                pull.manifest_delays += 1
             pull.manifest_from, pull.manifest_asked_at = nearest.node, now
             if pull.nobody_since is not None:
                 pull.nobody_since = None
@@ -85,7 +86,8 @@ class PullDesk:
         return just_asked or pull.finding or bool(self._books.dialling)
 
     def manifest_is_late_at(self, pull: Pull) -> float:
-        return pull.manifest_asked_at + self._books.policy.manifest_patience_s
+        policy, times = self._books.policy, min(pull.manifest_delays, 8)
+        return pull.manifest_asked_at + min(policy.manifest_patience_s * 2.0**times, policy.request_timeout_s)
 
     def manifest_failed(self, pull: Pull, event: ManifestFailed, now: float) -> None:
         if pull.manifest_from != event.node:

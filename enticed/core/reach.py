@@ -34,9 +34,10 @@ class Reach:
     in_line_bytes: int = 0
     """Of runs that stand in line for the origin: however slow it is, they keep nothing else waiting."""
 
-    def narrow(self, now: float, policy: Policy) -> None:
+    def narrow(self, now: float, policy: Policy, *, has_plenty: bool) -> None:
         """Strike off who was asked, in passing or for another image, for all that it can take."""
         self.able = [peer for peer in self.able if peer.can_take(now, policy)]
+        self.near_only = self.of_mates if has_plenty else 0
 
 
 def reach(has: Availability, relatives: list[Availability], standing: Standing, *, has_plenty: bool) -> Reach:

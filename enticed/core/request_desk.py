@@ -342,3 +342,4 @@ class RequestDesk:
             rate = pull.rate_bytes / passed_s
             pull.bytes_per_s = rate if pull.bytes_per_s == 0 else 0.7 * pull.bytes_per_s + 0.3 * rate
             pull.rate_bytes, pull.rate_since = 0, now
+            self._books.requests.comes_at(sum(one.bytes_per_s for one in self._books.pulls.values()))

@@ -94,6 +94,7 @@ class RequestBook:
         self.most_bytes = policy.in_flight_bytes
         """What may be in flight."""
         self._hedges = 0
+        self._plenty_bytes = policy.plenty_bytes
 
     def limit(self, bytes_per_s: float | None) -> None:
         """No more can come than this: what is asked for beyond it would only wait, and be given up."""
@@ -104,7 +105,12 @@ class RequestBook:
     @property
     def has_plenty(self) -> bool:
         """Whether so much is under way that nothing has to be asked for at once."""
-        return self.in_flight_bytes >= self._policy.plenty_bytes
+        return self.in_flight_bytes >= self._plenty_bytes
+
+    def comes_at(self, bytes_per_s: float) -> None:
+        """So fast everything comes now: how much is plenty goes by that."""
+        policy = self._policy
+        self._plenty_bytes = min(policy.plenty_bytes, max(policy.request_bytes, int(bytes_per_s * policy.plenty_s)))
 
     def __iter__(self) -> Iterator[Asked]:
         return iter(self._asked.values())

@@ -89,14 +89,15 @@ class UploadDesk:
             return True
         return request.piece < book.pieces and book.is_held(request.piece)
 
-    def _most_copies(self) -> float:
-        """How many are sent the same at once: few as long as this host itself has little under way, and others no more
-        than it. Then all wait for the first copies of everything, and each that soon arrives can be passed on."""
-        is_beginning = bool(self._books.pulls) and not self._books.requests.has_plenty
+    def _most_copies(self, image: ImageId) -> float:
+        """How many are sent the same at once: few of an image that this host itself is after and has little under way,
+        and others no more than it. Then all wait for the first copies of everything, and each that soon arrives can be
+        passed on."""
+        is_beginning = image in self._books.pulls and not self._books.requests.has_plenty
         return self._books.policy.copies_at_once if is_beginning else inf
 
     def _grant(self, now: float) -> None:
-        while granted := self._books.uploads.grant(self._most_copies()):
+        while granted := self._books.uploads.grant(self._most_copies):
             for upload in granted:
                 if self._holds(upload.request, upload.node):
                     self._books.do(GrantUpload(upload.ticket))

@@ -6,11 +6,12 @@ Whoever was served longest ago goes first, so that one greedy peer cannot keep t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
 from enticed.core.policy import Policy
-from protocol.identifiers import NodeId
+from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Request
 
 
@@ -119,12 +120,16 @@ class UploadSlots:
         self.first_copies.go(upload.request, upload.node, now)
         return True
 
-    def grant(self, most_copies: float = inf) -> list[Waiting]:
-        """Those that may start now. most_copies: so many at once of the same."""
+    def grant(self, most_copies: Callable[[ImageId], float] = lambda _: inf) -> list[Waiting]:
+        """Those that may start now. most_copies: so many at once of the same, by image.
+
+        As long as first copies wait, no more are sent in all than would let one of them start.
+        """
         granted: list[Waiting] = []
         while self._queue and len(self._sending) < self._most:
-            waiting = [upload for upload in self._queue.values() if self._may_start(upload, most_copies)]
-            if not waiting:
+            waiting = [one for one in self._queue.values() if self._may_start(one, most_copies(one.request.image))]
+            is_slow = len(self._sending) >= self._policy.first_copies_transmitting
+            if not waiting or (is_slow and any(upload.is_first for upload in waiting)):
                 break
             upload = min(waiting, key=lambda one: (self._served.get(one.node, -1), one.ticket))
             self._sending[upload.ticket] = self._queue.pop(upload.ticket)
@@ -136,11 +141,7 @@ class UploadSlots:
 
     def _may_start(self, upload: Waiting, most_copies: float) -> bool:
         of_peer = sum(1 for one in self._sending.values() if one.node == upload.node)
-        if of_peer >= self._policy.uploads_transmitting_per_peer:
-            return False
-        if upload.is_first and len(self._sending) >= self._policy.first_copies_transmitting:
-            return False  # it would be slow to arrive
-        return self._copies[upload.request] < most_copies
+        return of_peer < self._policy.uploads_transmitting_per_peer and self._copies[upload.request] < most_copies
 
     def end(self, ticket: int, now: float, *, is_sent: bool = False) -> None:
         """An upload is over, or its peer gave up waiting for it."""

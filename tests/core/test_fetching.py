@@ -47,12 +47,22 @@ def test_another_host_is_asked_for_the_manifest_if_the_first_fails() -> None:
 def test_a_host_that_is_slow_with_the_manifest_is_overtaken() -> None:
     bench = Bench()
     seeking(bench, 1, 2)
-    bench.wait(3.1)
+    bench.wait(0.6)
     assert bench.one(ef.FetchManifest).node == node(2)
     bench.tell(ev.ManifestFetched(IMAGE, sizes(4)))
     assert bench.one(ef.Reserve).image == IMAGE
     bench.tell(ev.ManifestFetched(IMAGE, sizes(4)))
     assert bench.done == [], "from the slow one, late"
+
+
+def test_each_further_host_is_waited_for_twice_as_long_for_the_manifest() -> None:
+    bench = Bench(manifest_patience_s=0.5)
+    seeking(bench, 1, 2, 3)
+    first_at, asked = bench.now, []
+    for _ in range(20):
+        asked += [(fetch.node, round(bench.now - first_at, 1)) for fetch in bench.all(ef.FetchManifest)]
+        bench.wait(0.1)
+    assert asked == [(node(2), 0.5), (node(3), 1.5)]
 
 
 def test_a_lone_host_has_all_the_time_for_the_manifest() -> None:

@@ -83,6 +83,16 @@ def test_with_little_under_way_they_are_asked_at_once() -> None:
     assert nodes_of(bench.all(ef.Fetch)) == [node(3)]
 
 
+def test_how_much_is_under_way_is_looked_at_for_each_piece() -> None:
+    bench = Bench(plenty_bytes=2 * MIB, rack_owners=False, **ONE_AT_A_TIME)
+    bench.order()
+    bench.meet(2, 3, 5)
+    for number in (2, 3, 5):
+        bench.has(number, held=[0, 1, 2], pieces=4)
+    bench.fetching(pieces=4, durable=[3], missing=[0, 1, 2])
+    assert nodes_of(bench.open_all()) == [node(2), node(3)], "the third piece can wait for the mate"
+
+
 def asked_of_the_seed(*held: list[int]) -> list[int]:
     """The pieces of four that the seed is asked for at once. Hosts 2 and 3 hold these, and take one request each."""
     bench = Bench(rack_owners=False, **ONE_AT_A_TIME)

@@ -80,3 +80,20 @@ def test_slow_is_much_slower_than_usual() -> None:
     for _ in range(64):
         book.timed(ask(book, 1, 1, 0, 0.0), 0.001)
     assert book.slow_after_s == POLICY.hedge_after_s
+
+
+def test_plenty_is_what_comes_in_a_moment_but_a_request_at_least_and_never_much() -> None:
+    book = RequestBook(Policy(plenty_bytes=8 * MIB, plenty_s=0.1, request_bytes=2 * MIB))
+
+    def plenty() -> int:
+        asked: list[Asked] = []
+        while not book.has_plenty:
+            asked.append(ask(book, 1, len(asked), 0, 10.0))
+        for one in asked:
+            book.close(one.number)
+        return len(asked)
+
+    assert plenty() == 8, "nothing is measured yet"
+    for mib_per_s, count in ((50, 5), (1, 2), (1000, 8)):
+        book.comes_at(mib_per_s * MIB)
+        assert plenty() == count

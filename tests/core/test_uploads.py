@@ -10,7 +10,7 @@ from enticed.core.uploads import FirstCopies, UploadSlots, Waiting
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
 from protocol.messages import FragmentsRequest
-from tests.core.bench import IMAGE, Bench
+from tests.core.bench import IMAGE, OTHER, Bench
 from tests.core.chaos import node
 
 PIECE = FragmentsRequest(ImageId.of(b"image"), 0, 0, 4)
@@ -237,3 +237,26 @@ def test_who_has_little_under_way_sends_few_at_a_time_of_the_same() -> None:
     assert len(bench.open_all()) >= 2, "now it has plenty"
     bench.tell(ev.UploadEnded(3, MIB))
     assert bench.one(ef.GrantUpload).ticket == 2
+
+
+def test_who_waits_for_one_image_sends_another_to_whoever_asks() -> None:
+    bench = Bench(copies_at_once=1)
+    bench.fetching(pieces=8)
+    bench.published(image=OTHER)
+    bench.meet(2, 3)
+    for ticket, who in enumerate((2, 3), start=1):
+        bench.tell(ev.UploadAsked(ticket, node(who), FragmentsRequest(OTHER, 0, 0, 4), MIB))
+        assert bench.one(ef.GrantUpload).ticket == ticket
+
+
+def test_first_copies_do_not_wait_behind_what_others_could_send() -> None:
+    bench = Bench(first_copies_transmitting=1, uploads_transmitting=2)
+    bench.published()
+    bench.meet(1, 2)
+    ask(bench, 1, 1, 0)
+    assert bench.one(ef.GrantUpload).ticket == 1
+    ask(bench, 2, 2, 1)
+    ask(bench, 3, 1, 0)
+    assert not bench.done, "there is a slot, and the first copy would wait the longer"
+    bench.tell(ev.UploadEnded(1, MIB))
+    assert [granted.ticket for granted in bench.all(ef.GrantUpload)] == [2, 3]
