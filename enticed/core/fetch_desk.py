@@ -87,7 +87,8 @@ class FetchDesk:
         policy, in_vain = self._books.policy, pull.starved_gains == has.gains
         if pull.starved_since is None:
             pull.starved_since = now
-        patience_s = policy.stall_s if pull.outstanding else 0.0 if in_vain else policy.owner_patience_s
+        is_coming = any(asked.node not in around.unreliable for asked in self._books.requests.of_image(pull.image))
+        patience_s = policy.stall_s if is_coming else 0.0 if in_vain else policy.owner_patience_s
         pull.starved_until = pull.starved_since + max(patience_s, self._owner_needs_s(pull, now))
         if now < pull.starved_until:
             return []

@@ -463,3 +463,20 @@ def test_owners_are_overtaken_where_the_seed_is_fast() -> None:
     bench.deliver(mine)
     bench.wait(0.35)
     assert bench.all(ef.OpenPiece)
+
+
+def test_what_silent_hosts_were_asked_for_gives_owners_no_longer() -> None:
+    bench = Bench()
+    bench.order()
+    bench.meet(2, 3)
+    bench.has(2, held=[], pieces=32)
+    bench.has(3, held=list(range(31)), pieces=32)
+    bench.fetching(pieces=32)
+    for _ in range(25):
+        bench.open_all()
+        for asked in list(bench.host.books.requests):
+            if asked.node == node(1):
+                bench.tell(ev.Fetched(asked.number))
+        bench.wait(0.1)
+    (pull,) = bench.host.books.pulls.values()
+    assert not pull.wanted, "host 3 has never sent anything, and mate 2 has got nothing"
