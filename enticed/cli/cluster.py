@@ -81,7 +81,7 @@ def init(
         yield ""
         yield f"Start its daemon:          {start}"
         yield "Then, for another host:    entice token    (here: prints a token)"
-        yield "and on that other host:    entice join TOKEN --state DIR"
+        yield "and on that other host:    entice join - --state DIR    (reads the token)"
 
     setup_of(ctx).show(_identity_json(identity, state_dir, founder=True, start=start), tell)
 

@@ -159,6 +159,8 @@ class Policy:
     for ever (`request_slowest_bytes_per_s`)."""
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
+    served_max: int = 1024
+    """Peers of which it is known when they were last served."""
     upload_retry_s: float = 0.2
     first_copy_s: float = 0.25
     """How long a seed that others wait for sends nobody else what it has just sent: time to pass it on."""

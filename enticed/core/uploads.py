@@ -9,10 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import TypeVar
 
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Request
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,12 @@ class UploadSlots:
         self._queue: dict[int, Waiting] = {}
         self._copies: Counter[Request] = Counter()
         """Of `_sending`: how many go out of the same."""
+        self._of_peer: Counter[NodeId] = Counter()
+        """Of `_sending`: how many each peer has."""
         self._served: dict[NodeId, int] = {}
-        """Per peer: the turn in which it was last served. Kept between its requests, so that no stream of new ones from
-        others who ask for one thing at a time can pass by what it has queued."""
+        """Per peer, the one of longest ago first: the turn in which it was last served. Kept between its requests, so
+        that no stream of new ones from others who ask for one thing at a time can pass by what it has queued; and after
+        its session, so that nobody comes first who hangs up and dials again."""
         self._turn = 0
         self.first_copies = FirstCopies(policy)
 
@@ -134,22 +140,28 @@ class UploadSlots:
             upload = min(waiting, key=lambda one: (self._served.get(one.node, -1), one.ticket))
             self._sending[upload.ticket] = self._queue.pop(upload.ticket)
             self._copies[upload.request] += 1
-            self._turn += 1
-            self._served[upload.node] = self._turn
+            self._of_peer[upload.node] += 1
+            self._note_served(upload.node)
             granted.append(upload)
         return granted
 
+    def _note_served(self, node: NodeId) -> None:
+        self._turn += 1
+        self._served.pop(node, None)
+        self._served[node] = self._turn
+        if len(self._served) > self._policy.served_max:
+            del self._served[next(iter(self._served))]
+
     def _may_start(self, upload: Waiting, most_copies: float) -> bool:
-        of_peer = sum(1 for one in self._sending.values() if one.node == upload.node)
+        of_peer = self._of_peer[upload.node]
         return of_peer < self._policy.uploads_transmitting_per_peer and self._copies[upload.request] < most_copies
 
     def end(self, ticket: int, now: float, *, is_sent: bool = False) -> None:
         """An upload is over, or its peer gave up waiting for it."""
         upload = self._sending.pop(ticket, None)
         if upload is not None:
-            self._copies[upload.request] -= 1
-            if not self._copies[upload.request]:
-                del self._copies[upload.request]
+            _take_off(self._copies, upload.request)
+            _take_off(self._of_peer, upload.node)
         else:
             upload = self._queue.pop(ticket, None)
         if upload is not None:
@@ -157,5 +169,10 @@ class UploadSlots:
 
     def forget(self, node: NodeId) -> None:
         """A peer's session is over."""
-        self._served.pop(node, None)
         self.first_copies.forget(node)
+
+
+def _take_off(counter: Counter[Key], key: Key) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

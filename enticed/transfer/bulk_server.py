@@ -18,9 +18,14 @@ from contextlib import contextmanager
 
 from enticed.limits import BULK_INQUIRIES_AHEAD_COUNT
 from enticed.pace import Paces
-from enticed.transfer.errors import PeerLostError
+from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.inquiry import Inquiry
-from enticed.transfer.limits import BULK_REQUESTS_READ_SIZE_BYTES, BULK_SERVED_MAX_COUNT, BULK_SERVED_PER_PEER_MAX_COUNT
+from enticed.transfer.limits import (
+    BULK_REQUESTS_READ_SIZE_BYTES,
+    BULK_SERVED_MAX_COUNT,
+    BULK_SERVED_PER_PEER_MAX_COUNT,
+    REFUSED_REST_S,
+)
 from enticed.transfer.ports import Consignment, Warehouse
 from enticed.transfer.stream import BulkStream, Woken
 from enticed.transfer.tasks import Tasks
@@ -192,8 +197,12 @@ class ServedConnection:
                 buffer[start:_HEADROOM_SIZE_BYTES] = header
                 self._stream.sent_bytes = -len(header)  # so that only what was asked for counts
                 deadline_s = time.monotonic() + self._timing.send_s
-                self._stream.send(buffer[start : _HEADROOM_SIZE_BYTES + size_bytes], deadline_s)
+                reply = buffer[start : _HEADROOM_SIZE_BYTES + size_bytes]
+                self._stream.send(reply, deadline_s, self._timing.send_stalled_s)
             self._session.body_sent()
+        except PeerSilentError:
+            log.info("%s does not read what it asked for", self.node.short, extra={"peer": self.node})
+            raise
         except OSError as error:
             failure = error
             self._say(Refused(Refusal.BROKEN_HERE))
@@ -203,6 +212,10 @@ class ServedConnection:
 
     def _say(self, reply: Busy | Refused) -> None:
         self._stream.send(self._session.reply(reply), time.monotonic() + self._timing.send_s)
+        if isinstance(reply, Refused):
+            rested_s = time.monotonic() + REFUSED_REST_S
+            while self._stream.wait(select.POLLRDHUP, rested_s) is Woken.BELL:
+                pass  # the next answer is ready, and has to wait
 
 
 def _load(consignment: Consignment, buffer: memoryview) -> int:

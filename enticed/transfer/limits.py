@@ -38,6 +38,13 @@ REPLY_TIMEOUT_S = 30.0
 """For one reply with its bytes, counted from when it is the next; the core gives up earlier than this."""
 SEND_TIMEOUT_S = 30.0
 """For one reply with its bytes, on the serving side: a peer that reads slower gives its place to others."""
+SEND_STALLED_S = 5.0
+"""For a portion of a reply (`RATE_PORTION_SIZE_BYTES`): who takes nothing for so long is not waited for."""
+SESSIONS_BEFORE_HELLO_PER_PEER_COUNT = 2
+"""Control connections of one member that have not said hello; another one is closed. One is what a host needs, and one
+more where its last has just been lost."""
+REFUSED_REST_S = 0.01
+"""After a request that was refused, before the next one of that connection: nobody has reason to ask often in vain."""
 BULK_IDLE_S = 30.0
 BULK_SERVED_IDLE_S = 90.0
 """Longer than BULK_IDLE_S, so that it is the asker who closes, and never under a request."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enticed.transfer.addresses import HostPort, IpNetwork, dialable
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
-from enticed.transfer.limits import SESSIONS_MAX_COUNT
+from enticed.transfer.limits import SESSIONS_BEFORE_HELLO_PER_PEER_COUNT, SESSIONS_MAX_COUNT
 from enticed.transfer.ports import Said
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
@@ -88,7 +88,12 @@ class Sessions:
             peer.dial = self._tasks.spawn(self._dial(peer, self._dialable(addresses)), f"dial {node.short}")
 
     def answer(self, secured: Secured) -> None:
-        """Take over a control connection that a peer has opened."""
+        """Take over a control connection that a peer has opened; one of too many of it that say nothing is closed."""
+        node, present = secured.node, self.connection(secured.node)
+        others = [one for one in self._connections if one.node == node == one.dialler and one is not present]
+        if len(others) >= SESSIONS_BEFORE_HELLO_PER_PEER_COUNT:
+            secured.close()  # without a goodbye, for which it would have to be kept
+            return
         connection = self._adopt(secured, dialler=secured.node)
         self._tasks.spawn(self._answer(connection), f"answer {secured.node.short}")
 

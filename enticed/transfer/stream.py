@@ -5,6 +5,7 @@ One thread reads and writes; any thread may `wake` it while it waits, or `interr
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -127,9 +128,9 @@ class BulkStream:
         except OSError as error:
             raise fault_of(error) from error
 
-    def send(self, data: bytes | memoryview, deadline_s: float) -> None:
-        """Send all of it."""
-        self._limit(deadline_s)
+    def send(self, data: bytes | memoryview, deadline_s: float, stalled_s: float = math.inf) -> None:
+        """Send all of it. stalled_s: for each portion of RATE_PORTION_SIZE_BYTES."""
+        self._limit(min(deadline_s, time.monotonic() + stalled_s))
         view, pace = memoryview(data), self._paces.up
         try:
             while view:

@@ -19,5 +19,6 @@ class Timing:
     silent_s: float = limits.PEER_SILENT_S
     reply_s: float = limits.REPLY_TIMEOUT_S
     send_s: float = limits.SEND_TIMEOUT_S
+    send_stalled_s: float = limits.SEND_STALLED_S
     idle_s: float = limits.BULK_IDLE_S
     served_idle_s: float = limits.BULK_SERVED_IDLE_S

@@ -94,15 +94,29 @@ def test_no_peer_has_more_under_way_than_its_share_however_much_is_free() -> Non
     assert granted_by(slots) == [2]
 
 
-def test_a_peer_that_left_starts_anew() -> None:
+def test_nobody_comes_first_who_hangs_up_and_dials_again() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
     slots.ask(waiting(1, 1), 0.0)
-    slots.end(granted_by(slots)[0], 0.0)
-    slots.forget(node(1))
     slots.ask(waiting(2, 2), 0.0)
-    slots.ask(waiting(3, 1), 0.0)
     slots.end(granted_by(slots)[0], 0.0)
-    assert granted_by(slots) == [3]
+    (sending,) = granted_by(slots)
+    slots.ask(waiting(3, 3), 0.0)
+    slots.end(sending, 0.0)
+    (sending,) = granted_by(slots)
+    assert sending == 3, "who was never served"
+    slots.forget(node(2))
+    slots.ask(waiting(4, 2), 0.0)
+    slots.ask(waiting(5, 1), 0.0)
+    slots.end(sending, 0.0)
+    assert granted_by(slots) == [5], "who was served longest ago"
+
+
+def test_who_was_served_is_known_of_so_many_and_no_more() -> None:
+    slots = UploadSlots(Policy(served_max=2))
+    for ticket in range(4):
+        slots.ask(waiting(ticket, ticket), 0.0)
+        slots.end(granted_by(slots)[0], 0.0)
+    assert len(slots._served) == 2
 
 
 # --- first copies ---

@@ -16,6 +16,7 @@ from enticed.transfer import listener
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.ports import DialFailed, PeerDown, PeerUp
+from enticed.transfer.timing import Timing
 from protocol.errors import DeniedError, EnticedError, MalformedError, RemoteError
 from protocol.framing import encode_frame
 from protocol.limits import FRAME_MAX_SIZE_BYTES
@@ -232,9 +233,12 @@ def test_a_bad_client_is_hung_up_on(cluster: Cluster, disk: Disk, script: Script
     run(scenario())
 
 
-def test_a_client_that_does_not_read_loses_its_place(cluster: Cluster, disk: Disk, target: Target) -> None:
+@pytest.mark.parametrize("timing", [IMPATIENT, replace(QUICK, send_stalled_s=0.4, send_s=60.0)])
+def test_a_client_that_does_not_read_loses_its_place(
+    cluster: Cluster, disk: Disk, target: Target, timing: Timing
+) -> None:
     async def scenario() -> None:
-        async with host(cluster[0], disk, timing=IMPATIENT) as a, host(cluster[2]) as b:
+        async with host(cluster[0], disk, timing=timing) as a, host(cluster[2]) as b:
             with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_BULK) as sock:
                 ask = encode_frame(BULK.encode(BulkHello(1, ())))
                 ask += encode_frame(BULK.encode(disk.request(1, 0, 15)[0])) * 40

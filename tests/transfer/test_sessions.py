@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -424,6 +424,21 @@ def test_one_session_too_many_gets_a_goodbye(cluster: Cluster, monkeypatch: pyte
             a.network.hang_up(b.node, "room for others")
             await b.told.wait(PeerDown, a.node)
             await c.meet(a)
+
+    run(scenario())
+
+
+def test_a_member_that_never_says_hello_leaves_places_to_others(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0], timing=replace(QUICK, hello_s=60.0)) as a, host(cluster[1]) as b:
+            monkeypatch.setattr(sessions, "SESSIONS_MAX_COUNT", 4)
+            with ExitStack() as open_ones:
+                for _ in range(8):
+                    sock = await asyncio.to_thread(connect, cluster[2], a.network.listening[0], ALPN_CONTROL)
+                    open_ones.enter_context(sock)
+                await b.meet(a)
 
     run(scenario())
 
