@@ -46,11 +46,10 @@ class PromiseDesk:
         self._measure(now)
         forecasts = self.forecasts()
         pending = False
-        for image, orders in list(books.wanted.items()):
-            for order in list(orders.values()):
-                if order.due_at is not None:
-                    pending = True
-                    self._promise(order, forecasts.get(image), now)
+        for order in list(books.orders.values()):  # also those whose image is not known yet
+            if order.due_at is not None and not order.ended:
+                pending = True
+                self._promise(order, forecasts.get(order.image) if order.image is not None else None, now)
         if pending:
             books.promise_at = now + books.policy.promise_every_s
 
@@ -70,10 +69,11 @@ class PromiseDesk:
 
     def _promise(self, order: Order, forecast: Forecast | None, now: float) -> None:
         assert order.due_at is not None
-        if forecast is None:
-            promise = order.promise if now < order.due_at else order.promise or Promise.LATE
-        elif now >= order.due_at:
+        promise: Promise | None
+        if now >= order.due_at:  # whatever holds it up
             promise = Promise.INFEASIBLE if order.promise is Promise.INFEASIBLE else Promise.LATE
+        elif forecast is None:  # nor is it known, of one that is held up, for how long
+            promise = None if order.state is OrderState.PAUSED else order.promise
         elif self._is_beyond_reach(order) or now + forecast.alone_s > order.due_at:
             promise = Promise.INFEASIBLE
         else:

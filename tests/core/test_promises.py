@@ -102,6 +102,26 @@ def test_a_date_that_passes_is_missed_without_anything_else_happening() -> None:
     assert promise(bench) in (Promise.LATE, Promise.INFEASIBLE)
 
 
+def test_an_order_that_is_held_up_is_not_on_time_for_ever() -> None:
+    bench = Bench(presumed_bytes_per_s=SLOW)
+    bench.meet(1)
+    prewarm(bench, "order", IMAGE, 60.0)
+    sized(bench, IMAGE, pieces=8)
+    assert promise(bench) is Promise.ON_TIME
+    bench.tell(ev.StoreTroubled("read-only"))
+    assert bench.state() == "paused"
+    assert promise(bench) is None, "nobody knows how long the disk will be like that"
+    bench.wait(61)
+    assert promise(bench) is Promise.LATE
+
+
+def test_an_order_whose_image_is_not_known_yet_is_late_after_its_date() -> None:
+    bench = Bench()
+    bench.tell(ev.OrderPlaced(Order("order", "name:1", bench.now, due_at=bench.now + 3, promise=Promise.ON_TIME)))
+    bench.wait(4)
+    assert promise(bench) is Promise.LATE
+
+
 def test_nobody_has_it() -> None:
     bench = Bench(presumed_bytes_per_s=SLOW)
     bench.meet(1)
