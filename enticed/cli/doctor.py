@@ -13,7 +13,7 @@ import click
 
 from enticed.cli.command import Command, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
-from enticed.config import DEFAULT_FILE, DEFAULT_STATE
+from enticed.config import DEFAULT_FILE, DEFAULT_SOCKET, DEFAULT_STATE
 from protocol.errors import EnticedError
 
 Finding = dict[str, Any]
@@ -63,7 +63,7 @@ def doctor(ctx: click.Context, state_dir: Path | None, file: Path | None) -> Non
             raise
         findings = [
             _wrong("host", "daemon", str(error), "systemctl start enticed; journalctl -u enticed -n 20"),
-            *_without_daemon(state_dir or DEFAULT_STATE, file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)),
+            *_without_daemon(state_dir, file, setup_of(ctx).socket),
         ]
     findings = [*findings, _kept_clock()]
     wrong = sum(one["verdict"] == "wrong" for one in findings)
@@ -81,7 +81,12 @@ def _lines(findings: list[Finding]) -> Iterable[str]:
             yield f"       -> {one['to_do']}"
 
 
-def _without_daemon(state_dir: Path, file: Path | None) -> Iterator[Finding]:
+def _without_daemon(state_dir: Path | None, file: Path | None, socket: str) -> Iterator[Finding]:
+    if state_dir is None and socket != str(DEFAULT_SOCKET):
+        said = f"not looked at: which state belongs to the daemon of {socket} is not known"
+        yield _finding("store", "state", "hint", said, "entice doctor --state DIR, as enticed was started")
+        return
+    state_dir, file = state_dir or DEFAULT_STATE, file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     yield from _settings(state_dir, file)
     if not os.access(state_dir, os.R_OK | os.X_OK):
         there = "cannot be read by you" if state_dir.exists() else "is not there"

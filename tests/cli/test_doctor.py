@@ -45,6 +45,12 @@ def test_what_is_wrong_comes_first_and_says_what_to_do(cli: Cli) -> None:
     ]
 
 
+def test_another_hosts_files_say_nothing_of_the_daemon_that_was_asked_for() -> None:
+    told = json.loads(run(NOWHERE, "--json", "doctor").stdout)
+    assert [one["name"] for one in told["findings"] if one["verdict"] == "wrong"] == ["daemon"]
+    assert "--state" in next(one["to_do"] for one in told["findings"] if one["name"] == "state")
+
+
 def test_without_a_daemon_its_files_are_looked_at(tmp_path: Path) -> None:
     make_cluster(tmp_path, hosts=1)
     state = state_dir(tmp_path, 0)
