@@ -46,7 +46,7 @@ class OrderLedger:
         self._changed = asyncio.Event()
         self._watchers = 0
         self._states: dict[str, OrderState] = {}
-        """Of each order, as last logged."""
+        """Of each order, as last logged; of those that were here before, as an earlier life has left them."""
         self.ended: Counter[OrderState] = Counter()
         """How many orders have come to each end since the start."""
         driver.carry(ef.SaveOrder, self._take)
@@ -58,6 +58,8 @@ class OrderLedger:
         return self._trouble
 
     def start(self) -> None:
+        """To be called before the orders of an earlier life are told to the core: what is no news is not logged."""
+        self._states = {order.key: order.state for order in self._store.orders()}
         self._tasks.spawn(self._save_all(), "order ledger")
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.host import Host
-from enticed.core.orders import Order
+from enticed.core.orders import Failure, Order, OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.switchboard import Switchboard
@@ -126,6 +126,29 @@ def test_who_waits_for_an_order_to_be_saved_hears_that_it_cannot_be(
             assert store.orders() == ()
             await ledger.catch_up()  # a disk that works again
             assert [order.key for order in store.orders()] == ["order"]
+            await ledger.close()
+            await threads.close()
+            driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_ended_in_an_earlier_life_is_neither_logged_nor_counted_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        with Store.open(tmp_path / "state", None, 0, lambda: 1.0) as store:
+            failed = replace(ORDER, state=OrderState.FAILED, failure=Failure.NOT_FOUND, reason="no such name")
+            store.save_order(failed)
+            driver, threads = Driver(host(), lambda: 1.0), StoreThreads()
+            driver.carry(ef.ResolveTarget, lambda effect: None)
+            ledger = OrderLedger(driver, store, threads)
+            ledger.start()
+            driver.tell(ev.OrderPlaced(failed))
+            assert (caplog.messages, ledger.ended.total()) == ([], 0)
+            driver.tell(ev.OrderPlaced(replace(ORDER, key="new")))
+            driver.tell(ev.TargetUnresolved("new", Failure.NOT_FOUND, "no such name"))
+            assert (len(caplog.messages), ledger.ended.total()) == (1, 1)
             await ledger.close()
             await threads.close()
             driver.close()
