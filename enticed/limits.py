@@ -48,6 +48,8 @@ PROBLEM_DETAIL_MAX_CHARS = 1000
 """Of the one line that says what went wrong."""
 
 # --- log ---
+LOG_TALLY_PERIOD_S = 60.0
+"""Of messages about what others cause, one of each kind in so long."""
 LOG_MESSAGE_MAX_SIZE_BYTES = 32 * KIB
 """Of one field of a record; a datagram takes no more than about 200 KiB."""
 

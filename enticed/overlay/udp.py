@@ -23,6 +23,7 @@ from enticed.overlay.notary import HostNotary
 from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
 from enticed.overlay.port import AddressMemory, Found, Offer
 from enticed.overlay.sockets import UdpSockets
+from enticed.tally import Tally
 from protocol.addresses import split_address
 from protocol.datagram import Introduction, hello_key
 from protocol.dht import DHT, TrustSerial, endpoint_text, read_endpoint, unpack_endpoint
@@ -81,6 +82,7 @@ class UdpOverlay:
         self._epoch = self._heard_serial = 0
         self._authorities = identity.trust.authorities
         self._running = False
+        self._nonsense = Tally(log)
         self.on_trust_serial: Callable[[NodeId, str, int], None] = lambda node, address, serial: None
         """Who is told, on the loop, which serial a host says its trust bundle has, and where that host sits."""
         self.lookup_seconds = Histogram()
@@ -287,7 +289,7 @@ class UdpOverlay:
             message = DHT.decode(opened.payload)
         except MalformedError as error:
             where = endpoint_text(opened.endpoint)
-            log.info("%s at %s: %s", opened.node.short, where, error, extra={"peer": opened.node})
+            self._nonsense.info("%s at %s: %s", opened.node.short, where, error, extra={"peer": opened.node})
             self._tell(ev.HeardNonsense(opened.node))
             return
         if isinstance(message, TrustSerial):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from enticed.limits import BULK_INQUIRIES_AHEAD_COUNT
 from enticed.pace import Paces
+from enticed.tally import Tally
 from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.inquiry import Inquiry
 from enticed.transfer.limits import (
@@ -57,12 +58,13 @@ class BulkServer:
         self._buffers = Buffers()
         self._connections: set[ServedConnection] = set()
         self._per_peer: Counter[NodeId] = Counter()
+        self._too_many = Tally(log)
 
     def adopt(self, secured: Secured) -> None:
         """Serve this connection until it ends; one too many is closed at once."""
         node = secured.node
         if not self._workers.free_count or self._per_peer[node] >= BULK_SERVED_PER_PEER_MAX_COUNT:
-            log.info("too many bulk connections: closed another one of %s", node.short, extra={"peer": node})
+            self._too_many.info("too many bulk connections: closed another one of %s", node.short, extra={"peer": node})
             secured.sock.close()
             return
         stream = BulkStream(secured.sock, self._paces)

@@ -10,6 +10,7 @@ from functools import partial
 
 from enticed.anteroom import Anteroom
 from enticed.limits import ACCEPT_PAUSE_S
+from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.limits import HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT, LISTEN_BACKLOG_COUNT
 from enticed.transfer.tasks import Tasks
@@ -27,6 +28,7 @@ class Listener:
         self._on_secured = on_secured
         self._sockets: list[socket.socket] = []
         self._tasks = Tasks()
+        self._failed = Tally(log)
         self._anteroom = Anteroom(HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT)
 
     @property
@@ -78,7 +80,7 @@ class Listener:
         try:
             secured = await self._handshakes.accept(sock, address)
         except EnticedError as error:
-            log.info("handshake with %s: %s", address, error)
+            self._failed.info("handshake with %s: %s", address, error)
             return
         self._on_secured(secured)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort, IpNetwork, dialable
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
@@ -64,6 +65,7 @@ class Sessions:
         self._peers: dict[NodeId, _Peer] = {}
         self._connections: set[ControlConnection] = set()
         self._tasks = Tasks()
+        self._failed = Tally(log)
 
     @property
     def open(self) -> tuple[ControlConnection, ...]:
@@ -143,7 +145,8 @@ class Sessions:
             try:
                 await connection.introduced()
             except EnticedError as error:
-                log.info("no session with %s: %s", connection.node.short, error, extra={"peer": connection.node})
+                about = {"peer": connection.node}
+                self._failed.info("no session with %s: %s", connection.node.short, error, extra=about)
 
     def _adopt(self, secured: Secured, dialler: NodeId) -> ControlConnection:
         owner = Owner(self._opened, self._heard, self._lost)

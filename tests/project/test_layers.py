@@ -17,7 +17,7 @@ DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
     "enticed.overlay", "enticed.landing", "enticed.pace", "enticed.origin", "enticed.origin.prefix",
-    "enticed.histogram",
+    "enticed.histogram", "enticed.tally",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -30,6 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.notify": set(),
     "enticed.histogram": set(),
     "enticed.logs": {"enticed.limits"},
+    "enticed.tally": {"enticed.limits"},  # log lines about what others cause
     "enticed.reflink": set(),
     "enticed.host_address": set(),
     "enticed.pace": {"enticed.limits"},
@@ -44,11 +45,12 @@ LAYERS: dict[str, set[str]] = {
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.histogram", "enticed.reflink"},
-    "enticed.transfer": DECISIONS | {"enticed.anteroom", "enticed.identity", "enticed.landing", "enticed.pace"},
+    "enticed.transfer": DECISIONS
+    | {"enticed.anteroom", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
     "enticed.origin": LEAVES | {"enticed.landing", "enticed.pace", "enticed.image", "enticed.origin.prefix"},
-    "enticed.overlay": DECISIONS | {"enticed.histogram", "enticed.identity"},
+    "enticed.overlay": DECISIONS | {"enticed.histogram", "enticed.identity", "enticed.tally"},
     # What carries out the decisions with all of these, and says what may be asked of a daemon.
     "enticed.engine": PARTS | {"enticed"},
     # For people, schedulers and clouds.
