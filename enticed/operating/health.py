@@ -73,7 +73,7 @@ def _peers(engine: DaemonEngine) -> Check:
     # The founding host may be the first of all.
     if contacts or engine.parts.authority is not None:
         return Check("peers", True, f"{contacts} other hosts known")
-    to_do = "is UDP of `listen` open both ways, is any host of `bootstrap` up, do the clocks agree?"
+    to_do = "is UDP of `listen` open both ways, is one of `bootstrap` up, do the clocks agree, was this host revoked?"
     return Check("peers", False, "no other host answers", to_do)
 
 
