@@ -118,7 +118,7 @@ def _clock(engine: DaemonEngine) -> Iterator[Finding]:
 
 def _trust(engine: DaemonEngine) -> Iterator[Finding]:
     parts = engine.parts
-    credential, trust, seen = parts.identity.credential, parts.identity.trust, parts.overlay.trust_serial
+    credential, trust, newer = parts.identity.credential, parts.identity.trust, parts.overlay.newer_trust
     if parts.identity.node in trust.revoked_nodes:
         said = "this host was revoked: no other host of the cluster has anything to do with it"
         to_do = "if it is to belong to the cluster: entice join, with a new token and into a new state directory"
@@ -137,9 +137,10 @@ def _trust(engine: DaemonEngine) -> Iterator[Finding]:
         yield Finding(
             Area.TRUST, "publishers", Verdict.WRONG, "no publisher is trusted: nothing can be pulled", "entice join"
         )
-    if seen > trust.serial:
-        said = f"other hosts have the trust bundle of serial {seen}, this one that of {trust.serial}"
-        to_do = "it is fetched within a minute: if not, TCP to the other hosts is closed, or one of them lies"
+    if newer is not None:
+        serial, node = newer
+        said = f"host {node.short} says it has the trust bundle of serial {serial}, this one has that of {trust.serial}"
+        to_do = "it is fetched within a minute: if not, TCP to other hosts is closed, or that host lies"
         yield Finding(Area.TRUST, "trust_bundle", Verdict.HINT, said, to_do)
     else:
         said = f"its serial is {trust.serial}, the newest that is known"

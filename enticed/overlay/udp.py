@@ -79,7 +79,8 @@ class UdpOverlay:
         self._told: set[DiscoveryKey] = set()
         self._withdrawn: _Waiting = {}
         self._spread_told: list[Callable[[bytes], None]] = []
-        self._epoch = self._heard_serial = 0
+        self._epoch = 0
+        self._newer: tuple[int, NodeId] | None = None
         self._authorities = identity.trust.authorities
         self._running = False
         self._nonsense = Tally(log)
@@ -110,9 +111,9 @@ class UdpOverlay:
         return self._node.table.network_size() if self._running else 1.0
 
     @property
-    def trust_serial(self) -> int:
-        """The highest serial of a trust bundle that any host, this one included, says it has: anybody's word."""
-        return max(self._heard_serial, self._identity.trust.serial)
+    def newer_trust(self) -> tuple[int, NodeId] | None:
+        """The highest serial of a trust bundle above this host's that anybody says it has, and who: its word alone."""
+        return self._newer if self._newer is not None and self._newer[0] > self._identity.trust.serial else None
 
     async def start(self) -> None:
         """Listen, and look for others. `LocalError` where that is not possible; nothing is left open then."""
@@ -340,12 +341,15 @@ class UdpOverlay:
         for node in trust.revoked_nodes:
             self._pairs.forget(node)
             self._tell(ev.Revoked(node))
+            if self._newer is not None and self._newer[1] == node:
+                self._newer = None
         self._authorities = trust.authorities
         if not set(before) <= set(trust.authorities):  # a CA was retired: all have to show a certificate again
             self._pairs.forget_all()
 
     def _trust_serial_of(self, node: NodeId, endpoint: bytes, serial: int) -> None:
-        self._heard_serial = max(self._heard_serial, serial)
+        if self._newer is None or serial > self._newer[0]:
+            self._newer = serial, node
         if self._running:
             self.on_trust_serial(node, endpoint_text(endpoint), serial)
 

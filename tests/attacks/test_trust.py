@@ -24,6 +24,7 @@ from enticed.identity.publisher import make_publisher
 from enticed.overlay.notary import HostNotary
 from enticed.transfer.ports import DialFailed, Heard, PeerDown
 from protocol.credentials import read_certificate, verify_certificate
+from protocol.dht import read_endpoint
 from protocol.enrolment import sign_certificate
 from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId
@@ -125,6 +126,19 @@ def test_it_is_not_believed_in_datagrams(identities: list[HostIdentity], tmp_pat
         gone.overlay.say_trust_serial(8)  # is met anew, if anybody would
         await gone.overlay.find(KEY)  # asks all, and gives up on each
         assert founder.overlay.contacts == contacts - 1
+
+    swarm(identities, tmp_path, work)
+
+
+def test_what_it_said_of_the_trust_bundle_is_told_with_its_name_and_forgotten(
+    identities: list[HostIdentity], tmp_path: Path
+) -> None:
+    async def work(founder: Member, _: Member, liar: Member) -> None:
+        founder.overlay._trust_serial_of(liar.node, read_endpoint("127.0.0.1:1"), 2**63)
+        founder.overlay._trust_serial_of(liar.node, read_endpoint("127.0.0.1:1"), 7)
+        assert founder.overlay.newer_trust == (2**63, liar.node)
+        await founder.desk.revoke(liar.node.hex())
+        assert founder.overlay.newer_trust is None
 
     swarm(identities, tmp_path, work)
 
