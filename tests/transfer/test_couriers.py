@@ -312,9 +312,10 @@ def test_a_courier_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(courier_process, "COURIER_END_TIMEOUT_S", 0.1)
 
     async def scenario() -> None:
+        before = processes()
         courier = CourierProcess(nice=5)
         await courier.ready()
-        (pid,) = processes()
+        (pid,) = processes() - before
         os.kill(pid, signal.SIGSTOP)
         courier.close()
         assert await courier.wait() == -signal.SIGKILL
