@@ -94,8 +94,10 @@ STORE_READ_GAP_SIZE_BYTES = 64 * KIB
 STORE_CLONE_MAX_SIZE_BYTES = 64 * MIB
 """One clone, so that it can be given up between two."""
 STORE_HASH_THREADS_MAX_COUNT = 4
-STORE_PAGES_CACHED_COUNT = 32
-"""Decoded pages kept for each image."""
+STORE_PAGES_READ_COUNT = 64
+"""Pages of an image read and decoded together: one alone takes almost as long."""
+STORE_FRAGMENTS_CACHED_COUNT = 256 * 1024
+"""Of decoded pages that are kept, of all images together: 11 MiB."""
 STORE_INDEX_RUN_MAX_COUNT = 1024 * 1024
 """Fragments that one sorted run of an index covers: 12 MiB to build or to look through."""
 STORE_PREFIX_ALIKE_MAX_COUNT = 4

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from enticed.limits import STORE_PAGES_CACHED_COUNT
+from enticed.limits import STORE_PAGES_READ_COUNT
 from enticed.store.catalogue import ImageRecord, Pieces, pieces_of
 from enticed.store.files import PRIVATE_MODE, SHARED_MODE, Access, Files
 from enticed.store.index import index_size_bytes
 from enticed.store.layout import PAGES, RAW, image_dir
+from enticed.store.page_cache import PageCache
 from enticed.store.space import whole_blocks
 from protocol.errors import CorruptError
 from protocol.identifiers import ImageId
@@ -24,7 +25,13 @@ class StoredImage:
     """
 
     def __init__(
-        self, files: Files, state_dir: Path, root: Root, statements: tuple[bytes, ...], record: ImageRecord
+        self,
+        files: Files,
+        state_dir: Path,
+        root: Root,
+        statements: tuple[bytes, ...],
+        record: ImageRecord,
+        pages: PageCache,
     ) -> None:
         """Only the store makes these."""
         self.image: ImageId = record.image
@@ -41,8 +48,7 @@ class StoredImage:
         self._files = files
         self._lock = threading.Lock()
         self._raw_fd: int | None = None
-        self._pages: dict[int, Fragments] = {}
-        """Of the pieces whose pages were read last, in that order."""
+        self._pages = pages
         self.note(record)
 
     def __repr__(self) -> str:
@@ -95,19 +101,28 @@ class StoredImage:
             self._files.close(fd)
 
     def fragments(self, piece: int) -> Fragments:
-        """The piece's fragments, from its page or a small cache. `CorruptError` where the page is damaged."""
-        fragments = self.cached_fragments(piece)
-        if fragments is None:
-            fragments = self.read_fragments(piece)
-            with self._lock:
-                self._pages[piece] = fragments
-                if len(self._pages) > STORE_PAGES_CACHED_COUNT:
-                    del self._pages[next(iter(self._pages))]
-        return fragments
+        """The piece's fragments, from its page or the cache. `CorruptError` where the page is damaged."""
+        cached = self.cached_fragments(piece)
+        if cached is not None:
+            return cached
+        number = piece // STORE_PAGES_READ_COUNT
+        first = number * STORE_PAGES_READ_COUNT
+        try:
+            run = self.read_fragments(first, min(first + STORE_PAGES_READ_COUNT, self.root.pieces))
+        except CorruptError:
+            return self.read_fragments(piece)  # the damage may be in another page
+        self._pages.put((self.image, number), run)
+        return self._of_run(run, piece)
 
     def cached_fragments(self, piece: int) -> Fragments | None:
-        """As `fragments`, of a page that was read not long ago; None otherwise. At once."""
-        return self._pages.get(piece)
+        """As `fragments`, where this page or one near it was read not long ago; None otherwise. At once."""
+        run = self._pages.get((self.image, piece // STORE_PAGES_READ_COUNT))
+        return None if run is None else self._of_run(run, piece)
+
+    def _of_run(self, run: Fragments, piece: int) -> Fragments:
+        before = self.root.first_fragments
+        start = int(before[piece - piece % STORE_PAGES_READ_COUNT])
+        return run[int(before[piece]) - start : int(before[piece + 1]) - start]
 
     def read_fragments(self, first: int, end: int | None = None) -> Fragments:
         """As `fragments`, without the cache: for who goes through many pieces. end: those of the pieces from `first` to

@@ -22,6 +22,7 @@ from enticed.store.images import StoredImage, claim_bytes
 from enticed.store.imports import Import
 from enticed.store.layout import RAW
 from enticed.store.opening import Opener
+from enticed.store.page_cache import PageCache
 from enticed.store.shelf import Shelf
 from enticed.store.space import Ledger
 from enticed.store.stock import OnHand, Stock
@@ -46,6 +47,7 @@ class Intake:
     opener: Opener
     writing: threading.RLock
     state_dir: Path
+    pages: PageCache
     now: Callable[[], float]
 
     def enter(self, stored: StoredImage) -> None:
@@ -156,7 +158,7 @@ class Intake:
         """A filled draft becomes an image in catalogue, on shelf and table, or nothing. The caller has `writing`."""
         image, now = root.image_id, self.now()
         record = ImageRecord(image, bitmap_of(np.full(root.pieces, ready)), ready, now, now)
-        stored = StoredImage(self.files, self.state_dir, root, statements, record)
+        stored = StoredImage(self.files, self.state_dir, root, statements, record, self.pages)
         self.catalogue.put_image(record)
         try:
             self.shelf.publish(draft, image)

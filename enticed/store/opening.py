@@ -15,6 +15,7 @@ import numpy as np
 from enticed.store.catalogue import Catalogue, ImageRecord, bitmap_of
 from enticed.store.files import DiskError, Files
 from enticed.store.images import StoredImage
+from enticed.store.page_cache import PageCache
 from enticed.store.shelf import Shelf
 from protocol.errors import CorruptError, DeniedError
 from protocol.identifiers import ImageId
@@ -28,6 +29,7 @@ class Opener:
     shelf: Shelf
     catalogue: Catalogue
     state_dir: Path
+    pages: PageCache
     now: Callable[[], float]
     troubles: list[str] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ class Opener:
             self.catalogue.put_image(record)
         if not fits:  # after the catalogue has forgotten what was in it
             self.shelf.repair_raw(root)
-        stored = StoredImage(self.files, self.state_dir, root, statements, record)
+        stored = StoredImage(self.files, self.state_dir, root, statements, record, self.pages)
         if record.ready and not stored.durable.all():
             stored.note(replace(record, ready=False))
         stored.settle_access()

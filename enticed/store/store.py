@@ -33,6 +33,7 @@ from enticed.store.intake import Intake
 from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, RAW, prepare
 from enticed.store.lock import StateLock, make_state_dir
 from enticed.store.opening import Opener
+from enticed.store.page_cache import PageCache
 from enticed.store.reading import Excerpt, read_excerpt
 from enticed.store.records import Records
 from enticed.store.shelf import Shelf
@@ -71,7 +72,8 @@ class Store(Records):
         self._stock = Stock(files, self._pool)
         self._durability = Durability(files, catalogue, self._ledger, self._writing, self._pool)
         self._upkeep = Upkeep(files, self._shelf, self._durability, self._writing)
-        opener = Opener(files=files, shelf=self._shelf, catalogue=catalogue, state_dir=state_dir, now=now)
+        pages = PageCache()
+        opener = Opener(files=files, shelf=self._shelf, catalogue=catalogue, state_dir=state_dir, pages=pages, now=now)
         self._intake = Intake(
             files=files,
             catalogue=catalogue,
@@ -83,6 +85,7 @@ class Store(Records):
             opener=opener,
             writing=self._writing,
             state_dir=state_dir,
+            pages=pages,
             now=now,
         )
         super().__init__(files, catalogue, self._writing, now)

@@ -104,9 +104,12 @@ def test_the_manifest_is_read_back(tmp_path: Path) -> None:
         everything = stored.all_fragments()
         assert np.array_equal(everything.offsets_bytes, made.fragments.offsets_bytes)
         assert np.array_equal(everything.digests, made.fragments.digests)
-        assert stored.fragments(2) is stored.fragments(2)
+        assert stored.cached_fragments(2) is None
         first, after = made.root.first_fragments[2:4].tolist()
         assert np.array_equal(stored.fragments(2).digests, made.fragments.digests[first:after])
+        near = stored.cached_fragments(3)
+        assert near is not None
+        assert np.array_equal(near.offsets_bytes, made.fragments[after : made.root.first_fragments[4]].offsets_bytes)
         assert stored.read_pages(36, 36) == made.pages[36:72]
         assert stored.read_pages(len(made.pages) - 1, 100) == made.pages[-1:]
 
@@ -119,6 +122,8 @@ def test_a_damaged_page_is_told(tmp_path: Path) -> None:
             file.write(b"\xff")
         with pytest.raises(CorruptError):
             stored.fragments(0)
+        first, after = made.root.first_fragments[1:3].tolist()
+        assert np.array_equal(stored.fragments(1).digests, made.fragments.digests[first:after])
         assert store.audit(made.image).tolist() == [False, True, True, True, True, True]
         os.truncate(stored.path.parent / "pages", 10)
         with pytest.raises(CorruptError, match="cut short"):
