@@ -119,6 +119,13 @@ def _degraded(status: dict[str, Any]) -> str:
     return f"since {ago(status['degraded_since'])}, takes no orders, serves what it has: {status['degraded']}"
 
 
+def _disk(status: dict[str, Any]) -> str:
+    free, reserved = f"{size(status['free_bytes'])} free in {status['state']}", size(status["reserved_bytes"])
+    if status["room_bytes"]:
+        return f"{free}, room for {size(status['room_bytes'])} of images"
+    return f"NO ROOM for images: {free}, {reserved} to stay free: remove images (entice rm), or see entice doctor"
+
+
 def _certificate(status: dict[str, Any]) -> str:
     expires, trouble = f"expires {ago(status['certificate_expires_at'])}", status["certificate_trouble"]
     return expires if trouble is None else f"{expires}, NOT RENEWED: {trouble}"
@@ -137,7 +144,8 @@ def _status_lines(status: dict[str, Any]) -> Iterable[str]:
             ("rack", status["rack"]),
             ("listens on", ", ".join(status["listen"])),
             ("advertises", ", ".join(status["advertise"])),
-            ("images", f"{status['images']}, {size(status['used_bytes'])}{quota}, {size(status['free_bytes'])} free"),
+            ("images", f"{status['images']}, {size(status['used_bytes'])}{quota}"),
+            ("disk", _disk(status)),
             ("orders", counted or "none"),
             ("peers", f"{status['peers']} connected, {status['dht_nodes']} known, {status['uploads']} uploads"),
             ("traffic", f"{size(status['sent_bytes'])} sent, {size(status['received_bytes'])} received"),

@@ -236,6 +236,13 @@ class StatusView:
     used_bytes: int
     quota_bytes: int | None
     free_bytes: int
+    """Of the file system."""
+    reserved_bytes: int
+    """What is to stay free of it."""
+    room_bytes: int
+    """How much more images may take, with none going for it."""
+    state: str
+    """The state directory, where the images are."""
     uploads: int
     orders: dict[str, int]
     """Count by state."""

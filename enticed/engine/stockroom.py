@@ -36,7 +36,7 @@ from enticed.store.space import NoRoomError, TooLargeError
 from enticed.store.store import Store
 from enticed.store.table import Hold
 from enticed.transfer.tasks import Tasks
-from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, MalformedError
+from protocol.errors import AbsentError, DeniedError, EnticedError, MalformedError
 from protocol.group import GroupId
 from protocol.identifiers import ImageId
 from protocol.manifest import Fragments, Root
@@ -248,7 +248,7 @@ class Stockroom:
                 return await self._threads.run(work, *arguments)
             except NoRoomError as error:
                 if holds := await self.make_room(error.short_bytes):
-                    raise ExhaustedError(f"{error}; {holds}") from error
+                    raise error.held_by(holds) from error
         return await self._threads.run(work, *arguments)
 
     async def _reserve(self, image: ImageId) -> None:

@@ -53,9 +53,15 @@ def _store(engine: DaemonEngine) -> Check:
 
 def _disk(engine: DaemonEngine) -> Check:
     space = engine.parts.store.space()
-    room_bytes = space.free_bytes - space.reserved_bytes - space.promised_bytes
-    said = f"{size(space.free_bytes)} free, of these {size(space.reserved_bytes)} reserved"
-    return Check("disk", room_bytes > 0, said, "remove images (entice rm), or give the store a larger file system")
+    taken_bytes = space.reserved_bytes + space.promised_bytes
+    said = (
+        f"{size(space.free_bytes)} free in {space.place}, {size(space.reserved_bytes)} to stay free, "
+        f"{size(space.promised_bytes)} promised to pulls"
+    )
+    if taken_bytes >= space.free_bytes:
+        said = f"full, {size(taken_bytes - space.free_bytes)} too little: {said}"
+    to_do = "remove images (entice rm), lower reserve_bytes in [store], or have a larger file system"
+    return Check("disk", taken_bytes < space.free_bytes, said, to_do)
 
 
 def _quota(engine: DaemonEngine) -> Check:

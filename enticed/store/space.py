@@ -18,7 +18,8 @@ from protocol.limits import BLOCK_SIZE_BYTES, GIB, KIB, MIB
 @dataclass(frozen=True, slots=True)
 class Space:
     """quota_bytes: None without one. used_bytes: what the images take now. promised_bytes: what they will take yet.
-    free_bytes: of the file system. reserved_bytes: of these, left for the guests.
+    free_bytes: of the file system. reserved_bytes: what is to stay free on it for the guests,
+    maybe more than is free. place: the directory, for people.
     """
 
     quota_bytes: int | None
@@ -26,6 +27,7 @@ class Space:
     promised_bytes: int
     free_bytes: int
     reserved_bytes: int
+    place: str
 
     @property
     def claimed_bytes(self) -> int:
@@ -38,6 +40,13 @@ class Space:
         return disk_bytes if self.quota_bytes is None else min(self.quota_bytes, disk_bytes)
 
     @property
+    def room_bytes(self) -> int:
+        """How much more may be claimed, with nothing going for it."""
+        disk_bytes = self.free_bytes - self.reserved_bytes - self.promised_bytes
+        quota_bytes = disk_bytes if self.quota_bytes is None else self.quota_bytes - self.claimed_bytes
+        return max(0, min(disk_bytes, quota_bytes))
+
+    @property
     def overdrawn_bytes(self) -> int:
         """How much more than there is would have to be free for the guests' reserve and for all that was promised."""
         return max(0, self.reserved_bytes + self.promised_bytes - self.free_bytes)
@@ -46,9 +55,14 @@ class Space:
 class NoRoomError(ExhaustedError):
     """It does not fit beside what is here. short_bytes: how much would have to go."""
 
-    def __init__(self, said: str, short_bytes: int) -> None:
-        super().__init__(said)
+    def __init__(self, said: str, to_do: str, short_bytes: int) -> None:
+        super().__init__(f"{said}: {to_do}")
         self.short_bytes = short_bytes
+        self._said, self._to_do = said, to_do
+
+    def held_by(self, holds: str) -> ExhaustedError:
+        """The same, for people who are to know what holds the space, too."""
+        return ExhaustedError(f"{self._said}; {holds}: {self._to_do}")
 
 
 class TooLargeError(ExhaustedError):
@@ -61,8 +75,10 @@ class Ledger:
     Only files that may grow yet are asked what they take, so that it does not matter how many images there are.
     """
 
-    def __init__(self, files: Files, quota_bytes: int | None, reserve_bytes: int) -> None:
+    def __init__(self, files: Files, quota_bytes: int | None, reserve_bytes: int, place: str) -> None:
+        """place: where the images are, for people."""
         self._files = files
+        self._place = place
         self._quota_bytes = quota_bytes
         self._reserve_bytes = reserve_bytes
         self._claims: dict[str, int] = {}
@@ -80,10 +96,16 @@ class Ledger:
         if quota_bytes is not None:
             left_bytes = quota_bytes - sum(self._claims.values()) + self._claims.get(key, 0)
             if size_bytes > left_bytes:
-                said = f"{size(size_bytes)} needed, {size(max(0, left_bytes))} left of {size(quota_bytes)}"
+                quota = f"the {size(quota_bytes)} of store.quota_bytes"
                 if size_bytes > quota_bytes:
-                    raise TooLargeError(f"the quota is full: {said}")
-                raise NoRoomError(f"the quota is full: {said}", size_bytes - left_bytes)
+                    raise TooLargeError(
+                        f"the image takes {size(size_bytes)}, more than {quota}: raise it, entice reload"
+                    )
+                raise NoRoomError(
+                    f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left of {quota}",
+                    "remove images (entice rm), or raise it and entice reload",
+                    size_bytes - left_bytes,
+                )
         needed_bytes = 0 if taken is None else max(0, size_bytes - taken())
         self._check_disk(needed_bytes, self._promised_bytes(but=key))
         self.record(key, size_bytes, taken)
@@ -118,7 +140,7 @@ class Ledger:
                 promised_bytes += self._outstanding_bytes(key)
         used_bytes = claimed_bytes - promised_bytes
         free_bytes = self._files.free_bytes()
-        return Space(self._quota_bytes, used_bytes, promised_bytes, free_bytes, self._reserve_bytes)
+        return Space(self._quota_bytes, used_bytes, promised_bytes, free_bytes, self._reserve_bytes, self._place)
 
     def _outstanding_bytes(self, key: str) -> int:
         """What a claim may take yet."""
@@ -132,9 +154,12 @@ class Ledger:
         free_bytes = self._files.free_bytes()
         left_bytes = free_bytes - self._reserve_bytes - promised_bytes
         if needed_bytes and needed_bytes > left_bytes:
+            promised = f", {size(promised_bytes)} promised to other pulls" if promised_bytes else ""
             raise NoRoomError(
-                f"the disk is full: {size(needed_bytes)} needed, {size(free_bytes)} free, of these "
-                f"{size(self._reserve_bytes)} left for the guests, {size(promised_bytes)} promised to other pulls",
+                f"the disk is full: {size(needed_bytes)} needed in {self._place}, {size(needed_bytes - left_bytes)} "
+                f"too little: {size(free_bytes)} free, {size(self._reserve_bytes)} to stay free "
+                f"(store.reserve_bytes){promised}",
+                "remove images (entice rm) or other files, lower the reserve, or have a larger file system",
                 needed_bytes - left_bytes,
             )
 

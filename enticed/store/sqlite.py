@@ -45,8 +45,10 @@ Item = TypeVar("Item")
 class SqliteCatalogue:
     """`Catalogue` in one SQLite file."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        """path: for people; None for one in memory."""
         self._connection = connection
+        self._path = path
 
     @classmethod
     def open(cls, path: Path) -> SqliteCatalogue:
@@ -58,18 +60,18 @@ class SqliteCatalogue:
         with _told():
             # Used from any thread, one at a time; transactions are begun by hand.
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        return cls.over(connection)
+        return cls.over(connection, path)
 
     @classmethod
-    def over(cls, connection: sqlite3.Connection) -> SqliteCatalogue:
+    def over(cls, connection: sqlite3.Connection, path: Path | None = None) -> SqliteCatalogue:
         """With a connection that begins no transaction by itself, and is closed where this raises, as `open` does."""
         try:
-            with _told(opening=True):
+            with _told(path, opening=True):
                 _prepare(connection)
         except BaseException:
             connection.close()
             raise
-        return cls(connection)
+        return cls(connection, path)
 
     def close(self) -> None:
         with _told():
@@ -117,7 +119,7 @@ class SqliteCatalogue:
         self._commit((f"PRAGMA user_version = {SCHEMA_VERSION}", ()))  # writes its page, whatever it was
 
     def _commit(self, *changes: tuple[str, tuple[Any, ...]]) -> None:
-        with _told():
+        with _told(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 for statement, row in changes:
@@ -291,7 +293,7 @@ _NOT_DAMAGE = {
 
 
 @contextmanager
-def _told(*, opening: bool = False) -> Iterator[None]:
+def _told(path: Path | None = None, *, opening: bool = False) -> Iterator[None]:
     """While opening, whatever SQLite says that is the file's own fault means damage: it has many ways to say so."""
     try:
         yield
@@ -299,7 +301,8 @@ def _told(*, opening: bool = False) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         text = f"the catalogue: {error}"
         if code == sqlite3.SQLITE_FULL:
-            raise ExhaustedError(text) from error
+            full = f"the file system of {path or 'the catalogue'} is full, and nothing can be noted there"
+            raise ExhaustedError(f"{full}: remove images (entice rm), or make room on it otherwise") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (opening and code not in _NOT_DAMAGE):
             raise CorruptError(text) from error
         raise DiskError(text) from error

@@ -68,7 +68,7 @@ class Store(Records):
         self._pool = ThreadPoolExecutor(min(STORE_HASH_THREADS_MAX_COUNT, os.cpu_count() or 1), "store-hash")
         self._shelf = Shelf(files)
         self._table = Table()
-        self._ledger = Ledger(files, quota_bytes, reserve_bytes)
+        self._ledger = Ledger(files, quota_bytes, reserve_bytes, str(state_dir))
         self._stock = Stock(files, self._pool)
         self._durability = Durability(files, catalogue, self._ledger, self._writing, self._pool)
         self._upkeep = Upkeep(files, self._shelf, self._durability, self._writing)

@@ -27,7 +27,7 @@ def test_settings_are_taken_up_while_it_runs() -> None:
         disk = new_disk(testbed, "large.raw", 8, seed=31)
         refused = founder.entice("publish", disk, "large:1")
         assert is_one_line(refused), refused
-        assert "quota is full" in refused.stderr
+        assert "store.quota_bytes: raise it" in refused.stderr
 
         file.write_text("quota = 1\n")
         assert founder.entice("reload").exit_code == 1

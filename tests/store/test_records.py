@@ -1,5 +1,6 @@
 """What else the store remembers, and the space that it accounts for."""
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from enticed.core.orders import Order, OrderState
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from enticed.store.space import TooLargeError
 from enticed.store.sqlite import SqliteCatalogue
 from protocol.errors import AbsentError, DeniedError, ExhaustedError
 from protocol.identifiers import ImageId
@@ -116,11 +118,13 @@ def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
         assert store.space().promised_bytes == 0
         assert store.space().used_bytes == claimed_bytes
     with open_store(tmp_path, quota_bytes=claimed_bytes + 1) as store:
-        with pytest.raises(ExhaustedError, match=r"quota is full: .* needed, 1 bytes left of"):
+        with pytest.raises(
+            ExhaustedError, match=r"quota is full: .* needed, 1 bytes left of .* store.quota_bytes: remove"
+        ):
             store.begin_pull(other.root.encoded, other.pages, ())
         with store.begin_import() as draft, pytest.raises(ExhaustedError, match="quota is full"):
             draft.commit(other.root, other.pages, ())
-        with pytest.raises(ExhaustedError, match="quota is full"):
+        with pytest.raises(TooLargeError, match=r"takes 1\.0 MiB, more than the .* of store\.quota_bytes: raise it"):
             store.begin_import(MIB)
         assert store.image(made.image).ready
         store.forget(made.image)
@@ -131,8 +135,14 @@ def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
 def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
     made = make_image(1)
     with open_store(tmp_path, reserve_bytes=1 << 60) as store:
-        with pytest.raises(ExhaustedError, match=r"the disk is full: .* left for the guests"):
+        with pytest.raises(ExhaustedError) as refused:
             store.begin_pull(made.root.encoded, made.pages, ())
+        assert re.fullmatch(
+            rf"the disk is full: [\d.]+ KiB needed in {tmp_path}, [\d.]+ GiB too little: [\d.]+ GiB free, "
+            r"1073741824\.0 GiB to stay free \(store\.reserve_bytes\): remove images \(entice rm\) or .*",
+            str(refused.value),
+        ), "which disk, how much, and what helps"
+        assert store.space().room_bytes == 0
         assert store.images() == ()
     with open_store(tmp_path) as store:
         store.begin_pull(made.root.encoded, made.pages, ())
