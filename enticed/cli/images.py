@@ -113,7 +113,7 @@ def verify(ctx: click.Context, image: str) -> None:
 @image_argument
 @click.pass_context
 def plan(ctx: click.Context, image: str) -> None:
-    """Say what a pull would do, without doing it: how many bytes from where, what is missing, how long.
+    """Say what a pull would do, without doing it: bytes from where, what is missing, whether there is room, how long.
 
     \b
     entice plan ubuntu:24.04
@@ -138,9 +138,18 @@ def _plan_lines(plan: dict[str, Any]) -> Iterable[str]:
             ("from origin", size(sources["origin"])),
             ("missing", missing),
             ("hosts that have it", str(plan["providers"])),
+            ("room", _room(plan["room"])),
             ("time", "" if plan["estimate_s"] is None else f"about {duration(plan['estimate_s'])}"),
         ],
     )
+
+
+def _room(room: dict[str, Any]) -> str:
+    if not room["fits"]:
+        return f"NONE: {room['trouble']}"
+    going = [f"{people_names(one)} ({size(one['size_bytes'])})" for one in room["goes"]]
+    needed = f"{size(room['needed_bytes'])} needed"
+    return f"{needed}, for which {', '.join(going)} would be removed" if going else f"{needed}, which there is"
 
 
 def _recalled(image: dict[str, Any]) -> str:

@@ -229,6 +229,7 @@ RECORDS: dict[str, Schema] = {
         missing_pieces=COUNT,
         estimate_s=or_null(NUMBER),
         providers=COUNT,
+        room=ref("Room"),
     ),
     "Peer": answer(
         node_id=NODE_ID,

@@ -48,6 +48,13 @@ SPACE_RECORDS: dict[str, Schema] = {
         unread_guests=COUNT | {"description": "files in guest_directories that could not be looked at"},
         images=array(ref("Judged")),
     ),
+    "Room": answer(
+        fits=FLAG | {"description": "whether there is room, once what `goes` has gone"},
+        needed_bytes=BYTES | {"description": "what the image takes yet on the disk"},
+        short_bytes=BYTES | {"description": "how much too little is free for it; 0: it fits beside what is here"},
+        goes=array(answer(image_id=IMAGE_ID, names=array(TEXT), size_bytes=BYTES)) | {"description": "removed for it"},
+        trouble=or_null(TEXT) | {"description": "why it does not fit, and what helps"},
+    ),
     "Judged": answer(
         image_id=IMAGE_ID,
         names=array(TEXT),

@@ -25,6 +25,7 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
+from enticed.engine.space_port import RoomView
 
 
 def image_json(image: ImageView) -> dict[str, Any]:
@@ -158,6 +159,20 @@ def plan_json(plan: PlanView) -> dict[str, Any]:
         "missing_pieces": plan.missing_pieces,
         "estimate_s": plan.estimate_s,
         "providers": plan.providers,
+        "room": _room_json(plan.room),
+    }
+
+
+def _room_json(room: RoomView) -> dict[str, Any]:
+    return {
+        "fits": not room.trouble,
+        "needed_bytes": room.needed_bytes,
+        "short_bytes": room.short_bytes,
+        "goes": [
+            {"image_id": str(one.image), "names": list(one.names), "size_bytes": one.decision.candidate.size_bytes}
+            for one in room.goes
+        ],
+        "trouble": room.trouble or None,
     }
 
 

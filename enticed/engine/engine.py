@@ -321,7 +321,7 @@ class DaemonEngine:
         self._check_target(target)
         image = await self.parts.naming.resolve(target)
         self.parts.recalls.check(image)
-        return await self.parts.planning.plan(target, image)
+        return await self.parts.planning.plan(target, image, self.parts.keeping.room_for)
 
     # --- this host ---
 

@@ -22,16 +22,17 @@ from enticed.engine.naming import Naming
 from enticed.engine.proving import Proving
 from enticed.engine.recalls import Recalls
 from enticed.engine.removal import Removal
-from enticed.engine.space_port import FloorView, Judged, Reckoning
+from enticed.engine.space_port import FloorView, Judged, Reckoning, RoomView
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.store.limits import SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S, UPLOAD_TOUCH_INTERVAL_S
 from enticed.store.notes import Pin
-from enticed.store.space import size
+from enticed.store.space import NoRoomError, TooLargeError, size
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
 from protocol.identifiers import ImageId
+from protocol.manifest import Root
 
 log = logging.getLogger(__name__)
 _HOLDERS_NAMED = 3
@@ -184,6 +185,25 @@ class Keeping:
                     return ""
                 planned = done
         return _what_holds(planned.judged)
+
+    async def room_for(self, root: Root) -> RoomView:
+        """Whether a pull of this image would find room, and what would go for it; nothing does."""
+        needed_bytes = await self._threads.run(self._store.wanted_bytes, root)
+        try:
+            await self._threads.run(self._store.check_room, root)
+        except NoRoomError as error:
+            spared = {root.image_id: "it is what the room is for"}
+            async with self._looking:
+                planned = await self._evicting.reckon(error.short_bytes, pressing=True, spared=spared)
+            if planned.freed_bytes >= error.short_bytes:
+                return RoomView(
+                    needed_bytes, error.short_bytes, tuple(one for one in planned.judged if one.decision.evict)
+                )
+            others = (one for one in planned.judged if one.image not in spared)
+            return RoomView(needed_bytes, error.short_bytes, (), str(error.held_by(_what_holds(others))))
+        except TooLargeError as error:
+            return RoomView(needed_bytes, error.short_bytes, (), str(error))
+        return RoomView(needed_bytes)
 
     def _has_room(self) -> bool:
         """Whether what nobody here has asked for may come: not where images are about to go."""

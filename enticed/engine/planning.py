@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from enticed.engine.driver import Driver
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.port import BytesFrom, PlanView
 from enticed.engine.purchasing import Manifest, Purchasing
+from enticed.engine.space_port import RoomView
 from enticed.engine.threads import StoreThreads
 from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S, PLANS_MAX_COUNT
 from enticed.store.store import Store
@@ -29,6 +31,8 @@ from protocol.manifest import Fragments, Root
 from protocol.messages import HaveMap, NotHeld, Subscribe, Unsubscribe
 
 _BytesByPiece = NDArray[np.int64]
+RoomFor = Callable[[Root], Awaitable[RoomView]]
+"""Whether this host has room for an image."""
 
 
 @dataclass
@@ -86,18 +90,18 @@ class Planning:
                 case Heard(node, NotHeld(image)) if image == survey.image:
                     survey.answer(node)
 
-    async def plan(self, target: str, image: ImageId) -> PlanView:
+    async def plan(self, target: str, image: ImageId, room_for: RoomFor) -> PlanView:
         """`AbsentError` where the image is neither here nor with anybody who could be reached; `ExhaustedError` beyond
         PLANS_MAX_COUNT plans at once."""
         if self._planning >= PLANS_MAX_COUNT:
             raise ExhaustedError("too many plans are being made: try again in a while")
         self._planning += 1
         try:
-            return await self._plan(target, image)
+            return await self._plan(target, image, room_for)
         finally:
             self._planning -= 1
 
-    async def _plan(self, target: str, image: ImageId) -> PlanView:
+    async def _plan(self, target: str, image: ImageId, room_for: RoomFor) -> PlanView:
         survey = await self._survey(image)
         root, fragments = await self._manifest(image, survey)
         on_hand_bytes = await self._threads.run(self._on_hand_bytes, image, root, fragments)
@@ -134,6 +138,7 @@ class Planning:
             int(np.count_nonzero(missing)),
             None if from_origin else self._estimate(survey, supply.peers),
             len(survey.maps),
+            await room_for(root),
         )
 
     def _on_hand_bytes(self, image: ImageId, root: Root, fragments: Fragments) -> _BytesByPiece:

@@ -14,6 +14,7 @@ from typing import Protocol
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignEngine
 from enticed.engine.offices import Offices
+from enticed.engine.space_port import RoomView
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 
 Progressed = Callable[[int, int], None]
@@ -193,6 +194,7 @@ class PlanView:
     missing_pieces: int
     estimate_s: float | None
     providers: int
+    room: RoomView
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,19 @@ class Reckoning:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomView:
+    """Whether an image would fit. needed_bytes: what it takes yet on the disk; short_bytes: how much is wanting.
+
+    goes: what would be removed for it. trouble: why it does not fit all the same, and what helps; empty where it does.
+    """
+
+    needed_bytes: int
+    short_bytes: int = 0
+    goes: tuple[Judged, ...] = ()
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FloorView:
     """How many hosts are to hold an image, by whose word and since when; 0 and None where nobody says so.
 

@@ -81,6 +81,19 @@ class Intake:
                 self.ledger.drop(key)
                 raise
 
+    def wanted_bytes(self, root: Root) -> int:
+        with self.writing:
+            stored = self._find(root.image_id)
+            return claim_bytes(root) if stored is None else self.ledger.outstanding_bytes(str(root.image_id))
+
+    def check_room(self, root: Root) -> None:
+        key = str(root.image_id)
+        with self.writing:
+            if self._find(root.image_id) is None:
+                self.ledger.check(key, claim_bytes(root), lambda: 0)
+            else:
+                self.ledger.recheck(key)
+
     def begin_import(self, expected_bytes: int) -> Import:
         draft = self.shelf.draft()
         try:

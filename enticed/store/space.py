@@ -66,7 +66,12 @@ class NoRoomError(ExhaustedError):
 
 
 class TooLargeError(ExhaustedError):
-    """An image that would not fit even if there were no other: waiting for room is of no use."""
+    """An image that would not fit even if there were no other: waiting for room is of no use. short_bytes: how much
+    larger it is than the quota."""
+
+    def __init__(self, said: str, short_bytes: int) -> None:
+        super().__init__(said)
+        self.short_bytes = short_bytes
 
 
 class Ledger:
@@ -92,15 +97,19 @@ class Ledger:
 
     def claim(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
         """Add a claim, or change it. `ExhaustedError` where quota or disk have no room; the old claim then stays."""
+        self.check(key, size_bytes, taken)
+        self.record(key, size_bytes, taken)
+
+    def check(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
+        """Raise as `claim` does, and claim nothing."""
         quota_bytes = self._quota_bytes
         if quota_bytes is not None:
             left_bytes = quota_bytes - sum(self._claims.values()) + self._claims.get(key, 0)
             if size_bytes > left_bytes:
                 quota = f"the {size(quota_bytes)} of store.quota_bytes"
                 if size_bytes > quota_bytes:
-                    raise TooLargeError(
-                        f"the image takes {size(size_bytes)}, more than {quota}: raise it, entice reload"
-                    )
+                    said = f"the image takes {size(size_bytes)}, more than {quota}: raise it, entice reload"
+                    raise TooLargeError(said, size_bytes - quota_bytes)
                 raise NoRoomError(
                     f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left of {quota}",
                     "remove images (entice rm), or raise it and entice reload",
@@ -108,7 +117,6 @@ class Ledger:
                 )
         needed_bytes = 0 if taken is None else max(0, size_bytes - taken())
         self._check_disk(needed_bytes, self._promised_bytes(but=key))
-        self.record(key, size_bytes, taken)
 
     def record(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
         """Add or change a claim that was granted before: by an earlier run, or because the bytes are there already.
@@ -122,7 +130,7 @@ class Ledger:
 
     def recheck(self, key: str) -> None:
         """`ExhaustedError` where the disk can no longer hold what it was promised to."""
-        self._check_disk(self._outstanding_bytes(key), self._promised_bytes(but=key))
+        self._check_disk(self.outstanding_bytes(key), self._promised_bytes(but=key))
 
     def settle(self, key: str) -> None:
         """All that was claimed is written."""
@@ -137,18 +145,18 @@ class Ledger:
         promised_bytes = 0
         for key in tuple(self._taken):
             with suppress(EnticedError):  # an image that goes at this moment
-                promised_bytes += self._outstanding_bytes(key)
+                promised_bytes += self.outstanding_bytes(key)
         used_bytes = claimed_bytes - promised_bytes
         free_bytes = self._files.free_bytes()
         return Space(self._quota_bytes, used_bytes, promised_bytes, free_bytes, self._reserve_bytes, self._place)
 
-    def _outstanding_bytes(self, key: str) -> int:
+    def outstanding_bytes(self, key: str) -> int:
         """What a claim may take yet."""
         taken = self._taken.get(key)
         return 0 if taken is None else max(0, self._claims.get(key, 0) - taken())
 
     def _promised_bytes(self, but: str) -> int:
-        return sum(self._outstanding_bytes(key) for key in self._taken if key != but)
+        return sum(self.outstanding_bytes(key) for key in self._taken if key != but)
 
     def _check_disk(self, needed_bytes: int, promised_bytes: int) -> None:
         free_bytes = self._files.free_bytes()

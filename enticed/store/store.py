@@ -44,7 +44,7 @@ from enticed.store.table import Hold, Table
 from enticed.store.upkeep import Upkeep
 from protocol.errors import EnticedError
 from protocol.identifiers import ImageId
-from protocol.manifest import Fragments
+from protocol.manifest import Fragments, Root
 
 
 class Store(Records):
@@ -164,6 +164,14 @@ class Store(Records):
         `MalformedError` and `CorruptError` for the manifest; `ExhaustedError`, with the numbers, without room.
         """
         return self._intake.begin_pull(root_bytes, pages_bytes, statements)
+
+    def wanted_bytes(self, root: Root) -> int:
+        """How much more of the disk a pull of this image would take."""
+        return self._intake.wanted_bytes(root)
+
+    def check_room(self, root: Root) -> None:
+        """`ExhaustedError` as `begin_pull` raises it where there is no room; nothing is claimed."""
+        self._intake.check_room(root)
 
     def add_statement(self, image: ImageId, envelope: bytes) -> None:
         """Keep a statement (one that it has: nothing happens; beyond STATEMENTS_MAX_COUNT: neither)."""

@@ -139,7 +139,8 @@ def test_rm_says_why_it_will_not(cli: Cli, tmp_path: Path) -> None:
 def test_lists_plan_status_and_token(cli: Cli) -> None:
     cli.do(lambda: cli.engine.shelf.update({"web:1": Goods(DATA)}))
     assert cli.json("plan", "web:1")["bytes_from"]["peers"] == len(DATA)
-    assert "about 1.50 s" in cli.run("plan", "web:1").stdout
+    assert "about 1.50 s" in (said := cli.run("plan", "web:1").stdout)
+    assert " needed, which there is\n" in said
     assert cli.json("peers")["peers"][0]["rack"] == "r1"
     assert "10.0.0.2:7400" in cli.run("peers").stdout
     assert cli.json("status")["founder"] is True

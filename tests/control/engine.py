@@ -37,6 +37,7 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
+from enticed.engine.space_port import RoomView
 from enticed.engine.trust_port import AuthorityView, CertifiedView, HolderView, NameSigning, Signing, TrustView
 from enticed.identity.bundles import with_publisher
 from enticed.origin.papers import NamePaper, Papers, write_papers
@@ -437,6 +438,7 @@ class MemoryEngine(MemoryCampaigns):
             missing_pieces=0,
             estimate_s=1.5,
             providers=2,
+            room=RoomView(size_bytes),
         )
 
     def peers(self) -> tuple[PeerView, ...]:

@@ -16,7 +16,7 @@ from enticed.core.orders import Priority
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
-from enticed.engine.space_port import Reckoning
+from enticed.engine.space_port import Reckoning, RoomView
 from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
@@ -117,6 +117,32 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: P
             await host.cancel_order("new")
             ready = await until(host, "more", lambda order: order.state.value == "ready")
             assert content_of(ready) == contents["more:1"]
+
+    run(main())
+
+
+def test_a_plan_says_whether_there_is_room_and_what_would_go_for_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            for seed, name in enumerate(("old:1", "new:1")):
+                await publish(founder, disk(seed, SIZE_MIB), name, tmp_path)
+            assert (await host.plan("new:1")).room.short_bytes == 0
+            await pull_and_let_go(host, "old:1")
+            host.parts.store.limit(SIZE_MIB * MIB + MIB // 2, 0)
+            room = (await host.plan("new:1")).room
+            assert 3 * MIB < room.needed_bytes < SIZE_MIB * MIB, "its data, and its manifest"
+            assert ([one.names for one in room.goes], room.trouble) == ([("old:1",)], "")
+            assert 0 < room.short_bytes <= room.goes[0].decision.candidate.size_bytes
+            await host.space.pin("old:1", None)
+            room = (await host.plan("new:1")).room
+            assert room.goes == ()
+            assert "the space is held by old:1 (3.0 MiB, pinned): remove images" in room.trouble
+            assert (await host.plan("old:1")).room == RoomView(0), "it is here"
+            host.parts.store.limit(MIB, 0)
+            room = (await host.plan("new:1")).room
+            assert (room.short_bytes, room.goes) == (room.needed_bytes - MIB, ())
+            assert "more than the 1.0 MiB of store.quota_bytes" in room.trouble
+            assert [one.names for one in await host.images()] == [("old:1",)], "nothing was done"
 
     run(main())
 
