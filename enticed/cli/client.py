@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,16 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 from enticed.cli.failures import KINDS, Exit, Failed
+from enticed.cli.patience import PatientSocket
 from enticed.limits import (
     DAEMON_ANSWER_TIMEOUT_S,
-    DAEMON_CONNECT_TIMEOUT_S,
     DAEMON_LINE_MAX_SIZE_BYTES,
     DAEMON_SILENT_S,
 )
 
 Object = dict[str, Any]
-_TIMEVAL = struct.Struct("@ll")
-"""Seconds and microseconds."""
 
 
 class Daemon:
@@ -71,7 +68,7 @@ class Daemon:
         body: Object | None,
         timeout_s: float | None,
     ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
-        connection = connect(self.path, socket.SOCK_STREAM)
+        connection = connect(self.path)
         exchange = http.client.HTTPConnection("localhost")
         exchange.sock = connection
         try:
@@ -131,12 +128,10 @@ class Events:
                 return event
 
 
-def connect(path: str, kind: socket.SocketKind) -> socket.socket:
-    """A connection to a unix socket, which waits its turn where many connect at once."""
-    connection = socket.socket(socket.AF_UNIX, kind)
+def connect(daemon_path: str, kind: socket.SocketKind = socket.SOCK_STREAM, suffix: str = "") -> PatientSocket:
+    """A connection to a unix socket of the daemon, which waits its turn where many connect at once."""
+    connection, path = PatientSocket(daemon_path, kind), daemon_path + suffix
     try:
-        # A Python timeout would make the socket non-blocking, and that is refused when the backlog is full.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(DAEMON_CONNECT_TIMEOUT_S, 0))
         connection.connect(path)
     except OSError as error:
         connection.close()

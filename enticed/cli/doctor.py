@@ -59,10 +59,11 @@ def doctor(ctx: click.Context, state_dir: Path | None, file: Path | None) -> Non
     try:
         findings: list[Finding] = daemon_of(ctx).ask("GET", "/v1/doctor")["findings"]
     except Failed as error:
-        if error.code is not Exit.NO_DAEMON:
+        if error.code not in (Exit.NO_DAEMON, Exit.TEMPORARY):
             raise
+        start = "start" if error.code is Exit.NO_DAEMON else "restart"
         findings = [
-            _wrong("host", "daemon", str(error), "systemctl start enticed; journalctl -u enticed -n 20"),
+            _wrong("host", "daemon", str(error), f"systemctl {start} enticed; journalctl -u enticed -n 20"),
             *_without_daemon(state_dir, file, setup_of(ctx).socket),
         ]
     findings = [*findings, _kept_clock()]

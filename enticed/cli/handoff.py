@@ -31,16 +31,16 @@ def open_image(socket_path: str, image: str, part: str = "raw") -> int:
 
 
 def _converse(socket_path: str, message: dict[str, str], descriptors: list[int]) -> tuple[dict[str, Any], list[int]]:
-    path = socket_path + SUFFIX
-    with connect(path, socket.SOCK_SEQPACKET) as connection:
+    with connect(socket_path, socket.SOCK_SEQPACKET, SUFFIX) as connection:
         connection.settimeout(DAEMON_ANSWER_TIMEOUT_S)
         try:
             socket.send_fds(connection, [json.dumps(message).encode()], descriptors)
+            connection.wait()
             data, received, _, _ = socket.recv_fds(
                 connection, HANDOFF_MESSAGE_MAX_SIZE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
             )
         except OSError as error:
-            raise no_daemon(path, error) from error
+            raise no_daemon(socket_path + SUFFIX, error) from error
     if not data:
         _close(received)
         raise Failed(Exit.TEMPORARY, "the daemon has no room for another file: try again in a while")
