@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from enticed.cli.client import Daemon, part
-from enticed.cli.command import Command, daemon_of, image_argument, setup_of
+from enticed.cli.command import TERM_S, Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
 from enticed.cli.nbdkit import NbdServer, check
@@ -41,7 +41,7 @@ ENDED = ("failed", "cancelled")
     "--deadline",
     "deadline_s",
     metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TERM_S,
     help=f"For finding the image, or for all of it with --wait-whole.  [default: {ATTACH_FIND_TIMEOUT_S:g}, or no end]",
 )
 @click.pass_context

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from enticed.cli.command import Command, daemon_of, setup_of
+from enticed.cli.command import Command, Number, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import duration, pairs
 from enticed.limits import TOKEN_LINE_MAX_CHARS, TOKEN_MAX_LIFETIME_S, TOKEN_MAX_USES, TOKEN_MIN_LIFETIME_S
@@ -140,7 +140,7 @@ def join(
     "ttl_s",
     default=3600.0,
     metavar="S",
-    type=click.FloatRange(TOKEN_MIN_LIFETIME_S, TOKEN_MAX_LIFETIME_S),
+    type=Number(TOKEN_MIN_LIFETIME_S, TOKEN_MAX_LIFETIME_S),
     help="Good for so many seconds.  [default: 3600]",
 )
 @click.option("--campaigns", is_flag=True, help="Hosts that join with it may place orders on others.")

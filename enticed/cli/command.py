@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from enticed.cli.client import Daemon
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import Setup
-from enticed.limits import COMPLETION_TIMEOUT_S
+from enticed.limits import COMPLETION_TIMEOUT_S, ORDER_TERM_MAX_S
 
 
 class Command(click.Command):
@@ -25,6 +26,20 @@ class Command(click.Command):
                 ["--socket"], metavar="PATH", expose_value=False, callback=_set_socket, help="Where the daemon listens."
             ),
         ]
+
+
+class Number(click.FloatRange):
+    """A float within bounds; `nan` is within none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+TERM_S = Number(0, ORDER_TERM_MAX_S, min_open=True)
+"""Seconds from now; the daemon takes no more."""
 
 
 def setup_of(ctx: click.Context) -> Setup:

@@ -11,7 +11,7 @@ import click
 
 from enticed.cli.campaign_table import CampaignTable, campaign_lines
 from enticed.cli.client import Daemon, Object, part
-from enticed.cli.command import Command, daemon_of, setup_of, target
+from enticed.cli.command import TERM_S, Command, Number, daemon_of, setup_of, target
 from enticed.cli.failures import Exit, Failed, Terminated
 from enticed.cli.output import ago, table
 from enticed.limits import (
@@ -32,9 +32,7 @@ from enticed.limits import (
 @click.option(
     "--label", "labels", metavar="K=V", multiple=True, help="All hosts with this label (zone, rack); several."
 )
-@click.option(
-    "--deadline", "deadline_s", metavar="S", type=click.FloatRange(min=0, min_open=True), help="Due in so many seconds."
-)
+@click.option("--deadline", "deadline_s", metavar="S", type=TERM_S, help="Due in so many seconds.")
 @click.option(
     "--at-most",
     "at_most",
@@ -46,7 +44,7 @@ from enticed.limits import (
     "--keep",
     "keep_s",
     metavar="S",
-    type=click.FloatRange(0, REMOTE_LEASE_MAX_S),
+    type=Number(0, REMOTE_LEASE_MAX_S),
     help="Keep the image there for so long.  [default: a day]",
 )
 @click.option("--key", metavar="KEY", help="What the campaign is called; the same key again is the same campaign.")

@@ -19,7 +19,7 @@ import click
 
 from enticed.cli.bars import Bar, bar, shows_bars
 from enticed.cli.client import Daemon, Events, part
-from enticed.cli.command import Command, daemon_of, image_argument, setup_of
+from enticed.cli.command import TERM_S, Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
 from enticed.cli.output import duration, short, size
@@ -53,7 +53,7 @@ class Wanted:
     "--deadline",
     "deadline_s",
     metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TERM_S,
     help="Wait for at most so many seconds; then the exit code is 75, and the order goes on.",
 )
 @click.option("--no-origin", is_flag=True, help="Take it from other hosts alone, even where this host has an origin.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enticed.cli.bars import shows_bars
-from enticed.cli.command import Command, setup_of
+from enticed.cli.command import Command, Number, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import duration, note, pairs, size
 from enticed.limits import (
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 RACK_HOSTS = 40
 MBIT_PER_MIB = 8.388608
 
-_PERCENT = click.FloatRange(0, 100)
-_MBIT_PER_S = click.FloatRange(0, SIMULATED_LINK_MAX_MBIT_PER_S, min_open=True)
+_PERCENT = Number(0, 100)
+_MBIT_PER_S = Number(0, SIMULATED_LINK_MAX_MBIT_PER_S, min_open=True)
 
 
 @click.command(cls=Command)
@@ -69,7 +69,7 @@ _MBIT_PER_S = click.FloatRange(0, SIMULATED_LINK_MAX_MBIT_PER_S, min_open=True)
     "--oversubscription",
     default=1.0,
     metavar="X",
-    type=click.FloatRange(1, 1000),
+    type=Number(1, 1000),
     help="What a rack's hosts could send, over its uplink.  [default: 1]",
 )
 @click.option(
@@ -90,7 +90,7 @@ _MBIT_PER_S = click.FloatRange(0, SIMULATED_LINK_MAX_MBIT_PER_S, min_open=True)
     "over_s",
     default=0.0,
     metavar="SECONDS",
-    type=click.FloatRange(0, 86400),
+    type=Number(0, 86400),
     help="The hosts ask within so long, not all at once.",
 )
 @click.option(

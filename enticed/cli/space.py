@@ -9,10 +9,9 @@ from typing import Any
 import click
 
 from enticed.cli.client import part
-from enticed.cli.command import Command, daemon_of, image_argument, setup_of
+from enticed.cli.command import TERM_S, Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import ago, people_names, short, size, table
-from enticed.limits import ORDER_TERM_MAX_S
 from protocol.limits import REPLICAS_MAX_COUNT
 
 
@@ -79,7 +78,7 @@ def keep(ctx: click.Context, image: str, replicas: int | None) -> None:
     "--ttl",
     "ttl_s",
     metavar="S",
-    type=click.FloatRange(0, ORDER_TERM_MAX_S, min_open=True),
+    type=TERM_S,
     help="For so many seconds.  [default: until it is unpinned]",
 )
 @click.pass_context

@@ -80,7 +80,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UsageError("the body is not JSON") from error
+        raise UsageError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise UsageError("the body is not a JSON object")
     return value

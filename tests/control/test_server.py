@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 from pathlib import Path
@@ -229,6 +230,8 @@ BAD_REQUESTS: list[tuple[str, str, Any, str]] = [
     ("PUT", "/v1/orders/a", {"image": "Bad Name"}, "neither a name nor an image id"),
     ("PUT", "/v1/orders/a", {"image": "web:1", "deadline_s": -1}, "deadline_s is seconds"),
     ("PUT", "/v1/orders/a", {"image": "web:1", "deadline_s": True}, "deadline_s is seconds"),
+    ("PUT", "/v1/orders/a", {"image": "web:1", "deadline_s": math.nan}, "the body is not JSON: NaN is not JSON"),
+    ("PUT", "/v1/orders/a", {"image": "web:1", "deadline_s": math.inf}, "the body is not JSON: Infinity is not JSON"),
     ("PUT", "/v1/orders/a", {"image": "web:1", "keep_s": "long"}, "keep_s is seconds"),
     ("PUT", "/v1/orders/a", {"image": "web:1", "priority": "now"}, "priority is one of boot, prewarm"),
     ("PUT", "/v1/orders/a%20b", {"image": "web:1"}, "an order's key"),
