@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 import uvloop
 
 from enticed import __version__, logs
-from enticed.config import LOG_LEVELS
-from enticed.config_sources import Flag, Sources, set_flag
+from enticed.config import LOG_LEVELS, Config
+from enticed.config_sources import Configured, Flag, Sources, set_flag
 from enticed.daemon import run
 from enticed.notify import Manager, Notifier
 from enticed.operating.live_settings import LiveSettings
-from protocol.errors import EnticedError
+from protocol.errors import EnticedError, LocalError
 
 FAILED = 1
 
@@ -56,7 +57,7 @@ def main(
             Flag("--bootstrap", "bootstrap", list(bootstrap) or None),
             Flag("--log-level", "log_level", log_level),
         ]
-        flags = (*(set_flag(text) for text in settings), *(flag for flag in own if flag.value is not None))
+        flags = _right(state_dir, settings, [flag for flag in own if flag.value is not None])
         sources = Sources(state_dir.absolute(), file and file.absolute(), dict(os.environ), flags)
         configured = sources.load()
         logs.set_up(configured.config.log_level, os.environ)
@@ -67,6 +68,17 @@ def main(
         priority = "<3>" if logs.writes_to_journal(os.environ, sys.stderr.fileno()) else ""
         click.echo(f"{priority}enticed: {error}", err=True)
         sys.exit(FAILED)
+
+
+def _right(state_dir: Path, settings: Iterable[str], own: Iterable[Flag]) -> tuple[Flag, ...]:
+    """What the command line sets; `click.UsageError` where any of it is wrong by itself."""
+    try:
+        flags = (*map(set_flag, settings), *own)
+        for flag in flags:
+            Configured(Config(state_dir), {}).with_value(flag.name, flag.key, flag.value)
+    except LocalError as error:
+        raise click.UsageError(str(error)) from error
+    return flags
 
 
 if __name__ == "__main__":

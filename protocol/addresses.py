@@ -24,8 +24,10 @@ def split_address(address: str, any_port: bool = False) -> tuple[str, int]:
         host = ipaddress.IPv6Address(v6) if v6 else ipaddress.IPv4Address(v4)
     except ValueError as error:
         raise MalformedError("not an IP address") from error
-    if str(host) != (v6 or v4) or int(port) > 65535 or (int(port) == 0 and not any_port):
-        raise MalformedError("an address that is not in its usual spelling, or whose port is none")
+    if str(host) != (v6 or v4):
+        raise MalformedError(f"an address that is not in its usual spelling: {host}")
+    if not (0 if any_port else 1) <= int(port) <= 65535:
+        raise MalformedError(f"{port} is no port: it is 1 to 65535")
     return str(host), int(port)
 
 

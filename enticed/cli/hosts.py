@@ -28,7 +28,7 @@ def orders(ctx: click.Context) -> None:
             order["state"],
             f"{order['percent']:.0f} %",
             order["priority"],
-            ago(order["due_at"]),
+            "" if order["state"] == "ready" else ago(order["due_at"]),
             (order["promise"] or "").replace("_", " "),
             _kept(order),
             order["owner"],

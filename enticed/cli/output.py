@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from enticed.cli.failures import Exit, Failed
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 SHORT_ID_CHARS = 12
 
@@ -25,7 +27,12 @@ class Setup:
         if self.as_json:
             print(json.dumps(result, indent=2 if sys.stdout.isatty() else None))
             return
-        for line in tell():
+        try:
+            lines = list(tell())
+        except KeyError as error:  # it was not restarted after an upgrade
+            said = f"the daemon's answer lacks {error}: it runs another version than this command: restart enticed"
+            raise Failed(Exit.FAILED, said) from error
+        for line in lines:
             print(printable(line))
 
 

@@ -104,6 +104,12 @@ def publish(
     setup_of(ctx).show(result, tell)
 
 
+_NO_KEY = (
+    "this host has no publisher's key: publish on one that has, or have `entice trust key` make one here, "
+    "`entice grant publisher` on the founding host trust it, and restart enticed"
+)
+
+
 def _check_rights(daemon: Daemon, name: str) -> None:
     """Found out before a large file is decoded for nothing."""
     status = daemon.ask("GET", "/v1/status")
@@ -112,7 +118,7 @@ def _check_rights(daemon: Daemon, name: str) -> None:
     trust = daemon.ask("GET", "/v1/trust")
     key = trust["own_publisher"]
     if key is None:
-        raise Failed(Exit.DENIED, "this host has no publisher's key: `entice trust key` makes one")
+        raise Failed(Exit.DENIED, _NO_KEY)
     said = [one for one in trust["publishers"] if one["key"] == key]
     if not said:
         raise Failed(

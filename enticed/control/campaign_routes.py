@@ -6,14 +6,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from enticed.control.fields import (
-    parse_campaign,
-    parse_campaign_key,
-    parse_object,
-    parse_query,
-    parse_revision,
-    parse_wait,
-)
+from enticed.control.fields import parse_campaign, parse_campaign_key, parse_object
+from enticed.control.queries import parse_query, parse_revision, parse_wait
 from enticed.control.views import campaign_json
 from enticed.engine.campaign_port import CampaignEngine
 from enticed.limits import CAMPAIGN_BODY_MAX_SIZE_BYTES, CAMPAIGN_WAIT_MAX_S, CONTROL_BODY_TIMEOUT_S

@@ -15,7 +15,8 @@ from itertools import islice
 
 from aiohttp import web
 
-from enticed.control.fields import parse_deadline, parse_query, parse_target
+from enticed.control.fields import parse_target
+from enticed.control.queries import parse_deadline, parse_query
 from enticed.control.ranges import ByteRange, parse_range
 from enticed.engine.port import Content, Engine
 from enticed.limits import (

@@ -6,18 +6,15 @@ import base64
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from enticed.core.orders import OrderState, Priority
+from enticed.core.orders import Priority
 from enticed.engine.campaign_port import CampaignTerms
 from enticed.engine.port import OrderTerms
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,
-    CAMPAIGN_WAIT_MAX_S,
-    CONTENT_DEADLINE_MAX_S,
-    CONTROL_PROGRESS_MIN_S,
     CONTROL_RELATIVES_MAX_COUNT,
     ORDER_KEY_MAX_CHARS,
     ORDER_TERM_MAX_S,
@@ -93,7 +90,7 @@ def parse_target(text: str) -> str:
     try:
         return parse_name(text)
     except MalformedError as error:
-        raise UsageError(f"{_quoted(text)} is neither a name nor an image id: {error}") from error
+        raise UsageError(f"{quoted(text)} is neither a name nor an image id: {error}") from error
 
 
 def parse_key(text: str) -> str:
@@ -101,41 +98,6 @@ def parse_key(text: str) -> str:
     if not _KEY.fullmatch(text):
         raise UsageError(f"an order's key is 1 to {ORDER_KEY_MAX_CHARS} letters, digits and any of . _ : @ + -")
     return text
-
-
-def parse_state(text: str) -> OrderState:
-    try:
-        return OrderState(text)
-    except ValueError as error:
-        raise UsageError(f"{_quoted(text)} is no state of an order: {', '.join(OrderState)}") from error
-
-
-def parse_event_number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise UsageError("Last-Event-ID is the number of an event")
-    return int(text)
-
-
-def parse_progress_interval(text: str) -> float:
-    """How often progress is to be told, in seconds."""
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or float(text) < CONTROL_PROGRESS_MIN_S:
-        raise UsageError(f"progress_s is a number of seconds, at least {CONTROL_PROGRESS_MIN_S}")
-    return float(text)
-
-
-def parse_deadline(text: str) -> float:
-    """How long a reader is ready to wait, in seconds."""
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not 0 < float(text) <= CONTENT_DEADLINE_MAX_S:
-        raise UsageError(f"deadline_s is a number of seconds, up to {CONTENT_DEADLINE_MAX_S:.0f}")
-    return float(text)
-
-
-def parse_query(query: Mapping[str, str], *known: str) -> dict[str, str]:
-    """The parameters of a query, none of which may be unknown."""
-    for name in query:
-        if name not in known:
-            raise UsageError(f"no parameter is called {_quoted(name)} here")
-    return dict(query)
 
 
 def parse_order(values: dict[str, Any]) -> OrderTerms:
@@ -157,23 +119,6 @@ def parse_campaign_key(text: str) -> str:
     if len(text) > REMOTE_KEY_MAX_CHARS or not _KEY.fullmatch(text):
         raise UsageError(f"a campaign's key is 1 to {REMOTE_KEY_MAX_CHARS} letters, digits and any of . _ : @ + -")
     return text
-
-
-def parse_revision(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise UsageError("after is the revision of a campaign")
-    return int(text)
-
-
-def parse_wait(text: str) -> float:
-    """How long to wait for a change, in seconds."""
-    try:
-        wait_s = float(text)
-    except ValueError:
-        wait_s = -1.0
-    if not 0 <= wait_s <= CAMPAIGN_WAIT_MAX_S:
-        raise UsageError(f"wait_s is seconds, from 0 to {CAMPAIGN_WAIT_MAX_S:g}")
-    return wait_s
 
 
 def parse_campaign(values: dict[str, Any]) -> CampaignTerms:
@@ -198,9 +143,7 @@ def parse_campaign(values: dict[str, Any]) -> CampaignTerms:
 
 def parse_publish(values: dict[str, Any]) -> PublishRequest:
     fields = Fields(values, *(one.name for one in dataclasses.fields(PublishRequest)))
-    name = parse_target(fields.text("name"))
-    if is_image_id(name) or is_digest_name(name):
-        raise UsageError("an image is published under a name like 'ubuntu:24.04', not under an id or a digest")
+    name = _new_name(fields.text("name"))
     source_format = fields.text("source_format", default="raw")
     if not _FORMAT.fullmatch(source_format):
         raise UsageError("source_format is a format as qemu names it")
@@ -273,7 +216,7 @@ class Fields:
     def __init__(self, values: dict[str, Any], *known: str) -> None:
         for name in values:
             if name not in known:
-                raise UsageError(f"no field is called {_quoted(name)} here; there are {', '.join(known)}")
+                raise UsageError(f"no field is called {quoted(name)} here; there are {', '.join(known)}")
         self._values = values
 
     def _read(self, name: str, fits: Callable[[Any], bool], what: str, default: Any = None) -> Any:
@@ -376,6 +319,16 @@ class Fields:
         return None if value is None else tuple(parse_target(one) for one in value)
 
 
+def _new_name(text: str) -> str:
+    """A name that an image can be given."""
+    if is_image_id(text) or is_digest_name(text):
+        raise UsageError("an image is published under a name like 'ubuntu:24.04', not under an id or a digest")
+    try:
+        return parse_name(text)
+    except MalformedError as error:
+        raise UsageError(f"{quoted(text)} is no name for an image, like 'ubuntu:24.04': {error}") from error
+
+
 def _host(text: str) -> str:
     """A host's id or name, in its one spelling."""
     if len(text) == 2 * NodeId.size_bytes and re.fullmatch("[0-9a-fA-F]+", text):
@@ -383,7 +336,7 @@ def _host(text: str) -> str:
     try:
         check_label(HostLabel(HOST, text))
     except MalformedError as error:
-        raise UsageError(f"{_quoted(text)} is neither the id nor the name of a host") from error
+        raise UsageError(f"{quoted(text)} is neither the id nor the name of a host") from error
     return text
 
 
@@ -392,7 +345,7 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
     return type(value) in (int, float) and least <= value <= most and value == int(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return repr(text if len(text) <= 64 else f"{text[:64]}...")
 
 

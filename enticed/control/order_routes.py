@@ -8,15 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.events import EventStreams, Followed
-from enticed.control.fields import (
-    parse_event_number,
-    parse_key,
-    parse_object,
-    parse_order,
-    parse_progress_interval,
-    parse_query,
-    parse_state,
-)
+from enticed.control.fields import parse_key, parse_object, parse_order
+from enticed.control.queries import parse_event_number, parse_progress_interval, parse_query, parse_state
 from enticed.control.views import image_json, order_json, why_json
 from enticed.engine.port import Engine, OrderView
 from enticed.limits import CONTROL_BODY_TIMEOUT_S

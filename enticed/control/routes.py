@@ -17,12 +17,12 @@ from enticed.control.fields import (
     parse_object,
     parse_profile,
     parse_publish,
-    parse_query,
     parse_recall,
     parse_target,
     parse_token_request,
 )
 from enticed.control.order_routes import OrderRoutes
+from enticed.control.queries import parse_query
 from enticed.control.space_routes import SpaceRoutes
 from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets

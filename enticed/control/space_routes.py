@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
-from enticed.control.fields import Fields, parse_object, parse_query, parse_target
+from enticed.control.fields import Fields, parse_object, parse_target
+from enticed.control.queries import parse_query
 from enticed.control.views import image_json
 from enticed.engine.port import Engine
 from enticed.engine.space_port import FloorView, Judged, Reckoning

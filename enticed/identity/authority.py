@@ -14,7 +14,7 @@ from enticed.identity.bundles import next_serial, with_authority, with_newest_au
 from enticed.identity.certificates import new_credential, new_scheduler, renewed, serial_number
 from enticed.identity.certified import CERTIFIED_FILE, Certified, CertifiedBook, certified
 from enticed.identity.host import HostIdentity, identity_directory, is_founder, load_identity
-from enticed.identity.limits import RENEWALS_MIN_INTERVAL_S, RENEWED_REMEMBERED_MAX_COUNT
+from enticed.identity.limits import CERTIFIED_ID_MIN_CHARS, RENEWALS_MIN_INTERVAL_S, RENEWED_REMEMBERED_MAX_COUNT
 from enticed.identity.tokens import TokenBook
 from enticed.limits import (
     SCHEDULER_MAX_LIFETIME_S,
@@ -203,6 +203,10 @@ class Authority:
                 raise AbsentError(f"no host or scheduler {text} is known") from error
             return (Revocation(found_unknown, int(now) + SCHEDULER_MAX_LIFETIME_S),)
         if not found:
+            if len(text) < CERTIFIED_ID_MIN_CHARS and set(text.lower()) <= set("0123456789abcdef"):
+                raise AbsentError(
+                    f"{text} is too short for a host's id: give {CERTIFIED_ID_MIN_CHARS} characters of it"
+                )
             raise AbsentError(f"no host or scheduler {text} is known: give its id in full")
         if len(found) > 1 and any(one.role != "scheduler" for one in found):
             raise LocalError(f"{len(found)} hosts are meant by {text}: give the id of the one that is to be revoked")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from enticed.cli.failures import Failed
 from enticed.cli.main import COMMANDS, DEFAULT_SOCKET
 from enticed.cli.main import run as entice
+from enticed.cli.output import Setup
 from enticed.config import DEFAULT_SOCKET as DAEMON_SOCKET
 from tests.cli.running import ENTICE, Cli, environment, run
 from tests.control.engine import Goods
@@ -74,6 +76,12 @@ def test_wrong_usage_is_2_before_any_daemon_is_asked(arguments: list[str], capsy
     assert printed.err
     if arguments:
         assert re.fullmatch(r"entice: [^\n]+\n", printed.err)
+
+
+def test_a_daemon_of_another_version_is_told_from_a_bug() -> None:
+    answer: dict[str, str] = {}
+    with pytest.raises(Failed, match=r"the daemon's answer lacks 'room': it runs another version .* restart enticed"):
+        Setup("").show(answer, lambda: [answer["room"]])
 
 
 def test_no_daemon_is_3() -> None:

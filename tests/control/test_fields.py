@@ -13,11 +13,11 @@ from enticed.control.fields import (
     parse_key,
     parse_object,
     parse_order,
-    parse_progress_interval,
     parse_publish,
     parse_target,
     parse_token_request,
 )
+from enticed.control.queries import parse_progress_interval
 from enticed.problems import UsageError
 
 FIELDS = (

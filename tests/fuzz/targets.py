@@ -26,7 +26,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from enticed.config_sources import Sources
-from enticed.control import fields
+from enticed.control import fields, queries
 from enticed.control.ranges import parse_range
 from enticed.image.formats import ImageFormat, check_header, detect
 from enticed.image.source import inspect
@@ -253,8 +253,9 @@ def parameters(data: bytes) -> None:
     except web.HTTPRequestRangeNotSatisfiable:
         pass
     for parse in (
-        fields.parse_target, fields.parse_key, fields.parse_state, fields.parse_event_number, fields.parse_deadline,
-        fields.parse_progress_interval, fields.parse_campaign_key, fields.parse_revision, fields.parse_wait,
+        fields.parse_target, fields.parse_key, fields.parse_campaign_key, queries.parse_state,
+        queries.parse_event_number, queries.parse_deadline, queries.parse_progress_interval, queries.parse_revision,
+        queries.parse_wait,
     ):  # fmt: skip
         try:
             parse(text)

@@ -140,6 +140,8 @@ def test_by_id_by_its_beginning_and_by_name(tmp_path: Path, founder: HostIdentit
         assert [revocation.node for revocation in authority.revocations(text)] == [one.node]
     with pytest.raises(LocalError, match="2 hosts"):
         authority.revocations("h2")
+    with pytest.raises(AbsentError, match="3c is too short for a host's id"):
+        authority.revocations("3c")
     assert [revocation.node for revocation in authority.revocations(twin.node.hex())] == [twin.node]
     assert two.node != twin.node
     for text in ("nobody", "zz" * 20, one.node.hex()[:6]):

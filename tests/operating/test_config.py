@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enticed.__main__ import main as enticed
 from enticed.config import SETTINGS, Config
 from enticed.config_sources import Configured, Flag, Sources, set_flag
 from enticed.operating.live_settings import LiveSettings
@@ -103,6 +105,8 @@ def test_what_is_wrong_in_a_file_is_said_with_file_and_key(tmp_path: Path, text:
         ({"environment": {"ENTICED_LISTN": "1"}}, "did you mean 'ENTICED_LISTEN'?"),
         ({"environment": {"ENTICED_STORE_QUOTA_BYTES": "much"}}, "ENTICED_STORE_QUOTA_BYTES: a number of bytes"),
         ({"flags": (Flag("--listen", "listen", "x"),)}, "--listen: "),
+        ({"flags": (Flag("--listen", "listen", "127.0.0.9:80000"),)}, "listen: 80000 is no port: it is 1 to 65535"),
+        ({"flags": (Flag("--listen", "listen", "[::0]:80"),)}, "not in its usual spelling: ::"),
         ({"environment": {"ENTICED_RATES_UP_BYTES_PER_S": "1"}}, "bytes a second: 0 for no limit, or at least 1000000"),
         ({"environment": {"ENTICED_RATES_LOWER_EFFORT": "yes"}}, "ENTICED_RATES_LOWER_EFFORT: true or false"),
         ({"flags": (set_flag("store.quota_bytes=x"),)}, "--set: store.quota_bytes: a number of bytes"),
@@ -119,6 +123,13 @@ def test_what_is_wrong_elsewhere(tmp_path: Path, sources: dict[str, Any], says: 
 def test_a_flag_that_sets_nothing(text: str) -> None:
     with pytest.raises(LocalError, match="--set"):
         set_flag(text)
+
+
+@pytest.mark.parametrize("text", ["listen", "store.quota=1", "store.quota_bytes=x"])
+def test_one_that_sets_nothing_is_wrong_usage(tmp_path: Path, text: str) -> None:
+    ran = CliRunner().invoke(enticed, ["--state", str(tmp_path), "--set", text])
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "--set" in ran.stderr.splitlines()[-1]
 
 
 def test_no_quota_is_shown_as_it_is_written() -> None:
