@@ -13,8 +13,9 @@ from typing import NoReturn
 import click
 
 from enticed import __version__
+from enticed.cli.command import setup_of
 from enticed.cli.failures import Exit, Failed, Terminated, exit_code
-from enticed.cli.output import Setup, note
+from enticed.cli.output import Setup
 from protocol.errors import EnticedError
 
 DEFAULT_SOCKET = "/run/enticed/entice.sock"
@@ -92,7 +93,7 @@ class Commands(click.Group):
     default=DEFAULT_SOCKET,
     help=f"Where the daemon listens.  [default: ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET}]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text, also of an error.")
 @click.version_option(__version__, prog_name="entice", message="%(prog)s %(version)s")
 @click.pass_context
 def entice(ctx: click.Context, socket: str, as_json: bool) -> None:
@@ -102,7 +103,8 @@ def entice(ctx: click.Context, socket: str, as_json: bool) -> None:
     entice publish disk.qcow2 ubuntu:24.04      on the host that founded the cluster
     entice pull ubuntu:24.04 --output vm.raw    on any other
     """
-    ctx.obj = Setup(socket, as_json)
+    setup = setup_of(ctx)
+    setup.socket, setup.as_json = socket, as_json
 
 
 def main() -> NoReturn:
@@ -113,39 +115,41 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command to its exit code."""
+    """Run one command to its exit code. What went wrong is the last line on stderr: for people, or with --json one JSON
+    object."""
+    setup = Setup(DEFAULT_SOCKET)
+
+    def ends(code: Exit, said: str) -> Exit:
+        # Of wrong usage it may be too early to know that --json was among it.
+        setup.fail(code, said, as_json=setup.as_json or "--json" in arguments)
+        return code
+
     try:
-        entice.main(list(arguments), prog_name="entice", standalone_mode=False)
+        entice.main(list(arguments), prog_name="entice", standalone_mode=False, obj=setup)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return Exit.USAGE
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "entice"
-        note(f"{_one_line(error.format_message())} (see: {command} --help)")
-        return Exit.USAGE
+        return ends(Exit.USAGE, f"{_one_line(error.format_message())} (see: {command} --help)")
     except click.ClickException as error:
-        note(_one_line(error.format_message()))
-        return Exit.FAILED
+        return ends(Exit.FAILED, _one_line(error.format_message()))
     except click.exceptions.Exit as error:
         return error.exit_code
     except Failed as error:
-        note(str(error))
-        return error.code
+        return ends(error.code, str(error))
     except EnticedError as error:
-        note(str(error))
-        return exit_code(error)
+        return ends(exit_code(error), str(error))
     except (KeyboardInterrupt, click.Abort) as error:
         terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
-        note("terminated" if terminated else "interrupted")
-        return Exit.TERMINATED if terminated else Exit.INTERRUPTED
+        return ends(Exit.TERMINATED, "terminated") if terminated else ends(Exit.INTERRUPTED, "interrupted")
     except BrokenPipeError:
         # Whoever read our output has seen enough; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except OSError as error:
-        note(error.strerror or str(error))
-        return Exit.FAILED
+        return ends(Exit.FAILED, error.strerror or str(error))
     return Exit.DONE
 
 

@@ -35,6 +35,13 @@ class Setup:
         for line in lines:
             print(printable(line))
 
+    def fail(self, code: Exit, said: str, *, as_json: bool) -> None:
+        """Say on stderr why the command ends with this code."""
+        if as_json:
+            print(json.dumps({"error": said, "kind": code.name.lower(), "exit_code": code}), file=sys.stderr)
+        else:
+            note(said)
+
 
 def note(text: str) -> None:
     """One line on stderr."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -84,6 +85,28 @@ def test_a_daemon_of_another_version_is_told_from_a_bug() -> None:
         Setup("").show(answer, lambda: [answer["room"]])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["--json", "status"], "no_daemon", 3),
+        (["status", "--json"], "no_daemon", 3),
+        (["pull", "--json", "name", "--deadline", "nan"], "usage", 2),
+        (["--json", "sing"], "usage", 2),
+        (["--json"], "usage", 2),
+    ],
+)
+def test_with_json_an_error_is_an_object_on_stderr(
+    arguments: list[str], kind: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entice(["--socket", str(NOWHERE), *arguments]) == code
+    printed = capsys.readouterr()
+    error = json.loads(printed.err)
+    assert (printed.out, error["kind"], error["exit_code"], printed.err.count("\n")) == ("", kind, code, 1)
+    assert set(error) == {"error", "kind", "exit_code"}
+    assert error["error"]
+    assert not error["error"].startswith("entice:")
+
+
 def test_no_daemon_is_3() -> None:
     for command in (["status"], ["pull", "a"]):
         ran = run(NOWHERE, *command)
@@ -111,7 +134,8 @@ def test_publish_images_show_verify_rm(cli: Cli, tmp_path: Path) -> None:
 
     cli.do(lambda: cli.engine.damage("ubuntu:24.04", 5000))
     wrong = cli.run("verify", "ubuntu:24.04", "--json")
-    assert (wrong.returncode, wrong.stderr) == (5, "entice: ubuntu:24.04: 1 of 1 pieces are wrong: 0\n")
+    error = {"error": "ubuntu:24.04: 1 of 1 pieces are wrong: 0", "kind": "integrity", "exit_code": 5}
+    assert (wrong.returncode, json.loads(wrong.stderr)) == (5, error)
     assert '"wrong_pieces": [0]' in wrong.stdout
 
     assert cli.json("rm", "ubuntu:24.04")["image_id"] == published["image_id"]

@@ -19,9 +19,8 @@ def wrong(state: Path, *arguments: str | Path) -> dict[str, dict[str, Any]]:
     told = json.loads(ran.stdout)
     found = {one["name"]: one for one in told["findings"] if one["verdict"] == "wrong"}
     assert (ran.returncode, told["wrong"]) == (1, len(found))
-    assert (
-        ran.stderr == f"entice: {len(found)} {'thing is' if len(found) == 1 else 'things are'} wrong with this host\n"
-    )
+    said = f"{len(found)} {'thing is' if len(found) == 1 else 'things are'} wrong with this host"
+    assert json.loads(ran.stderr) == {"error": said, "kind": "failed", "exit_code": 1}
     assert all(one["said"] and one["to_do"] for one in found.values())
     assert "daemon" in found
     return {name: one for name, one in found.items() if name != "daemon"}

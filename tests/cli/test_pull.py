@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -97,7 +98,7 @@ def test_an_order_that_fails(cli: Cli, tmp_path: Path, failure: Failure, code: i
     stock(cli, "web:1", failure=failure)
     ran = cli.run("pull", "web:1", "--json", "--output", tmp_path / "vm.raw")
     assert (ran.returncode, ran.stdout) == (code, "")
-    assert ran.stderr == "entice: piece 7 is missing; asked 2 hosts\n"
+    assert json.loads(ran.stderr)["error"] == "piece 7 is missing; asked 2 hosts"
     assert not (tmp_path / "vm.raw").exists()
 
 
