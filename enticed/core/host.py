@@ -214,7 +214,7 @@ class Host:
                     return False
                 if isinstance(message, HaveChange):
                     return self._take_news(peer, message, now)
-                self._sessions.heard(peer, message, now)
+                return self._sessions.heard(peer, message, now)
             case ev.UploadAsked():
                 self._uploads.asked(event, now)
                 return False

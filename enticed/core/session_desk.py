@@ -97,38 +97,50 @@ class SessionDesk:
 
     # --- what peers say ---
 
-    def heard(self, peer: Peer, message: Control, now: float) -> None:
-        """Take in what a peer says, but for changes to its have-map."""
+    def heard(self, peer: Peer, message: Control, now: float) -> bool:
+        """Take in what a peer says, but for changes to its have-map; False where nothing follows but what was done.
+
+        A peer may say 2,000 things a second, and most of what a liar can think of is about images that are not here.
+        """
         match message:
             case Subscribe(image):
-                self._subscribed(peer, image, now)
+                return self._subscribed(peer, image, now)
             case Unsubscribe(image):
+                if image not in peer.subscriptions:
+                    return False
                 peer.subscriptions.discard(image)
             case HaveMap(image, pieces, bitmap):
-                self._have_map(peer, image, pieces, bitmap)
+                return self._have_map(peer, image, pieces, bitmap)
             case NotHeld(image):
-                for ledger in self._books.ledgers(image):
-                    ledger.availability.drop(peer.node)
-                pull = self._books.pulls.get(image)
-                if pull is not None and peer.node in pull.asked:
-                    pull.answers[peer.node] = "has none of it"
+                return self._not_held(peer, image)
             case Acquaint(image, hosts):
                 pull = self._books.pulls.get(image)
-                if pull is not None:
-                    new = (Contact(host.node, host.addresses) for host in hosts)
-                    self._finding.heard_of(pull, new, now)
+                if pull is None:
+                    return False
+                new = (Contact(host.node, host.addresses) for host in hosts)
+                self._finding.heard_of(pull, new, now)
             case Charge(image, piece, _):
                 self._charged(peer, image, piece)
+                return False
             case PlaceOrder() | OrderNews():  # campaigns decide about these; they are a use for the session
                 peer.idle_since = None
             case _:
-                pass
+                return False
+        return True
 
-    def _subscribed(self, peer: Peer, image: ImageId, now: float) -> None:
+    def _not_held(self, peer: Peer, image: ImageId) -> bool:
+        ledgers, pull = self._books.ledgers(image), self._books.pulls.get(image)
+        for ledger in ledgers:
+            ledger.availability.drop(peer.node)
+        if pull is not None and peer.node in pull.asked:
+            pull.answers[peer.node] = "has none of it"
+        return bool(ledgers)
+
+    def _subscribed(self, peer: Peer, image: ImageId, now: float) -> bool:
         book, pull = self._books.images.get(image), self._books.pulls.get(image)
         if (book is None and pull is None) or not self._books.may_hear(peer.node, image):
             self._books.do(Say(peer.node, NotHeld(image)))
-            return
+            return False
         others = tuple(self._uploads.others_after(image, peer.node))
         is_new = image not in peer.subscriptions
         peer.subscriptions.add(image)
@@ -139,6 +151,7 @@ class SessionDesk:
         if is_new and pull is not None and peer.node not in pull.availability and peer.node not in pull.charged:
             # It pulls what we pull: it will have pieces that we want.
             self._finding.ask(pull, peer.node, now)
+        return True
 
     def _charged(self, peer: Peer, image: ImageId, piece: int) -> None:
         book = self._books.images.get(image)
@@ -147,18 +160,19 @@ class SessionDesk:
             if peer.charges <= self._books.policy.charges_max:
                 self._books.do(Recheck(image, piece))
 
-    def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes) -> None:
+    def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes) -> bool:
         ledgers = [ledger for ledger in self._books.ledgers(image) if peer.node not in ledger.charged]
         if not ledgers or not self._books.may_hear(peer.node, image):  # whoever is asked for it hears of it
-            return
+            return False
         try:
             held = unpack_bitmap(bitmap, pieces)
         except MalformedError as error:
             self._books.do(HangUp(peer.node, str(error)))
-            return
+            return False
         for ledger in ledgers:
             if not ledger.availability.put(peer.node, held, near=peer.same_rack):
                 self._books.do(HangUp(peer.node, "a have-map of another size than the image"))
+        return True
 
     def have_change(self, peer: Peer, ledgers: list[Pull | Kin], change: HaveChange) -> bool:
         """Take in what a peer has come to have, or lost; False where nothing follows from it."""

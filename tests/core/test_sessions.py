@@ -1,11 +1,14 @@
 """What peers tell each other: have-maps, changes, subscriptions, charges, lies."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from protocol import messages as ms
+from protocol.identifiers import ImageId
 from protocol.limits import HAVE_CHANGE_MAX_PIECES
 from tests.core.bench import IMAGE, OTHER, Bench
 from tests.core.chaos import contact, node
@@ -171,6 +174,43 @@ def test_a_session_of_no_use_is_hung_up_and_one_of_use_is_not() -> None:
     assert bench.all(ef.HangUp) == []
     bench.wait(2)
     assert bench.one(ef.HangUp).node == node(2)
+
+
+@pytest.mark.parametrize("image", [OTHER, IMAGE])
+@pytest.mark.parametrize("kind", ["Subscribe", "Unsubscribe", "HaveMap", "NotHeld", "Acquaint", "Charge", "Ping"])
+def test_what_nothing_follows_from_costs_the_same_however_much_is_pulled(kind: str, image: ImageId) -> None:
+    """A peer may say such things 2,000 times a second. OTHER is not here, and IMAGE is whole."""
+    messages: dict[str, ms.Control] = {
+        "Subscribe": ms.Subscribe(OTHER),
+        "Unsubscribe": ms.Unsubscribe(image),
+        "HaveMap": ms.HaveMap(image, 8, b"\xff"),
+        "NotHeld": ms.NotHeld(image),
+        "Acquaint": ms.Acquaint(image, ()),
+        "Charge": ms.Charge(image, 0, 0),
+        "Ping": ms.Ping(1),
+    }
+    message = messages[kind]
+
+    def calls(pulls: int) -> int:
+        bench, counted = Bench(), 0
+        bench.published()
+        bench.meet(1)
+        for number in range(pulls):
+            bench.order(f"order {number}", ImageId.of(b"%d" % number))
+        bench.hear(1, message)
+
+        def count(*_: object) -> None:
+            nonlocal counted
+            counted += 1
+
+        sys.setprofile(count)
+        try:
+            bench.host.handle(ev.Heard(node(1), message), bench.now)
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert calls(9) == calls(0)
 
 
 def test_uploads_wait_for_a_slot_and_are_put_off_beyond_the_places() -> None:
