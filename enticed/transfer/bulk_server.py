@@ -59,6 +59,7 @@ class BulkServer:
         self._connections: set[ServedConnection] = set()
         self._per_peer: Counter[NodeId] = Counter()
         self._too_many = Tally(log)
+        self._unread = Tally(log)
 
     def adopt(self, secured: Secured) -> None:
         """Serve this connection until it ends; one too many is closed at once."""
@@ -85,6 +86,8 @@ class BulkServer:
         await self._workers.close()
 
     def _forget(self, connection: ServedConnection, node: NodeId) -> None:
+        if connection.is_unread:
+            self._unread.info("%s does not read what it asked for", node.short, extra={"peer": node})
         self._connections.discard(connection)
         self._per_peer[node] -= 1
         if not self._per_peer[node]:
@@ -131,6 +134,8 @@ class ServedConnection:
         self._inquiries: deque[Inquiry] = deque()
         self._buffers = buffers
         self._tasks = Tasks()
+        self.is_unread = False
+        """It has ended because the peer did not read what it had asked for."""
 
     def interrupt(self) -> None:
         self._stream.interrupt()
@@ -203,7 +208,7 @@ class ServedConnection:
                 self._stream.send(reply, deadline_s, self._timing.send_stalled_s)
             self._session.body_sent()
         except PeerSilentError:
-            log.info("%s does not read what it asked for", self.node.short, extra={"peer": self.node})
+            self.is_unread = True
             raise
         except OSError as error:
             failure = error

@@ -18,10 +18,11 @@ from enticed.identity.host import HostIdentity
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.courier_connection import CourierConnection
 from enticed.transfer.courier_process import CourierProcess
-from enticed.transfer.errors import PeerSilentError
+from enticed.transfer.errors import CourierLostError
 from enticed.transfer.limits import (
     COURIER_DEATHS_MAX_COUNT,
     COURIER_DEATHS_WITHIN_S,
+    COURIER_SILENT_S,
     COURIERS_FROM_REQUESTS_COUNT,
     COURIERS_MAX_COUNT,
 )
@@ -156,12 +157,13 @@ class Couriers:
         self._handshakes.mark_bulk(sock)
         connection = courier.take(sock, node, self._timing)
         try:
-            async with asyncio.timeout(self._timing.handshake_s):
+            async with asyncio.timeout(self._timing.handshake_s + COURIER_SILENT_S):
                 certificate = await connection.shaken
             connection.node = self._identity.verify_peer(certificate, self._clock()).node
-        except TimeoutError:
-            connection.close()
-            raise PeerSilentError("the peer is silent") from None
+        except TimeoutError:  # of a silent peer the courier would have told
+            log.error("a process that fetched has stopped, and is ended")
+            courier.close()
+            raise CourierLostError from None
         except BaseException:
             connection.close()
             raise

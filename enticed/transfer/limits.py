@@ -58,6 +58,8 @@ COURIER_START_TIMEOUT_S = 20.0
 """Until it says that it is there, on a host that is busy with everything else."""
 COURIER_END_TIMEOUT_S = 5.0
 """Told to end, it has nothing to wait for: after this it is killed."""
+COURIER_SILENT_S = 5.0
+"""After the time that a peer has to shake hands, a courier says within this whether it has: else it was stopped."""
 COURIER_DEATHS_MAX_COUNT = 3
 COURIER_DEATHS_WITHIN_S = 3600.0
 """So many couriers that ended by themselves within so long: then threads fetch everything, until it is longer ago."""

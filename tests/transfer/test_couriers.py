@@ -18,7 +18,7 @@ from enticed import __version__
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.pace import Pace, Paces
-from enticed.transfer import courier_process
+from enticed.transfer import courier_process, couriers
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.bulk_connection import Job
 from enticed.transfer.courier_connection import CourierConnection
@@ -106,6 +106,30 @@ def test_where_a_courier_is_killed_its_requests_fail_and_others_are_fetched_agai
             await pull(a, [b], disk, target)
             assert a.network.couriers.count == 1
         assert processes() == before
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
+
+
+@pytest.mark.usefixtures("always")
+def test_a_courier_that_was_stopped_is_found_out_and_not_chosen_again(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(couriers, "COURIER_SILENT_S", 0.5)
+    monkeypatch.setattr(courier_process, "COURIER_END_TIMEOUT_S", 0.1)
+
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b, host(cluster[2], disk) as c:
+            await a.meet(b)
+            await a.meet(c)
+            await pull(a, [b], disk, target)
+            (stopped,) = processes() - before
+            os.kill(stopped, signal.SIGSTOP)
+            gone = asyncio.create_task(ended(stopped))
+            await pull(a, [c], disk, target)
+            await gone
+            await pull(a, [c], disk, target)
 
     run(scenario())
     assert target.path.read_bytes() == disk.path.read_bytes()

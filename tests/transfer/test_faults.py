@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,7 @@ from tests.transfer.hosts import QUICK, Disk, Target, host, pull, run
 from tests.transfer.rogue import Frames, Script, connect, rogue, serve, until_closed
 
 Cluster = list[HostIdentity]
+TLS_ALERT = b"\x15"
 IMPATIENT = replace(QUICK, reply_s=0.4, served_idle_s=0.4, send_s=0.4)
 
 
@@ -235,22 +237,31 @@ def test_a_bad_client_is_hung_up_on(cluster: Cluster, disk: Disk, script: Script
 
 @pytest.mark.parametrize("timing", [IMPATIENT, replace(QUICK, send_stalled_s=0.4, send_s=60.0)])
 def test_a_client_that_does_not_read_loses_its_place(
-    cluster: Cluster, disk: Disk, target: Target, timing: Timing
+    cluster: Cluster, disk: Disk, target: Target, timing: Timing, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And however often it comes again, the log has one line of that."""
+    caplog.set_level("INFO")
+
     async def scenario() -> None:
         async with host(cluster[0], disk, timing=timing) as a, host(cluster[2]) as b:
-            with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_BULK) as sock:
-                ask = encode_frame(BULK.encode(BulkHello(1, ())))
-                ask += encode_frame(BULK.encode(disk.request(1, 0, 15)[0])) * 40
-                await asyncio.to_thread(sock.sendall, ask)
+            ask = encode_frame(BULK.encode(BulkHello(1, ())))
+            ask += encode_frame(BULK.encode(disk.request(1, 0, 15)[0])) * 40
+            with ExitStack() as stack:
+                address = a.network.listening[0]
+                dialled = (asyncio.to_thread(connect, cluster[1], address, ALPN_BULK) for _ in range(2))
+                socks = [stack.enter_context(sock) for sock in await asyncio.gather(*dialled)]
+                for sock in socks:
+                    await asyncio.to_thread(sock.sendall, ask)
                 await b.meet(a)
                 await pull(b, [a], disk, target)
-                await asyncio.to_thread(until_reset, sock)
+                for sock in socks:
+                    await asyncio.to_thread(until_reset, sock)
         assert all(len(shelf.asked) == len(shelf.closed) for shelf in (a.shelf,))
         assert any(sent < 15 * 65536 for sent, _ in a.shelf.closed)
 
     run(scenario())
     assert target.path.read_bytes() == disk.path.read_bytes()
+    assert len([line for line in caplog.messages if "does not read what it asked for" in line]) == 1
 
 
 def until_reset(sock: ssl.SSLSocket) -> None:
@@ -401,11 +412,13 @@ def test_what_is_no_tls_is_hung_up_on(cluster: Cluster) -> None:
             ip, _, port = a.network.listening[0].rpartition(":")
             reader, writer = await asyncio.open_connection(ip, int(port))
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            heard = b""
             try:
-                await reader.read()
+                heard = await reader.read()
             except ConnectionResetError:
                 pass
             writer.close()
+            assert heard[:1] in (b"", TLS_ALERT), "something else than TLS is spoken"
 
     run(scenario())
 
