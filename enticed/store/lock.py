@@ -1,10 +1,11 @@
-"""The lock on a state directory: one daemon at a time."""
+"""Whose a state directory is: one daemon's at a time, and nobody's but its owner's to change."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from enticed.store.files import DIRECTORY_MODE, PRIVATE_MODE, typed
 from protocol.errors import LocalError
 
 _HOLDER_MAX_SIZE_BYTES = 256
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class StateLock:
@@ -60,3 +62,28 @@ def make_state_dir(directory: Path) -> None:
         pass
     except OSError as error:
         raise typed(error, f"cannot make {directory}") from error
+
+
+def shut_others_out(directory: Path) -> tuple[str, ...]:
+    """Have nobody but their owners put anything into the state directory, or those right in it, whoever made them and
+    however; a line for people about each that was open.
+
+    Readers are left to the operator. `LocalError` where it cannot be changed: whoever may replace an image's file is
+    believed by every guest.
+    """
+    try:
+        lines = _shut(directory)  # first: from here on nobody swaps what is in it
+        for path in sorted(directory.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                lines += _shut(path)
+    except OSError as error:
+        raise typed(error, f"others may change what is in {directory}") from error
+    return lines
+
+
+def _shut(directory: Path) -> tuple[str, ...]:
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if not mode & _OTHERS_MAY_WRITE:
+        return ()
+    directory.chmod(mode & ~_OTHERS_MAY_WRITE)
+    return (f"others could change what is in {directory} (mode {mode:04o}): not any more; verify the images",)

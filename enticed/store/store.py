@@ -31,7 +31,7 @@ from enticed.store.imports import Import
 from enticed.store.inspection import right_fragments
 from enticed.store.intake import Intake
 from enticed.store.layout import CATALOGUE, CATALOGUE_DAMAGED, LOCK, RAW, prepare
-from enticed.store.lock import StateLock, make_state_dir
+from enticed.store.lock import StateLock, make_state_dir, shut_others_out
 from enticed.store.opening import Opener
 from enticed.store.page_cache import PageCache
 from enticed.store.reading import Excerpt, read_excerpt
@@ -104,6 +104,7 @@ class Store(Records):
         make_state_dir(state_dir)
         with ExitStack() as undo:
             undo.callback(StateLock.acquire(state_dir / LOCK).release)
+            opened = shut_others_out(state_dir)
             files = PosixFiles(state_dir)
             undo.callback(files.shut)
             prepare(files)  # before the catalogue: a newer store is left as it is
@@ -111,8 +112,8 @@ class Store(Records):
             undo.callback(catalogue.close)
             files.sync_dir(".")
             store = cls(files, catalogue, state_dir, quota_bytes, reserve_bytes, now)
-            if trouble is not None:
-                store.troubles = (trouble, *store.troubles)
+            told = opened if trouble is None else (*opened, trouble)
+            store.troubles = (*told, *store.troubles)
             store._closing = undo.pop_all()
         return store
 

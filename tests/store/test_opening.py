@@ -169,6 +169,19 @@ def test_what_is_no_image_is_left_alone(tmp_path: Path) -> None:
     assert len(list((tmp_path / "images").iterdir())) == 3
 
 
+def test_others_are_shut_out_of_directories_that_stood_open(tmp_path: Path, made: Made) -> None:
+    with open_store(tmp_path) as store:
+        publish(store, made)
+        assert store.troubles == ()
+    stood_open = [tmp_path, tmp_path / "images", tmp_path / "pins"]
+    for directory in stood_open:
+        directory.chmod(0o777)
+    with open_store(tmp_path) as store:
+        for directory, line in zip(stood_open, store.troubles, strict=True):
+            assert f"{directory} (mode 0777)" in line
+            assert directory.stat().st_mode & 0o777 == 0o755, "who may read is the operator's to say"
+
+
 def test_modes_are_made_good(tmp_path: Path, made: Made) -> None:
     with open_store(tmp_path) as store:
         path = publish(store, made).path
