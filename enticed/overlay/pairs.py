@@ -8,6 +8,7 @@ larger goes to a stranger than came from it.
 from __future__ import annotations
 
 import heapq
+import hmac
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -277,7 +278,7 @@ class PairBook:
     def _take_proof(self, endpoint: bytes, proof: Proof, now: float) -> list[Output]:
         slot = _slot(now)
         cookies = (make_cookie(self._secret, endpoint, proof, one) for one in (slot, slot - 1))
-        if proof.cookie not in cookies or not self._proofs.take(now):
+        if not any(hmac.compare_digest(proof.cookie, cookie) for cookie in cookies) or not self._proofs.take(now):
             return []
         meeting = Meeting(self._introduction, proof.introduction, proof.challenge, proof.cookie)
         pair = Pair(self._node, self._private, self._check(proof.introduction.certificate), meeting)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from enticed.core.effects import Effect
+from enticed.core.events import Event
+from enticed.core.host import Host
 from enticed.core.orders import Failure, OrderState
 from enticed.daemon import start
 from enticed.engine.port import OrderTerms
@@ -53,6 +57,28 @@ def test_a_relative_at_hand_leaves_only_what_is_new_to_fetch(tmp_path: Path) -> 
             assert [shared for _, shared in view.relatives] == [published.data_bytes - published.new_bytes]
 
     run(scenario())
+
+
+def test_only_the_event_loop_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads read, hash, write and send; what they find out is told on the loop, where alone anything is decided."""
+    deciding: set[int] = set()
+    handle = Host.handle
+
+    def noted(host: Host, event: Event, now: float) -> list[Effect]:
+        deciding.add(threading.get_ident())
+        return handle(host, event, now)
+
+    monkeypatch.setattr(Host, "handle", noted)
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_debug(True)  # it is an error then to call it from a thread as if it were ours
+        async with swarm(tmp_path, 2) as (publisher, host):
+            content = disk(5, 24)
+            await publish(publisher, content, "debian:12", tmp_path)
+            assert content_of(await pull(host, "debian:12")) == content
+
+    run(scenario())
+    assert deciding == {threading.get_ident()}
 
 
 def test_images_are_known_by_id_and_by_digest(tmp_path: Path) -> None:
