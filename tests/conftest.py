@@ -1,13 +1,20 @@
 """What holds for every test."""
 
+from __future__ import annotations
+
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, cast
 
 import hypothesis
 import pytest
 
 from tests import secrets
+from tests.attacks import page
+
+if TYPE_CHECKING:
+    from tests.attacks.load import Witness
 
 # The machine's load is no property of the code: no deadline per example. With CI=true the examples are the same in
 # every run, so that a change is judged by what it changes.
@@ -34,3 +41,25 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped, but with CI=true nothing may be: {call.excinfo and call.excinfo.value}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def witness(request: pytest.FixtureRequest) -> Iterator[Witness | None]:
+    """None where nothing is attacked: seeing through it takes imports that other tests need not wait for."""
+    if not any(page.is_attack(item) for item in request.session.items):
+        yield None
+        return
+    from tests.attacks.load import witness
+
+    with witness() as one:
+        yield one
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """No attack takes a host's memory, or holds its event loop up."""
+    if not isinstance(item, pytest.Function) or not page.is_attack(item):
+        return (yield)
+    witness = cast("Witness", item.funcargs["witness"])
+    with witness.watch():
+        return (yield)

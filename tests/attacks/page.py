@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
 
 from tests.project.imports import ROOT
 
+HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "security.md"
 _TEST = re.compile(r"`(test_\w+)`")
 _CODE = re.compile(r"`([^`]+)`")
@@ -55,6 +60,7 @@ def listeners() -> set[str]:
     return {code(cells[0]) for cells in table("listener", "what", "who", "bounds")}
 
 
+@cache
 def tests_named() -> set[str]:
     return set(_TEST.findall(PAGE.read_text()))
 
@@ -68,3 +74,8 @@ def code(cell: str) -> str:
 
 def tests_of(cell: str) -> list[str]:
     return _TEST.findall(cell)
+
+
+def is_attack(test: pytest.Item) -> bool:
+    """Whether it is one of tests/attacks, or the page names it."""
+    return test.path.is_relative_to(HERE) or getattr(test, "originalname", test.name) in tests_named()

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from simnet.testbed import Daemon, Testbed
-from tests.attacks.load import unharmed
 from tests.daemon.pulls import cluster, is_pulled, new_disk
 from tests.programs import need
 
@@ -121,7 +120,7 @@ def test_ten_thousand_connections_leave_a_pull_its_rate(swarm: Testbed, disk: Pa
     """
     founder, host, _ = swarm.daemons
     quiet = max(timed_pull(host, "flood:1", disk) for _ in range(3))
-    with unharmed(founder, host), stranger(CONNECTOR, founder.address, CONNECTIONS, 0.02) as strangers:
+    with stranger(CONNECTOR, founder.address, CONNECTIONS, 0.02) as strangers:
         assert strangers.stdout is not None
         under_way = timed_pull(host, "flood:1", disk)  # while they come
         assert int(strangers.stdout.readline()) == CONNECTIONS
@@ -138,7 +137,7 @@ def test_ten_thousand_connections_to_the_api_keep_no_scheduler_out(swarm: Testbe
     """Handshakes that never end cost memory before anybody knows whose they are: there are only so many at once."""
     founder = swarm.founder
     api = f"{founder.address.rsplit(':', 1)[0]}:{API_PORT}"
-    with unharmed(founder), stranger(CONNECTOR, api, CONNECTIONS, 0.02) as strangers:
+    with stranger(CONNECTOR, api, CONNECTIONS, 0.02) as strangers:
         assert strangers.stdout is not None
         assert int(strangers.stdout.readline()) == CONNECTIONS
         for _ in range(5):
@@ -157,7 +156,6 @@ def test_a_daemon_under_garbage_datagrams_goes_on(swarm: Testbed, disk: Path) ->
     """Of every size and kind, 20,000 a second from 64 addresses, against both: images are still found and pulled."""
     founder, host, other = swarm.daemons
     with (
-        unharmed(founder, host, other),
         stranger(DATAGRAMS, founder.address, DATAGRAMS_PER_S),
         stranger(DATAGRAMS, host.address, DATAGRAMS_PER_S),
     ):

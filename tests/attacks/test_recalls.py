@@ -115,9 +115,11 @@ def test_what_is_here_stays_until_it_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_pull_under_way_ends_and_keeps_nothing_on_offer(tmp_path: Path) -> None:
+    content = disk(1, 64, hole_every=99)
+
     async def scenario() -> None:
         async with swarm(tmp_path, 2) as (publisher, host):
-            published = await publish(publisher, disk(1, 64, hole_every=99), "debian:12", tmp_path)
+            published = await publish(publisher, content, "debian:12", tmp_path)
             pulling = asyncio.create_task(pull(host, "debian:12"))
             await asyncio.sleep(0)
             await until(host, "order", lambda order: order.state is OrderState.FETCHING)

@@ -72,7 +72,7 @@ def changed(content: bytes, seed: int, blocks: int) -> bytes:
 
 async def publish(engine: DaemonEngine, content: bytes, name: str, directory: Path, **terms: Any) -> Published:
     path = directory / "source.raw"
-    path.write_bytes(content)
+    await asyncio.to_thread(path.write_bytes, content)
     fd = os.open(path, os.O_RDONLY)
     try:
         return await engine.publish(Publication(fd, name, len(content), **terms), lambda done, all_of_it: None)

@@ -147,9 +147,10 @@ async def say_nothing(node: NodeId, request: Request) -> Refused:
 
 @pytest.mark.parametrize("answer", [say_busy, say_nothing, refuse])
 def test_a_host_that_claims_what_it_does_not_give_is_not_waited_for(tmp_path: Path, answer: Answer) -> None:
+    content = disk(1, 48)
+
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((publisher, host), liar):
-            content = disk(1, 48)
             await publish(publisher, content, "debian:12", tmp_path)
             pieces = (await publisher.image("debian:12")).pieces
             liar.answer = answer
