@@ -81,6 +81,25 @@ def test_only_the_event_loop_decides(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert deciding == {threading.get_ident()}
 
 
+def test_a_scheduler_that_repeats_itself_has_one_order_and_one_pull(tmp_path: Path) -> None:
+    """Under one key before, while and after it is fetched; and under another, whose order needs no byte."""
+
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            content, terms = disk(6, 16), OrderTerms("debian:12")
+            published = await publish(publisher, content, "debian:12", tmp_path)
+            for _ in range(2):
+                await asyncio.gather(*(host.place_order("again", terms) for _ in range(50)))
+                again = await until(host, "again", lambda order: order.state is OrderState.READY)
+                assert content_of(again) == content
+                assert len(host.orders()) == 1
+            another = await pull(host, "debian:12", "another")
+            assert another.bytes_from.peers == 0
+            assert host.status().received_bytes < 1.1 * published.data_bytes
+
+    run(scenario())
+
+
 def test_images_are_known_by_id_and_by_digest(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with swarm(tmp_path, 2) as (publisher, host):

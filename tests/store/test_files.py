@@ -1,5 +1,6 @@
 """One suite for the real files and for their twin in memory; then what only the twin can show."""
 
+import ast
 import errno
 import os
 import random
@@ -13,6 +14,7 @@ from enticed.store.memory_files import MemoryFiles
 from enticed.store.power import Fuse, PowerCut
 from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
 from protocol.limits import MIB
+from tests.project.imports import our_modules
 
 
 @pytest.fixture(params=["posix", "memory"])
@@ -275,3 +277,14 @@ def test_a_full_disk_takes_no_more() -> None:
     fd = write(files, "a", b"1" * 8192)
     with pytest.raises(ExhaustedError):
         files.pwrite(fd, b"1" * 4096, 8192)
+
+
+def test_the_store_calls_the_system_through_its_port_alone() -> None:
+    """So that the twins suffer whatever can be suffered. Apart from it stand the lock, and who has files open."""
+    apart = {"enticed.store.files", "enticed.store.lock", "enticed.store.use"}
+    harmless = {"os.cpu_count", "os.strerror"}
+    modules = [one for one in our_modules() if one.name.startswith("enticed.store.") and one.name not in apart]
+    assert len(modules) > 15
+    for module in modules:
+        calls = {ast.unparse(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
+        assert {one for one in calls if one.startswith(("os.", "shutil.")) or one == "open"} <= harmless, module.name

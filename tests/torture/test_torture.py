@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,8 @@ from enticed.store.power import BeforeCall, Fuse, PowerCut
 from protocol.errors import AbsentError, ExhaustedError
 from tests.programs import need
 from tests.torture import catalogue_cuts, cuts, errors
-from tests.torture.machine import FIRST, SECOND, Machine, check, finish
+from tests.torture.__main__ import FAULTS
+from tests.torture.machine import FIRST, SECOND, Machine, check, finish, life
 
 Point = TypeVar("Point")
 
@@ -46,6 +48,41 @@ def test_calls_fail_at_300_points() -> None:
     assert {(fault.code, fault.is_for_good) for fault in played} == {
         (code, is_for_good) for code in errors.ERRORS for is_for_good in (False, True)
     }
+
+
+class Listed(Fuse):
+    """Remembers which calls there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __call__(self, name: str) -> None:
+        super().__call__(name)
+        self.names.append(name)
+
+
+def calls_of(seed: int) -> list[str]:
+    listed = Listed()
+    machine = Machine.new(listed)
+    machine.start()
+    for step in life(machine, seed):
+        step()
+    machine.store.close()
+    return listed.names
+
+
+def test_in_torture_every_call_meets_every_error_once_and_for_good() -> None:
+    """None of them is played here: it is `make torture` that plays all 8,000."""
+    calls: dict[int, list[str]] = {}
+    met: set[tuple[str, int, bool]] = set()
+    for fault in errors.faults(FAULTS):
+        if fault.seed not in calls:
+            calls[fault.seed] = calls_of(fault.seed)
+        met.add((calls[fault.seed][fault.at - 1], fault.code, fault.is_for_good))
+    names = {name for listed in calls.values() for name in listed}
+    assert len(names) > 20
+    assert met == set(product(names, errors.ERRORS, (False, True)))
 
 
 @pytest.mark.hundreds
