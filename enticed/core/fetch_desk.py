@@ -75,6 +75,8 @@ class FetchDesk:
         if not self._books.policy.rarest_first:
             rarity = np.zeros_like(rarity)
         candidates = pull.wanted & offered & self._open_to_us(pull, around)
+        if not (candidates or pull.runs or pull.opening):
+            candidates = pull.wanted & offered & pull.owned.passed_on
         if candidates or pull.runs or pull.opening:
             pull.starved_since = None
             return pick_pieces(candidates, rarity, pull.noise, count)
@@ -88,7 +90,7 @@ class FetchDesk:
         if pull.starved_since is None:
             pull.starved_since = now
         is_coming = any(asked.node not in around.unreliable for asked in self._books.requests.of_image(pull.image))
-        patience_s = policy.stall_s if is_coming else 0.0 if in_vain else policy.owner_patience_s
+        patience_s = self._books.requests.stalled_after_s if is_coming else 0.0 if in_vain else policy.owner_patience_s
         pull.starved_until = pull.starved_since + max(patience_s, self._owner_needs_s(pull, now))
         if now < pull.starved_until:
             return []
@@ -124,7 +126,7 @@ class FetchDesk:
         has = pull.availability
         if has.seeds_abound or not self._books.policy.rack_owners:
             return -1
-        return pull.owned.within(self._books.me.node, around.mates, len(has.rarity)) | around.of_mates
+        return pull.owned.bring_to(self._books.me.node, around.mates, len(has.rarity)).pieces | around.of_mates
 
     def _offered(self, pull: Pull, around: Reach) -> int:
         """Pieces that somebody has who can be asked now, in this image or a relative.

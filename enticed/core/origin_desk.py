@@ -82,7 +82,7 @@ class OriginDesk:
 
     def moments(self, pull: Pull) -> list[float]:
         """Times at which something about it may change by itself."""
-        origin, use, policy = self._books.origin, pull.origin, self._books.policy
+        origin, use = self._books.origin, pull.origin
         if origin is None or ORIGIN in pull.charged:
             return []
         times = [origin.backoff_until, use.shut_until]
@@ -90,9 +90,7 @@ class OriginDesk:
             times.append(self._opens_at(pull, use.needed_since))
         if use.waits_since is not None:
             times.append(use.waits_since + self._patience_s(pull))
-        if origin.waited_for_since is not None:
-            times.append(origin.waited_for_since + policy.stall_s)
-        return times
+        return [*times, origin.stalls_at]
 
     def _opens_at(self, pull: Pull, needed_since: float) -> float:
         """Hosts with a relative come first: they are given the time that it takes to find them."""
@@ -111,7 +109,7 @@ class OriginDesk:
         use, book = pull.origin, self._books.images[pull.image]
         demands = self._books.demands.get(pull.image, {}).values()
         nodes = self._circle(pull, around)
-        owned = use.owned.within(self._books.me.node, nodes, book.pieces)
+        owned = use.owned.bring_to(self._books.me.node, nodes, book.pieces).pieces
         return owned | bits_of({piece for demand in demands for piece, _ in demand.lacking})
 
     def _circle(self, pull: Pull, around: Reach) -> frozenset[NodeId]:

@@ -39,6 +39,8 @@ class Peer:
     """Times in a row that it was busy since it last delivered."""
     waited_for_since: float | None = None
     """Since when it owes an answer and has given none."""
+    patience_s: float = 0.0
+    """How long that may be until it is not worth waiting for."""
     charges: int = 0
     """How often it made us check our own copy of a piece."""
     idle_since: float | None = None
@@ -63,17 +65,21 @@ class Peer:
         """Whether what it says it has is worth waiting for; else it is asked all the same, and nobody waits for it."""
         if self.strikes or self.busies >= policy.busies_max:
             return False
-        return self.waited_for_since is None or now < self.waited_for_since + policy.stall_s
+        return now < self.stalls_at
 
     def changes_at(self, now: float, policy: Policy) -> float:
         """When it can be asked again, or is not reliable any more, if nothing else happens."""
         again_at = self.backoff_until if now < self.backoff_until else math.inf
-        if self.waited_for_since is None or not self.is_reliable(now, policy):
-            return again_at
-        return min(again_at, self.waited_for_since + policy.stall_s)
+        return min(again_at, self.stalls_at) if self.is_reliable(now, policy) else again_at
 
-    def asked(self, size_bytes: int, now: float) -> None:
+    @property
+    def stalls_at(self) -> float:
+        """When it is not worth waiting for any longer, if it gives no answer."""
+        return math.inf if self.waited_for_since is None else self.waited_for_since + self.patience_s
+
+    def asked(self, size_bytes: int, patience_s: float, now: float) -> None:
         self.stirred[self.node] = self
+        self.patience_s = patience_s
         if not self.in_flight:
             self.waited_for_since = now
         self.in_flight += 1

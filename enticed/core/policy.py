@@ -87,7 +87,8 @@ class Policy:
     busy_least_s: float = 0.05
     """A busy peer is asked again after the time that it said, within this and `backoff_last_s`."""
     stall_s: float = 1.5
-    """A peer that owes an answer and gives none for so long is not waited for any more where there are others."""
+    """A peer that owes an answer and gives none for so long is not waited for any more where there are others; nor is
+    one, before that, that takes much longer than is usual (`hedge_after_s`)."""
     busies_max: int = 8
     """Nor is one that was busy so often in a row."""
     hedge_after_s: float = 0.3

@@ -127,7 +127,7 @@ class RequestDesk:
         if source is None:
             return False
         asked = requests.ask(source.node, run, wanted, source.in_flight_bytes, now, hedge=hedge)
-        source.asked(run.size_bytes, now)
+        source.asked(run.size_bytes, policy.stall_s if source.node == ORIGIN else requests.stalled_after_s, now)
         if source in around.able and not source.can_take(now, policy):
             around.able.remove(source)
         self._books.do(Fetch(asked.number, source.node, wanted, run.request))

@@ -176,6 +176,11 @@ class RequestBook:
         usual_s = sorted(self._seconds)[len(self._seconds) // 2] if self._seconds else self._policy.request_timeout_s
         return max(self._policy.hedge_after_s, self._policy.hedge_factor * usual_s)
 
+    @property
+    def stalled_after_s(self) -> float:
+        """How long a peer that owes an answer and gives none is worth waiting for."""
+        return min(self._policy.stall_s, self.slow_after_s)
+
     def next_deadline(self) -> float | None:
         while self._expiries and self._expiries[0][1] not in self._asked:
             heappop(self._expiries)

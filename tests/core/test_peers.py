@@ -112,7 +112,7 @@ def test_who_stands_how_is_what_each_account_says(steps: list[tuple[str, int, fl
             case "go":
                 book.remove(node(number))
             case "ask" if one is not None:
-                one.asked(MIB, now)
+                one.asked(MIB, seconds, now)
             case "answer" if one is not None and one.in_flight:
                 one.answered(MIB, now)
             case "deliver" if one is not None:

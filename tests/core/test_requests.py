@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,15 @@ def test_slow_is_much_slower_than_usual() -> None:
     for _ in range(64):
         book.timed(ask(book, 1, 1, 0, 0.0), 0.001)
     assert book.slow_after_s == POLICY.hedge_after_s
+
+
+def test_who_owes_an_answer_is_waited_for_as_long_as_is_usual() -> None:
+    book = RequestBook(POLICY)
+    assert book.stalled_after_s == POLICY.stall_s
+    for seconds, patience_s in ((0.01, POLICY.hedge_after_s), (0.2, POLICY.hedge_factor * 0.2), (9.0, POLICY.stall_s)):
+        for _ in range(64):
+            book.timed(ask(book, 1, 1, 0, 0.0), seconds)
+        assert book.stalled_after_s == pytest.approx(patience_s)
 
 
 def test_plenty_is_what_comes_in_a_moment_but_a_request_at_least_and_never_much() -> None:
