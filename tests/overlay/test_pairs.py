@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from enticed import limits
 from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
+from protocol import datagram
 from protocol.credentials import NodeCredential
-from protocol.datagram import Kind, kind_of, read_tag
+from protocol.datagram import HELLO_MAX_SIZE_BYTES, Kind, Proof, kind_of, read_tag
 from protocol.errors import LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import DATAGRAM_MAX_SIZE_BYTES, DATAGRAM_MIN_SIZE_BYTES
@@ -318,6 +319,19 @@ def test_no_stranger_is_answered_with_more_than_it_sent(wire: Wire, ends: tuple[
             assert sum(len(one.data) for one in sent if one.endpoint == stranger) <= len(changed)
             assert all(isinstance(one, Transmit) for one in outputs)
             wire.now += 0.01
+
+
+def test_a_knock_without_its_padding_draws_no_larger_answer(
+    wire: Wire, ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = ends
+    with monkeypatch.context() as patch:
+        patch.setattr(datagram, "Knock", Proof)  # a knock is sealed as it is then
+        alice.send(bob, b"payload")
+    (sent,) = wire.log
+    assert len(sent[2]) < HELLO_MAX_SIZE_BYTES
+    outputs = bob.book.received(bytes([172, 16, 0, 0, 0, 0]), sent[2], wire.now)
+    assert sum(len(one.data) for one in outputs if isinstance(one, Transmit)) <= len(sent[2])
 
 
 @given(st.binary(max_size=1400), st.sampled_from([*Kind, None]))
