@@ -246,7 +246,7 @@ def test_a_client_that_does_not_read_loses_its_place(
     given_up = threading.Semaphore(0)
 
     def note(record: logging.LogRecord) -> bool:
-        if "the peer is silent" in record.getMessage():
+        if f"{cluster[1].node.short}: the peer is silent" in record.getMessage():
             given_up.release()
         return True
 
