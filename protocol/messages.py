@@ -35,6 +35,8 @@ from protocol.limits import (
     TRUST_MAX_SIZE_BYTES,
 )
 
+REVOKED = "this host was revoked"
+"""The reason of a goodbye that hosts understand."""
 ALPN_CONTROL = "enticed-control/1"
 ALPN_BULK = "enticed-bulk/1"
 PROTOCOL_VERSION = 1

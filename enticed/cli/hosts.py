@@ -119,6 +119,15 @@ def _degraded(status: dict[str, Any]) -> str:
     return f"since {ago(status['degraded_since'])}, takes no orders, serves what it has: {status['degraded']}"
 
 
+def _disowned(status: dict[str, Any]) -> str:
+    """Empty, and so not shown, where nobody says so, and where it is known."""
+    if status["revoked"] or not status["disowned_by"]:
+        return ""
+    first, *others = status["disowned_by"]
+    more = f" (and {len(others)} more)" if others else ""
+    return f"host {short(first)}{more} says that this host was revoked: see entice doctor"
+
+
 def _disk(status: dict[str, Any]) -> str:
     free, reserved = f"{size(status['free_bytes'])} free in {status['state']}", size(status["reserved_bytes"])
     if status["room_bytes"]:
@@ -139,6 +148,7 @@ def _status_lines(status: dict[str, Any]) -> Iterable[str]:
         revoked if status["revoked"] else f"enticed {status['version']}, started {ago(status['started_at'])}",
         [
             ("DEGRADED", _degraded(status)),
+            ("DISOWNED", _disowned(status)),
             ("host", f"{status['node_id']}{' (founded the cluster)' if status['founder'] else ''}"),
             ("zone", status["zone"]),
             ("rack", status["rack"]),

@@ -261,6 +261,7 @@ RECORDS: dict[str, Schema] = {
         state=TEXT,
         uploads=COUNT,
         revoked=FLAG | {"description": "no other host has anything to do with this one any more"},
+        disowned_by=array(NODE_ID) | {"description": "hosts that say so; they may lie"},
         degraded=or_null(
             TEXT | {"description": "why it writes nothing and takes no orders, though it serves what it has"}
         ),

@@ -266,6 +266,7 @@ def status_json(status: StatusView, may_change: bool) -> dict[str, Any]:
         "memory_bytes": status.memory_bytes,
         "origin": None if status.origin is None else _origin_json(status.origin),
         "revoked": status.revoked,
+        "disowned_by": [str(node) for node in status.disowned_by],
         "degraded": status.degraded or None,
         "degraded_since": status.degraded_since,
     }

@@ -338,6 +338,7 @@ class DaemonEngine:
             rack=credential.rack,
             founder=parts.authority is not None,
             revoked=parts.identity.node in parts.identity.trust.revoked_nodes,
+            disowned_by=parts.network.disowned_by,
             listen=parts.network.listening,
             advertise=parts.network.advertised,
             images=len(parts.store.images()),

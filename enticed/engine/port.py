@@ -263,6 +263,8 @@ class StatusView:
     degraded_since: float | None = None
     revoked: bool = False
     """Whether this host knows that no other has anything to do with it any more."""
+    disowned_by: tuple[NodeId, ...] = ()
+    """Hosts that say so, where it does not know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,14 @@ FOUNDER = "founder"
 """What the founding host's publisher is called."""
 
 
+class RevokedError(DeniedError):
+    """A certificate that would be good, had its owner not been revoked."""
+
+    def __init__(self, credential: NodeCredential) -> None:
+        super().__init__(f"{credential.node.short} was revoked")
+        self.credential = credential
+
+
 @dataclass(eq=False)
 class HostIdentity:
     """An enrolled host. `directory` holds `node.crt` and `node.key` for `ssl.SSLContext.load_cert_chain`.
@@ -88,11 +96,12 @@ class HostIdentity:
     def verify(self, certificate: bytes, now: float) -> NodeCredential:
         """Who shows this certificate (DER), whatever its role, if the cluster believes it now.
 
-        `DeniedError` if no CA of the cluster signed it, out of its time, and where it was revoked; `MalformedError`
-        if it is none of ours.
+        `DeniedError` if no CA of the cluster signed it, out of its time, and where it was revoked (`RevokedError`);
+        `MalformedError` if it is none of ours.
         """
         credential = verify_certificate(certificate, self.trust.authorities, now)
-        self.require_standing(credential.node)
+        if credential.node in self._revoked:
+            raise RevokedError(credential)
         return credential
 
     def verify_peer(self, certificate: bytes, now: float) -> NodeCredential:

@@ -56,6 +56,7 @@ _AREAS = {"certificate": Area.TRUST, "event_loop": Area.HOST, "peers": Area.NETW
 
 async def diagnose(engine: DaemonEngine) -> tuple[Finding, ...]:
     """All findings, as things are now; takes as long as it takes to find that hosts cannot be reached."""
+    await _hear_whether_revoked(engine)
     found = [*_ready(engine), *_orders(engine), *_rot(engine), _descriptors(), *_clock(engine), *_trust(engine)]
     found += [_advertised(engine), *[one async for one in _reached(engine)]]
     return tuple(sorted(found, key=lambda one: list(Area).index(one.area)))
@@ -123,6 +124,14 @@ def _trust(engine: DaemonEngine) -> Iterator[Finding]:
         said = "this host was revoked: no other host of the cluster has anything to do with it"
         to_do = "if it is to belong to the cluster: entice join, with a new token and into a new state directory"
         yield Finding(Area.TRUST, "revoked", Verdict.WRONG, said, to_do)
+    elif disowned_by := parts.network.disowned_by:
+        others = f" (and {len(disowned_by) - 1} more)" * (len(disowned_by) > 1)
+        said = f"host {disowned_by[0].short}{others} says that this host was revoked"
+        to_do = (
+            "entice trust show, on the founding host: if it was, entice join with a new token and into a new state "
+            "directory; if not, that host lies"
+        )
+        yield Finding(Area.TRUST, "disowned", Verdict.WRONG, said, to_do)
     left_s = credential.not_after - parts.clock()
     if 0 < left_s < CERTIFICATE_WARNING_S:
         said = f"this host's certificate is good for only {left_s / 86400:.0f} days"
@@ -155,6 +164,19 @@ def _advertised(engine: DaemonEngine) -> Finding:
     said = f"others are told to dial {', '.join(network.advertised) or 'nothing'}"
     to_do = "set `advertise` to an address that other hosts reach, and restart enticed"
     return Finding(Area.NETWORK, "advertise", Verdict.WRONG if is_local or not hosts else Verdict.GOOD, said, to_do)
+
+
+async def _hear_whether_revoked(engine: DaemonEngine) -> None:
+    """Nobody answers the datagrams of a host that was revoked; whoever it connects to tells it so."""
+    network = engine.parts.network
+    if engine.parts.overlay.contacts or network.peers():
+        return
+    known = dict.fromkeys((*engine.parts.identity.bootstrap, *engine.parts.store.remembered_addresses()))
+    addresses = [one for one in known if one not in network.advertised]
+    greetings = (network.greet(address) for address in addresses[:DOCTOR_ADDRESSES_MAX_COUNT])
+    for error in await asyncio.gather(*greetings, return_exceptions=True):
+        if isinstance(error, BaseException) and not isinstance(error, EnticedError):
+            raise error
 
 
 async def _reached(engine: DaemonEngine) -> AsyncIterator[Finding]:

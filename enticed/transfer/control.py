@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from enticed.transfer.errors import PeerLostError, PeerSilentError, fault_of
+from enticed.transfer.errors import DisownedError, PeerLostError, PeerSilentError, fault_of
 from enticed.transfer.limits import (
     CONTROL_MESSAGES_AT_ONCE_COUNT,
     CONTROL_MESSAGES_PER_S,
@@ -28,7 +28,7 @@ from protocol.credentials import NodeCredential
 from protocol.errors import EnticedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import REASON_MAX_CHARS
-from protocol.messages import Goodbye, Hello, Ping, Pong
+from protocol.messages import REVOKED, Goodbye, Hello, Ping, Pong
 from protocol.session import Agreement, ControlSession, State
 
 
@@ -234,7 +234,8 @@ class ControlConnection:
                 if message.token == self._pings and self._pinged_s is not None:
                     self.rtt_s, self._pinged_s = self._heard_s - self._pinged_s, None
             elif isinstance(message, Goodbye):
-                self._fail(PeerLostError(f"the peer says goodbye: {message.reason!r}"))
+                said = PeerLostError(f"the peer says goodbye: {message.reason!r}")
+                self._fail(DisownedError() if message.reason == REVOKED else said)
             else:
                 self._owner.heard(self, message)
             if self._why is not None:

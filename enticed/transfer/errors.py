@@ -40,6 +40,13 @@ class PeerLostError(AbsentError):
     """There is no connection to the peer, or not any more."""
 
 
+class DisownedError(PeerLostError):
+    """The peer says that this host was revoked. Only the trust bundle proves it."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer says that this host was revoked")
+
+
 class PeerSilentError(ExhaustedError):
     """The peer took too long: the connection is given up."""
 

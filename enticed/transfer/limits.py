@@ -43,6 +43,10 @@ SEND_STALLED_S = 5.0
 SESSIONS_BEFORE_HELLO_PER_PEER_COUNT = 2
 """Control connections of one member that have not said hello; another one is closed. One is what a host needs, and one
 more where its last has just been lost."""
+OUTCASTS_TOLD_MAX_COUNT = 8
+"""Connections of hosts that were revoked, each kept for GOODBYE_TIMEOUT_S at the most, so that they hear why."""
+DISOWNED_BY_MAX_COUNT = 8
+"""Hosts that are named of those that say that this one was revoked."""
 REFUSED_REST_S = 0.01
 """After a request that was refused, before the next one of that connection: nobody has reason to ask often in vain."""
 BULK_IDLE_S = 30.0

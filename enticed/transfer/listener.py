@@ -14,18 +14,22 @@ from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.limits import HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT, LISTEN_BACKLOG_COUNT
 from enticed.transfer.tasks import Tasks
-from enticed.transfer.tls import Handshakes, Secured
+from enticed.transfer.tls import Handshakes, Outcast, Secured
 from protocol.errors import EnticedError, LocalError
 
 log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Accepts on all addresses. `on_secured` is called on the loop with each member's connection and owns it then."""
+    """Accepts on all addresses. `on_secured` is called on the loop with each member's connection and owns it then, and
+    `on_outcast` with that of a host that was revoked."""
 
-    def __init__(self, handshakes: Handshakes, on_secured: Callable[[Secured], None]) -> None:
+    def __init__(
+        self, handshakes: Handshakes, on_secured: Callable[[Secured], None], on_outcast: Callable[[Outcast], None]
+    ) -> None:
         self._handshakes = handshakes
         self._on_secured = on_secured
+        self._on_outcast = on_outcast
         self._sockets: list[socket.socket] = []
         self._tasks = Tasks()
         self._failed = Tally(log)
@@ -78,11 +82,15 @@ class Listener:
 
     async def _welcome(self, sock: socket.socket, address: HostPort) -> None:
         try:
-            secured = await self._handshakes.accept(sock, address)
+            accepted = await self._handshakes.accept(sock, address)
         except EnticedError as error:
             self._failed.info("handshake with %s: %s", address, error)
             return
-        self._on_secured(secured)
+        if isinstance(accepted, Outcast):
+            self._failed.info("handshake with %s: %s was revoked", address, accepted.end.node.short)
+            self._on_outcast(accepted)
+        else:
+            self._on_secured(accepted)
 
 
 def _close(sock: socket.socket, task: asyncio.Task[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,8 +16,8 @@ from enticed.transfer.bulk_client import BulkClient
 from enticed.transfer.bulk_server import BulkServer
 from enticed.transfer.control import ControlConnection
 from enticed.transfer.couriers import Couriers
-from enticed.transfer.errors import PeerLostError
-from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE
+from enticed.transfer.errors import DisownedError, PeerLostError
+from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE, DISOWNED_BY_MAX_COUNT
 from enticed.transfer.listener import Listener
 from enticed.transfer.ports import (
     DialFailed,
@@ -36,9 +37,9 @@ from enticed.transfer.workers import Workers
 from protocol.errors import EnticedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import ADDRESSES_MAX_COUNT
-from protocol.messages import ALPN_BULK, PROTOCOL_VERSION, FragmentsRequest, Hello, PartRequest
+from protocol.messages import ALPN_BULK, PROTOCOL_VERSION, REVOKED, FragmentsRequest, Hello, PartRequest
 
-REVOKED = "this host was revoked"
+log = logging.getLogger(__name__)
 
 
 class PeerNetwork:
@@ -73,11 +74,12 @@ class PeerNetwork:
         self._timing = timing or Timing()
         self._paces = paces or Paces()
         self._handshakes = Handshakes(identity, clock, self._timing, lower_effort=lower_effort)
-        self._listener = Listener(self._handshakes, self._on_secured)
         events = SessionEvents(self._up, self._down, self._heard, self._dial_failed)
         self._sessions = Sessions(
             identity.node, self._handshakes, self._hello, tuple(dial_networks), self._timing, events
         )
+        self._listener = Listener(self._handshakes, self._on_secured, self._sessions.turn_away)
+        self._disowned_by: dict[NodeId, None] = {}
         self._bulk: dict[NodeId, BulkClient] = {}
         self._bulk_threads = Workers(BULK_DIALLED_MAX_COUNT, "bulk-fetch", bulk_nice)
         self._bulk_dials = Tasks()
@@ -100,6 +102,11 @@ class PeerNetwork:
         """What others are told to dial."""
         specific = (str(address) for address in self._listener.addresses if not address.ip.is_unspecified)
         return (self._advertise or tuple(specific))[:ADDRESSES_MAX_COUNT]
+
+    @property
+    def disowned_by(self) -> tuple[NodeId, ...]:
+        """Hosts that say that this one was revoked. They may lie, or know what it does not know yet."""
+        return tuple(self._disowned_by)
 
     async def start(self) -> None:
         """Listen. `LocalError` where that is not possible; nothing is left open then."""
@@ -127,6 +134,11 @@ class PeerNetwork:
         if not self._running:
             raise LocalError("the network is not running")
         self._sessions.dial(node, addresses)
+
+    async def greet(self, address: str) -> None:
+        """Hear from whoever is at this address whether it takes this host for a member (`disowned_by`). For a host that
+        has no sessions. Raises as `Handshakes.accept` does where nobody answers."""
+        await self._sessions.greet(address)
 
     def hang_up(self, node: NodeId, reason: str) -> None:
         """End the session, and every request of both sides: PeerDown follows. Nothing happens if there is none."""
@@ -183,6 +195,7 @@ class PeerNetwork:
             return
         self._handshakes.refresh()
         self.couriers.refresh()
+        self._disowned_by.clear()  # maybe it was for the certificate that this host had until now
         trust, before = self._identity.trust, self._authorities
         for node in trust.revoked_nodes:
             self.hang_up(node, REVOKED)
@@ -206,6 +219,7 @@ class PeerNetwork:
 
     def _up(self, connection: ControlConnection, addresses: tuple[HostPort, ...]) -> None:
         node, agreement = connection.node, connection.agreement
+        self._disowned_by.pop(node, None)
         dial = partial(self._handshakes.dial, addresses, node, ALPN_BULK)
         dial_by_courier = partial(self.couriers.open, addresses, node, agreement)
         self._bulk[node] = BulkClient(
@@ -227,13 +241,21 @@ class PeerNetwork:
     def _down(self, node: NodeId, why: EnticedError) -> None:
         if (client := self._bulk.pop(node, None)) is not None:
             client.close(why)
+        self._note_disowned(node, why)
         self._emit(PeerDown(node, why))
 
     def _heard(self, node: NodeId, message: Said) -> None:
         self._emit(Heard(node, message))
 
     def _dial_failed(self, node: NodeId, why: EnticedError) -> None:
+        self._note_disowned(node, why)
         self._emit(DialFailed(node, why))
+
+    def _note_disowned(self, node: NodeId, why: EnticedError) -> None:
+        if isinstance(why, DisownedError) and len(self._disowned_by) < DISOWNED_BY_MAX_COUNT:
+            if node not in self._disowned_by:
+                log.warning("host %s says that this host was revoked", node.short, extra={"peer": node})
+            self._disowned_by[node] = None
 
     def _emit(self, event: Event) -> None:
         # Never from inside a call: whoever calls `hang_up` is not told PeerDown before it has returned.

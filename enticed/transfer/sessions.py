@@ -11,15 +11,15 @@ from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort, IpNetwork, dialable
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
-from enticed.transfer.limits import SESSIONS_BEFORE_HELLO_PER_PEER_COUNT, SESSIONS_MAX_COUNT
+from enticed.transfer.limits import OUTCASTS_TOLD_MAX_COUNT, SESSIONS_BEFORE_HELLO_PER_PEER_COUNT, SESSIONS_MAX_COUNT
 from enticed.transfer.ports import Said
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
-from enticed.transfer.tls import Handshakes, Secured
+from enticed.transfer.tls import Handshakes, Outcast, Secured
 from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import ADDRESSES_MAX_COUNT
-from protocol.messages import ALPN_CONTROL, Hello
+from protocol.messages import ALPN_CONTROL, REVOKED, Hello
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class Sessions:
         self._events = events
         self._peers: dict[NodeId, _Peer] = {}
         self._connections: set[ControlConnection] = set()
+        self._passing: set[ControlConnection] = set()
+        """That become no sessions."""
         self._tasks = Tasks()
         self._failed = Tally(log)
 
@@ -99,6 +101,26 @@ class Sessions:
         connection = self._adopt(secured, dialler=secured.node)
         self._tasks.spawn(self._answer(connection), f"answer {secured.node.short}")
 
+    def turn_away(self, outcast: Outcast) -> None:
+        """Tell a host that was revoked so, and hear nothing of it; where too many are being told, it is just closed."""
+        if len(self._passing) >= OUTCASTS_TOLD_MAX_COUNT:
+            outcast.end.close()
+            return
+        self._pass_by(outcast.end, dialler=outcast.end.node).close(REVOKED)
+
+    async def greet(self, address: str) -> None:
+        """Say hello to whoever is there, and goodbye: `dial_failed` tells why it refuses, if it does. A session with it
+        would be replaced. Raises as `Handshakes.meet` does where nobody is there."""
+        for dialable_address in self._dialable([address]):
+            secured = await self._handshakes.meet(dialable_address)
+            connection = self._pass_by(secured, dialler=self._node)
+            connection.start()
+            try:
+                await connection.introduced()
+            except EnticedError as error:
+                self._events.dial_failed(secured.node, error)
+            connection.close("only to see whether it answers")
+
     def hang_up(self, node: NodeId, reason: str) -> None:
         """End the session with this peer, if there is one."""
         peer = self._peers.get(node)
@@ -109,9 +131,9 @@ class Sessions:
     async def close(self, reason: str) -> None:
         """Say goodbye to all and end everything; nobody is told."""
         await self._tasks.close()
-        for connection in self._connections:
+        for connection in (*self._connections, *self._passing):
             connection.close(reason)
-        await asyncio.gather(*(connection.closed for connection in self._connections))
+        await asyncio.gather(*(connection.closed for connection in (*self._connections, *self._passing)))
         self._peers.clear()
 
     async def _dial(self, peer: _Peer, addresses: Sequence[HostPort]) -> None:
@@ -153,6 +175,13 @@ class Sessions:
         connection = ControlConnection(secured, dialler, self._hello(), self._timing, owner)
         self._connections.add(connection)
         connection.closed.add_done_callback(lambda _: self._connections.discard(connection))
+        return connection
+
+    def _pass_by(self, secured: Secured, dialler: NodeId) -> ControlConnection:
+        nobody = Owner(lambda _: None, lambda _, __: None, lambda _, __: None)
+        connection = ControlConnection(secured, dialler, self._hello(), self._timing, nobody)
+        self._passing.add(connection)
+        connection.closed.add_done_callback(lambda _: self._passing.discard(connection))
         return connection
 
     def _stays(self, old: ControlConnection, new: ControlConnection) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from enticed.identity.host import HostIdentity
+from enticed.identity.host import HostIdentity, RevokedError
 from enticed.identity.tls import client_context, peer_credential, server_context
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.errors import PeerLostError, fault_of
@@ -44,6 +44,13 @@ class Secured:
 
     def close(self) -> None:
         self.sock.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcast:
+    """A connection for control that a host has opened which was revoked: good for a goodbye, and nothing else."""
+
+    end: Secured
 
 
 class End(Protocol):
@@ -78,14 +85,21 @@ class Handshakes:
         self._server = server_context(self._identity, [ALPN_CONTROL, ALPN_BULK])
         self._clients = {alpn: client_context(self._identity, [alpn]) for alpn in (ALPN_CONTROL, ALPN_BULK)}
 
-    async def accept(self, sock: socket.socket, address: HostPort) -> Secured:
+    async def accept(self, sock: socket.socket, address: HostPort) -> Secured | Outcast:
         """Take a new connection over; on any error, and when cancelled, it is closed.
 
         `DeniedError` for who is no member, `RemoteError` for what is not our TLS, `PeerLostError`, `PeerSilentError`.
         """
         with closed_on_error(sock):
             _send_at_once(sock)
-        return await self._secure(sock, address, self._server, server_side=True)
+        tls = await self._shake_hands(sock, self._server, server_side=True)
+        with closed_on_error(tls):
+            try:
+                return self._secured(tls, address)
+            except RevokedError as error:
+                if tls.selected_alpn_protocol() != ALPN_CONTROL:
+                    raise
+                return Outcast(Secured(tls, error.credential, ALPN_CONTROL, address))
 
     async def dial(self, addresses: Sequence[HostPort], node: NodeId, alpn: str) -> Secured:
         """A connection to the node at the first of its addresses that answers as that node.
@@ -93,6 +107,10 @@ class Handshakes:
         Raises what the last address gave, as `accept` does; `PeerLostError` where there is none.
         """
         return await self.reach(addresses, node, partial(self._secure, context=self._clients[alpn]))
+
+    async def meet(self, address: HostPort) -> Secured:
+        """A control connection to whoever is at this address. Raises as `accept` does."""
+        return await self._secure(await self._connect(address), address, self._clients[ALPN_CONTROL])
 
     async def reach(
         self, addresses: Sequence[HostPort], node: NodeId, secure: Callable[[socket.socket, HostPort], Awaitable[EndT]]
@@ -124,20 +142,26 @@ class Handshakes:
             _send_at_once(sock)
         return sock
 
-    async def _secure(
-        self, sock: socket.socket, address: HostPort, context: ssl.SSLContext, *, server_side: bool = False
-    ) -> Secured:
+    async def _secure(self, sock: socket.socket, address: HostPort, context: ssl.SSLContext) -> Secured:
+        tls = await self._shake_hands(sock, context, server_side=False)
+        with closed_on_error(tls):
+            return self._secured(tls, address)
+
+    async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> ssl.SSLSocket:
         with closed_on_error(sock):
             tls = context.wrap_socket(sock, server_side=server_side, do_handshake_on_connect=False)
         with closed_on_error(tls):
             async with asyncio.timeout(self._timing.handshake_s):
                 await _shake_hands(tls)
-            credential = peer_credential(tls, self._identity, self._clock())
-            alpn = tls.selected_alpn_protocol()
-            if alpn is None:
-                raise RemoteError("the peer speaks neither control nor bulk")
-            if alpn == ALPN_BULK:
-                self.mark_bulk(tls)
+        return tls
+
+    def _secured(self, tls: ssl.SSLSocket, address: HostPort) -> Secured:
+        credential = peer_credential(tls, self._identity, self._clock())
+        alpn = tls.selected_alpn_protocol()
+        if alpn is None:
+            raise RemoteError("the peer speaks neither control nor bulk")
+        if alpn == ALPN_BULK:
+            self.mark_bulk(tls)
         return Secured(tls, credential, alpn, address)
 
 

@@ -16,6 +16,8 @@ import pytest
 from enticed.identity.host import found_cluster, load_identity
 from enticed.identity.pem import load_certificate
 from protocol.credentials import Role, read_certificate
+from protocol.framing import encode_frame
+from protocol.messages import CONTROL, REVOKED, Goodbye
 from simnet.testbed import Testbed
 from tests.attacks import certificates
 from tests.daemon.pulls import WAIT_S, cluster
@@ -111,11 +113,16 @@ def test_openssl_is_spoken_to_with_a_nodes_certificate(wardrobe: Wardrobe) -> No
 
 
 @pytest.mark.parametrize(
-    "who", ["none", "foreign", "expired-node", "scheduler", "publisher", "expired-scheduler", "stolen", "revoked-node"]
+    "who", ["none", "foreign", "expired-node", "scheduler", "publisher", "expired-scheduler", "stolen"]
 )
 def test_openssl_hears_nothing_with_any_other(wardrobe: Wardrobe, who: str) -> None:
     errors, heard = s_client(wardrobe, who)
     assert heard == b"", errors
+
+
+def test_openssl_hears_that_it_was_revoked_and_no_hello(wardrobe: Wardrobe) -> None:
+    errors, heard = s_client(wardrobe, "revoked-node")
+    assert heard == encode_frame(CONTROL.encode(Goodbye(REVOKED))), errors
 
 
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1", "-tls1_2"])

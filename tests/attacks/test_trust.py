@@ -22,6 +22,8 @@ from enticed.identity.host import HostIdentity, found_cluster, load_identity
 from enticed.identity.pem import load_signing_key
 from enticed.identity.publisher import make_publisher
 from enticed.overlay.notary import HostNotary
+from enticed.transfer import sessions
+from enticed.transfer.errors import DisownedError
 from enticed.transfer.ports import DialFailed, Heard, PeerDown
 from protocol.credentials import read_certificate, verify_certificate
 from protocol.dht import read_endpoint
@@ -97,6 +99,29 @@ def test_a_revoked_host_has_no_session_no_record_and_no_renewal(identities: list
                 HostNotary(gone.identity, ["127.0.0.1:1"], time.time).sign(KEY, ProviderState.WHOLE)
             )
         assert gone.node not in [peer.node for peer in founder.network.peers()]
+
+    swarm(identities, tmp_path, work)
+
+
+def test_a_revoked_host_that_was_idle_hears_so_from_whom_it_dials(
+    identities: list[HostIdentity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(founder: Member, honest: Member, gone: Member) -> None:
+        await founder.meet(honest)
+        await founder.desk.revoke(gone.node.hex())
+        await honest.until(partial(knows, honest, gone))
+        gone.network.dial(honest.node, honest.network.listening)
+        assert isinstance((await gone.told.wait(DialFailed, honest.node)).why, DisownedError)
+        assert list(gone.network.disowned_by) == [honest.node]
+        await gone.network.greet(founder.network.listening[0])
+        assert list(gone.network.disowned_by) == [honest.node, founder.node], "and whoever else it asks"
+        assert gone.node not in gone.identity.trust.revoked_nodes, "it is no proof"
+        with monkeypatch.context() as patched:
+            patched.setattr(sessions, "OUTCASTS_TOLD_MAX_COUNT", 0)
+            await gone.network.greet(founder.network.listening[0])
+            refused = await gone.told.wait(DialFailed, founder.node, count=2)
+        assert not isinstance(refused.why, DisownedError), "one too many"
+        assert {peer.node for peer in founder.network.peers()} == {honest.node}
 
     swarm(identities, tmp_path, work)
 

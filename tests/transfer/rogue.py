@@ -37,7 +37,7 @@ async def rogue(identity: HostIdentity, script: Script) -> AsyncIterator[str]:
         else:
             sessions.answer(secured)
 
-    listener = Listener(handshakes, on_secured)
+    listener = Listener(handshakes, on_secured, sessions.turn_away)
     listener.open([HostPort.parse("127.0.0.1:0")])
     try:
         yield str(listener.addresses[0])

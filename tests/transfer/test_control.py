@@ -18,7 +18,7 @@ from enticed.transfer.addresses import HostPort
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.ports import Said
-from enticed.transfer.tls import Handshakes
+from enticed.transfer.tls import Handshakes, Secured
 from protocol.errors import EnticedError, LocalError
 from protocol.identifiers import ImageId
 from protocol.messages import ALPN_CONTROL, CONTROL, Goodbye, HaveMap, Hello, Ping, Pong, Subscribe
@@ -62,6 +62,7 @@ async def pair(cluster: Cluster) -> AsyncIterator[tuple[ControlConnection, ssl.S
         secured, tls = await asyncio.gather(
             handshakes.accept(sock, HostPort.of(sockaddr)), asyncio.to_thread(wrap, plain)
         )
+        assert isinstance(secured, Secured)
         heard = Heard()
         connection = ControlConnection(secured, cluster[1].node, HELLO, QUICK, heard.owner())
         with closing(tls):

@@ -14,7 +14,7 @@ import pytest
 
 from enticed.identity.host import HostIdentity
 from enticed.transfer import bulk_server, sessions
-from enticed.transfer.errors import PeerLostError, PeerSilentError
+from enticed.transfer.errors import DisownedError, PeerLostError, PeerSilentError
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import DialFailed, Heard, PeerDown, PeerUp, Said
 from protocol.errors import ExhaustedError, LocalError
@@ -24,6 +24,7 @@ from protocol.messages import (
     ALPN_CONTROL,
     BULK,
     CONTROL,
+    REVOKED,
     BulkHello,
     Goodbye,
     HaveChange,
@@ -99,6 +100,21 @@ def test_hanging_up_is_heard_with_its_reason(cluster: Cluster, loop: str) -> Non
             assert len(a.told.events) == 3
 
     run(scenario(), loop)
+
+
+def test_who_says_that_a_host_was_revoked_is_named_and_nothing_else_changes(cluster: Cluster) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1]) as liar, host(cluster[2]) as c:
+            await a.meet(liar)
+            await a.meet(c)
+            liar.network.hang_up(a.node, REVOKED)
+            assert isinstance((await a.told.wait(PeerDown, liar.node)).why, DisownedError)
+            assert list(a.network.disowned_by) == [liar.node]
+            assert [peer.node for peer in a.network.peers()] == [c.node]
+            await a.meet(liar)
+            assert list(a.network.disowned_by) == [], "it has thought better of it"
+
+    run(scenario())
 
 
 def test_a_host_that_closes_says_goodbye(cluster: Cluster) -> None:
