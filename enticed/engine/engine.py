@@ -144,7 +144,7 @@ class DaemonEngine:
             self._check_place(order, now)  # again: others may have ordered meanwhile
             order = replace(order, image=image)  # what was counted is what is ordered
         self.parts.driver.tell(ev.OrderPlaced(order))
-        await self.parts.ledger.saved()
+        await self.parts.ledger.saved(key)
         if due_at is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PROMISE_TIMEOUT_S):
@@ -176,7 +176,7 @@ class DaemonEngine:
             raise DeniedError(f"the order {key} is of {owner_text(order.owner)}, not yours to cancel")
         self.order(key)
         self.parts.driver.tell(ev.OrderCancelled(key))
-        await self.parts.ledger.saved()
+        await self.parts.ledger.saved(key)
         return self.order(key)
 
     def order(self, key: str) -> OrderView:

@@ -32,13 +32,16 @@ class OrderLedger:
         self._store = store
         self._threads = threads
         self._unsaved: dict[str, Order | None] = {}
-        """By key; None is to be deleted."""
+        """By key; None is to be deleted. What is being saved is not among them."""
         self._owed: dict[str, Order | None] = {}
         """What could not be saved, and has not changed since."""
+        self._changes = self._tried = 0
+        """How many changes there were, and with how many of them it was tried to save them."""
         self._work = asyncio.Event()
-        self._saved = asyncio.Condition()
+        self._waiting: list[tuple[int, str | None, asyncio.Future[None]]] = []
+        """Until so many changes have been tried, and for which order, or for all."""
         self._trouble: EnticedError | None = None
-        """Why the last changes could not be saved."""
+        """Why what is owed could not be saved."""
         self._tasks = Tasks()
         # Above every number of an earlier life: that had fewer than a thousand changes in each of its seconds.
         self.first_number = self._number = int(1000 * driver.clock())
@@ -52,11 +55,6 @@ class OrderLedger:
         driver.carry(ef.SaveOrder, self._take)
         driver.carry(ef.ForgetOrder, self._forget)
 
-    @property
-    def trouble(self) -> EnticedError | None:
-        """Why the last changes could not be saved; None where they could."""
-        return self._trouble
-
     def start(self) -> None:
         """To be called before the orders of an earlier life are told to the core: what is no news is not logged."""
         self._states = {order.key: order.state for order in self._store.orders()}
@@ -68,18 +66,33 @@ class OrderLedger:
             await self.saved()
         await self._tasks.close()
 
-    async def saved(self) -> None:
-        """Wait until every change so far is durable; raises why the last of them cannot be."""
-        async with self._saved:
-            await self._saved.wait_for(lambda: not self._unsaved)
-            if self._trouble is not None:
-                raise self._trouble
+    async def saved(self, key: str | None = None) -> None:
+        """Wait until every change so far is durable, whatever changes meanwhile; raises why that of the order with this
+        key, or of any, cannot be."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._changes, key, ended))
+        if self._tried >= self._changes:
+            self._answer()
+        await ended
+
+    def _answer(self) -> None:
+        """Those who wait for what has been tried by now: at once, before it is tried again."""
+        waiting, self._waiting = self._waiting, []
+        for changes, key, ended in waiting:
+            if changes > self._tried:
+                self._waiting.append((changes, key, ended))
+            elif ended.cancelled():
+                continue
+            elif self._trouble is not None and (key is None or key in self._owed):
+                ended.set_exception(self._trouble)
+            else:
+                ended.set_result(None)
 
     async def catch_up(self) -> None:
         """Save what could not be saved; raises why it still cannot be."""
         if self._owed:
             self._unsaved, self._owed = {**self._owed, **self._unsaved}, {}
-            self._work.set()
+            self._change()
             await self.saved()
 
     async def watch(self, after: int | None, *, is_ours: bool = False) -> AsyncIterator[tuple[int, Order]]:
@@ -125,10 +138,10 @@ class OrderLedger:
     def _take(self, effect: ef.SaveOrder) -> None:
         order = effect.order
         self._unsaved[order.key] = order
+        self._change()
         if self._states.get(order.key) is not order.state:
             self._states[order.key] = order.state
             self._note(order)
-        self._work.set()
         self._number += 1
         self._recent.append((self._number, order))
         changed, self._changed = self._changed, asyncio.Event()
@@ -137,6 +150,10 @@ class OrderLedger:
     def _forget(self, effect: ef.ForgetOrder) -> None:
         self._unsaved[effect.key] = None
         self._states.pop(effect.key, None)
+        self._change()
+
+    def _change(self) -> None:
+        self._changes += 1
         self._work.set()
 
     def _note(self, order: Order) -> None:
@@ -154,29 +171,29 @@ class OrderLedger:
             await self._work.wait()
             self._work.clear()
             # Only the latest state of each order matters: what it went through meanwhile need not be kept.
-            batch = dict(self._unsaved)
+            batch, self._unsaved, changes = self._unsaved, {}, self._changes
+            self._owed = {key: order for key, order in self._owed.items() if key not in batch}
             try:
-                await self._threads.run(self._save, batch)
-                self._trouble = None
-            except EnticedError as error:
-                self._trouble = error
-            async with self._saved:
-                for key, order in batch.items():
-                    if self._trouble is not None:
-                        self._owed[key] = order
-                    else:
-                        self._owed.pop(key, None)
-                    if key in self._unsaved and self._unsaved[key] is order:
-                        del self._unsaved[key]
-                if self._unsaved:
-                    self._work.set()
-                self._saved.notify_all()
-            if self._trouble is not None:
-                self._driver.tell(ev.StoreTroubled(f"orders cannot be saved: {self._trouble}"))
+                unsaved, trouble = await self._threads.run(self._save, batch)
+            except EnticedError as error:  # a bug: which of them are saved is not known
+                unsaved, trouble = batch, error
+            self._owed |= unsaved
+            self._trouble = trouble if trouble is not None or not self._owed else self._trouble
+            self._tried = changes
+            self._answer()
+            if trouble is not None:
+                self._driver.tell(ev.StoreTroubled(f"orders cannot be saved: {trouble}"))
 
-    def _save(self, orders: dict[str, Order | None]) -> None:
-        for key, order in orders.items():
-            if order is None or order.state is OrderState.CANCELLED:
-                self._store.delete_order(key)
-            else:
-                self._store.save_order(order)
+    def _save(self, orders: dict[str, Order | None]) -> tuple[dict[str, Order | None], EnticedError | None]:
+        """Those that cannot be saved, and why: the first, and what comes after it."""
+        left = dict(orders)
+        try:
+            for key, order in orders.items():
+                if order is None or order.state is OrderState.CANCELLED:
+                    self._store.delete_order(key)
+                else:
+                    self._store.save_order(order)
+                del left[key]
+        except EnticedError as error:
+            return left, error
+        return left, None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,46 @@ def test_who_waits_for_an_order_to_be_saved_hears_that_it_cannot_be(
             assert store.orders() == ()
             await ledger.catch_up()  # a disk that works again
             assert [order.key for order in store.orders()] == ["order"]
+            await ledger.close()
+            await threads.close()
+            driver.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_for_an_order_waits_for_no_later_change_and_hears_of_no_other_orders_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        with Store.open(tmp_path / "state", None, 0, lambda: 1.0) as store:
+            driver, threads = Driver(host(), lambda: 1.0), StoreThreads()
+            driver.carry(ef.ResolveTarget, lambda effect: None)
+            driver.carry(ef.NoteDegraded, lambda effect: None)
+            ledger = OrderLedger(driver, store, threads)
+            ledger.start()
+            loop, save, places = asyncio.get_running_loop(), store.save_order, count(2)
+
+            def place_another() -> None:
+                driver.tell(ev.OrderPlaced(replace(ORDER, key=f"order {next(places)}")))
+
+            def while_others_change(order: Order) -> None:
+                loop.call_soon_threadsafe(place_another)
+                if order.key != "order":
+                    raise DiskError("no disk")
+                save(order)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(store, "save_order", while_others_change)
+                driver.tell(ev.OrderPlaced(ORDER))
+                async with asyncio.timeout(10):
+                    await ledger.saved("order")  # without an end to the changes, and those cannot be saved
+                    assert [order.key for order in store.orders()] == ["order"]
+                    with pytest.raises(DiskError):
+                        await ledger.saved()
+            with suppress(DiskError):
+                await ledger.saved()  # what was being saved on the broken disk
+            await ledger.catch_up()
+            assert {"order", "order 2"} <= {order.key for order in store.orders()}
             await ledger.close()
             await threads.close()
             driver.close()
