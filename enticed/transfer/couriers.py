@@ -96,12 +96,10 @@ class Couriers:
             courier.believe(self._identity)
 
     async def close(self) -> None:
-        """End them, and what they are at."""
-        couriers = list(self._couriers)
-        for courier in couriers:
+        """End them, and what they are at; until each process has ended, also of those that were ending already."""
+        for courier in list(self._couriers):
             courier.close()
-        await asyncio.gather(*(courier.wait() for courier in couriers))
-        await self._tasks.close()
+        await self._tasks.finished()
 
     async def _least_loaded(self, node: NodeId) -> CourierProcess:
         """Started, and one that carries nothing to this node if there can be one."""

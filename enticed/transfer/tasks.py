@@ -22,6 +22,10 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def finished(self) -> None:
+        """Wait until each has ended by itself. They must not spawn others here meanwhile."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
     async def close(self) -> None:
         """Cancel all of them and wait until each has ended. They must not spawn others here meanwhile."""
         for task in self._running:

@@ -136,6 +136,31 @@ def test_a_courier_that_was_stopped_is_found_out_and_not_chosen_again(
 
 
 @pytest.mark.usefixtures("always")
+def test_the_end_of_every_process_is_awaited_once(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, awaited = CourierProcess.wait, list[CourierProcess]()
+
+    async def counted(courier: CourierProcess) -> int | None:
+        awaited.append(courier)
+        return await wait(courier)
+
+    monkeypatch.setattr(CourierProcess, "wait", counted)
+
+    async def scenario() -> None:
+        before = processes()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target)
+            a.network.couriers._couriers[0].close()  # as after a while without work: its process is ending yet
+            await pull(a, [b], disk, target)
+        assert processes() == before
+        assert len(awaited) == len(set(awaited)) == 2
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("always")
 def test_where_no_process_can_be_started_threads_fetch(
     cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
