@@ -197,6 +197,9 @@ CONTENT_DEADLINE_MAX_S = 3600.0
 CONTENT_STALLED_S = 30.0
 """A reader that takes nothing for so long is cut off."""
 
+TRUST_CLAIMS_MAX_COUNT = 8
+"""Hosts that are remembered of those that say they have a newer trust bundle."""
+
 # --- command line ---
 DAEMON_CONNECT_TIMEOUT_S = 5
 DAEMON_ANSWER_TIMEOUT_S = 60.0

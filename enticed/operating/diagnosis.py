@@ -146,10 +146,10 @@ def _trust(engine: DaemonEngine) -> Iterator[Finding]:
         yield Finding(
             Area.TRUST, "publishers", Verdict.WRONG, "no publisher is trusted: nothing can be pulled", "entice join"
         )
-    if newer is not None:
-        serial, node = newer
-        said = f"host {node.short} says it has the trust bundle of serial {serial}, this one has that of {trust.serial}"
-        to_do = "it is fetched within a minute: if not, TCP to other hosts is closed, or that host lies"
+    if newer:
+        claims = ", ".join(f"host {node.short} of serial {serial}" for serial, node in newer)
+        said = f"newer trust bundles are said to be had, by {claims}; this host has that of {trust.serial}"
+        to_do = "it is fetched within a minute: if not, TCP to other hosts is closed, or who says so lies"
         yield Finding(Area.TRUST, "trust_bundle", Verdict.HINT, said, to_do)
     else:
         said = f"its serial is {trust.serial}, the newest that is known"

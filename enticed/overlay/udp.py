@@ -19,6 +19,7 @@ from enticed.core.dht.node import DhtNode
 from enticed.core.dht.policy import DhtPolicy
 from enticed.histogram import Histogram
 from enticed.identity.host import HostIdentity
+from enticed.limits import TRUST_CLAIMS_MAX_COUNT
 from enticed.overlay.notary import HostNotary
 from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
 from enticed.overlay.port import AddressMemory, Found, Offer
@@ -80,7 +81,8 @@ class UdpOverlay:
         self._withdrawn: _Waiting = {}
         self._spread_told: list[Callable[[bytes], None]] = []
         self._epoch = 0
-        self._newer: tuple[int, NodeId] | None = None
+        self._claims: dict[NodeId, int] = {}
+        """Serials of trust bundles above this host's own, by who says it has one."""
         self._authorities = identity.trust.authorities
         self._running = False
         self._nonsense = Tally(log)
@@ -111,9 +113,11 @@ class UdpOverlay:
         return self._node.table.network_size() if self._running else 1.0
 
     @property
-    def newer_trust(self) -> tuple[int, NodeId] | None:
-        """The highest serial of a trust bundle above this host's that anybody says it has, and who: its word alone."""
-        return self._newer if self._newer is not None and self._newer[0] > self._identity.trust.serial else None
+    def newer_trust(self) -> tuple[tuple[int, NodeId], ...]:
+        """The serials of trust bundles above this host's, and who says that it has each: its word alone. The lowest
+        come first: a serial grows with time, and what is far ahead of it is made up."""
+        own = self._identity.trust.serial
+        return tuple(sorted((serial, node) for node, serial in self._claims.items() if serial > own))
 
     async def start(self) -> None:
         """Listen, and look for others. `LocalError` where that is not possible; nothing is left open then."""
@@ -341,15 +345,15 @@ class UdpOverlay:
         for node in trust.revoked_nodes:
             self._pairs.forget(node)
             self._tell(ev.Revoked(node))
-            if self._newer is not None and self._newer[1] == node:
-                self._newer = None
+            self._claims.pop(node, None)
         self._authorities = trust.authorities
         if not set(before) <= set(trust.authorities):  # a CA was retired: all have to show a certificate again
             self._pairs.forget_all()
 
     def _trust_serial_of(self, node: NodeId, endpoint: bytes, serial: int) -> None:
-        if self._newer is None or serial > self._newer[0]:
-            self._newer = serial, node
+        self._claims[node] = serial
+        if len(self._claims) > TRUST_CLAIMS_MAX_COUNT:
+            self._claims = {node: serial for serial, node in self.newer_trust[:TRUST_CLAIMS_MAX_COUNT]}
         if self._running:
             self.on_trust_serial(node, endpoint_text(endpoint), serial)
 

@@ -21,6 +21,7 @@ from enticed.identity.bundles import with_publisher, with_revoked, with_schedule
 from enticed.identity.host import HostIdentity, found_cluster, load_identity
 from enticed.identity.pem import load_signing_key
 from enticed.identity.publisher import make_publisher
+from enticed.limits import TRUST_CLAIMS_MAX_COUNT
 from enticed.overlay.notary import HostNotary
 from enticed.transfer import sessions
 from enticed.transfer.errors import DisownedError
@@ -29,7 +30,7 @@ from protocol.credentials import read_certificate, verify_certificate
 from protocol.dht import read_endpoint
 from protocol.enrolment import sign_certificate
 from protocol.errors import AbsentError, DeniedError, LocalError
-from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import ALPN_CONTROL, CONTROL, TRUST, Hello, Renewal, RenewalRequest, Trust
 from protocol.names import NameRecord
 from protocol.records import ProviderState
@@ -158,12 +159,24 @@ def test_it_is_not_believed_in_datagrams(identities: list[HostIdentity], tmp_pat
 def test_what_it_said_of_the_trust_bundle_is_told_with_its_name_and_forgotten(
     identities: list[HostIdentity], tmp_path: Path
 ) -> None:
-    async def work(founder: Member, _: Member, liar: Member) -> None:
-        founder.overlay._trust_serial_of(liar.node, read_endpoint("127.0.0.1:1"), 2**63)
-        founder.overlay._trust_serial_of(liar.node, read_endpoint("127.0.0.1:1"), 7)
-        assert founder.overlay.newer_trust == (2**63, liar.node)
+    async def work(founder: Member, honest: Member, liar: Member) -> None:
+        def says(node: NodeId, serial: int) -> None:
+            founder.overlay._trust_serial_of(node, read_endpoint("127.0.0.1:1"), serial)
+
+        newer = founder.identity.trust.serial + DAY_S
+        says(liar.node, 2**63)
+        says(honest.node, newer)
+        assert list(founder.overlay.newer_trust) == [(newer, honest.node), (2**63, liar.node)], (
+            "neither hides the other"
+        )
+        for number in range(2 * TRUST_CLAIMS_MAX_COUNT):
+            says(NodeId(bytes([number]) * NodeId.size_bytes), 2**63 + number)
+        assert len(founder.overlay.newer_trust) == TRUST_CLAIMS_MAX_COUNT
+        assert founder.overlay.newer_trust[0] == (newer, honest.node), "nor do many"
         await founder.desk.revoke(liar.node.hex())
-        assert founder.overlay.newer_trust is None
+        assert liar.node not in [node for _, node in founder.overlay.newer_trust]
+        says(honest.node, founder.identity.trust.serial)
+        assert honest.node not in [node for _, node in founder.overlay.newer_trust], "it is level by now"
 
     swarm(identities, tmp_path, work)
 
