@@ -63,9 +63,9 @@ from enticed.notify import Notifier
 from enticed.operating.live_settings import LiveSettings
 from enticed.operating.operations import DaemonOperations
 from enticed.operating.watching import WatchingServer
-from enticed.origin.opening import open_origin
 from enticed.origin.patience import PatientOrigin
 from enticed.origin.prefix import parse_prefix
+from enticed.origin.schemes import open_origin
 from enticed.overlay.udp import UdpOverlay
 from enticed.pace import Pace, Paces
 from enticed.store.store import Store
@@ -165,18 +165,18 @@ async def start(
     anew = SigningAnew(publisher, store, stockroom, threads, naming, recalls, floors)
     trust = owned(TrustDesk(identity, authority, publisher, anew, network, overlay, dispatch.reach, threads, clock))
 
-    # People and clouds.
-    lag, served_at = LagMeter(), list[str]()
-    parts = Parts(
-        identity, authority, lambda: tuple(served_at), clock, driver, store, threads, stockroom, network, purchasing,
-        removal, keeping, warehouse, ledger, caretaker, scrubber, naming, publishing, planning, reading, dispatch,
-        recalls, lag, overlay, origin, trust, cosigning,
-    )  # fmt: skip
-    engine = DaemonEngine(parts)
+    served_at = list[str]()
+    engine = DaemonEngine(Parts(
+        identity=identity, authority=authority, api_addresses=lambda: tuple(served_at), clock=clock, driver=driver,
+        store=store, threads=threads, stockroom=stockroom, network=network, purchasing=purchasing, removal=removal,
+        keeping=keeping, warehouse=warehouse, ledger=ledger, caretaker=caretaker, scrubber=scrubber, naming=naming,
+        publishing=publishing, planning=planning, reading=reading, dispatch=dispatch, recalls=recalls,
+        lag=LagMeter(), overlay=overlay, origin=origin, trust=trust, cosigning=cosigning,
+    ))  # fmt: skip
     served_at += await _serve(settings, engine, stack)
     _keep_pace(settings, paces, driver)
     _take_up(driver, store, stockroom, ledger, recalls)
-    _let_run(stack, parts, switchboard, Membership(driver, network, groups), discovery)
+    _let_run(stack, engine.parts, switchboard, Membership(driver, network, groups), discovery)
     return engine
 
 

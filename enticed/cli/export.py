@@ -58,8 +58,8 @@ def export(ctx: click.Context, image: str, prefix: str, endpoint: str | None, fo
 
 
 def _depot(prefix: str, endpoint: str | None) -> Depot:
-    from enticed.origin.opening import open_depot
     from enticed.origin.prefix import Prefix, parse_prefix
+    from enticed.origin.schemes import open_depot
 
     try:
         where = parse_prefix(prefix) if "://" in prefix else Prefix("file", "", str(Path(prefix).absolute()))

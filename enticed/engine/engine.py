@@ -21,13 +21,13 @@ from enticed.engine.caretaker import Caretaker
 from enticed.engine.cosigning import Cosigning
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
+from enticed.engine.exporting import papers_of
 from enticed.engine.keeping import Keeping
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.memory import resident_bytes
 from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
-from enticed.engine.papers import papers_of
 from enticed.engine.planning import Planning
 from enticed.engine.port import (
     Grant,
@@ -74,7 +74,7 @@ from protocol.records import ProviderState
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """All that a daemon consists of, built by `enticed.daemon`."""
 

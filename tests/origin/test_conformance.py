@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from enticed.origin.errors import ObjectAbsentError, OriginFaultError, OriginLostError
-from enticed.origin.opening import open_depot, open_origin
 from enticed.origin.port import Depot, Origin
 from enticed.origin.prefix import parse_prefix
+from enticed.origin.schemes import open_depot, open_origin
 from protocol.errors import LocalError
 from protocol.limits import MIB
 from simnet.testbed.origins import S3_ENVIRONMENT, nginx, s3_service

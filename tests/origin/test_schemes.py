@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enticed.origin.errors import ObjectAbsentError
-from enticed.origin.opening import open_depot, open_origin
 from enticed.origin.prefix import Prefix, parse_prefix
+from enticed.origin.schemes import open_depot, open_origin
 from protocol.errors import DeniedError, LocalError
 
 
