@@ -205,8 +205,8 @@ DAEMON_CONNECT_TIMEOUT_S = 5
 DAEMON_ANSWER_TIMEOUT_S = 60.0
 DAEMON_LOOK_S = 3.0
 """After so long without a byte from the daemon it is asked whether it lives, and again and again."""
-DAEMON_LOOK_TIMEOUT_S = 1.0
-DAEMON_HUNG_S = 10.0
+DAEMON_LOOK_TIMEOUT_S = 2.0
+DAEMON_HUNG_S = 15.0
 """One that has not said so for so long hangs: nobody waits for it any more."""
 COMPLETION_TIMEOUT_S = 1.0
 """For names of images, when somebody has pressed Tab."""
