@@ -326,7 +326,7 @@ def _new_name(text: str) -> str:
     try:
         return parse_name(text)
     except MalformedError as error:
-        raise UsageError(f"{quoted(text)} is no name for an image, like 'ubuntu:24.04': {error}") from error
+        raise UsageError(f"{quoted(text)} is no name for an image: {error}") from error
 
 
 def _host(text: str) -> str:

@@ -18,16 +18,18 @@ from enticed.core.orders import Failure
 from enticed.engine.discovery import told_others
 from enticed.engine.drafts import Drafts
 from enticed.engine.driver import Driver
+from enticed.engine.faults import failure_of
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record
 from enticed.limits import NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
+from enticed.store.files import DiskError
 from enticed.store.names import SavedName
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.dsse import Quorum, keys_named
-from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.names import NameRecord, is_image_id, open_name, open_past_name, parse_name, renewal_due
 from protocol.trust import TrustBundle
@@ -80,7 +82,7 @@ class Naming:
         """The image that a name (or an id) means now: the newest record that a trusted publisher has signed.
 
         origin: whether the origin may be asked where no host knows the name. `LocalError` for what can be no name,
-        `AbsentError` where nobody knows it.
+        `AbsentError` where nobody knows it, `ExhaustedError` and `DiskError` where it cannot be remembered.
         """
         if is_image_id(target):
             return ImageId.from_hex(target)
@@ -176,6 +178,8 @@ class Naming:
     async def _resolve_for_order(self, effect: ef.ResolveTarget) -> None:
         try:
             image = await self.resolve(effect.target, origin=effect.origin)
+        except (DiskError, ExhaustedError) as error:  # it is known, and cannot be remembered
+            self._driver.tell(ev.TargetUnresolved(effect.key, failure_of(error), str(error)))
         except EnticedError as error:
             self._driver.tell(ev.TargetUnresolved(effect.key, Failure.NOT_FOUND, str(error)))
         else:

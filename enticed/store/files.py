@@ -202,17 +202,17 @@ class PosixFiles:
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
         view = memoryview(data)
-        with _told("cannot write"):
+        with _told(f"cannot write in {self._path}"):
             while view:
                 written = os.pwrite(fd, view, offset_bytes)
                 view, offset_bytes = view[written:], offset_bytes + written
 
     def truncate(self, fd: int, size_bytes: int) -> None:
-        with _told(f"cannot make a file of {size_bytes} bytes"):
+        with _told(f"cannot make a file of {size_bytes} bytes in {self._path}"):
             os.ftruncate(fd, size_bytes)
 
     def datasync(self, fd: int) -> None:
-        with _told("cannot sync"):
+        with _told(f"cannot sync in {self._path}"):
             os.fdatasync(fd)
 
     def clone(self, source: int, source_bytes: int, target: int, target_bytes: int, size_bytes: int) -> bool:

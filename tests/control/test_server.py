@@ -242,7 +242,12 @@ BAD_REQUESTS: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/plan", None, "target is missing"),
     ("GET", "/v1/images/no%20such", None, "neither a name"),
     ("POST", "/v1/images", {"name": "web:1"}, "ticket is missing"),
-    ("POST", "/v1/images", {"name": "X Y", "ticket": "x"}, "'X Y' is no name for an image, like 'ubuntu:24.04': "),
+    (
+        "POST",
+        "/v1/images",
+        {"name": "X Y", "ticket": "x"},
+        "'X Y' is no name for an image: a name is like 'ubuntu:24.04'",
+    ),
     ("POST", "/v1/images", {"name": "web:1", "ticket": "guess"}, "no such ticket"),
     ("POST", "/v1/images", {"name": "a" * 64, "ticket": "x"}, "not under an id or a digest"),
     ("POST", "/v1/images", {"name": "sha256:" + "a" * 64, "ticket": "x"}, "not under an id or a digest"),

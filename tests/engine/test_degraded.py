@@ -12,7 +12,7 @@ from enticed.core import events as ev
 from enticed.core.orders import Priority
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
-from enticed.store.files import DiskError
+from enticed.store.files import DiskError, typed
 from protocol.errors import ExhaustedError
 from tests.engine.swarm import content_of, disk, publish, pull, recovery_of, run, swarm, until
 
@@ -81,5 +81,26 @@ def test_a_degraded_host_serves_what_it_has(tmp_path: Path, monkeypatch: pytest.
             await recovered.wait()
             await publish(founder, second, "second:1", tmp_path)
             assert content_of(await pull(host, "second:1", "second")) == second
+
+    run(main())
+
+
+@pytest.mark.parametrize(("code", "failure"), [(errno.ENOSPC, "no_space"), (errno.EIO, "disk")])
+def test_a_name_that_cannot_be_remembered_is_not_said_to_be_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, failure: str
+) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, disk(1, 1), "a:1", tmp_path)
+
+            def broken(*_: object) -> None:
+                raise typed(error := OSError(code, os.strerror(code)), "cannot write in /state") from error
+
+            with monkeypatch.context() as patched:
+                patched.setattr(host.parts.store, "save_name", broken)
+                await host.place_order("order", OrderTerms("a:1"))
+                failed = await until(host, "order", lambda order: order.state.value == "failed")
+            assert failed.failure is not None
+            assert (failed.failure.value, "cannot write in /state" in failed.reason) == (failure, True)
 
     run(main())
