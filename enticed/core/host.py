@@ -395,6 +395,6 @@ class Host:
             pull.around = around = reach(pull.availability, self._kin.supplies(pull), standing, has_plenty=has_plenty)
             self._origin.look(pull, around, now)
             self._fetch.open_pieces(pull, around, now)
-            self._requests.ask(pull, around, now)
             self._requests.hedge(pull, around, now)
+            self._requests.ask(pull, around, now)
             self._pulls.check_supply(pull, now)

@@ -163,22 +163,25 @@ class RequestDesk:
         return where is not None and bool(pull.kin[where.image].availability.rarity[where.piece] > 0)
 
     def hedge(self, pull: Pull, around: Reach, now: float) -> None:
-        """Near the end, ask a second peer for what is slowest, within a small share of the image; beyond it for what
-        was asked of those who have never sent anything, who will hardly send it twice."""
+        """Ask a second peer for what is slow of those who have never sent anything, and will hardly send it twice; once
+        there is nothing else to ask for, for all that is slow, within a small share of the image."""
         self._hedge_for_readers(pull, around, now)
         book = self._books.images[pull.image]
-        if not self._is_near_end(pull, book):
+        is_all_asked = self._is_all_asked(pull, book)
+        if not (is_all_asked or around.unreliable):
             return
         most_bytes = self._books.policy.hedge_share * book.total_bytes + self._books.policy.request_bytes
         for asked in self._unhedged(pull):
             slow = now >= asked.at + self._books.requests.slow_after_s
             counts = not self._is_silent(asked.node, around)
-            if not slow or (counts and pull.hedged_bytes + asked.run.size_bytes > most_bytes):
+            may_be = is_all_asked and pull.hedged_bytes + asked.run.size_bytes <= most_bytes
+            if not slow or (counts and not may_be):
                 continue
             able = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
             proven = [peer for peer in able if peer.bytes_per_s]  # two who are silent would be as good as one
             if any(
-                self._ask_for(pull, asked.run, replace(around, able=some), now, hedge=True) for some in (proven, able)
+                self._ask_for(pull, asked.run, replace(around, able=some), now, hedge=True)
+                for some in ((proven, able) if is_all_asked else (proven,))
             ):
                 pull.hedged_bytes += asked.run.size_bytes if counts else 0
 
@@ -205,13 +208,15 @@ class RequestDesk:
         hedged = {asked.run for asked in asked_of if asked.hedge}
         return [asked for asked in asked_of if asked.run not in hedged]
 
-    def _is_near_end(self, pull: Pull, book: ImageBook) -> bool:
-        """Whether all that is still missing has been asked for."""
-        return not (pull.runs or pull.opening or book.counts[PieceState.WANTED]) and bool(pull.outstanding)
+    def _is_all_asked(self, pull: Pull, book: ImageBook) -> bool:
+        """Whether all that is still missing has been asked for, by this host or, as far as it knows, by others in its
+        rack: all of them may wait for what one of them waits for."""
+        is_wanting = bool(book.counts[PieceState.WANTED]) and pull.starved_since is None
+        return not (pull.runs or pull.opening or is_wanting) and bool(pull.outstanding)
 
     def next_hedge(self, pull: Pull, now: float) -> float | None:
-        """When the next request that was asked of one peer alone becomes slow; None before the end is near."""
-        if not self._is_near_end(pull, self._books.images[pull.image]):
+        """When the next request that was asked of one peer alone becomes slow; None while there is more to ask for."""
+        if not self._is_all_asked(pull, self._books.images[pull.image]):
             return None
         slow_after_s = self._books.requests.slow_after_s
         times = (asked.at + slow_after_s for asked in self._unhedged(pull))

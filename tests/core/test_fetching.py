@@ -352,6 +352,30 @@ def test_of_one_who_never_sent_anything_all_is_asked_of_somebody_else() -> None:
     assert peer.strikes, "it comes after all others from now on"
 
 
+def test_who_never_sent_anything_is_not_waited_for_until_the_end() -> None:
+    bench = Bench(request_bytes=MIB, ahead_first_bytes=4 * MIB)
+    bench.fetching(80)
+    (pull,), requests = bench.host.books.pulls.values(), bench.host.books.requests
+
+    def open_and_deliver() -> None:
+        for piece in list(pull.opening):
+            bench.open(piece)
+        bench.now += 0.05
+        for asked in [asked for asked in requests if asked.node == node(1)]:
+            bench.tell(ev.Fetched(asked.number))
+
+    open_and_deliver()
+    bench.meet(2)
+    bench.has(2, list(range(80)), pieces=80)
+    open_and_deliver()
+    silent = {asked.number for asked in requests if asked.node == node(2)}
+    assert silent
+    bench.wait(0.4)
+    open_and_deliver()
+    assert pull.opening, "there will be more to ask for"
+    assert not silent & {asked.number for asked in requests}
+
+
 def test_many_small_runs_are_few_requests_at_a_time() -> None:
     bench = Bench(peer_in_flight=4)
     bench.fetching(1)
@@ -463,6 +487,20 @@ def test_owners_are_overtaken_where_the_seed_is_fast() -> None:
     bench.deliver(mine)
     bench.wait(0.35)
     assert bench.all(ef.OpenPiece)
+
+
+def test_what_is_slow_is_asked_of_a_second_peer_while_the_rest_is_for_others_to_fetch() -> None:
+    """Else all in a rack could wait for what one of them waits for."""
+    bench, mine = with_a_mate()
+    bench.meet(3)
+    bench.has(3, held=list(range(15)), pieces=16)
+    slow = next(fetch for fetch in mine if fetch.node == node(1) and fetch.wanted.piece < 15)
+    bench.now += 0.01
+    bench.deliver([fetch for fetch in mine if fetch is not slow])
+    (pull,) = bench.host.books.pulls.values()
+    assert pull.wanted, "of the mate's"
+    bench.wait(0.31)
+    assert [fetch.node for fetch in bench.all(ef.Fetch) if fetch.wanted == slow.wanted] == [node(3)]
 
 
 def test_what_silent_hosts_were_asked_for_gives_owners_no_longer() -> None:
