@@ -179,11 +179,18 @@ class RequestDesk:
                 continue
             able = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
             proven = [peer for peer in able if peer.bytes_per_s]  # two who are silent would be as good as one
-            if any(
-                self._ask_for(pull, asked.run, replace(around, able=some), now, hedge=True)
-                for some in ((proven, able) if is_all_asked else (proven,))
-            ):
+            some_able = (proven, able) if is_all_asked else (proven,)
+            if any(self._ask_besides(pull, asked.run, around, some, now) for some in some_able):
                 pull.hedged_bytes += asked.run.size_bytes if counts else 0
+
+    def _ask_besides(
+        self, pull: Pull, run: Run, around: Reach, able: list[Peer], now: float, *, urgent: bool = False
+    ) -> bool:
+        """Ask one of `able` for a run that another was asked for; who can take no more then is struck off."""
+        if not self._ask_for(pull, run, replace(around, able=able), now, hedge=True, urgent=urgent):
+            return False
+        around.able = [peer for peer in around.able if peer.can_take(now, self._books.policy)]
+        return True
 
     def _is_silent(self, node: NodeId, around: Reach) -> bool:
         peer = self._books.source(node)
@@ -195,7 +202,7 @@ class RequestDesk:
         for asked in self._unhedged(pull):
             if asked.run.for_reader and now >= asked.at + self._books.policy.reader_hedge_s:
                 able = [peer for peer in around.able if peer.node != asked.node]
-                self._ask_for(pull, asked.run, replace(around, able=able), now, hedge=True, urgent=True)
+                self._ask_besides(pull, asked.run, around, able, now, urgent=True)
 
     def next_hedge_for_reader(self, pull: Pull, now: float) -> float | None:
         """When the next request for a reader becomes slow."""
