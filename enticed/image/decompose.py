@@ -2,7 +2,10 @@
 
 Buffers go through three stages: read and marked (threads, several ahead), cut (here, in order, cheap), hashed and
 written (threads). Every byte that is written is one that was hashed: the source is read once. Memory is a fixed number
-of buffers, whatever the image's size, and 44 bytes a fragment.
+of buffers, whatever the image's size, 44 bytes a fragment and 16 for each run of data.
+
+A hole, however long, is one block of zeros here: so a buffer holds many short runs of data, and a disk with a million
+of them costs hardly more than a full one. Blocks counted in this way are called packed.
 """
 
 from __future__ import annotations
@@ -74,12 +77,12 @@ def decompose(
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         hasher = stack.enter_context(ContentHasher(cancel)) if digests else None
         line = _Line(source, copy, pool, hasher, workers)
-        for offset_bytes, size_bytes in _chunks(source):
+        for first_block, parts in _chunks(source):
             if cancel.is_set():
                 raise AbandonedError("abandoned")
-            line.take(offset_bytes, size_bytes)
+            line.take(first_block, parts)
             if progress:
-                progress(offset_bytes + size_bytes, source.size_bytes)
+                progress(parts[-1].end_bytes, source.size_bytes)
         fragments = line.finish()
         content = hasher.end(source.size_bytes) if hasher else None
     source.check_unchanged()
@@ -88,21 +91,43 @@ def decompose(
     return Decomposition(source.size_bytes, fragments, content)
 
 
-def _chunks(source: Source) -> Iterator[tuple[int, int]]:
-    """Offset and size of what is read at a time: at most a buffer, and never across a buffer's multiple."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Data without a hole in it: where it is on the disk, and where in its buffer."""
+
+    offset_bytes: int
+    at_bytes: int
+    size_bytes: int
+
+    @property
+    def end_bytes(self) -> int:
+        return self.offset_bytes + self.size_bytes
+
+
+def _chunks(source: Source) -> Iterator[tuple[int, list[_Part]]]:
+    """What fills a buffer: its first packed block, and its parts, with a block of room between them for the hole."""
+    first_block, at_bytes = 0, 0
+    parts: list[_Part] = []
     for start, end in data_extents(source):
         while start < end:
-            edge = start - start % IMAGE_READ_SIZE_BYTES + IMAGE_READ_SIZE_BYTES
-            yield start, min(edge, end) - start
-            start = edge
+            if at_bytes >= IMAGE_READ_SIZE_BYTES:
+                yield first_block, parts
+                first_block, at_bytes, parts = first_block + at_bytes // BLOCK_SIZE_BYTES, 0, []
+            part = _Part(start, at_bytes, min(end - start, IMAGE_READ_SIZE_BYTES - at_bytes))
+            parts.append(part)
+            start, at_bytes = part.end_bytes, at_bytes + part.size_bytes
+        at_bytes += BLOCK_SIZE_BYTES
+    if parts:
+        yield first_block, parts
 
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """A buffer in use: what was read, from where, and its marks once they are known."""
+    """A buffer in use: what is read from where, and its marks once they are known."""
 
     buffer: mmap.mmap
-    offset_bytes: int
+    first_block: int
+    parts: list[_Part]
     data: memoryview
     marks: Future[BlockMarks]
 
@@ -131,18 +156,25 @@ class _Line:
         self._leaving: deque[_Leaving] = deque()
         self._cutter = Cutter()
         self._open = blake3()  # what has been read of the fragment whose end is not known yet
-        self._offsets_bytes = array("q")
+        self._first_blocks = array("q")
         self._blocks = array("q")
+        # Of each part of the disk: its first packed block, and how much further on it is there than here.
+        self._part_blocks = array("q")
+        self._skipped_bytes = array("q")
         self._digests = bytearray()
 
-    def take(self, offset_bytes: int, size_bytes: int) -> None:
+    def take(self, first_block: int, parts: list[_Part]) -> None:
         """Start reading a chunk; chunks come in the order of the disk."""
         if not self._free:
             self._release()
         buffer = self._free.pop()
-        data = memoryview(buffer)[:size_bytes]
-        marks = self._pool.submit(_read_and_mark, self._source, offset_bytes, data)
-        self._reading.append(_Chunk(buffer, offset_bytes, data, marks))
+        data = memoryview(buffer)[: parts[-1].at_bytes + parts[-1].size_bytes]
+        marks = self._pool.submit(_read_and_mark, self._source, parts, data)
+        self._reading.append(_Chunk(buffer, first_block, parts, data, marks))
+        for part in parts:
+            block = first_block + part.at_bytes // BLOCK_SIZE_BYTES
+            self._part_blocks.append(block)
+            self._skipped_bytes.append(part.offset_bytes - block * BLOCK_SIZE_BYTES)
         if len(self._reading) > self._ahead:
             self._cut(self._reading.popleft())
 
@@ -156,16 +188,18 @@ class _Line:
         self._note(last)
         if len(last):
             self._digests += self._open.digest()
-        offsets = np.frombuffer(self._offsets_bytes, np.int64)
+        first_blocks = np.frombuffer(self._first_blocks, np.int64)
+        part = np.searchsorted(np.frombuffer(self._part_blocks, np.int64), first_blocks, "right") - 1
+        offsets = first_blocks * BLOCK_SIZE_BYTES + np.frombuffer(self._skipped_bytes, np.int64)[part]
         ends = np.minimum(offsets + np.frombuffer(self._blocks, np.int64) * BLOCK_SIZE_BYTES, self._source.size_bytes)
         digests = np.frombuffer(self._digests, np.uint8).reshape(-1, 32)
         return Fragments(offsets, (ends - offsets).astype(np.int32), digests)
 
     def _cut(self, chunk: _Chunk) -> None:
         marks = chunk.marks.result()
-        cuts = self._cutter.feed(chunk.offset_bytes // BLOCK_SIZE_BYTES, marks)
+        cuts = self._cutter.feed(chunk.first_block, marks)
         self._note(cuts)
-        starts = cuts.first_blocks * BLOCK_SIZE_BYTES - chunk.offset_bytes
+        starts = (cuts.first_blocks - chunk.first_block) * BLOCK_SIZE_BYTES
         ends = np.clip(starts + cuts.blocks * BLOCK_SIZE_BYTES, 0, len(chunk.data))
         carried = b""
         if len(starts) and starts[0] < 0:
@@ -176,13 +210,16 @@ class _Line:
             self._open = blake3(chunk.data[open_at:])
         else:
             self._open.update(chunk.data)
-        users = self._hasher.update(chunk.offset_bytes, chunk.data) if self._hasher else []
+        users: list[Future[None]] = []
+        if self._hasher:
+            for part in chunk.parts:
+                users += self._hasher.update(part.offset_bytes, chunk.data[part.at_bytes :][: part.size_bytes])
         spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        digests = self._pool.submit(_hash_and_write, chunk.data, spans, self._sink, chunk.offset_bytes, marks.zero)
+        digests = self._pool.submit(_hash_and_write, chunk.data, spans, self._sink, chunk.parts, marks.zero)
         self._leaving.append(_Leaving(chunk.buffer, carried, digests, users))
 
     def _note(self, cuts: Cuts) -> None:
-        self._offsets_bytes.frombytes((cuts.first_blocks * BLOCK_SIZE_BYTES).tobytes())
+        self._first_blocks.frombytes(cuts.first_blocks.tobytes())
         self._blocks.frombytes(cuts.blocks.tobytes())
 
     def _release(self) -> None:
@@ -194,17 +231,24 @@ class _Line:
         self._free.append(leaving.buffer)
 
 
-def _read_and_mark(source: Source, offset_bytes: int, data: memoryview) -> BlockMarks:
-    source.read_into(data, offset_bytes)
+def _read_and_mark(source: Source, parts: list[_Part], data: memoryview) -> BlockMarks:
+    end = 0
+    for part in parts:
+        data[end : part.at_bytes] = bytes(part.at_bytes - end)  # the hole before it
+        end = part.at_bytes + part.size_bytes
+        source.read_into(data[part.at_bytes : end], part.offset_bytes)
     return mark_blocks(data)
 
 
 def _hash_and_write(
-    data: memoryview, spans: list[tuple[int, int]], sink: Sink | None, offset_bytes: int, zero: NDArray[np.bool_]
+    data: memoryview, spans: list[tuple[int, int]], sink: Sink | None, parts: list[_Part], zero: NDArray[np.bool_]
 ) -> bytes:
-    """The digests of these parts of the buffer, joined; all that is not zero goes to the sink."""
+    """The digests of these spans of the buffer, joined; all that is not zero goes to the sink."""
     if sink is not None:
         edges = np.flatnonzero(np.diff(zero, prepend=True, append=True)) * BLOCK_SIZE_BYTES
-        for start, end in edges.reshape(-1, 2).tolist():
-            sink.write(data[start:end], offset_bytes + start)
+        starts, ends = edges[0::2], edges[1::2]
+        part = np.searchsorted([part.at_bytes for part in parts], starts, "right") - 1
+        offsets = starts + np.array([part.offset_bytes - part.at_bytes for part in parts])[part]
+        for start, end, offset in zip(starts.tolist(), ends.tolist(), offsets.tolist(), strict=True):
+            sink.write(data[start:end], offset)
     return b"".join(blake3(data[start:end]).digest() for start, end in spans)

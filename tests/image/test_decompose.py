@@ -141,6 +141,16 @@ def test_digests_of_a_source_file(tmp_path: Path) -> None:
     assert digests.sha512 == hashlib.sha512(image.read_bytes()).digest()
 
 
+def test_many_short_runs_are_read_together(tmp_path: Path) -> None:
+    image = sparse_file(tmp_path / "image", 1000 * MIB, {number * MIB: b"run" for number in range(1000)})
+    buffers: list[int] = []
+    with opened(image) as fd:
+        found = decompose(inspect(fd), progress=lambda at_bytes, _: buffers.append(at_bytes))
+    assert found.fragments.offsets_bytes.tolist() == [number * MIB for number in range(1000)]
+    assert set(found.fragments.sizes_bytes.tolist()) == {BLOCK_SIZE_BYTES}
+    assert len(buffers) == 3  # a run and its hole are two blocks, a buffer has 1024; the last call is for the end
+
+
 def test_progress_rises_to_the_whole(tmp_path: Path) -> None:
     image = sparse_file(tmp_path / "image", 20 * MIB, {0: noise("a", 9 * MIB), 15 * MIB: b"x"})
     steps: list[tuple[int, int]] = []
