@@ -99,8 +99,10 @@ def _wrong_disk(books: Books) -> Iterator[str]:
         orders = books.orders_of(image)
         if any((one.state, one.failure) != (OrderState.PAUSED, pause.failure) or not one.reason for one in orders):
             yield "an order does not say that it is paused, or why"
-    paused = {order.image for order in books.orders.values() if order.state is OrderState.PAUSED}
-    if not paused <= disk.paused.keys():
+    if any(key not in books.orders or books.orders[key].image is not None for key in disk.unnoted):
+        yield "an order waits for its name that knows its image, or is gone"
+    paused = {order.image or order.key for order in books.orders.values() if order.state is OrderState.PAUSED}
+    if not paused <= disk.paused.keys() | disk.unnoted.keys():
         yield "an order is paused that nothing will take up again"
     if not disk.degraded and disk.probe_at is not None:
         yield "a disk is probed that is well"

@@ -219,7 +219,7 @@ def left_over(host: SimHost) -> Iterator[str]:
         yield "images with something to tell or to sync"
     if books.dialling:
         yield "dials"
-    if books.wanted or books.disk.paused:
+    if books.wanted or books.disk.paused or books.disk.unnoted:
         yield "orders"
     if books.disk.degraded:
         yield "that it is degraded"

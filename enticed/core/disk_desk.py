@@ -1,9 +1,10 @@
 """The disk desk: what becomes of pulls when this host's own disk fails them, and how the host gets well again.
 
-A full disk pauses the pulls that meet it; each is tried again after a while, or as soon as an image goes. A disk that
-fails degrades the host: every pull pauses, and a probe (one small write of each kind, and a commit) is tried after ever
-longer pauses, give or take a half, so that hosts on one failing array do not all try at once. When it works, everything
-goes on by itself. A sync that failed is never tried again: what it was for is lost first, and read back or fetched.
+A full disk pauses the pulls that meet it, and orders whose name cannot be noted; each is tried again after a while, or
+as soon as an image goes. A disk that fails degrades the host: every pull pauses, and a probe (one small write of each
+kind, and a commit) is tried after ever longer pauses, give or take a half, so that hosts on one failing array do not
+all try at once. When it works, everything goes on by itself. A sync that failed is never tried again: what it was for
+is lost first, and read back or fetched.
 """
 
 from __future__ import annotations
@@ -36,6 +37,20 @@ class DiskDesk:
         if pull is not None:
             self._pause(pull, failure, reason, now)
 
+    def unresolved(self, key: str, failure: Failure, reason: str, now: float, *, for_good: bool) -> None:
+        """It is not known which image an order is for, or it is, and this host's disk cannot note it."""
+        order, disk = self._orders.unresolved(key), self._books.disk
+        if order is None:
+            return
+        if for_good or failure not in PASSING:
+            self._orders.fail(order, failure, reason, now)
+            return
+        if failure is Failure.DISK:
+            self.degrade(reason, now)
+        before = disk.unnoted.get(key)
+        disk.unnoted[key] = self._longer_pause(failure, reason, before.lasted_s if before else 0.0, now)
+        self._orders.pause(order, failure, reason, now)
+
     def degrade(self, reason: str, now: float) -> None:
         """Nothing can be relied on to be written: no pull goes on, and no order is to be taken."""
         disk = self._books.disk
@@ -61,7 +76,8 @@ class DiskDesk:
 
     def room_made(self, now: float) -> None:
         """An image has gone: there may be room for what waits for some."""
-        for pause in self._books.disk.paused.values():
+        disk = self._books.disk
+        for pause in (*disk.paused.values(), *disk.unnoted.values()):
             if pause.failure is Failure.NO_SPACE:
                 pause.until = now
 
@@ -81,15 +97,21 @@ class DiskDesk:
                 del disk.paused[image]
             elif not disk.degraded and now >= pause.until:
                 self._resume(image, pause, now)
+        for key, pause in list(disk.unnoted.items()):
+            order = self._books.orders.get(key)
+            if order is None or order.ended or order.image is not None:
+                del disk.unnoted[key]
+            elif order.state is OrderState.PAUSED and not disk.degraded and now >= pause.until:
+                self._orders.resolve_again(order, now)
 
     def moments(self) -> list[float | None]:
         """Times at which `go_on` may have something to do."""
         disk = self._books.disk
-        return [disk.probe_at, *(() if disk.degraded else (pause.until for pause in disk.paused.values()))]
+        pauses = () if disk.degraded else (*disk.paused.values(), *disk.unnoted.values())
+        return [disk.probe_at, *(pause.until for pause in pauses)]
 
     def _pause(self, pull: Pull, failure: Failure, reason: str, now: float) -> None:
-        pause_s = self._longer(pull.paused_s)
-        self._books.disk.paused[pull.image] = Pause(failure, reason, now + self._jittered(pause_s), pause_s)
+        self._books.disk.paused[pull.image] = self._longer_pause(failure, reason, pull.paused_s, now)
         self._pulls.drop(pull, now)
         for order in self._books.orders_of(pull.image):
             self._orders.pause(order, failure, reason, now)
@@ -104,6 +126,10 @@ class DiskDesk:
         disk = self._books.disk
         disk.probe_pause_s = self._longer(disk.probe_pause_s)
         disk.probe_at = now + self._jittered(disk.probe_pause_s)
+
+    def _longer_pause(self, failure: Failure, reason: str, last_s: float, now: float) -> Pause:
+        pause_s = self._longer(last_s)
+        return Pause(failure, reason, now + self._jittered(pause_s), pause_s)
 
     def _longer(self, pause_s: float) -> float:
         policy = self._books.policy

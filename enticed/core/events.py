@@ -77,6 +77,8 @@ class TargetUnresolved:
     key: str
     failure: Failure
     reason: str
+    for_good: bool = False
+    """It is of no use to wait for this host's disk."""
 
 
 # --- this host's stock ---
@@ -394,7 +396,5 @@ ManifestEvent = ManifestFetched | ManifestFailed | SpaceReserved | SpaceRefused
 KinEvent = RelativeLearned | RelativeUnlearned | RunLocated
 PullEvent = ManifestEvent | PieceUnopened | KinEvent | ReadingForeseen
 PeerEvent = ProvidersFound | PeerUp | PeerBelongs | PeerDown | DialFailed | Heard | Fetched | FetchFailed
-UploadEvent = UploadAsked | UploadEnded
-ReaderEvent = DemandRaised | DemandDropped
-HostEvent = PieceOpened | StoreTroubled | StoreProbed | RatesLimited
-Event = OrderEvent | StockEvent | PullEvent | HostEvent | PeerEvent | UploadEvent | ReaderEvent | Woken
+OtherEvent = UploadAsked | UploadEnded | DemandRaised | DemandDropped | StoreTroubled | StoreProbed | RatesLimited
+Event = OrderEvent | StockEvent | PullEvent | PieceOpened | PeerEvent | OtherEvent | Woken

@@ -318,8 +318,8 @@ class Host:
                 self._orders.cancel(key, now)
             case ev.TargetResolved(key, image, target):
                 self._orders.resolved(key, image, now, target)
-            case ev.TargetUnresolved(key, failure, reason):
-                self._orders.unresolved(key, failure, reason, now)
+            case ev.TargetUnresolved(key, failure, reason, for_good):
+                self._disk.unresolved(key, failure, reason, now, for_good=for_good)
 
     def _take_stock(self, event: ev.StockEvent, now: float) -> None:
         match event:

@@ -99,10 +99,13 @@ class OrderDesk:
             self._books.pulls[image] = Pull(image, now, find_at=now)
         self.follow(self._books.pulls[image], now)
 
-    def unresolved(self, key: str, failure: Failure, reason: str, now: float) -> None:
+    def unresolved(self, key: str) -> Order | None:
+        """The order, if it still waits for its target's image."""
         order = self._books.orders.get(key)
-        if order is not None and order.state is OrderState.RESOLVING and order.image is None:
-            self.fail(order, failure, reason, now)
+        return order if order and order.state is OrderState.RESOLVING and order.image is None else None
+
+    def resolve_again(self, order: Order, now: float) -> None:
+        self._resolve(replace(order, failure=None, reason=""), now)
 
     def cancel(self, key: str, now: float) -> None:
         order = self._books.orders.get(key)

@@ -8,13 +8,12 @@ from enticed.core.orders import Failure
 from protocol.identifiers import ImageId
 
 PASSING = frozenset({Failure.NO_SPACE, Failure.DISK})
-"""Failures of this host's disk that are no order's fault: its pull waits until they are over."""
+"""Failures of this host's disk that are no order's fault: it waits until they are over."""
 
 
 @dataclass(slots=True)
 class Pause:
-    """A pull that waits for the disk, and its orders with it. until: when it is tried again; lasted_s: how long this
-    pause is."""
+    """What waits for the disk. until: when it is tried again; lasted_s: how long this pause is."""
 
     failure: Failure
     reason: str
@@ -33,3 +32,6 @@ class OwnDisk:
     probe_at: float | None = None
     probe_pause_s: float = 0.0
     paused: dict[ImageId, Pause] = field(default_factory=dict)
+    """Pulls, and their orders with them."""
+    unnoted: dict[str, Pause] = field(default_factory=dict)
+    """Orders, by key, whose name means an image that cannot be noted here; also while it is being tried again."""

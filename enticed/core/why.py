@@ -19,13 +19,14 @@ LISTED_MAX_COUNT = 5
 def why(books: Books, order: Order, now: float) -> str:
     """What an order waits for, failed for, or is doing."""
     pull = books.pulls.get(order.image) if order.image is not None else None
-    pause = books.disk.paused.get(order.image) if order.image is not None else None
+    disk = books.disk
+    pause = disk.unnoted.get(order.key) if order.image is None else disk.paused.get(order.image)
     if order.state is OrderState.READY:
         return "all of it is here"
     if order.ended:
         return order.reason or f"it is {order.state}"
-    if pause is not None:
-        wait = "until a probe works" if books.disk.degraded else f"for {max(0.0, pause.until - now):.0f} s more"
+    if order.state is OrderState.PAUSED and pause is not None:
+        wait = "until a probe works" if disk.degraded else f"for {max(0.0, pause.until - now):.0f} s more"
         return f"it waits for this host's disk, {wait}: {pause.reason}"
     if pull is None:
         return f"it is being found out what {order.target} means"

@@ -179,7 +179,9 @@ class Naming:
         try:
             image = await self.resolve(effect.target, origin=effect.origin)
         except (DiskError, ExhaustedError) as error:  # it is known, and cannot be remembered
-            self._driver.tell(ev.TargetUnresolved(effect.key, failure_of(error), str(error)))
+            # With no word from the disk there are as many names as may be, and none ever goes.
+            for_good = isinstance(error, ExhaustedError) and not isinstance(error.__cause__, OSError)
+            self._driver.tell(ev.TargetUnresolved(effect.key, failure_of(error), str(error), for_good))
         except EnticedError as error:
             self._driver.tell(ev.TargetUnresolved(effect.key, Failure.NOT_FOUND, str(error)))
         else:

@@ -128,6 +128,7 @@ class Files(Protocol):
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
 _OF_ANOTHER_KIND = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
@@ -146,16 +147,6 @@ def typed(error: OSError, doing: str) -> EnticedError:
     return LocalError(text) if error.errno in _TAKEN else DiskError(text)
 
 
-@contextmanager
-def _told(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _OF_ANOTHER_KIND:
-            raise CorruptError(f"{doing}: {error.strerror}") from error
-        raise typed(error, doing) from error
-
-
 class PosixFiles:
     """`Files` in one real directory. It is opened once: what is mounted over it later is never written to.
 
@@ -166,8 +157,10 @@ class PosixFiles:
     def __init__(self, directory: Path) -> None:
         """`directory` must exist."""
         self._path = directory
-        with _told(f"cannot open {directory}"):
+        try:
             self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise typed(error, f"cannot open {directory}") from error
         try:
             self._may_clone = clones_work(directory)
         except OSError:  # a full disk: copying takes what was reserved, and works everywhere
@@ -185,13 +178,13 @@ class PosixFiles:
 
     def replace(self, fd: int, by: int) -> None:
         try:
-            with _told("cannot replace a descriptor"):
+            with self._told("cannot replace a descriptor"):
                 os.dup2(by, fd, inheritable=False)
         finally:
             os.close(by)
 
     def pread(self, fd: int, size_bytes: int, offset_bytes: int) -> bytes:
-        with _told("cannot read"):
+        with self._told("cannot read"):
             data = os.pread(fd, size_bytes, offset_bytes)
             while len(data) < size_bytes:
                 more = os.pread(fd, size_bytes - len(data), offset_bytes + len(data))
@@ -202,21 +195,21 @@ class PosixFiles:
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
         view = memoryview(data)
-        with _told(f"cannot write in {self._path}"):
+        with self._told(f"cannot write in {self._path}"):
             while view:
                 written = os.pwrite(fd, view, offset_bytes)
                 view, offset_bytes = view[written:], offset_bytes + written
 
     def truncate(self, fd: int, size_bytes: int) -> None:
-        with _told(f"cannot make a file of {size_bytes} bytes in {self._path}"):
+        with self._told(f"cannot make a file of {size_bytes} bytes in {self._path}"):
             os.ftruncate(fd, size_bytes)
 
     def datasync(self, fd: int) -> None:
-        with _told(f"cannot sync in {self._path}"):
+        with self._told(f"cannot sync in {self._path}"):
             os.fdatasync(fd)
 
     def clone(self, source: int, source_bytes: int, target: int, target_bytes: int, size_bytes: int) -> bool:
-        with _told("cannot copy"):
+        with self._told(f"cannot copy in {self._path}"):
             if self._may_clone and clone_range(source, source_bytes, target, target_bytes, size_bytes):
                 return True
             try:
@@ -226,7 +219,7 @@ class PosixFiles:
             return False
 
     def drop_cache(self, fd: int, offset_bytes: int, size_bytes: int) -> None:
-        with _told("cannot drop a cache"):
+        with self._told("cannot drop a cache"):
             os.posix_fadvise(fd, offset_bytes, size_bytes, os.POSIX_FADV_DONTNEED)
 
     def next_data(self, fd: int, offset_bytes: int) -> int | None:
@@ -238,12 +231,12 @@ class PosixFiles:
             raise typed(error, "cannot look for data") from error
 
     def status(self, fd: int) -> FileStatus:
-        with _told("cannot look at a file"):
+        with self._told("cannot look at a file"):
             found = os.fstat(fd)
         return FileStatus(found.st_size, found.st_blocks * 512, stat.S_IMODE(found.st_mode))
 
     def is_at(self, fd: int, path: str) -> bool:
-        with _told(f"cannot look at {path}"):
+        with self._told(f"cannot look at {path}"):
             opened, found = os.fstat(fd), os.stat(path, dir_fd=self._root, follow_symlinks=False)
         return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
 
@@ -253,46 +246,46 @@ class PosixFiles:
     def set_mode(self, path: str, mode: int) -> None:
         fd = self._open(path, os.O_RDONLY)
         try:
-            with _told(f"cannot change {path}"):
+            with self._told(f"cannot change {path}"):
                 os.fchmod(fd, mode)
         finally:
             os.close(fd)
 
     def make_dir(self, path: str) -> None:
-        with _told(f"cannot make {path}"), self._parent(path) as (parent, name):
+        with self._told(f"cannot make {path} in {self._path}"), self._parent(path) as (parent, name):
             os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
 
     def list_dir(self, path: str) -> tuple[str, ...]:
-        with _told(f"cannot list {path}"), self._directory(path) as fd:
+        with self._told(f"cannot list {path}"), self._directory(path) as fd:
             return tuple(sorted(os.listdir(fd)))
 
     def sync_dir(self, path: str) -> None:
-        with _told(f"cannot sync {path}"), self._directory(path) as fd:
+        with self._told(f"cannot sync {path}"), self._directory(path) as fd:
             os.fsync(fd)
 
     def rename(self, old: str, new: str) -> None:
         with (
-            _told(f"cannot rename {old}"),
+            self._told(f"cannot rename {old} in {self._path}"),
             self._parent(old) as (source, name),
             self._parent(new) as (target, new_name),
         ):
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
     def unlink(self, path: str) -> None:
-        with _told(f"cannot remove {path}"), self._parent(path) as (parent, name):
+        with self._told(f"cannot remove {path}"), self._parent(path) as (parent, name):
             os.unlink(name, dir_fd=parent)
 
     def remove_dir(self, path: str) -> None:
-        with _told(f"cannot remove {path}"), self._parent(path) as (parent, name):
+        with self._told(f"cannot remove {path}"), self._parent(path) as (parent, name):
             os.rmdir(name, dir_fd=parent)
 
     def free_bytes(self) -> int:
-        with _told("cannot look at the file system"):
+        with self._told("cannot look at the file system"):
             found = os.fstatvfs(self._root)
         return found.f_bavail * found.f_frsize
 
     def look(self) -> None:
-        with _told(f"cannot look at {self._path}"):
+        with self._told(f"cannot look at {self._path}"):
             if os.fstatvfs(self._root).f_flag & os.ST_RDONLY:
                 raise DiskError(f"{self._path} is on a read-only file system")
             try:
@@ -305,12 +298,29 @@ class PosixFiles:
 
     def _open(self, path: str, flags: int) -> int:
         """A regular file. Not blocking: a pipe of that name is no reason to wait for its writer."""
-        with _told(f"cannot open {path}"), self._parent(path) as (parent, name):
+        with self._told(f"cannot open {path} in {self._path}"), self._parent(path) as (parent, name):
             fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, PRIVATE_MODE, dir_fd=parent)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise CorruptError(f"cannot open {path}: it is no regular file")
         return fd
+
+    @contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _OF_ANOTHER_KIND:
+                raise CorruptError(f"{doing}: {error.strerror}") from error
+            if error.errno in _FULL:
+                raise ExhaustedError(f"the disk is full: {doing}: {error.strerror}, {self._room()}") from error
+            raise typed(error, doing) from error
+
+    def _room(self) -> str:
+        """What there is where something did not fit, and what helps."""
+        found = os.fstatvfs(self._root)
+        left = "no inodes" if found.f_files and not found.f_favail else f"{found.f_bavail * found.f_frsize} bytes"
+        return f"{left} free: remove images (entice rm) or other files, or have a larger file system"
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:

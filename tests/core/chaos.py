@@ -130,7 +130,8 @@ class Chaos:
         match effect:
             case ef.ResolveTarget(key, target):
                 resolved = ev.TargetResolved(key, ImageId.from_hex(target), target)
-                self.tell(resolved if well else ev.TargetUnresolved(key, Failure.NOT_FOUND, "unknown"))
+                failure = self.dice.choice((Failure.NOT_FOUND, Failure.NO_SPACE))
+                self.tell(resolved if well else ev.TargetUnresolved(key, failure, "unknown"))
             case ef.FindProviders(sought):
                 found = tuple(
                     contact(self.dice.randrange(1, 9)) for _ in range(self.dice.randrange(5) if not well else 8)

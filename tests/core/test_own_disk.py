@@ -7,7 +7,7 @@ import pytest
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.orders import Failure, OrderState
+from enticed.core.orders import Failure, Order, OrderState
 from protocol import messages as ms
 from tests.core.bench import IMAGE, OTHER, Bench, sizes
 from tests.core.chaos import node
@@ -139,6 +139,60 @@ def test_an_image_that_goes_makes_room_at_once() -> None:
     bench.tell(ev.PieceUnopened(IMAGE, 0, Failure.NO_SPACE, "full"))
     bench.tell(ev.ImageForgotten(OTHER))
     assert bench.one(ef.Reserve).image == IMAGE
+
+
+def unnoted(failure: Failure = Failure.NO_SPACE) -> Bench:
+    """An order by name, of which the answer cannot be noted."""
+    bench = Bench()
+    bench.tell(ev.OrderPlaced(Order("order", "image:1", bench.now)))
+    bench.tell(ev.TargetUnresolved("order", failure, "cannot write"))
+    return bench
+
+
+def test_an_order_whose_name_cannot_be_noted_waits_and_goes_on_by_itself() -> None:
+    bench = unnoted()
+    assert said(bench) == ("paused", Failure.NO_SPACE, "cannot write")
+    assert bench.host.why("order", bench.now).startswith("it waits for this host's disk, for ")
+    bench.wait(0.49 * FIRST_S)
+    assert bench.all(ef.ResolveTarget) == []
+    bench.wait(1.01 * FIRST_S)
+    assert bench.one(ef.ResolveTarget).target == "image:1"
+    assert said(bench) == ("resolving", None, "")
+    bench.tell(ev.TargetUnresolved("order", Failure.NO_SPACE, "cannot write"))
+    assert bench.host.disk.unnoted["order"].lasted_s == 2 * FIRST_S, "longer than the first"
+    bench.wait(3 * FIRST_S)
+    bench.tell(ev.TargetResolved("order", IMAGE, "image:1"))
+    assert (said(bench), bench.host.disk.unnoted) == (("resolving", None, ""), {})
+    assert IMAGE in bench.host.books.pulls
+
+
+def test_an_image_that_goes_makes_room_for_a_name_at_once() -> None:
+    bench = unnoted()
+    bench.tell(ev.ImageForgotten(OTHER))
+    assert bench.one(ef.ResolveTarget).key == "order"
+
+
+def test_a_name_that_meets_a_failing_disk_degrades_the_host_and_waits_for_the_probe() -> None:
+    bench = unnoted(Failure.DISK)
+    assert bench.one(ef.NoteDegraded).degraded == "cannot write"
+    assert said(bench) == ("paused", Failure.DISK, "cannot write")
+    bench.wait(10 * FIRST_S)
+    assert bench.all(ef.ResolveTarget) == []
+    bench.tell(ev.StoreProbed(""))
+    assert bench.one(ef.ResolveTarget).key == "order"
+
+
+def test_a_name_that_can_never_be_noted_fails_its_order() -> None:
+    bench = Bench()
+    bench.tell(ev.OrderPlaced(Order("order", "image:1", bench.now)))
+    bench.tell(ev.TargetUnresolved("order", Failure.NO_SPACE, "more than 65536 names", for_good=True))
+    assert said(bench) == ("failed", Failure.NO_SPACE, "more than 65536 names")
+
+
+def test_of_an_order_that_waits_for_its_name_nothing_is_left_when_it_is_cancelled() -> None:
+    bench = unnoted()
+    bench.tell(ev.OrderCancelled("order"))
+    assert (bench.host.disk.unnoted, bench.host.next_deadline(bench.now)) == ({}, None)
 
 
 def test_what_never_fits_fails() -> None:

@@ -7,7 +7,10 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,34 +127,57 @@ def test_a_disk_that_is_full_before_a_pull(swarm: Testbed, disk: Path) -> None:
 
 @pytest.mark.needs_root
 def test_a_disk_that_gets_full_during_a_pull(swarm: Testbed) -> None:
-    need_root()
     disk = new_disk(swarm, "large.raw", 192, seed=22)
     swarm.founder.json("publish", disk, "large:1")
-    host, *_ = swarm.join()
-    host.stop()
-    full = host.directory / "small-disk"
-    full.mkdir()
-    subprocess.run([need("mount"), "-t", "tmpfs", "-o", "size=320m", "none", full], check=True)
-    try:
-        subprocess.run(["cp", "-a", f"{host.state}/.", full], check=True)
-        state, moved = host.state, host.state.with_name("state.before")
-        state.rename(moved)
-        state.symlink_to(full)
-        host.start()
-        line = _fill_during_pull(host, full)
+    with host_on_a_small_disk(swarm) as (host, small):
+        line = _fill_during_pull(host, small)
         assert any(word in line for word in ("room", "space", "full")), line
-        (full / "filler").unlink()
-        order = host.control.wait_for_order(
-            line.split()[-1], timeout_s=WAIT_S
-        )  # nobody asks again: it goes on by itself
-        assert order["state"] == "ready", order["reason"]
+        order = _goes_on_by_itself(host, small, line)
         assert same_bytes(disk, Path(order["path"]))
         assert order["bytes_from"]["on_hand"] > 0, "what was fetched before the disk was full counts"
+
+
+@pytest.mark.needs_root
+def test_a_disk_that_has_no_room_for_a_name(swarm: Testbed, disk: Path) -> None:
+    """The catalogue takes the order: its files are there."""
+    with host_on_a_small_disk(swarm) as (host, small):
+        fill_inodes(small / "filler")
+        line = refused(host, 75, "pull", "good:1")
+        assert line.startswith("entice: paused: the disk is full: cannot open names/"), line
+        assert f" in {host.state}: No space left on device, no inodes free: remove images (entice rm) or" in line
+        order = _goes_on_by_itself(host, small, line)
+        assert same_bytes(disk, Path(order["path"]))
+        assert host.json("show", "good:1")["names"] == ["good:1"]
+
+
+@contextmanager
+def host_on_a_small_disk(swarm: Testbed) -> Iterator[tuple[Daemon, Path]]:
+    """A host whose state is on a file system of its own; where that is."""
+    need_root()
+    host, *_ = swarm.join()
+    host.stop()
+    small = host.directory / "small-disk"
+    small.mkdir()
+    subprocess.run([need("mount"), "-t", "tmpfs", "-o", "size=320m,nr_inodes=2000", "none", small], check=True)
+    try:
+        subprocess.run(["cp", "-a", f"{host.state}/.", small], check=True)
+        host.state.rename(host.state.with_name("state.before"))
+        host.state.symlink_to(small)
+        host.start()
+        yield host, small
         host.stop()
     finally:
         if host.process is not None:
             host.kill()
-        subprocess.run([need("umount"), full], check=True)
+        subprocess.run([need("umount"), small], check=True)
+
+
+def _goes_on_by_itself(host: Daemon, small: Path, line: str) -> dict[str, Any]:
+    """Make room, and wait for the order that the line names: nobody asks for it again."""
+    subprocess.run(["rm", "-r", small / "filler"], check=True)
+    order = host.control.wait_for_order(line.split()[-1], timeout_s=WAIT_S)
+    assert order["state"] == "ready", order["reason"]
+    return order
 
 
 def fill(path: Path) -> None:
@@ -162,6 +188,14 @@ def fill(path: Path) -> None:
                 filler.write(bytes(MIB))
         except OSError as error:
             assert error.errno == errno.ENOSPC  # noqa: PT017
+
+
+def fill_inodes(path: Path) -> None:
+    """Make files until the file system takes no more of them."""
+    path.mkdir()
+    with suppress(OSError):
+        for number in count():
+            (path / str(number)).touch()
 
 
 def _fill_during_pull(host: Daemon, directory: Path) -> str:

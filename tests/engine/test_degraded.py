@@ -86,12 +86,14 @@ def test_a_degraded_host_serves_what_it_has(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("code", "failure"), [(errno.ENOSPC, "no_space"), (errno.EIO, "disk")])
-def test_a_name_that_cannot_be_remembered_is_not_said_to_be_unknown(
+def test_an_order_waits_until_its_name_can_be_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, failure: str
 ) -> None:
+    content = disk(1, 1)
+
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
-            await publish(founder, disk(1, 1), "a:1", tmp_path)
+            await publish(founder, content, "a:1", tmp_path)
 
             def broken(*_: object) -> None:
                 raise typed(error := OSError(code, os.strerror(code)), "cannot write in /state") from error
@@ -99,8 +101,13 @@ def test_a_name_that_cannot_be_remembered_is_not_said_to_be_unknown(
             with monkeypatch.context() as patched:
                 patched.setattr(host.parts.store, "save_name", broken)
                 await host.place_order("order", OrderTerms("a:1"))
-                failed = await until(host, "order", lambda order: order.state.value == "failed")
-            assert failed.failure is not None
-            assert (failed.failure.value, "cannot write in /state" in failed.reason) == (failure, True)
+                paused = await until(host, "order", lambda order: order.state.value == "paused")
+                assert paused.failure is not None
+                assert (paused.failure.value, "cannot write in /state" in paused.reason) == (failure, True)
+                assert bool(host.status().degraded) == (code == errno.EIO)
+            ready = await until(host, "order", lambda order: order.state.value == "ready")
+            assert content_of(ready) == content
+            assert ready.image is not None
+            assert host.parts.naming.names_of(ready.image) == ("a:1",)
 
     run(main())

@@ -11,6 +11,7 @@ import pytest
 from enticed.core.orders import Order
 from enticed.store.store import Store
 from protocol.errors import ExhaustedError
+from protocol.identifiers import ImageId
 from protocol.limits import MIB
 from tests.programs import need, need_root
 from tests.store.making import all_pieces, make_image, open_store
@@ -76,6 +77,19 @@ def test_full_during_a_pull(small_disk: Path) -> None:
         assert store.image(made.image).ready
         assert store.audit(made.image).all()
         assert store.orders()[0].key.startswith("order")
+
+
+def test_full_where_a_name_is_to_be_noted(small_disk: Path) -> None:
+    name = ("a:1", 1, ImageId.of(b"image"), 2**40, b"envelope")
+    with open_store(small_disk / "state") as store:
+        filler = fill(small_disk, 0)
+        with pytest.raises(
+            ExhaustedError, match=f"^the disk is full: cannot .* in {small_disk}/state: .*, 0 bytes free: .*entice rm"
+        ):
+            store.save_name(*name)
+        filler.unlink()
+        store.save_name(*name)
+        assert store.name("a:1").version == 1
 
 
 def test_no_room_to_start(small_disk: Path) -> None:
