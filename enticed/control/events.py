@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from enticed.control.views import order_json
+from enticed.control.answers import json_of
 from enticed.engine.port import OrderView
 from enticed.limits import CONTROL_HEARTBEAT_S, CONTROL_SLOW_READER_S, CONTROL_STREAMS_PER_READER_MAX_COUNT
 from protocol.errors import ExhaustedError
@@ -185,7 +185,7 @@ class _Stream:
 
 
 def _data(order: OrderView) -> str:
-    return json.dumps(order_json(order), separators=(",", ":"))
+    return json.dumps(json_of(order), separators=(",", ":"))
 
 
 def _abort(request: web.Request) -> None:

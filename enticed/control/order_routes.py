@@ -7,10 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
+from enticed.control.answers import json_of
 from enticed.control.events import EventStreams, Followed
 from enticed.control.fields import parse_key, parse_object, parse_order
 from enticed.control.queries import parse_event_number, parse_progress_interval, parse_query, parse_state
-from enticed.control.views import image_json, order_json, why_json
+from enticed.control.views import why_json
 from enticed.engine.port import Engine, OrderView
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
@@ -39,12 +40,12 @@ class OrderRoutes:
 
     async def images(self, request: web.Request) -> web.Response:
         parse_query(request.query)
-        return web.json_response({"images": [image_json(image) for image in await self._engine.images()]})
+        return web.json_response({"images": [json_of(image) for image in await self._engine.images()]})
 
     async def orders(self, request: web.Request) -> web.Response:
         query = parse_query(request.query, "state")
         state = parse_state(query["state"]) if "state" in query else None
-        return web.json_response({"orders": [order_json(order) for order in self._engine.orders(state)]})
+        return web.json_response({"orders": [json_of(order) for order in self._engine.orders(state)]})
 
     async def why(self, request: web.Request) -> web.Response:
         query = parse_query(request.query, "what")
@@ -54,13 +55,13 @@ class OrderRoutes:
 
     async def place_order(self, request: web.Request) -> web.Response:
         key, terms = _key(request), parse_order(await _body(request))
-        return web.json_response(order_json(await self._engine.place_order(key, terms, self._owner_of(request))))
+        return web.json_response(json_of(await self._engine.place_order(key, terms, self._owner_of(request))))
 
     async def order(self, request: web.Request) -> web.Response:
-        return web.json_response(order_json(self._engine.order(_key(request))))
+        return web.json_response(json_of(self._engine.order(_key(request))))
 
     async def cancel_order(self, request: web.Request) -> web.Response:
-        return web.json_response(order_json(await self._engine.cancel_order(_key(request), self._owner_of(request))))
+        return web.json_response(json_of(await self._engine.cancel_order(_key(request), self._owner_of(request))))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         query = parse_query(request.query, "key", "progress_s")

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
+from enticed.control.answers import json_of
 from enticed.control.campaign_routes import CampaignRoutes
 from enticed.control.content import ContentService
 from enticed.control.events import EventStreams
@@ -27,17 +28,7 @@ from enticed.control.space_routes import SpaceRoutes
 from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets
 from enticed.control.trust_routes import TrustRoutes
-from enticed.control.views import (
-    grant_json,
-    image_json,
-    peer_json,
-    plan_json,
-    profile_json,
-    published_json,
-    recall_json,
-    status_json,
-    verification_json,
-)
+from enticed.control.views import grant_json, plan_json, recall_json, status_json
 from enticed.engine.port import Engine, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
@@ -86,10 +77,10 @@ class Routes:
         return web.json_response(status_json(self._engine.status(), await self._access.may_change(caller)))
 
     async def image(self, request: web.Request) -> web.Response:
-        return web.json_response(image_json(await self._engine.image(_target(request))))
+        return web.json_response(json_of(await self._engine.image(_target(request))))
 
     async def remove(self, request: web.Request) -> web.Response:
-        return web.json_response(image_json(await self._engine.remove(_target(request))))
+        return web.json_response(json_of(await self._engine.remove(_target(request))))
 
     async def publish(self, request: web.Request) -> web.StreamResponse:
         asked = parse_publish(await _body(request))
@@ -114,7 +105,7 @@ class Routes:
         )
 
         async def work(progressed: Progressed) -> dict[str, Any]:
-            return published_json(await self._engine.publish(what, progressed))
+            return json_of(await self._engine.publish(what, progressed))
 
         # Publishing takes space, and no other thing of which there may be too little.
         return await work_stream(request, work, exhausted=Kind.NO_SPACE)
@@ -124,7 +115,7 @@ class Routes:
         await self._engine.image(target)  # so that what is not here is said by the status, before a stream begins
 
         async def work(progressed: Progressed) -> dict[str, Any]:
-            return verification_json(await self._engine.verify(target, progressed))
+            return json_of(await self._engine.verify(target, progressed))
 
         return await work_stream(request, work, exhausted=Kind.TEMPORARY)
 
@@ -140,11 +131,11 @@ class Routes:
         return await self._contents.serve(request, caller.uid, may_order=True)
 
     async def noted_reads(self, request: web.Request) -> web.Response:
-        return web.json_response(profile_json(await self._engine.noted_reads(_target(request))))
+        return web.json_response(json_of(await self._engine.noted_reads(_target(request))))
 
     async def record_profile(self, request: web.Request) -> web.Response:
         target, ranges = _target(request), parse_profile(await _body(request))
-        return web.json_response(profile_json(await self._engine.record_profile(target, ranges)))
+        return web.json_response(json_of(await self._engine.record_profile(target, ranges)))
 
     async def plan(self, request: web.Request) -> web.Response:
         query = parse_query(request.query, "target")
@@ -154,7 +145,7 @@ class Routes:
 
     async def peers(self, request: web.Request) -> web.Response:
         parse_query(request.query)
-        return web.json_response({"peers": [peer_json(peer) for peer in self._engine.peers()]})
+        return web.json_response({"peers": [json_of(peer) for peer in self._engine.peers()]})
 
     async def token(self, request: web.Request) -> web.Response:
         asked = parse_token_request(await _body(request))

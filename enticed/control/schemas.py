@@ -1,5 +1,5 @@
-"""What the records of the control API look like, as JSON Schema: beside `views.py`, which writes them, and `fields.py`,
-which reads them. A test holds real answers against these.
+"""What the records of the control API look like, as JSON Schema: beside `answers.py` and `views.py`, which write them,
+and `fields.py`, which reads them. A test holds real answers against these.
 
 In answers nothing is optional: what is not known is null. Fields may be added; so programs pass over those they do not
 know, and requests with them are refused.
@@ -7,6 +7,7 @@ know, and requests with them are refused.
 
 from __future__ import annotations
 
+from enticed.control.answers import schema_of
 from enticed.control.schema_kinds import (
     ANYTHING,
     BYTES,
@@ -20,7 +21,6 @@ from enticed.control.schema_kinds import (
     LABEL,
     NODE_ID,
     NUMBER,
-    PUBLISHER_KEY,
     TARGET,
     TERM,
     TEXT,
@@ -39,7 +39,7 @@ from enticed.control.trust_schemas import TRUST_RECORDS
 from enticed.core.campaigns.records import Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignState
-from enticed.engine.port import OriginState
+from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView, RecallView, StatusView
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,
     CONTROL_RELATIVES_MAX_COUNT,
@@ -95,28 +95,8 @@ RECORDS: dict[str, Schema] = {
         detail={"type": "string", "description": "one line for people"},
         kind=enum(Kind) | {"description": "for programs: never changes its meaning"},
     ),
-    "Image": answer(
-        image_id=IMAGE_ID,
-        names=array(TEXT),
-        virtual_size_bytes=BYTES,
-        data_bytes=BYTES,
-        fragments=COUNT,
-        pieces=COUNT,
-        pieces_held=COUNT,
-        ready=FLAG,
-        leased=FLAG,
-        created_at=TIME,
-        source_format=TEXT,
-        relatives=array(answer(image_id=IMAGE_ID, shared_bytes=BYTES)),
-        digests={"type": "object", "additionalProperties": TEXT},
-        private=FLAG,
-        recalled=or_null(ref("Recall")),
-        last_used_at=TIME,
-        pinned=FLAG | {"description": "it stays on this host"},
-        pinned_until=or_null(TIME),
-        replicas=COUNT | {"description": "how many copies there are to be at the least; 0 where nobody says"},
-    ),
-    "Recall": answer(by=PUBLISHER_KEY, reason=TEXT, at=TIME),
+    "Image": schema_of(ImageView),
+    "Recall": schema_of(RecallView),
     "RecallRequest": request(
         (),
         reason={
@@ -133,7 +113,7 @@ RECORDS: dict[str, Schema] = {
         | {"description": "hosts that hold some of it, each by its own signature"},
         estimated_others=COUNT | {"description": "how many more seem to hold it, and have not signed"},
     ),
-    "BytesFrom": answer(zero=BYTES, on_hand=BYTES, relatives=BYTES, peers=BYTES, origin=BYTES),
+    "BytesFrom": schema_of(BytesFrom),
     "OrderTerms": request(
         ("image",),
         image=TARGET,
@@ -142,32 +122,7 @@ RECORDS: dict[str, Schema] = {
         keep_s=TERM | {"description": "how long the image is kept once it is ready; null: until cancelled"},
         origin={"type": ["string", "null"], "enum": ["never", None]},
     ),
-    "Order": answer(
-        key=KEY,
-        image=TEXT | {"description": "as it was asked for"},
-        image_id=or_null(IMAGE_ID),
-        state=enum(OrderState),
-        failure=or_null(enum(Failure)),
-        reason=TEXT,
-        priority=enum(Priority),
-        created_at=TIME,
-        due_at=or_null(TIME),
-        keep_until=or_null(TIME),
-        ready_at=or_null(TIME),
-        late=FLAG,
-        percent=NUMBER | {"maximum": 100},
-        virtual_size_bytes=BYTES,
-        data_bytes=BYTES,
-        done_bytes=BYTES,
-        fragments=COUNT,
-        bytes_from=ref("BytesFrom"),
-        bytes_per_s=NUMBER,
-        estimate_s=or_null(NUMBER),
-        path=or_null(TEXT),
-        copies=or_null(COUNT),
-        promise=or_null(enum(Promise)),
-        owner=TEXT | {"description": "who placed it; empty for a user of this host"},
-    ),
+    "Order": schema_of(OrderView),
     "Why": answer(
         key=KEY,
         image=TEXT | {"description": "as it was asked for"},
@@ -231,53 +186,8 @@ RECORDS: dict[str, Schema] = {
         providers=COUNT,
         room=ref("Room"),
     ),
-    "Peer": answer(
-        node_id=NODE_ID,
-        addresses=array(TEXT),
-        zone=TEXT,
-        rack=TEXT,
-        in_flight_bytes=BYTES,
-        bytes_per_s=NUMBER,
-        strikes=COUNT,
-        images=COUNT,
-    ),
-    "Status": answer(
-        version=TEXT,
-        node_id=NODE_ID,
-        zone=TEXT,
-        rack=TEXT,
-        founder=FLAG,
-        may_change=FLAG,
-        listen=array(TEXT),
-        advertise=array(TEXT),
-        images=COUNT,
-        peers=COUNT,
-        dht_nodes=COUNT,
-        used_bytes=BYTES,
-        quota_bytes=or_null(BYTES),
-        free_bytes=BYTES | {"description": "of the file system of `state`"},
-        reserved_bytes=BYTES | {"description": "what is to stay free of it"},
-        room_bytes=BYTES | {"description": "how much more images may take, with none going for it"},
-        state=TEXT,
-        uploads=COUNT,
-        revoked=FLAG | {"description": "no other host has anything to do with this one any more"},
-        disowned_by=array(NODE_ID) | {"description": "hosts that say so; they may lie"},
-        degraded=or_null(
-            TEXT | {"description": "why it writes nothing and takes no orders, though it serves what it has"}
-        ),
-        degraded_since=or_null(TIME),
-        orders=counts_by("state"),
-        started_at=TIME,
-        certificate_expires_at=TIME,
-        certificate_trouble=or_null(TEXT),
-        sent_bytes=BYTES,
-        received_bytes=BYTES,
-        loop_lag_p99_ms=NUMBER,
-        memory_bytes=BYTES,
-        origin=or_null(
-            answer(prefix=TEXT, state=enum(OriginState), said=TEXT, since=or_null(TIME), received_bytes=BYTES)
-        ),
-    ),
+    "Peer": schema_of(PeerView),
+    "Status": schema_of(StatusView, may_change=FLAG),
     "TokenRequest": request(
         uses={"type": "integer", "minimum": 1, "maximum": TOKEN_MAX_USES},
         ttl_s={"type": "number", "minimum": TOKEN_MIN_LIFETIME_S, "maximum": TOKEN_MAX_LIFETIME_S},

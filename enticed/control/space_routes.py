@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.access import Access, caller_of
+from enticed.control.answers import json_of
 from enticed.control.fields import Fields, parse_object, parse_target
 from enticed.control.queries import parse_query
-from enticed.control.views import image_json
 from enticed.engine.port import Engine
 from enticed.engine.space_port import FloorView, Judged, Reckoning
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
@@ -64,13 +64,13 @@ class SpaceRoutes:
     async def pin(self, request: web.Request) -> web.Response:
         target = parse_target(request.match_info["target"])
         await self._engine.space.pin(target, (await _fields(request, "ttl_s")).seconds("ttl_s"))
-        return web.json_response(image_json(await self._engine.image(target)))
+        return web.json_response(json_of(await self._engine.image(target)))
 
     async def unpin(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         target = parse_target(request.match_info["target"])
         await self._engine.space.unpin(target)
-        return web.json_response(image_json(await self._engine.image(target)))
+        return web.json_response(json_of(await self._engine.image(target)))
 
 
 def parse_free(text: str) -> int:

@@ -360,7 +360,7 @@ class DaemonEngine:
             loop_lag_p99_ms=parts.lag.p99_ms,
             memory_bytes=resident_bytes(),
             origin=parts.origin.view,
-            degraded=disk.degraded,
+            degraded=disk.degraded or None,
             degraded_since=disk.since if disk.degraded else None,
         )
 

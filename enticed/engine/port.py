@@ -2,6 +2,9 @@
 
 Times are unix seconds. Every call may raise the errors of `protocol.errors`; `exit codes` of `entice` follow from their
 types: AbsentError 4, CorruptError 5, DeniedError 6, ExhaustedError 75 or 1, LocalError 1.
+
+Of most records the JSON and the schema of the API follow (`control/answers.py`): text beside a field's type is for
+programs, and stands in the schema.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaign_port import CampaignEngine
 from enticed.engine.offices import Offices
 from enticed.engine.space_port import RoomView
 from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.statement import Relative
 
 Progressed = Callable[[int, int], None]
 """Told bytes done and bytes in all, on the event loop, at most a few times a second."""
@@ -57,20 +61,20 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class BytesFrom:
-    zero: int = 0
-    on_hand: int = 0
-    relatives: int = 0
-    peers: int = 0
-    origin: int = 0
+    zero: Annotated[int, "bytes"] = 0
+    on_hand: Annotated[int, "bytes"] = 0
+    relatives: Annotated[int, "bytes"] = 0
+    peers: Annotated[int, "bytes"] = 0
+    origin: Annotated[int, "bytes"] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RecallView:
-    """Who recalled an image, and why."""
+    """Who recalled an image, why and when."""
 
-    publisher: PublisherKey
+    by: PublisherKey
     reason: str
-    issued_at: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,6 @@ class RecallReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PinView:
-    """That an image stays on this host. until: None for as long as nobody takes it back."""
-
-    until: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class ImageView:
     image: ImageId
     names: tuple[str, ...]
@@ -112,8 +109,7 @@ class ImageView:
     leased: bool
     created_at: float
     source_format: str
-    relatives: tuple[tuple[ImageId, int], ...]
-    """With the bytes that each shares."""
+    relatives: tuple[Relative, ...]
     digests: dict[str, str]
     """`raw_sha256` and so on, hex, where the statement has them."""
     private: bool = False
@@ -121,15 +117,16 @@ class ImageView:
     recalled: RecallView | None = None
     """It is kept, for guests that run from it, and neither served nor ordered."""
     last_used_at: float = 0.0
-    pin: PinView | None = None
-    replicas: int = 0
-    """How many copies of it there are to be at the least, by the word of a publisher."""
+    pinned: Annotated[bool, "it stays on this host"] = False
+    pinned_until: float | None = None
+    """None, where it is pinned, for as long as nobody takes that back."""
+    replicas: Annotated[int, "how many copies there are to be at the least; 0 where nobody says"] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
     key: str
-    target: str
+    target: Annotated[str, "as it was asked for"]
     image: ImageId | None
     state: OrderState
     failure: Failure | None
@@ -155,8 +152,7 @@ class OrderView:
     """While it is pulled: of the rarest piece, on this host and on those that it talks to. From 1 on, nothing is lost
     if all others go."""
     promise: Promise | None = None
-    owner: str = ""
-    """Who placed it, for people: empty for a user of this host."""
+    owner: Annotated[str, "who placed it; empty for a user of this host"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +233,13 @@ class StatusView:
     dht_nodes: int
     used_bytes: int
     quota_bytes: int | None
-    free_bytes: int
-    """Of the file system."""
-    reserved_bytes: int
-    """What is to stay free of it."""
-    room_bytes: int
-    """How much more images may take, with none going for it."""
+    free_bytes: Annotated[int, "of the file system of `state`"]
+    reserved_bytes: Annotated[int, "what is to stay free of it"]
+    room_bytes: Annotated[int, "how much more images may take, with none going for it"]
     state: str
     """The state directory, where the images are."""
     uploads: int
-    orders: dict[str, int]
-    """Count by state."""
+    orders: Annotated[dict[str, int], "by state"]
     started_at: float
     certificate_expires_at: float
     certificate_trouble: str | None
@@ -258,13 +250,10 @@ class StatusView:
     memory_bytes: int
     origin: OriginView | None
     """None where there is none."""
-    degraded: str = ""
-    """Why this host writes nothing and takes no orders, though it serves what it has; empty while all is well."""
+    revoked: Annotated[bool, "no other host has anything to do with this one any more"] = False
+    disowned_by: Annotated[tuple[NodeId, ...], "hosts that say so; they may lie"] = ()
+    degraded: Annotated[str, "why it writes nothing and takes no orders, though it serves what it has"] | None = None
     degraded_since: float | None = None
-    revoked: bool = False
-    """Whether this host knows that no other has anything to do with it any more."""
-    disowned_by: tuple[NodeId, ...] = ()
-    """Hosts that say so, where it does not know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from enticed.core.orders import Order, OrderState, Promise, owner_text
 from enticed.core.progress import Progress
 from enticed.core.promise_desk import Forecast
 from enticed.engine.naming import Naming
-from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView, PinView
+from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView
 from enticed.engine.stockroom import Stockroom
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
@@ -94,11 +94,12 @@ class Views:
             leased=self._host.is_leased(stored.image, now),
             created_at=stored.created_at,
             source_format=said.source_format if said is not None else "",
-            relatives=tuple((one.image, one.shared_bytes) for one in said.relatives) if said is not None else (),
+            relatives=said.relatives if said is not None else (),
             digests=_digests(said),
             private=self._stockroom.group(stored.image) is not None,
             last_used_at=stored.last_used_at,
-            pin=None if pin is None else PinView(pin.until),
+            pinned=pin is not None,
+            pinned_until=None if pin is None else pin.until,
             replicas=self._replicas(stored.image),
         )
 

@@ -279,7 +279,7 @@ def test_it_outlives_the_key_that_signed_it_if_that_is_replaced(tmp_path: Path) 
             await level([founder, host])
             after = founder.parts.recalls.of(image)
             assert after is not None
-            assert (after.reason, after.publisher != before.publisher) == (REASON, True)
+            assert (after.reason, after.by != before.by) == (REASON, True)
             await heard(host, image, after)
 
     run(scenario())

@@ -24,7 +24,6 @@ from enticed.engine.port import (
     OriginState,
     OriginView,
     PeerView,
-    PinView,
     PlanView,
     ProfileView,
     Progressed,
@@ -256,7 +255,7 @@ class MemoryEngine(MemoryCampaigns):
             raise LocalError(f"{target} is leased by the order {leases[0]}")
         if stored.view.image in self.open_images:
             raise LocalError(f"{target} is open")
-        if stored.view.pin is not None:
+        if stored.view.pinned:
             raise LocalError(f"{target} is pinned")
         stored.path.unlink()
         del self.stored[stored.view.image]
@@ -511,9 +510,9 @@ class MemoryEngine(MemoryCampaigns):
     def cosigning(self) -> Cosigner:
         return Cosigner(self)
 
-    def pin(self, target: str, pin: PinView | None) -> None:
+    def pin(self, target: str, *, pinned: bool, until: float | None = None) -> None:
         stored = self._find(target)
-        stored.view = replace(stored.view, pin=pin)
+        stored.view = replace(stored.view, pinned=pinned, pinned_until=until)
 
     def damage(self, target: str, offset_bytes: int) -> None:
         """For tests: flip a byte of an image's file, behind everybody's back."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enticed.core.eviction import Bond, Candidate, Ground, decide
-from enticed.engine.port import PinView
 from enticed.engine.space_port import FloorView, Judged, Reckoning
 from protocol.errors import DeniedError
 from protocol.identifiers import PublisherKey
@@ -30,7 +29,7 @@ class MemorySpace:
                 one.view.data_bytes,
                 one.view.last_used_at,
                 OTHERS,
-                bond=None if one.view.pin is None else Bond(Ground.PINNED, "it is pinned"),
+                bond=Bond(Ground.PINNED, "it is pinned") if one.view.pinned else None,
             )
             for image, one in self._engine.stored.items()
         ]
@@ -60,7 +59,7 @@ class MemorySpace:
         return await self.floor(target)
 
     async def pin(self, target: str, ttl_s: float | None) -> None:
-        self._engine.pin(target, PinView(None if ttl_s is None else time.time() + ttl_s))
+        self._engine.pin(target, pinned=True, until=None if ttl_s is None else time.time() + ttl_s)
 
     async def unpin(self, target: str) -> None:
-        self._engine.pin(target, None)
+        self._engine.pin(target, pinned=False)

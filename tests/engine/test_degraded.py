@@ -48,7 +48,7 @@ def test_after_failed_syncs_the_order_waits_and_then_the_image_is_right(
                 paused = await until(host, "order", lambda order: order.state.value == "paused")
                 assert paused.failure is not None
                 assert (paused.failure.value, "cannot sync" in paused.reason) == ("disk", True)
-                assert "Input/output error" in host.status().degraded
+                assert "Input/output error" in str(host.status().degraded)
                 assert host.status().degraded_since is not None
                 with pytest.raises(ExhaustedError, match="takes no new orders"):
                     await host.place_order("other", OrderTerms("a:1"))

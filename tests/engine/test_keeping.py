@@ -246,8 +246,8 @@ def test_pins_outlive_a_restart_and_end(tmp_path: Path) -> None:
             await publish(founder, disk(1, 1), "a:1", tmp_path)
             await founder.space.pin("a:1", 100.0)
             (view,) = await founder.images()
-            assert view.pin is not None
-            assert view.pin.until == pytest.approx(founder.parts.clock() + 100, abs=5)
+            assert view.pinned
+            assert view.pinned_until == pytest.approx(founder.parts.clock() + 100, abs=5)
             book = founder.parts.store.pin_book
             assert book.of(view.image, founder.parts.clock() + 101) is None
             again = type(book)(founder.parts.store._files)

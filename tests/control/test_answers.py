@@ -1,0 +1,142 @@
+"""What programs rely on in answers: the fields on record stay as they are, and what is told is what the schema says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from enticed.control.answers import json_of
+from enticed.control.schemas import RECORDS
+from enticed.control.views import status_json
+from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.engine.port import BytesFrom, ImageView, OrderView, RecallView
+from protocol.identifiers import ImageId, PublisherKey
+from protocol.statement import Relative
+from tests.control.engine import MemoryEngine
+
+ON_RECORD = Path(__file__).with_name("answers.json")
+IMAGE, OTHER = ImageId(b"i" * 32), ImageId(b"o" * 32)
+ORDER = OrderView(
+    key="vm-17",
+    target="debian:12",
+    image=IMAGE,
+    state=OrderState.PAUSED,
+    failure=Failure.NO_SPACE,
+    reason="the disk is full",
+    priority=Priority.BOOT,
+    created_at=1.5,
+    due_at=None,
+    keep_until=None,
+    ready_at=None,
+    late=False,
+    percent=12.5,
+    virtual_size_bytes=4096,
+    data_bytes=2048,
+    done_bytes=256,
+    fragments=3,
+    bytes_from=BytesFrom(zero=2048, peers=256),
+    bytes_per_s=0.0,
+    estimate_s=None,
+    path=None,
+    promise=Promise.LATE,
+    owner="scheduler nova",
+)
+VIEW = ImageView(
+    image=IMAGE,
+    names=("debian:12", "debian:latest"),
+    virtual_size_bytes=4096,
+    data_bytes=2048,
+    fragments=3,
+    pieces=1,
+    pieces_held=1,
+    ready=True,
+    leased=False,
+    created_at=1.5,
+    source_format="qcow2",
+    relatives=(Relative(OTHER, 1024),),
+    digests={"raw_sha256": "00"},
+    recalled=RecallView(PublisherKey(b"p" * 32), "broken", 3.0),
+    last_used_at=2.5,
+    pinned=True,
+)
+
+
+def answers() -> dict[str, dict[str, Any]]:
+    """The fields of every record that is told, as the document has them."""
+    told = {name: one for name, one in RECORDS.items() if "additionalProperties" not in one}
+    return {name: one["properties"] for name, one in sorted(told.items())}
+
+
+def test_the_fields_on_record_are_those_that_are_told() -> None:
+    """Programs rely on them. A new one is added to the file; none is renamed, retyped or taken away."""
+    assert answers() == json.loads(ON_RECORD.read_text())
+
+
+def test_all_that_is_told_is_required() -> None:
+    assert all(set(RECORDS[name]["required"]) == set(properties) for name, properties in answers().items())
+
+
+def test_an_order_is_told_as_ever() -> None:
+    assert json_of(ORDER) == {
+        "key": "vm-17",
+        "image": "debian:12",
+        "image_id": "69" * 32,
+        "state": "paused",
+        "failure": "no_space",
+        "reason": "the disk is full",
+        "priority": "boot",
+        "created_at": 1.5,
+        "due_at": None,
+        "keep_until": None,
+        "ready_at": None,
+        "late": False,
+        "percent": 12.5,
+        "virtual_size_bytes": 4096,
+        "data_bytes": 2048,
+        "done_bytes": 256,
+        "fragments": 3,
+        "bytes_from": {"zero": 2048, "on_hand": 0, "relatives": 0, "peers": 256, "origin": 0},
+        "bytes_per_s": 0.0,
+        "estimate_s": None,
+        "path": None,
+        "copies": None,
+        "promise": "late",
+        "owner": "scheduler nova",
+    }
+
+
+def test_an_image_is_told_as_ever() -> None:
+    assert json_of(VIEW) == {
+        "image_id": "69" * 32,
+        "names": ["debian:12", "debian:latest"],
+        "virtual_size_bytes": 4096,
+        "data_bytes": 2048,
+        "fragments": 3,
+        "pieces": 1,
+        "pieces_held": 1,
+        "ready": True,
+        "leased": False,
+        "created_at": 1.5,
+        "source_format": "qcow2",
+        "relatives": [{"image_id": "6f" * 32, "shared_bytes": 1024}],
+        "digests": {"raw_sha256": "00"},
+        "private": False,
+        "recalled": {"by": "70" * 32, "reason": "broken", "at": 3.0},
+        "last_used_at": 2.5,
+        "pinned": True,
+        "pinned_until": None,
+        "replicas": 0,
+    }
+
+
+def test_what_is_told_is_what_the_schema_has(tmp_path: Path) -> None:
+    engine = MemoryEngine(tmp_path)
+    (peer,) = engine.peers()
+    told = {
+        "Order": json_of(ORDER),
+        "Image": json_of(VIEW),
+        "Peer": json_of(peer),
+        "Status": status_json(engine.status(), may_change=True),
+    }
+    assert {name: set(one) for name, one in told.items()} == {name: set(answers()[name]) for name in told}
