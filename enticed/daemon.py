@@ -30,11 +30,11 @@ from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine, Parts
 from enticed.engine.floor_exchange import FloorExchange
 from enticed.engine.floor_keeping import FloorKeeping
+from enticed.engine.groups import Belonging, Groups
 from enticed.engine.keeping import Keeping, terms_of
 from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.membership import Groups, Membership
 from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.planning import Planning
@@ -176,12 +176,12 @@ async def start(
     served_at += await _serve(settings, engine, stack)
     _keep_pace(settings, paces, driver)
     _take_up(driver, store, stockroom, ledger, recalls)
-    _let_run(stack, engine.parts, switchboard, Membership(driver, network, groups), discovery)
+    _let_run(stack, engine.parts, switchboard, Belonging(driver, network, groups), discovery)
     return engine
 
 
 def _let_run(
-    stack: AsyncExitStack, parts: Parts, switchboard: Switchboard, membership: Membership, discovery: Discovery
+    stack: AsyncExitStack, parts: Parts, switchboard: Switchboard, belonging: Belonging, discovery: Discovery
 ) -> None:
     """Everything stands. Peers are heard only now, so that those who came early do not hear that nothing is here."""
     tasks = Tasks()
@@ -189,7 +189,7 @@ def _let_run(
     tasks.spawn(parts.lag.run(), "lag meter")
     stack.callback(parts.driver.close)
     listeners = (
-        membership, parts.purchasing, parts.planning, parts.recalls, parts.dispatch, parts.cosigning, parts.trust,
+        belonging, parts.purchasing, parts.planning, parts.recalls, parts.dispatch, parts.cosigning, parts.trust,
         FloorExchange(parts.network, parts.keeping.floors, tasks),
     )  # fmt: skip
     switchboard.connect(*(one.network_event for one in listeners))

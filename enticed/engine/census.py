@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from enticed.core.books import Offer
-from enticed.core.census import Count, count_of
 from enticed.core.events import Contact
+from enticed.core.holders import Count, count_of
 from enticed.engine.driver import Driver
-from enticed.engine.membership import Groups
+from enticed.engine.groups import Groups
 from enticed.engine.stockroom import Stockroom
 from enticed.overlay.port import Overlay
 from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from enticed.core.census import Proof, Witnesses
 from enticed.core.events import Contact
+from enticed.core.holders import Proof, Witnesses
 from enticed.engine.census import Census, Claims
 from enticed.engine.driver import Driver
 from enticed.engine.stockroom import Stockroom

@@ -14,7 +14,7 @@ import numpy as np
 from enticed.core import events as ev
 from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
-from enticed.engine.membership import Groups
+from enticed.engine.groups import Groups
 from enticed.engine.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
 from enticed.engine.stockroom import Stockroom

@@ -13,7 +13,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
-from enticed.engine.membership import group_of, marks_of
+from enticed.engine.groups import group_of, marks_of
 from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.stockroom import Stockroom
 from enticed.identity.host import HostIdentity

@@ -17,8 +17,8 @@ import numpy as np
 from enticed.core import events as ev
 from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
+from enticed.engine.groups import Groups
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.membership import Groups
 from enticed.engine.port import RecallView
 from enticed.engine.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads

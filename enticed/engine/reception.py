@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from enticed.core import events as ev
-from enticed.core.campaigns.reception import Bounds, Declined, admit, key_of, owner_of
+from enticed.core.campaigns.admission import Bounds, Declined, admit, key_of, owner_of
 from enticed.core.orders import Failure, Order
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger

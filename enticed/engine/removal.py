@@ -10,7 +10,7 @@ import numpy as np
 from enticed.core import events as ev
 from enticed.engine.census import Census
 from enticed.engine.driver import Driver
-from enticed.engine.membership import Groups
+from enticed.engine.groups import Groups
 from enticed.engine.recalls import Recalls
 from enticed.engine.scrubbing import Scrubber
 from enticed.engine.stockroom import Stockroom

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enticed.core.census import ProofPolicy
 from enticed.core.eviction import Ground
+from enticed.core.holders import ProofPolicy
 from enticed.engine.removal import Objection
 from enticed.store.images import StoredImage
 from enticed.store.limits import PROOFS_FAILED_OF_HOST_COUNT
@@ -174,7 +174,7 @@ def test_a_pass_asks_for_so_long_and_takes_nobody_at_its_word_after_that(
 
 def test_of_hosts_that_say_so_those_count_that_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("enticed.engine.proving.PROOF_TIMEOUT_S", 3.0)
-    monkeypatch.setattr("enticed.core.census.ProofPolicy", partial(ProofPolicy, patience_s=0.5))
+    monkeypatch.setattr("enticed.core.holders.ProofPolicy", partial(ProofPolicy, patience_s=0.5))
 
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((founder, host), liar):

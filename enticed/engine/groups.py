@@ -1,4 +1,4 @@
-"""Membership: the groups that this host is in, what follows for its images, and which peers are in one of them too."""
+"""Groups: those that this host is in, what follows for its images, and which peers are in one of them too."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Groups:
         return frozenset(group.id for group in self._groups.values() if group.proof(node, self._me) in given)
 
 
-class Membership:
+class Belonging:
     """Listens to the network before anybody else does: so proofs are the first that a peer is told."""
 
     def __init__(self, driver: Driver, network: PeerNetwork, groups: Groups) -> None:

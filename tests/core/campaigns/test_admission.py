@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.campaigns.reception import Bounds, Declined, admit, key_of, owner_of
+from enticed.core.campaigns.admission import Bounds, Declined, admit, key_of, owner_of
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import PlaceOrder

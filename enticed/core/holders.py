@@ -1,4 +1,4 @@
-"""The census: how many other hosts hold an image, by what the DHT answers, and by what they show of it when asked.
+"""Holders: how many other hosts hold an image, by what the DHT answers, and by what they show of it when asked.
 
 Anybody may say that it holds an image. Where that matters (the last copy here is about to go), those that say so are
 asked for a fragment that this host chooses and can verify; who does not give it does not count.

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.census import Proof, ProofPolicy, Witnesses
+from enticed.core.holders import Proof, ProofPolicy, Witnesses
 from protocol.identifiers import NodeId
 
 POLICY = ProofPolicy()
