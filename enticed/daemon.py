@@ -27,7 +27,7 @@ from enticed.engine.cosigning import Cosigning
 from enticed.engine.discovery import Discovery
 from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
-from enticed.engine.engine import DaemonEngine, Parts
+from enticed.engine.engine import DaemonEngine
 from enticed.engine.floor_exchange import FloorExchange
 from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.groups import Belonging, Groups
@@ -37,6 +37,7 @@ from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.naming import Naming
 from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.parts import Parts
 from enticed.engine.planning import Planning
 from enticed.engine.profiles import Profiles
 from enticed.engine.proving import Proving

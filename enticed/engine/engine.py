@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,18 +17,9 @@ import enticed
 from enticed.core import events as ev
 from enticed.core.orders import Order, OrderState, owner_text
 from enticed.engine.campaign_port import CampaignTerms, CampaignView
-from enticed.engine.caretaker import Caretaker
-from enticed.engine.cosigning import Cosigning
-from enticed.engine.dispatch import Dispatch
-from enticed.engine.driver import Driver
 from enticed.engine.exporting import papers_of
-from enticed.engine.keeping import Keeping
-from enticed.engine.lag import LagMeter
-from enticed.engine.ledger import OrderLedger
 from enticed.engine.memory import resident_bytes
-from enticed.engine.naming import Naming
-from enticed.engine.origin_supply import OriginSupply
-from enticed.engine.planning import Planning
+from enticed.engine.parts import Parts
 from enticed.engine.port import (
     Grant,
     ImageView,
@@ -46,26 +37,12 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
-from enticed.engine.publishing import Publishing
-from enticed.engine.purchasing import Purchasing
 from enticed.engine.quotas import Quotas
-from enticed.engine.reading import Reader, Reading
-from enticed.engine.recalls import Recalls
+from enticed.engine.reading import Reader
 from enticed.engine.receipts import Holders, gather_receipts
-from enticed.engine.removal import Removal
-from enticed.engine.scrubbing import Scrubber
-from enticed.engine.stockroom import Stockroom
-from enticed.engine.threads import StoreThreads
-from enticed.engine.trust_desk import TrustDesk
 from enticed.engine.views import Views
-from enticed.engine.warehouse import PeerWarehouse
-from enticed.identity.authority import Authority
-from enticed.identity.host import HostIdentity
 from enticed.limits import PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
-from enticed.overlay.udp import UdpOverlay
 from enticed.store.images import StoredImage
-from enticed.store.store import Store
-from enticed.transfer.network import PeerNetwork
 from protocol.credentials import read_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
@@ -74,42 +51,8 @@ from protocol.records import ProviderState
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """All that a daemon consists of, built by `enticed.daemon`."""
-
-    identity: HostIdentity
-    authority: Authority | None
-    api_addresses: Callable[[], tuple[str, ...]]
-    """Where others reach this host's HTTPS API."""
-    clock: Callable[[], float]
-    driver: Driver
-    store: Store
-    threads: StoreThreads
-    stockroom: Stockroom
-    network: PeerNetwork
-    purchasing: Purchasing
-    removal: Removal
-    keeping: Keeping
-    warehouse: PeerWarehouse
-    ledger: OrderLedger
-    caretaker: Caretaker
-    scrubber: Scrubber
-    naming: Naming
-    publishing: Publishing
-    planning: Planning
-    reading: Reading
-    dispatch: Dispatch
-    recalls: Recalls
-    lag: LagMeter
-    overlay: UdpOverlay
-    origin: OriginSupply
-    trust: TrustDesk
-    cosigning: Cosigning
-
-
 class DaemonEngine:
-    """`enticed.engine.port.Engine` for a running daemon; `parts` are for who looks inside."""
+    """`enticed.engine.port.Engine` for a running daemon."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.trust, self.cosigning, self.space = parts, parts.trust, parts.cosigning, parts.keeping

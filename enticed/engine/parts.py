@@ -1,0 +1,66 @@
+"""The parts that a daemon consists of, as `enticed.daemon` builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enticed.engine.caretaker import Caretaker
+from enticed.engine.cosigning import Cosigning
+from enticed.engine.dispatch import Dispatch
+from enticed.engine.driver import Driver
+from enticed.engine.keeping import Keeping
+from enticed.engine.lag import LagMeter
+from enticed.engine.ledger import OrderLedger
+from enticed.engine.naming import Naming
+from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.planning import Planning
+from enticed.engine.publishing import Publishing
+from enticed.engine.purchasing import Purchasing
+from enticed.engine.reading import Reading
+from enticed.engine.recalls import Recalls
+from enticed.engine.removal import Removal
+from enticed.engine.scrubbing import Scrubber
+from enticed.engine.stockroom import Stockroom
+from enticed.engine.threads import StoreThreads
+from enticed.engine.trust_desk import TrustDesk
+from enticed.engine.warehouse import PeerWarehouse
+from enticed.identity.authority import Authority
+from enticed.identity.host import HostIdentity
+from enticed.overlay.udp import UdpOverlay
+from enticed.store.store import Store
+from enticed.transfer.network import PeerNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """For the engine, which puts them to use, and for `operating`, which looks at how they do."""
+
+    identity: HostIdentity
+    authority: Authority | None
+    api_addresses: Callable[[], tuple[str, ...]]
+    """Where others reach this host's HTTPS API."""
+    clock: Callable[[], float]
+    driver: Driver
+    store: Store
+    threads: StoreThreads
+    stockroom: Stockroom
+    network: PeerNetwork
+    purchasing: Purchasing
+    removal: Removal
+    keeping: Keeping
+    warehouse: PeerWarehouse
+    ledger: OrderLedger
+    caretaker: Caretaker
+    scrubber: Scrubber
+    naming: Naming
+    publishing: Publishing
+    planning: Planning
+    reading: Reading
+    dispatch: Dispatch
+    recalls: Recalls
+    lag: LagMeter
+    overlay: UdpOverlay
+    origin: OriginSupply
+    trust: TrustDesk
+    cosigning: Cosigning
