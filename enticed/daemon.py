@@ -206,7 +206,7 @@ async def _serve(settings: LiveSettings, engine: DaemonEngine, stack: AsyncExitS
     """Serve those on this host, and those far away where that is wanted; the addresses at which they reach it."""
     config, parts = settings.config, engine.parts
     served_at = await _start_api(config, engine, stack)
-    operations = DaemonOperations(engine, settings)
+    operations = DaemonOperations(engine, parts, settings)
     control = ControlServer(engine, operations, config.socket, config.socket_group)
     stack.push_async_callback(control.close)
     await control.start()

@@ -17,6 +17,7 @@ from os import listdir
 
 from enticed.core.orders import OrderState
 from enticed.engine.engine import DaemonEngine
+from enticed.engine.parts import Parts
 from enticed.engine.stockroom import HEAL_PREFIX
 from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import DOCTOR_ADDRESSES_MAX_COUNT, DOCTOR_CLOCK_STEP_MAX_S, DOCTOR_CONNECT_TIMEOUT_S, SCRUB_PERIOD_S
@@ -54,16 +55,16 @@ class Finding:
 _AREAS = {"certificate": Area.TRUST, "event_loop": Area.HOST, "peers": Area.NETWORK}
 
 
-async def diagnose(engine: DaemonEngine) -> tuple[Finding, ...]:
+async def diagnose(engine: DaemonEngine, parts: Parts) -> tuple[Finding, ...]:
     """All findings, as things are now; takes as long as it takes to find that hosts cannot be reached."""
-    await _hear_whether_revoked(engine)
-    found = [*_ready(engine), *_orders(engine), *_rot(engine), _descriptors(), *_clock(engine), *_trust(engine)]
-    found += [_advertised(engine), *[one async for one in _reached(engine)]]
+    await _hear_whether_revoked(parts)
+    found = [*_ready(parts), *_orders(engine), *_rot(engine, parts), _descriptors(), *_clock(parts), *_trust(parts)]
+    found += [_advertised(parts), *[one async for one in _reached(parts)]]
     return tuple(sorted(found, key=lambda one: list(Area).index(one.area)))
 
 
-def _ready(engine: DaemonEngine) -> Iterator[Finding]:
-    for check in health.checks(engine):
+def _ready(parts: Parts) -> Iterator[Finding]:
+    for check in health.checks(parts):
         verdict = Verdict.GOOD if check.is_ok else Verdict.WRONG
         yield Finding(_AREAS.get(check.name, Area.STORE), check.name, verdict, check.said, check.to_do)
 
@@ -80,8 +81,7 @@ def _orders(engine: DaemonEngine) -> Iterator[Finding]:
         yield Finding(Area.HOST, "failed_orders", Verdict.HINT, said, "entice why KEY, for each of entice orders")
 
 
-def _rot(engine: DaemonEngine) -> Iterator[Finding]:
-    parts = engine.parts
+def _rot(engine: DaemonEngine, parts: Parts) -> Iterator[Finding]:
     rotten, mended = parts.stockroom.rotten_pieces, parts.scrubber.mended_files
     if rotten or mended:
         said = f"{rotten} pieces and {mended} files were found wrong on this host's disk since the start"
@@ -106,9 +106,9 @@ def _descriptors() -> Finding:
     return Finding(Area.HOST, "descriptors", Verdict.WRONG if is_few else Verdict.GOOD, said, "raise LimitNOFILE")
 
 
-def _clock(engine: DaemonEngine) -> Iterator[Finding]:
+def _clock(parts: Parts) -> Iterator[Finding]:
     """The daemon's clock does not follow the host's: that is seen where the two have come apart."""
-    step_s = time.time() - engine.parts.clock()
+    step_s = time.time() - parts.clock()
     if abs(step_s) > DOCTOR_CLOCK_STEP_MAX_S:
         said = f"this host's clock was set by {step_s:+.0f} s while the daemon ran, which goes by what it was"
         to_do = "see to the clock (chronyc tracking), then restart enticed"
@@ -117,8 +117,7 @@ def _clock(engine: DaemonEngine) -> Iterator[Finding]:
         yield Finding(Area.TIME, "clock", Verdict.GOOD, "it runs evenly since the daemon was started")
 
 
-def _trust(engine: DaemonEngine) -> Iterator[Finding]:
-    parts = engine.parts
+def _trust(parts: Parts) -> Iterator[Finding]:
     credential, trust, newer = parts.identity.credential, parts.identity.trust, parts.overlay.newer_trust
     if parts.identity.node in trust.revoked_nodes:
         said = "this host was revoked: no other host of the cluster has anything to do with it"
@@ -156,22 +155,22 @@ def _trust(engine: DaemonEngine) -> Iterator[Finding]:
         yield Finding(Area.TRUST, "trust_bundle", Verdict.GOOD, said)
 
 
-def _advertised(engine: DaemonEngine) -> Finding:
-    network = engine.parts.network
+def _advertised(parts: Parts) -> Finding:
+    network = parts.network
     hosts = [ip_address(split_address(address)[0]) for address in network.advertised]
-    others = [ip_address(split_address(one, any_port=True)[0]) for one in engine.parts.store.remembered_addresses()]
+    others = [ip_address(split_address(one, any_port=True)[0]) for one in parts.store.remembered_addresses()]
     is_local = all(host.is_loopback for host in hosts) and any(not other.is_loopback for other in others)
     said = f"others are told to dial {', '.join(network.advertised) or 'nothing'}"
     to_do = "set `advertise` to an address that other hosts reach, and restart enticed"
     return Finding(Area.NETWORK, "advertise", Verdict.WRONG if is_local or not hosts else Verdict.GOOD, said, to_do)
 
 
-async def _hear_whether_revoked(engine: DaemonEngine) -> None:
+async def _hear_whether_revoked(parts: Parts) -> None:
     """Nobody answers the datagrams of a host that was revoked; whoever it connects to tells it so."""
-    network = engine.parts.network
-    if engine.parts.overlay.contacts or network.peers():
+    network = parts.network
+    if parts.overlay.contacts or network.peers():
         return
-    known = dict.fromkeys((*engine.parts.identity.bootstrap, *engine.parts.store.remembered_addresses()))
+    known = dict.fromkeys((*parts.identity.bootstrap, *parts.store.remembered_addresses()))
     addresses = [one for one in known if one not in network.advertised]
     greetings = (network.greet(address) for address in addresses[:DOCTOR_ADDRESSES_MAX_COUNT])
     for error in await asyncio.gather(*greetings, return_exceptions=True):
@@ -179,11 +178,11 @@ async def _hear_whether_revoked(engine: DaemonEngine) -> None:
             raise error
 
 
-async def _reached(engine: DaemonEngine) -> AsyncIterator[Finding]:
+async def _reached(parts: Parts) -> AsyncIterator[Finding]:
     """Whether hosts that answered over UDP take connections over TCP."""
-    addresses = [
-        one for one in engine.parts.store.remembered_addresses() if one not in engine.parts.network.advertised
-    ][:DOCTOR_ADDRESSES_MAX_COUNT]
+    addresses = [one for one in parts.store.remembered_addresses() if one not in parts.network.advertised][
+        :DOCTOR_ADDRESSES_MAX_COUNT
+    ]
     if not addresses:
         return
     answers = await asyncio.gather(*(_connects(address) for address in addresses))

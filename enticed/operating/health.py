@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from enticed.engine.engine import DaemonEngine
+from enticed.engine.parts import Parts
 from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import READY_LOOP_LAG_MAX_S
 from enticed.store.space import size
@@ -21,20 +21,20 @@ class Check:
     to_do: str = ""
 
 
-def checks(engine: DaemonEngine) -> Iterator[Check]:
+def checks(parts: Parts) -> Iterator[Check]:
     """All checks, as things are now."""
-    yield _certificate(engine)
-    yield _store(engine)
-    yield _disk(engine)
-    yield _quota(engine)
-    yield _peers(engine)
-    yield _event_loop(engine)
+    yield _certificate(parts)
+    yield _store(parts)
+    yield _disk(parts)
+    yield _quota(parts)
+    yield _peers(parts)
+    yield _event_loop(parts)
 
 
-def _certificate(engine: DaemonEngine) -> Check:
-    credential, now = engine.parts.identity.credential, engine.parts.clock()
+def _certificate(parts: Parts) -> Check:
+    credential, now = parts.identity.credential, parts.clock()
     left_days = (credential.not_after - now) / 86400
-    trouble = engine.parts.trust.renewing.trouble
+    trouble = parts.trust.renewing.trouble
     if 0 < left_days < CERTIFICATE_WARNING_S / 86400 and trouble is not None:
         said = f"good for {left_days:.0f} days, and cannot be renewed: {trouble}"
         return Check("certificate", True, said)
@@ -43,16 +43,16 @@ def _certificate(engine: DaemonEngine) -> Check:
     return Check("certificate", False, "this host's certificate has expired", "let the host join again: entice join")
 
 
-def _store(engine: DaemonEngine) -> Check:
-    degraded = engine.parts.driver.host.disk.degraded
+def _store(parts: Parts) -> Check:
+    degraded = parts.driver.host.disk.degraded
     if not degraded:
         return Check("store", True, "can be written to")
     to_do = "see to the disk under the state directory: once it can be written to, this host goes on by itself"
     return Check("store", False, f"degraded, no new orders are taken: {degraded}", to_do)
 
 
-def _disk(engine: DaemonEngine) -> Check:
-    space = engine.parts.store.space()
+def _disk(parts: Parts) -> Check:
+    space = parts.store.space()
     taken_bytes = space.reserved_bytes + space.promised_bytes
     said = (
         f"{size(space.free_bytes)} free in {space.place}, {size(space.reserved_bytes)} to stay free, "
@@ -64,8 +64,8 @@ def _disk(engine: DaemonEngine) -> Check:
     return Check("disk", taken_bytes < space.free_bytes, said, to_do)
 
 
-def _quota(engine: DaemonEngine) -> Check:
-    space = engine.parts.store.space()
+def _quota(parts: Parts) -> Check:
+    space = parts.store.space()
     if space.quota_bytes is None:
         return Check("quota", True, "none is set")
     claimed_bytes = space.used_bytes + space.promised_bytes
@@ -74,16 +74,16 @@ def _quota(engine: DaemonEngine) -> Check:
     return Check("quota", claimed_bytes < space.quota_bytes, said, to_do)
 
 
-def _peers(engine: DaemonEngine) -> Check:
-    contacts = engine.parts.overlay.contacts
+def _peers(parts: Parts) -> Check:
+    contacts = parts.overlay.contacts
     # The founding host may be the first of all.
-    if contacts or engine.parts.authority is not None:
+    if contacts or parts.authority is not None:
         return Check("peers", True, f"{contacts} other hosts known")
     to_do = "is UDP of `listen` open both ways, is one of `bootstrap` up, do the clocks agree, was this host revoked?"
     return Check("peers", False, "no other host answers", to_do)
 
 
-def _event_loop(engine: DaemonEngine) -> Check:
-    lag_s = engine.parts.lag.p99_ms / 1000
+def _event_loop(parts: Parts) -> Check:
+    lag_s = parts.lag.p99_ms / 1000
     to_do = "the host has no processor time to spare, or the disk under the state directory hangs"
     return Check("event_loop", lag_s <= READY_LOOP_LAG_MAX_S, f"{lag_s:.3f} s late (p99 of the last minute)", to_do)

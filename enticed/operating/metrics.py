@@ -18,12 +18,13 @@ import enticed
 from enticed.core.events import Fault
 from enticed.core.orders import ENDED, Failure, OrderState
 from enticed.engine.engine import DaemonEngine
+from enticed.engine.parts import Parts
 from enticed.operating.exposition import Family, by, counter, gauge, histogram
 
 _PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-def families(engine: DaemonEngine) -> Iterator[Family]:
+def families(engine: DaemonEngine, parts: Parts) -> Iterator[Family]:
     """All metrics, as they are now."""
     yield gauge(
         "enticed_build_info",
@@ -32,17 +33,17 @@ def families(engine: DaemonEngine) -> Iterator[Family]:
         version=enticed.__version__,
         python=platform.python_version(),
     )
-    yield from _orders(engine)
-    yield from _bytes(engine)
-    yield from _peers(engine)
-    yield from _store(engine)
-    yield from _dht(engine)
-    yield from _daemon(engine)
+    yield from _orders(engine, parts)
+    yield from _bytes(parts)
+    yield from _peers(parts)
+    yield from _store(parts)
+    yield from _dht(parts)
+    yield from _daemon(engine, parts)
     yield from _process()
 
 
-def _orders(engine: DaemonEngine) -> Iterable[Family]:
-    host = engine.parts.driver.host
+def _orders(engine: DaemonEngine, parts: Parts) -> Iterable[Family]:
+    host = parts.driver.host
     orders = host.orders()
     states = Counter(order.state for order in orders)
     failures = Counter(order.failure for order in orders if order.state is OrderState.FAILED)
@@ -54,7 +55,7 @@ def _orders(engine: DaemonEngine) -> Iterable[Family]:
     yield by(
         counter("enticed_orders_ended_total", "Orders that came to an end, by which.", 0),
         "state",
-        {state.value: engine.parts.ledger.ended[state] for state in sorted(ENDED)},
+        {state.value: parts.ledger.ended[state] for state in sorted(ENDED)},
     )
     yield by(
         gauge("enticed_orders_failed", "Orders that have failed, by why.", 0),
@@ -64,8 +65,7 @@ def _orders(engine: DaemonEngine) -> Iterable[Family]:
     yield gauge("enticed_orders_late", "Orders under way that are past their due date, or going to be.", engine.late())
 
 
-def _bytes(engine: DaemonEngine) -> Iterable[Family]:
-    parts = engine.parts
+def _bytes(parts: Parts) -> Iterable[Family]:
     yield by(
         counter("enticed_received_bytes_total", "Image bytes that came in and were verified, by where from.", 0),
         "source",
@@ -78,8 +78,8 @@ def _bytes(engine: DaemonEngine) -> Iterable[Family]:
     yield counter("enticed_sent_bytes_total", "Image bytes that other hosts were sent.", parts.warehouse.sent_bytes)
 
 
-def _peers(engine: DaemonEngine) -> Iterable[Family]:
-    parts, uploads = engine.parts, engine.parts.driver.host.uploads()
+def _peers(parts: Parts) -> Iterable[Family]:
+    uploads = parts.driver.host.uploads()
     yield gauge("enticed_peers", "Hosts with which there is a session.", len(parts.driver.host.peers()))
     yield by(
         gauge("enticed_uploads", "Uploads that have a slot, and that wait for one.", 0),
@@ -103,8 +103,7 @@ def _peers(engine: DaemonEngine) -> Iterable[Family]:
     )
 
 
-def _store(engine: DaemonEngine) -> Iterable[Family]:
-    parts = engine.parts
+def _store(parts: Parts) -> Iterable[Family]:
     space, images = parts.store.space(), parts.store.images()
     whole = sum(image.ready for image in images)
     yield by(
@@ -156,15 +155,14 @@ def _store(engine: DaemonEngine) -> Iterable[Family]:
     yield gauge("enticed_store_doubted_pieces", "Pieces that wait to be read back.", parts.stockroom.doubted)
 
 
-def _dht(engine: DaemonEngine) -> Iterable[Family]:
-    overlay = engine.parts.overlay
+def _dht(parts: Parts) -> Iterable[Family]:
+    overlay = parts.overlay
     yield gauge("enticed_dht_contacts", "Hosts that this one can ask.", overlay.contacts)
     yield gauge("enticed_dht_records", "Records and names that this host keeps for all.", overlay.records)
     yield histogram("enticed_dht_lookup_seconds", "Lookups that this host has made.", overlay.lookup_seconds.look())
 
 
-def _daemon(engine: DaemonEngine) -> Iterable[Family]:
-    parts = engine.parts
+def _daemon(engine: DaemonEngine, parts: Parts) -> Iterable[Family]:
     yield histogram(
         "enticed_event_loop_lag_seconds",
         "How much later than asked for the event loop came round.",

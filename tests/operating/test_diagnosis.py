@@ -22,7 +22,7 @@ from tests.engine.test_scrub import overwrite
 
 async def found(engine: DaemonEngine, name: str) -> Finding:
     """What is said about it, in one line, with what helps."""
-    (finding,) = [one for one in await diagnose(engine) if one.name == name]
+    (finding,) = [one for one in await diagnose(engine, engine.parts) if one.name == name]
     assert finding.said
     assert "\n" not in finding.said
     assert finding.to_do or finding.verdict is Verdict.GOOD
@@ -30,7 +30,7 @@ async def found(engine: DaemonEngine, name: str) -> Finding:
 
 
 async def bad(engine: DaemonEngine) -> set[str]:
-    return {one.name for one in await diagnose(engine) if one.verdict is not Verdict.GOOD}
+    return {one.name for one in await diagnose(engine, engine.parts) if one.verdict is not Verdict.GOOD}
 
 
 def test_nothing_is_wrong_with_what_is_well(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_nothing_is_wrong_with_what_is_well(tmp_path: Path) -> None:
             await publish(founder, disk(1, 4), "a:1", tmp_path)
             await pull(host, "a:1")
             assert await bad(founder) == await bad(host) == set()
-            assert {one.area for one in await diagnose(host)} == set(Area)
+            assert {one.area for one in await diagnose(host, host.parts)} == set(Area)
 
     run(main())
 

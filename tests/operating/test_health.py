@@ -22,7 +22,7 @@ from tests.engine.swarm import config_of, disk, publish, recovery_of, run, swarm
 
 
 def failing(engine: DaemonEngine) -> dict[str, Check]:
-    return {check.name: check for check in checks(engine) if not check.is_ok}
+    return {check.name: check for check in checks(engine.parts) if not check.is_ok}
 
 
 def check_founder(directory: Path, work: Callable[[DaemonEngine], Awaitable[None]]) -> None:

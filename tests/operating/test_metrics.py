@@ -47,9 +47,9 @@ def test_a_real_swarm_is_measured_as_prometheus_wants_it(tmp_path: Path) -> None
         async with swarm(tmp_path, 2) as (publisher, host):
             await publish(publisher, disk(1, 4), "a:1", tmp_path)
             assert (await pull(host, "a:1")).failure is None
-            found = list(metrics.families(host))
-            assert [check for check in health.checks(host) if not check.is_ok] == []
-            return exposition(found), exposition(metrics.families(publisher)), found
+            found = list(metrics.families(host, host.parts))
+            assert [check for check in health.checks(host.parts) if not check.is_ok] == []
+            return exposition(found), exposition(metrics.families(publisher, publisher.parts)), found
 
     text, of_publisher, found = asyncio.run(run())
     families = parsed(text)

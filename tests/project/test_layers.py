@@ -99,6 +99,7 @@ LAYERS: dict[str, set[str]] = {
 }
 
 PURE = ("protocol", "enticed.core")
+ASKING = {"enticed.operating", "enticed.control", "enticed.gateway"}
 
 # What a pure module may import of others. An allow-list: nobody has to think of all the ways to a clock or a file.
 PURE_IMPORTS = {
@@ -179,6 +180,25 @@ def purity_faults(module: Module) -> Iterator[str]:
                 yield f"{module.name}:{node.lineno}: calls {node.func.id}"
             elif isinstance(node.func, ast.Attribute) and node.func.attr in IMPURE_METHODS:
                 yield f"{module.name}:{node.lineno}: calls {dotted(node.func)}"
+
+
+def reaching_faults(module: Module) -> Iterator[str]:
+    """Whoever asks the engine asks through its port; who is to look at the parts is handed them by `enticed.daemon`."""
+    if part_of(module.name, ASKING) is None:
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr == "parts":
+            yield f"{module.name}:{node.lineno}: reaches into the engine: {dotted(node)}"
+
+
+def test_nobody_reaches_into_the_engine() -> None:
+    assert [fault for module in our_modules() for fault in reaching_faults(module)] == []
+
+
+def test_reaching_into_the_engine_is_found() -> None:
+    reaching = "def rotten(engine):\n    return engine.parts.stockroom.rotten_pieces"
+    assert len(list(reaching_faults(module_of("enticed.operating.metrics", reaching)))) == 1
+    assert list(reaching_faults(module_of("enticed.daemon", reaching))) == []
 
 
 def test_arrows_point_down() -> None:
