@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,9 @@ def source_files() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+@cache
 def parse(path: Path) -> Module:
+    """Once, however many tests look at it."""
     relative = path.relative_to(ROOT).with_suffix("")
     is_package = relative.name == "__init__"
     parts = relative.parts[:-1] if is_package else relative.parts
