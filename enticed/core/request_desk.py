@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import replace
 
-from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.books import Books, PieceState, Pull, Supply
 from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Abandon, Fetch, Say
 from enticed.core.events import ORIGIN, Fault, FetchFailed
@@ -163,25 +163,35 @@ class RequestDesk:
         return where is not None and bool(pull.kin[where.image].availability.rarity[where.piece] > 0)
 
     def hedge(self, pull: Pull, around: Reach, now: float) -> None:
-        """Ask a second peer for what is slow of those who have never sent anything, and will hardly send it twice; once
-        there is nothing else to ask for, for all that is slow, within a small share of the image."""
+        """Ask a second peer for what is slow.
+
+        Where the first has never sent anything, at any time: it will hardly be sent twice. Else once there is nothing
+        else to ask for, and within a small share of the image.
+        """
         self._hedge_for_readers(pull, around, now)
-        book = self._books.images[pull.image]
-        is_all_asked = self._is_all_asked(pull, book)
+        is_all_asked = self._is_all_asked(pull)
         if not (is_all_asked or around.unreliable):
             return
-        most_bytes = self._books.policy.hedge_share * book.total_bytes + self._books.policy.request_bytes
+        slow_after_s = self._books.requests.slow_after_s
         for asked in self._unhedged(pull):
-            slow = now >= asked.at + self._books.requests.slow_after_s
-            counts = not self._is_silent(asked.node, around)
-            may_be = is_all_asked and pull.hedged_bytes + asked.run.size_bytes <= most_bytes
-            if not slow or (counts and not may_be):
+            if now < asked.at + slow_after_s:
                 continue
-            able = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
-            proven = [peer for peer in able if peer.bytes_per_s]  # two who are silent would be as good as one
-            some_able = (proven, able) if is_all_asked else (proven,)
-            if any(self._ask_besides(pull, asked.run, around, some, now) for some in some_able):
-                pull.hedged_bytes += asked.run.size_bytes if counts else 0
+            is_silent = self._is_silent(asked.node, around)
+            may_ask = is_silent or (is_all_asked and self._may_come_twice(pull, asked.run))
+            if may_ask and self._ask_a_second(pull, asked, around, now, anybody=is_all_asked) and not is_silent:
+                pull.hedged_bytes += asked.run.size_bytes
+
+    def _may_come_twice(self, pull: Pull, run: Run) -> bool:
+        policy, total_bytes = self._books.policy, self._books.images[pull.image].total_bytes
+        return pull.hedged_bytes + run.size_bytes <= policy.hedge_share * total_bytes + policy.request_bytes
+
+    def _ask_a_second(self, pull: Pull, asked: Asked, around: Reach, now: float, *, anybody: bool) -> bool:
+        """Ask one who has sent something before, since two who are silent would be as good as one; or else anybody."""
+        others = [peer for peer in around.able if peer.node != asked.node and peer.can_take(now, self._books.policy)]
+        proven = [peer for peer in others if peer.bytes_per_s]
+        return self._ask_besides(pull, asked.run, around, proven, now) or (
+            anybody and self._ask_besides(pull, asked.run, around, others, now)
+        )
 
     def _ask_besides(
         self, pull: Pull, run: Run, around: Reach, able: list[Peer], now: float, *, urgent: bool = False
@@ -215,15 +225,16 @@ class RequestDesk:
         hedged = {asked.run for asked in asked_of if asked.hedge}
         return [asked for asked in asked_of if asked.run not in hedged]
 
-    def _is_all_asked(self, pull: Pull, book: ImageBook) -> bool:
+    def _is_all_asked(self, pull: Pull) -> bool:
         """Whether all that is still missing has been asked for, by this host or, as far as it knows, by others in its
         rack: all of them may wait for what one of them waits for."""
+        book = self._books.images[pull.image]
         is_wanting = bool(book.counts[PieceState.WANTED]) and pull.starved_since is None
         return not (pull.runs or pull.opening or is_wanting) and bool(pull.outstanding)
 
     def next_hedge(self, pull: Pull, now: float) -> float | None:
         """When the next request that was asked of one peer alone becomes slow; None while there is more to ask for."""
-        if not self._is_all_asked(pull, self._books.images[pull.image]):
+        if not self._is_all_asked(pull):
             return None
         slow_after_s = self._books.requests.slow_after_s
         times = (asked.at + slow_after_s for asked in self._unhedged(pull))
