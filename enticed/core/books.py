@@ -225,14 +225,14 @@ class Pull:
     charged: set[NodeId] = field(default_factory=set)
     """Hosts that sent corrupt bytes: nothing more of this image is asked of them."""
     refused_by: dict[NodeId, int] = field(default_factory=dict)
-    """Hosts that refused pieces which they had said they have: how often, since they last sent something, they were
-    asked anew what they have."""
+    """Hosts that refused what they had said they have: how often they were asked anew since they last sent some."""
 
     # Fetching. Arrays have one entry per piece.
     missing_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    noise: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    turns: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     owned: Ownership = field(default_factory=Ownership)
     """Of the mates in its rack, which pieces this host fetches."""
+    fetching_since: float = 0.0
     wanted: int = 0
     """Pieces (bits) of which fragments are missing and that were not opened yet."""
     here: deque[int] = field(default_factory=deque)

@@ -47,7 +47,7 @@ class FetchDesk:
             return
         if around.from_origin and around.in_line_bytes < policy.request_bytes:
             mine = around.from_origin & pull.wanted
-            for piece in pick_pieces(mine, self._kin.rarity(pull), pull.noise, policy.origin_opening_pieces):
+            for piece in pick_pieces(mine, self._kin.rarity(pull), pull.turns, policy.origin_opening_pieces):
                 self._open(pull, book, piece)
                 room -= 1
         for piece in self._pick(pull, around, offered, room, now) if around.able and room > 0 else []:
@@ -74,12 +74,15 @@ class FetchDesk:
         has, rarity = pull.availability, self._kin.rarity(pull)
         if not self._books.policy.rarest_first:
             rarity = np.zeros_like(rarity)
-        candidates = pull.wanted & offered & self._open_to_us(pull, around)
+        offered &= pull.wanted
+        candidates = offered & self._open_to_us(pull, around)
         if not (candidates or pull.runs or pull.opening):
-            candidates = pull.wanted & offered & pull.owned.passed_on
+            candidates = offered & pull.owned.passed_on
+        if offered and not (candidates or pull.runs or pull.opening):
+            candidates = self._of_who_is_late(pull, around, offered, now)
         if candidates or pull.runs or pull.opening:
             pull.starved_since = None
-            return pick_pieces(candidates, rarity, pull.noise, count)
+            return pick_pieces(candidates, rarity, pull.turns, count)
         held = pull.wanted & (has.held_by_any(has) | self._kin.covered(pull))
         if not held:
             pull.starved_since = None
@@ -95,16 +98,37 @@ class FetchDesk:
         if now < pull.starved_until:
             return []
         pull.starved_since, pull.starved_gains = now, has.gains
-        return pick_pieces(held, rarity, pull.noise, count if in_vain else max(1, count // 4))
+        return pick_pieces(held, rarity, pull.turns, count if in_vain else max(1, count // 4))
+
+    def _of_who_is_late(self, pull: Pull, around: Reach, offered: int, now: float) -> int:
+        """One piece (or none, as bits) to take off an owner who will not be done soon: the one that it would open last
+        of those that fall to this host where all such owners are left out.
+
+        The next one only when that has come: fast, if whoever sends it had nothing else to do, and else slowly, so that
+        owners who wait for the same host are hardly held up.
+        """
+        me, has = self._books.me.node, pull.availability
+        outside = [peer for peer in self._outside(pull) if peer.node not in around.unreliable]
+        if not outside or any(peer.in_flight for peer in outside):
+            return 0
+        patience_s = max(self._books.policy.owner_patience_s, self._owner_needs_s(pull, now))
+        owned = pull.owned.bring_to(me, around.mates, len(has.rarity))
+        late = owned.late(pull.wanted & ~around.of_mates, now - pull.fetching_since, patience_s)
+        falls_to_us = offered & owned.inherited(me, late) if late else 0
+        return bits_of(pick_pieces(falls_to_us, np.zeros_like(has.rarity), owned.weights, 1))
 
     def _owner_needs_s(self, pull: Pull, now: float) -> float:
         """How long owners may well need for a piece: twice what the fastest host outside the rack takes for one, as far
         as this host knows, and not for ever."""
-        has, policy = pull.availability, self._books.policy
+        policy = self._books.policy
         size_bytes = min(policy.request_bytes, int(pull.missing_bytes.max()))
-        outside = [peer for peer in self._books.holders(pull) if peer.node in has.seeds or not peer.same_rack]
-        fastest_s = min((_takes_s(peer, size_bytes, now) for peer in outside), default=0.0)
+        fastest_s = min((_takes_s(peer, size_bytes, now) for peer in self._outside(pull)), default=0.0)
         return min(2 * fastest_s, policy.owner_patience_max_s)
+
+    def _outside(self, pull: Pull) -> list[Peer]:
+        """Whom owners ask: seeds, and hosts in other racks."""
+        seeds = pull.availability.seeds
+        return [peer for peer in self._books.holders(pull) if peer.node in seeds or not peer.same_rack]
 
     def _yields(self, pull: Pull) -> bool:
         """Prewarming, and the rest of what is read, wait while a host or a reader waits for another image."""

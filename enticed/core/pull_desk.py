@@ -19,6 +19,7 @@ from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.origin_desk import OriginDesk
+from enticed.core.picker import turns_of
 from enticed.core.session_desk import SessionDesk
 from enticed.core.why import asked_of, names_of, ranges_of
 from protocol.group import GroupId
@@ -143,8 +144,8 @@ class PullDesk:
         pull.shared_bytes = np.zeros(pieces, np.int64)
         is_private = self._books.privacy.get(pull.image) is not None
         pull.relatives = () if is_private else event.relatives[: self._books.policy.kin_max]
-        pull.noise = self._books.dice.random(pieces)
-        pull.rate_since = now
+        pull.turns = turns_of(self._books.me.node, pieces)
+        pull.rate_since = pull.fetching_since = now
         pull.availability.settle(pieces)
         self._enter(pull, OrderState.FETCHING, now)
         self._books.busy[pull.image] = book

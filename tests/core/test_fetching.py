@@ -7,6 +7,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.events import Fault
 from enticed.core.orders import Failure, Order, Priority
+from enticed.core.picker import turns_of
 from protocol import messages as ms
 from protocol.limits import MIB
 from tests.core.bench import IMAGE, OTHER, Bench, nodes_of, sizes
@@ -483,10 +484,32 @@ def test_owners_are_given_longer_where_the_seed_is_slow() -> None:
 
 def test_owners_are_overtaken_where_the_seed_is_fast() -> None:
     bench, mine = with_a_mate()
-    bench.now += 0.05
+    bench.now += 0.01
     bench.deliver(mine)
+    assert not bench.all(ef.OpenPiece)
     bench.wait(0.35)
     assert bench.all(ef.OpenPiece)
+
+
+def test_a_slow_owner_holds_nobody_up() -> None:
+    """What it passes on now and then gives it no more time; and it is left what it comes to first."""
+    bench, mine = with_a_mate()
+    bench.now += 0.05
+    bench.deliver(mine)
+    in_turn = sorted(set(range(16)) - {fetch.wanted.piece for fetch in mine}, key=turns_of(node(2), 16).__getitem__)
+    taken: list[int] = []
+    for piece in in_turn[:3]:
+        while fetches := bench.open_all():
+            of_seed = [fetch.wanted.piece for fetch in fetches if fetch.node == node(1)]
+            assert len(of_seed) <= 1
+            taken += of_seed
+            bench.now += 0.05
+            bench.deliver(fetches)
+        bench.wait(0.25)
+        bench.hear(2, ms.HaveChange(IMAGE, (piece,), ()))
+    bench.deliver(bench.open_all())
+    assert taken == in_turn[:2:-1]
+    assert bench.state() == "verifying"
 
 
 def test_what_is_slow_is_asked_of_a_second_peer_while_the_rest_is_for_others_to_fetch() -> None:
@@ -510,11 +533,11 @@ def test_what_silent_hosts_were_asked_for_gives_owners_no_longer() -> None:
     bench.has(2, held=[], pieces=32)
     bench.has(3, held=list(range(31)), pieces=32)
     bench.fetching(pieces=32)
-    for _ in range(25):
+    for _ in range(50):
         bench.open_all()
         for asked in list(bench.host.books.requests):
             if asked.node == node(1):
                 bench.tell(ev.Fetched(asked.number))
-        bench.wait(0.1)
+        bench.wait(0.05)
     (pull,) = bench.host.books.pulls.values()
     assert not pull.wanted, "host 3 has never sent anything, and mate 2 has got nothing"

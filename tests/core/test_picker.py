@@ -1,33 +1,39 @@
 """The picker: rarest first, near before far, one owner per piece and rack."""
 
+from functools import reduce
+from operator import or_
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.bitmaps import bits_of
+from enticed.core.bitmaps import bits_of, pieces_of
 from enticed.core.events import Contact
 from enticed.core.peers import Peer
-from enticed.core.picker import owned_pieces, pick_pieces, pick_source
+from enticed.core.picker import Ownership, pick_pieces, pick_source, turns_of
 from enticed.core.policy import Policy
 from enticed.core.requests import Run
-from protocol.identifiers import ImageId
+from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
 from tests.core.chaos import contact, node
+
+
+def ownership(me: NodeId, rack: list[NodeId], pieces: int) -> Ownership:
+    return Ownership().bring_to(me, frozenset(rack) - {me}, pieces)
 
 
 @given(st.sets(st.integers(1, 500), min_size=1, max_size=12), st.integers(0, 60))
 def test_each_piece_has_one_owner_whoever_works_it_out(numbers: set[int], pieces: int) -> None:
     rack = [node(number) for number in sorted(numbers)]
-    owners = np.zeros(pieces, np.int64)
-    for me in rack:
-        owners += owned_pieces(me, [mate for mate in rack if mate != me], pieces)[0]
-    assert (owners == 1).all()
+    every = (1 << pieces) - 1
+    shares = [ownership(me, rack, pieces).pieces & every for me in rack]
+    assert sum(shares) == reduce(or_, shares) == every
 
 
 def test_owners_share_alike() -> None:
     """Also where the ids are much alike."""
     rack = [node(number) for number in range(1, 9)]
-    shares = [int(owned_pieces(me, [mate for mate in rack if mate != me], 800)[0].sum()) for me in rack]
+    shares = [ownership(me, rack, 800).pieces.bit_count() for me in rack]
     assert 90 <= min(shares) <= max(shares) <= 102
 
 
@@ -35,32 +41,63 @@ def test_one_host_more_changes_little_of_who_owns_what() -> None:
     """Hosts come to know each other one by one: whoever owned a piece goes on with it, but for the newcomer's share."""
     rack = [node(number) for number in range(1, 9)]
     for me in rack[:-1]:
-        before = owned_pieces(me, [mate for mate in rack[:-1] if mate != me], 800)[0]
-        after = owned_pieces(me, [mate for mate in rack if mate != me], 800)[0]
-        assert (after & ~before).sum() <= 10
-        assert (before & ~after).sum() <= 40
+        before, after = ownership(me, rack[:-1], 800).pieces, ownership(me, rack, 800).pieces
+        assert (after & ~before).bit_count() <= 10
+        assert (before & ~after).bit_count() <= 40
 
 
 def test_no_piece_is_nobodys_where_not_all_know_all() -> None:
     rack = [node(number) for number in range(1, 33)]
-    owners, fetchers = np.zeros(1000, np.int64), np.zeros(1000, np.int64)
+    owned = fetched = 0
     for at, me in enumerate(rack):
-        unknown = {me, rack[(at + 7) % 32], rack[(at + 19) % 32]}
-        owned, passed_on = owned_pieces(me, [mate for mate in rack if mate not in unknown], 1000)
-        assert not (owned & passed_on).any()
-        owners += owned
-        fetchers += owned | passed_on
-    assert (owners == 0).sum() <= 20
-    assert (fetchers > 0).all()
+        unknown = {rack[(at + 7) % 32], rack[(at + 19) % 32]}
+        one = ownership(me, [mate for mate in rack if mate not in unknown], 1000)
+        assert not one.pieces & one.passed_on
+        owned |= one.pieces
+        fetched |= one.pieces | one.passed_on
+    assert owned.bit_count() >= 980
+    assert fetched.bit_count() == 1000
+
+
+def test_all_know_what_each_owns_and_in_which_order_it_opens_that() -> None:
+    rack = [node(number) for number in range(1, 6)]
+    for me in rack:
+        mine, turns = pieces_of(ownership(me, rack, 100).pieces), turns_of(me, 100)
+        for other in rack:
+            seen = ownership(other, rack, 100)
+            assert seen.of([me]) == bits_of(mine.tolist())
+            assert mine[(-seen.weights[mine]).argsort()].tolist() == mine[turns[mine].argsort()].tolist()
+
+
+def test_who_is_late_with_what_it_owns() -> None:
+    me, quick, slow, nearly = rack = [node(number) for number in range(1, 5)]
+    owned = ownership(me, rack, 80)
+
+    def some(mate: NodeId, count: int) -> int:
+        return bits_of(pieces_of(owned.of([mate]))[:count].tolist())
+
+    lacking = some(quick, 2) | some(slow, 12) | some(nearly, 1)
+    assert owned.late(lacking, passed_s=10.0, patience_s=1.0) == {slow}, "1.5 of 20 pieces are to come yet"
+    assert owned.late(lacking, passed_s=10.0, patience_s=0.5) == {slow, quick}
+    assert owned.late(lacking, passed_s=1.0, patience_s=1.0) == {slow}, "8 pieces in a second, 11.5 to come"
+    assert owned.late(lacking, passed_s=100.0, patience_s=1.0) == {slow, quick, nearly}
+    assert owned.late(0, passed_s=1000.0, patience_s=2.0) == frozenset()
+
+
+def test_others_share_what_those_own_who_are_late() -> None:
+    rack = [node(number) for number in range(1, 6)]
+    late, left = frozenset(rack[:2]), rack[2:]
+    shares = [ownership(me, rack, 100).inherited(me, late) for me in left]
+    assert sum(shares) == reduce(or_, shares) == ownership(left[0], rack, 100).of(late)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=40), st.integers(1, 10))
 def test_the_rarest_candidates_are_picked(pieces: list[tuple[bool, int]], count: int) -> None:
     candidates = [piece for piece, (is_candidate, _) in enumerate(pieces) if is_candidate]
     rarity = np.array([rare for _, rare in pieces], np.int32)
-    noise = np.linspace(0, 0.99, len(pieces))
-    picked = pick_pieces(bits_of(candidates), rarity, noise, count)
-    assert picked == sorted(candidates, key=lambda piece: (rarity[piece], noise[piece]))[:count]
+    turns = np.linspace(0, 0.99, len(pieces))
+    picked = pick_pieces(bits_of(candidates), rarity, turns, count)
+    assert picked == sorted(candidates, key=lambda piece: (rarity[piece], turns[piece]))[:count]
 
 
 def peer(number: int, *, same_rack: bool = False, same_zone: bool = True) -> Peer:

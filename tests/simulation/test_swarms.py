@@ -6,10 +6,11 @@ import pytest
 from enticed.core.events import DemandRaised, Stretch
 from enticed.core.orders import Failure, OrderState, Priority
 from protocol.limits import MIB
-from simnet.checkers import SafetyChecker
+from simnet.checkers import LivenessChecker, SafetyChecker
 from simnet.images import SimImage
+from simnet.network import Link
 from simnet.world import World
-from tests.simulation.swarms import Swarm, swarm
+from tests.simulation.swarms import PATIENCE_S, Swarm, swarm
 
 
 @pytest.mark.parametrize(("hosts", "mib", "most_of_bound"), [(1, 64, 1.15), (8, 128, 1.5), (32, 64, 3.5)])
@@ -18,6 +19,22 @@ def test_all_complete(hosts: int, mib: int, most_of_bound: float) -> None:
     assert run.world.run_until_ready(60)
     assert run.seconds <= most_of_bound * run.bound_s
     assert all(host.disk.file(run.image).sealed for host in run.hosts)
+
+
+def test_a_slow_host_holds_nobody_up() -> None:
+    """Of four hosts one has half the link of the others, and owns a quarter of the pieces."""
+    world = World(1)
+    world.watchers += [SafetyChecker(books_every=4), LivenessChecker(PATIENCE_S)]
+    image, link = world.add_image(SimImage("image", 64 * MIB)), Link(6 * MIB)
+    world.add_host("publisher", link=link).publish(image)
+    started_at, slow = world.now, world.add_host("slow", link=Link(3 * MIB))
+    others = [world.add_host(f"h{number}", link=link) for number in range(3)]
+    for host in (slow, *others):
+        host.order("order", image)
+    assert world.run_until_ready(60)
+    seconds = max(host.ready_at["order"] for host in others) - started_at
+    assert seconds <= 1.5 * image.size_bytes / link.bytes_per_s
+    assert slow.ready_at["order"] - started_at >= 1.9 * image.size_bytes / link.bytes_per_s
 
 
 def test_about_one_copy_leaves_the_publisher() -> None:
