@@ -4,8 +4,8 @@ Buffers go through three stages: read and marked (threads, several ahead), cut (
 written (threads). Every byte that is written is one that was hashed: the source is read once. Memory is a fixed number
 of buffers, whatever the image's size, 44 bytes a fragment and 16 for each run of data.
 
-A hole, however long, is one block of zeros here: so a buffer holds many short runs of data, and a disk with a million
-of them costs hardly more than a full one. Blocks counted in this way are called packed.
+A hole, however long, is one block of zeros here: so a buffer holds many short runs of data, and what is done for each
+buffer is not done for each run. Blocks counted in this way are called packed.
 """
 
 from __future__ import annotations
