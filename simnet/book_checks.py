@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from enticed.core.bitmaps import pieces_of
-from enticed.core.books import Books, ImageBook, Offer, PieceState, Pull
+from enticed.core.books import Books
+from enticed.core.image_book import ImageBook, Offer, PieceState
 from enticed.core.orders import OrderState
+from enticed.core.pulls import Pull
 from enticed.core.requests import Asked, Run
 from protocol.identifiers import NodeId
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core.bitmaps import unpack_bitmap
-from enticed.core.books import PieceState
 from enticed.core.events import ORIGIN, DemandRaised, Event
+from enticed.core.image_book import PieceState
 from enticed.core.orders import TRANSITIONS, OrderState
 from protocol.identifiers import ImageId
 from protocol.limits import HAVE_CHANGE_MAX_PIECES

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from functools import partial
 from random import Random
 
-from enticed.core.books import Offer
 from enticed.core.dht.events import Answered
 from enticed.core.events import Contact
 from enticed.core.floors import Floors, Mine
 from enticed.core.holders import Proof, Witnesses, count_of
+from enticed.core.image_book import Offer
 from enticed.core.orders import OrderState, Priority
 from protocol.identifiers import ImageId
 from protocol.records import ProviderState

@@ -22,7 +22,10 @@ class Mutant:
 MUTANTS = (
     # What is offered, told and sent.
     Mutant(
-        "offer what is being fetched", "books", "self.state >= PieceState.WRITTEN", "self.state >= PieceState.AT_WORK"
+        "offer what is being fetched",
+        "image_book",
+        "self.state >= PieceState.WRITTEN",
+        "self.state >= PieceState.AT_WORK",
     ),
     Mutant(
         "announce what is not durable",

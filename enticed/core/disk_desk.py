@@ -9,12 +9,13 @@ is lost first, and read back or fetched.
 
 from __future__ import annotations
 
-from enticed.core.books import Books, Pull
+from enticed.core.books import Books
 from enticed.core.effects import NoteDegraded, ProbeStore
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, OrderState
 from enticed.core.own_disk import PASSING, Pause
 from enticed.core.pull_desk import PullDesk
+from enticed.core.pulls import Pull
 from protocol.identifiers import ImageId
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 from enticed.core.bitmaps import bits_of
-from enticed.core.books import Books, ImageBook, PieceState, Pull, Supply
+from enticed.core.books import Books
 from enticed.core.effects import OpenPiece
 from enticed.core.events import PieceOpened
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.image_book import ImageBook, PieceState, Supply
 from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
 from enticed.core.peers import Peer
 from enticed.core.picker import pick_pieces
+from enticed.core.pulls import Pull
 from enticed.core.reach import Reach
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.requests import cut_runs

@@ -12,12 +12,13 @@ from math import inf
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.core.books import Books, ImageBook, Pull, Supply
+from enticed.core.books import Books
 from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Effect
 from enticed.core.fetch_desk import FetchDesk
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.image_book import ImageBook, Supply
 from enticed.core.kin_desk import KinDesk
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState
@@ -28,6 +29,7 @@ from enticed.core.policy import Policy
 from enticed.core.progress import Progress, progress_of
 from enticed.core.promise_desk import Forecast, PromiseDesk
 from enticed.core.pull_desk import PullDesk
+from enticed.core.pulls import Pull
 from enticed.core.reach import Reach, reach, reach_of
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.recall_desk import RecallDesk
@@ -73,14 +75,7 @@ class Host:
         self._disk = DiskDesk(self._books, self._orders, self._pulls)
         self._goods = GoodsDesk(self._books, self._orders, self._sessions, self._readers, self._disk)
         self._requests = RequestDesk(
-            self._books,
-            self._disk,
-            self._finding,
-            self._pulls,
-            self._goods,
-            self._kin,
-            self._origin,
-            self._readers,
+            self._books, self._disk, self._finding, self._pulls, self._goods, self._kin, self._origin, self._readers
         )
         self._fetch = FetchDesk(self._books, self._goods, self._kin, self._readers)
         self._promises = PromiseDesk(self._books)

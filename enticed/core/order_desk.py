@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from enticed.core.books import Books, Pull
+from enticed.core.books import Books
 from enticed.core.effects import ForgetOrder, ResolveTarget
 from enticed.core.orders import Failure, Order, OrderState
+from enticed.core.pulls import Pull
 from protocol.identifiers import ImageId
 
 _ROAD = (

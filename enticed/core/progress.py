@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enticed.core.books import ImageBook, PieceState, Pull, Supply
+from enticed.core.image_book import ImageBook, PieceState, Supply
+from enticed.core.pulls import Pull
 
 
 @dataclass(frozen=True, slots=True)

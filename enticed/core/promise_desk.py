@@ -12,8 +12,10 @@ from math import exp
 
 import numpy as np
 
-from enticed.core.books import Books, PieceState, Pull, Supply
+from enticed.core.books import Books
+from enticed.core.image_book import PieceState, Supply
 from enticed.core.orders import Order, OrderState, Promise
+from enticed.core.pulls import Pull
 from protocol.identifiers import ImageId
 
 _SIZED = (OrderState.RESERVING, OrderState.FETCHING, OrderState.VERIFYING)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from enticed.core.books import Books, Demand, Pull
+from enticed.core.books import Books
 from enticed.core.effects import FailDemand, Foresee, MeetDemand
 from enticed.core.events import DemandRaised, Stretch
 from enticed.core.orders import Failure, OrderState, Priority
+from enticed.core.pulls import Demand, Pull
 from enticed.core.requests import Run
 from enticed.core.why import asked_of
 from protocol.errors import LocalError

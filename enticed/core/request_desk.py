@@ -6,18 +6,20 @@ import math
 from collections import deque
 from dataclasses import replace
 
-from enticed.core.books import Books, PieceState, Pull, Supply
+from enticed.core.books import Books
 from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Abandon, Fetch, Say
 from enticed.core.events import ORIGIN, Fault, FetchFailed
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
+from enticed.core.image_book import PieceState, Supply
 from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import Failure
 from enticed.core.origin_desk import OriginDesk
 from enticed.core.peers import Peer
 from enticed.core.picker import pick_source
 from enticed.core.pull_desk import PullDesk
+from enticed.core.pulls import Pull
 from enticed.core.reach import Reach
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.requests import Asked, Run

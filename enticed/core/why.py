@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.books import Books, PieceState, Pull
+from enticed.core.books import Books
 from enticed.core.events import ORIGIN, name_of
+from enticed.core.image_book import PieceState
 from enticed.core.orders import Order, OrderState
+from enticed.core.pulls import Pull
 from protocol.identifiers import NodeId
 
 LISTED_MAX_COUNT = 5

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from enticed.core.books import Offer
 from enticed.core.events import Contact
 from enticed.core.holders import Count, count_of
+from enticed.core.image_book import Offer
 from enticed.engine.driver import Driver
 from enticed.engine.groups import Groups
 from enticed.engine.stockroom import Stockroom

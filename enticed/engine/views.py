@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from enticed.core.books import Supply
 from enticed.core.host import Host
+from enticed.core.image_book import Supply
 from enticed.core.orders import Order, OrderState, Promise, owner_text
 from enticed.core.progress import Progress
 from enticed.core.promise_desk import Forecast

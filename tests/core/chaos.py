@@ -12,8 +12,8 @@ import numpy as np
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.bitmaps import pack_bitmap
-from enticed.core.books import PieceState
 from enticed.core.host import Host
+from enticed.core.image_book import PieceState
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.policy import Policy
 from protocol import messages as ms

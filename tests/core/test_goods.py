@@ -5,7 +5,7 @@ import pytest
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.books import ImageBook, PieceState
+from enticed.core.image_book import ImageBook, PieceState
 from enticed.core.orders import Failure, Priority
 from enticed.core.progress import Progress
 from protocol import messages as ms

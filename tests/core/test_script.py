@@ -4,7 +4,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.books import PieceState, Supply
+from enticed.core.image_book import PieceState, Supply
 from enticed.core.orders import Order, OrderState
 from protocol import messages as ms
 from protocol.limits import MIB

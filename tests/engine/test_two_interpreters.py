@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from enticed.core.books import Supply
+from enticed.core.image_book import Supply
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms

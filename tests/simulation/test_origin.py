@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from enticed.core.books import Supply
+from enticed.core.image_book import Supply
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from protocol.limits import MIB
 from simnet.checkers import LivenessChecker, SafetyChecker
