@@ -160,6 +160,7 @@ class GoodsDesk:
             if pull.stage is OrderState.VERIFYING:
                 pull.stage = OrderState.FETCHING
                 self._orders.follow(pull, now)
+        self._readers.lost(image, set(lost), now)
         was_sealed, book.sealed = book.sealed, False
         self._sessions.offer(book)
         if was_sealed:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.availability import Availability
-from enticed.core.events import Contact
+from enticed.core.events import Contact, Stretch
 from enticed.core.orders import OrderState
 from enticed.core.picker import Ownership
 from enticed.core.reach import Reach
@@ -21,9 +21,10 @@ from protocol.messages import FragmentsRequest
 
 @dataclass
 class Demand:
-    """What one reader waits for. lacking: piece and index of each fragment that is not here."""
+    """What one reader waits for, all of it at once. lacking: piece and index of each fragment that is not here."""
 
     number: int
+    wanted: tuple[Stretch, ...]
     lacking: set[tuple[int, int]]
     deadline: float
 

@@ -6,7 +6,8 @@ changes no piece's state: it lies in the file, and is found there, and hashed, w
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Iterable
+from itertools import chain, groupby
 
 from enticed.core.books import Books
 from enticed.core.effects import FailDemand, Foresee, MeetDemand
@@ -34,17 +35,13 @@ class ReaderDesk:
         pieces = {stretch.piece for stretch in event.wanted}
         if pieces and (book is None or not 0 <= min(pieces) <= max(pieces) < book.pieces):
             raise LocalError("a demand for pieces that this host does not know of")
-        lacking = {
-            (stretch.piece, index)
-            for stretch in event.wanted
-            if book is not None and not book.is_held(stretch.piece)
-            for index in stretch.indices
-        }
-        demand = Demand(event.demand, lacking, event.deadline)
+        missing = [one for one in event.wanted if book is not None and not book.is_held(one.piece)]
+        lacking = set(chain.from_iterable(map(_fragments, missing)))
+        demand = Demand(event.demand, event.wanted, lacking, event.deadline)
         self._books.demands.setdefault(event.image, {})[event.demand] = demand
         if pull is not None and lacking:
             pull.quiet_at = now + self._books.policy.readers_quiet_s
-            self._line_up(pull, event.wanted, lacking, now)
+            self._line_up(pull, missing, lacking, now)
 
     def drop(self, number: int) -> None:
         for image, demands in list(self._books.demands.items()):
@@ -62,6 +59,16 @@ class ReaderDesk:
         if pull is not None and indices is None and (pull.foreseen or pull.urgent):
             pull.foreseen = type(pull.foreseen)(run for run in pull.foreseen if run.piece != piece)
             self._tidy(image)
+
+    def lost(self, image: ImageId, pieces: set[int], now: float) -> None:
+        """Pieces that were here are not: whoever has come for other fragments as well waits for these again."""
+        pull = self._books.pulls.get(image)
+        for demand in self._books.demands.get(image, {}).values():
+            again = [stretch for stretch in demand.wanted if stretch.piece in pieces]
+            fragments = set(chain.from_iterable(map(_fragments, again)))
+            demand.lacking |= fragments
+            if pull is not None and fragments:
+                self._line_up(pull, again, fragments, now)
 
     def settled(self, image: ImageId) -> None:
         """It is known anew what of the image is here."""
@@ -128,7 +135,7 @@ class ReaderDesk:
     def _alone_until(self, pull: Pull) -> float:
         return pull.started_at + self._books.policy.readers_alone_s
 
-    def _line_up(self, pull: Pull, wanted: tuple[Stretch, ...], lacking: set[Fragment], now: float) -> None:
+    def _line_up(self, pull: Pull, wanted: Iterable[Stretch], lacking: set[Fragment], now: float) -> None:
         """What is in line already comes to the front; what is not asked for by anybody joins it.
 
         What only hosts with a relative have stays where it is: it has to be located first.

@@ -129,6 +129,21 @@ def test_what_a_reader_no_longer_waits_for_goes_back_to_the_rest() -> None:
     assert piece in {run.piece for run in pull.runs}
 
 
+def test_what_is_lost_while_a_reader_waits_for_more_is_waited_for_again() -> None:
+    bench = Bench()
+    bench.fetching(4)
+    of_piece = {fetch.wanted.piece: fetch for fetch in bench.open_all()}
+    assert demand(bench, 1, stretch(1), stretch(2, 0, 2)) == [], "it is on its way"
+    bench.deliver([of_piece[1]])
+    bench.tell(ev.PieceRotten(IMAGE, 1))
+    (again,) = bench.all(ef.Fetch)
+    assert wanted([again]) == [(1, 0, 4)]
+    bench.deliver([of_piece[2]])
+    assert bench.all(ef.MeetDemand) == []
+    bench.deliver([again])
+    assert bench.all(ef.MeetDemand) == [ef.MeetDemand(1)]
+
+
 def test_a_demand_for_what_is_here_is_met_at_once() -> None:
     bench = Bench()
     bench.published()
