@@ -20,39 +20,39 @@ from enticed.control.server import ControlServer
 from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import OrderState
-from enticed.engine.addresses import StoredAddresses
-from enticed.engine.caretaker import Caretaker
+from enticed.engine.campaigns.dispatch import Dispatch
 from enticed.engine.clock import SteadyClock
-from enticed.engine.cosigning import Cosigning
-from enticed.engine.discovery import Discovery
-from enticed.engine.dispatch import Dispatch
 from enticed.engine.driver import Driver
 from enticed.engine.engine import DaemonEngine
-from enticed.engine.floor_exchange import FloorExchange
-from enticed.engine.floor_keeping import FloorKeeping
-from enticed.engine.groups import Belonging, Groups
-from enticed.engine.keeping import Keeping, terms_of
-from enticed.engine.kinship import Kinship
 from enticed.engine.lag import LagMeter
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.naming import Naming
-from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.names.cosigning import Cosigning
+from enticed.engine.names.naming import Naming
+from enticed.engine.names.signing_anew import SigningAnew
 from enticed.engine.parts import Parts
 from enticed.engine.planning import Planning
 from enticed.engine.profiles import Profiles
-from enticed.engine.proving import Proving
 from enticed.engine.publishing import Publishing
-from enticed.engine.purchasing import Purchasing
 from enticed.engine.reading import Reading
-from enticed.engine.recalls import Recalls
-from enticed.engine.removal import Removal
-from enticed.engine.scrubbing import Scrubber
-from enticed.engine.signing_anew import SigningAnew
-from enticed.engine.stockroom import Stockroom
-from enticed.engine.switchboard import Switchboard
+from enticed.engine.retention.floor_exchange import FloorExchange
+from enticed.engine.retention.floor_keeping import FloorKeeping
+from enticed.engine.retention.keeping import Keeping, terms_of
+from enticed.engine.retention.proving import Proving
+from enticed.engine.retention.removal import Removal
+from enticed.engine.stock.caretaker import Caretaker
+from enticed.engine.stock.scrubbing import Scrubber
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.addresses import StoredAddresses
+from enticed.engine.supply.discovery import Discovery
+from enticed.engine.supply.kinship import Kinship
+from enticed.engine.supply.origin_supply import OriginSupply
+from enticed.engine.supply.purchasing import Purchasing
+from enticed.engine.supply.switchboard import Switchboard
+from enticed.engine.supply.warehouse import PeerWarehouse
 from enticed.engine.threads import StoreThreads
-from enticed.engine.trust_desk import TrustDesk
-from enticed.engine.warehouse import PeerWarehouse
+from enticed.engine.trust.groups import Belonging, Groups
+from enticed.engine.trust.recalls import Recalls
+from enticed.engine.trust.trust_desk import TrustDesk
 from enticed.gateway.server import ApiServer
 from enticed.host_address import own_address
 from enticed.identity.authority import Authority

@@ -51,7 +51,7 @@ def dht_for(hosts: int, loss: float = 0.0) -> MakeDht:
 
 
 class Discovery:
-    """What hosts want of the DHT, as the daemon's `engine/discovery.py` puts it.
+    """What hosts want of the DHT, as the daemon's `engine/supply/discovery.py` puts it.
 
     A host is known by its contact, as others would learn of it. With whole machines, hosts that start together find
     their places within seconds, not at once.

@@ -9,7 +9,7 @@ from aiohttp import web
 from enticed.control.fields import parse_campaign, parse_campaign_key, parse_object
 from enticed.control.queries import parse_query, parse_revision, parse_wait
 from enticed.control.views import campaign_json
-from enticed.engine.campaign_port import CampaignEngine
+from enticed.engine.campaigns.port import CampaignEngine
 from enticed.limits import CAMPAIGN_BODY_MAX_SIZE_BYTES, CAMPAIGN_WAIT_MAX_S, CONTROL_BODY_TIMEOUT_S
 from enticed.problems import read_body
 

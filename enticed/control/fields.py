@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from enticed.core.orders import Priority
-from enticed.engine.campaign_port import CampaignTerms
+from enticed.engine.campaigns.port import CampaignTerms
 from enticed.engine.port import OrderTerms
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,

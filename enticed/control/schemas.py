@@ -38,7 +38,7 @@ from enticed.control.space_schemas import SPACE_RECORDS
 from enticed.control.trust_schemas import TRUST_RECORDS
 from enticed.core.campaigns.records import Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
-from enticed.engine.campaign_port import CampaignState
+from enticed.engine.campaigns.port import CampaignState
 from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView, RecallView, StatusView
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,

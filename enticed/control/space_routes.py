@@ -12,7 +12,7 @@ from enticed.control.answers import json_of
 from enticed.control.fields import Fields, parse_object, parse_target
 from enticed.control.queries import parse_query
 from enticed.engine.port import Engine
-from enticed.engine.space_port import FloorView, Judged, Reckoning
+from enticed.engine.retention.port import FloorView, Judged, Reckoning
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
 from enticed.store.limits import FREE_MAX_SIZE_BYTES

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from enticed.control.fields import Fields, parse_object, parse_target
 from enticed.control.queries import parse_query
-from enticed.engine.trust_port import CosigningOffice, HolderView, Signing, TrustOffice, TrustView
+from enticed.engine.trust.port import CosigningOffice, HolderView, Signing, TrustOffice, TrustView
 from enticed.identity.limits import QUOTA_MAX_BYTES
 from enticed.limits import (
     CONTROL_BODY_TIMEOUT_S,

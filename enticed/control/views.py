@@ -10,7 +10,7 @@ import base64
 from typing import Any
 
 from enticed.control.answers import json_of
-from enticed.engine.campaign_port import CampaignHostView, CampaignView
+from enticed.engine.campaigns.port import CampaignHostView, CampaignView
 from enticed.engine.port import (
     Grant,
     PlanView,
@@ -18,7 +18,7 @@ from enticed.engine.port import (
     StatusView,
     Why,
 )
-from enticed.engine.space_port import RoomView
+from enticed.engine.retention.port import RoomView
 
 
 def recall_json(report: RecallReport) -> dict[str, Any]:

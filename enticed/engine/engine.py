@@ -16,7 +16,8 @@ import numpy as np
 import enticed
 from enticed.core import events as ev
 from enticed.core.orders import Order, OrderState, owner_text
-from enticed.engine.campaign_port import CampaignTerms, CampaignView
+from enticed.engine.campaigns.port import CampaignTerms, CampaignView
+from enticed.engine.campaigns.quotas import Quotas
 from enticed.engine.exporting import papers_of
 from enticed.engine.memory import resident_bytes
 from enticed.engine.parts import Parts
@@ -37,9 +38,8 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
-from enticed.engine.quotas import Quotas
 from enticed.engine.reading import Reader
-from enticed.engine.receipts import Holders, gather_receipts
+from enticed.engine.trust.receipts import Holders, gather_receipts
 from enticed.engine.views import Views
 from enticed.limits import PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
 from enticed.store.images import StoredImage

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from enticed.engine.space_port import SpaceOffice
-from enticed.engine.trust_port import CosigningOffice, TrustOffice
+from enticed.engine.retention.port import SpaceOffice
+from enticed.engine.trust.port import CosigningOffice, TrustOffice
 
 
 class Offices(Protocol):

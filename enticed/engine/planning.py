@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from enticed.core import events as ev
 from enticed.core.bitmaps import unpack_bitmap
 from enticed.core.events import name_of
-from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
-from enticed.engine.origin_supply import OriginSupply
 from enticed.engine.port import BytesFrom, PlanView
-from enticed.engine.purchasing import Manifest, Purchasing
-from enticed.engine.space_port import RoomView
+from enticed.engine.retention.port import RoomView
+from enticed.engine.supply.discovery import Discovery
+from enticed.engine.supply.origin_supply import OriginSupply
+from enticed.engine.supply.purchasing import Manifest, Purchasing
 from enticed.engine.threads import StoreThreads
 from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S, PLANS_MAX_COUNT
 from enticed.store.store import Store

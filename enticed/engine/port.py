@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Annotated, Protocol
 
 from enticed.core.orders import Failure, OrderState, Priority, Promise
-from enticed.engine.campaign_port import CampaignEngine
+from enticed.engine.campaigns.port import CampaignEngine
 from enticed.engine.offices import Offices
-from enticed.engine.space_port import RoomView
+from enticed.engine.retention.port import RoomView
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.statement import Relative
 

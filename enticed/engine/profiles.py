@@ -16,8 +16,8 @@ from enticed.core import events as ev
 from enticed.core.events import Mask
 from enticed.engine.driver import Driver
 from enticed.engine.port import ProfileView
-from enticed.engine.purchasing import Purchasing
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.purchasing import Purchasing
 from enticed.engine.threads import StoreThreads
 from enticed.identity.host import HostIdentity
 from enticed.identity.publisher import NO_KEY, Publisher

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
-from enticed.engine.groups import Groups
-from enticed.engine.naming import Naming
+from enticed.engine.names.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.discovery import Discovery
+from enticed.engine.trust.groups import Groups
 from enticed.identity.publisher import NO_KEY, Publisher
 from enticed.image.decompose import Decomposition, decompose
 from enticed.image.source import data_extents, inspect

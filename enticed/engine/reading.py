@@ -15,9 +15,9 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, Priority
 from enticed.engine.driver import Driver
-from enticed.engine.naming import Naming
+from enticed.engine.names.naming import Naming
 from enticed.engine.profiles import Profiles
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.limits import READ_IDLE_S, READER_THREADS_COUNT
 from enticed.store.images import StoredImage

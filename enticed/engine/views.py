@@ -9,9 +9,9 @@ from enticed.core.image_book import Supply
 from enticed.core.orders import Order, OrderState, Promise, owner_text
 from enticed.core.progress import Progress
 from enticed.core.promise_desk import Forecast
-from enticed.engine.naming import Naming
+from enticed.engine.names.naming import Naming
 from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
 from protocol.errors import AbsentError

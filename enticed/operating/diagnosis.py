@@ -18,7 +18,7 @@ from os import listdir
 from enticed.core.orders import OrderState
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.parts import Parts
-from enticed.engine.stockroom import HEAL_PREFIX
+from enticed.engine.stock.stockroom import HEAL_PREFIX
 from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import DOCTOR_ADDRESSES_MAX_COUNT, DOCTOR_CLOCK_STEP_MAX_S, DOCTOR_CONNECT_TIMEOUT_S, SCRUB_PERIOD_S
 from enticed.operating import health

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from enticed.core.renewals import RenewalPolicy
 from enticed.engine.threads import StoreThreads
-from enticed.engine.trust_desk import TrustDesk
+from enticed.engine.trust.trust_desk import TrustDesk
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.overlay.udp import UdpOverlay

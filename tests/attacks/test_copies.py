@@ -14,7 +14,7 @@ import pytest
 
 from enticed.core.eviction import Ground
 from enticed.core.holders import ProofPolicy
-from enticed.engine.removal import Objection
+from enticed.engine.retention.removal import Objection
 from enticed.store.images import StoredImage
 from enticed.store.limits import PROOFS_FAILED_OF_HOST_COUNT
 from enticed.transfer.ports import Consignment
@@ -66,8 +66,8 @@ class Pretender:
 def test_a_copy_stays_until_somebody_shows_that_it_holds_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enticed.engine.proving.PROOF_AGAIN_S", 0.0)
-    monkeypatch.setattr("enticed.engine.evicting.UNPROVEN_S", 0.0)
+    monkeypatch.setattr("enticed.engine.retention.proving.PROOF_AGAIN_S", 0.0)
+    monkeypatch.setattr("enticed.engine.retention.evicting.UNPROVEN_S", 0.0)
 
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((founder, host), liar):
@@ -100,7 +100,7 @@ def test_a_copy_stays_until_somebody_shows_that_it_holds_another(
 def test_who_is_busy_is_asked_for_the_same_again_and_then_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enticed.engine.proving.PROOF_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("enticed.engine.retention.proving.PROOF_TIMEOUT_S", 2.0)
 
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((founder, host), liar):
@@ -159,7 +159,7 @@ def test_who_claims_everything_and_shows_nothing_has_hardly_anything_withdrawn(
 def test_a_pass_asks_for_so_long_and_takes_nobody_at_its_word_after_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enticed.engine.evicting.PROOFS_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("enticed.engine.retention.evicting.PROOFS_TIMEOUT_S", 0.0)
 
     async def scenario() -> None:
         async with swarm_with_liar(tmp_path) as ((founder, host), _):
@@ -173,7 +173,7 @@ def test_a_pass_asks_for_so_long_and_takes_nobody_at_its_word_after_that(
 
 
 def test_of_hosts_that_say_so_those_count_that_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enticed.engine.proving.PROOF_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("enticed.engine.retention.proving.PROOF_TIMEOUT_S", 3.0)
     monkeypatch.setattr("enticed.core.holders.ProofPolicy", partial(ProofPolicy, patience_s=0.5))
 
     async def scenario() -> None:
@@ -195,7 +195,7 @@ def test_of_hosts_that_say_so_those_count_that_show_it(tmp_path: Path, monkeypat
 def test_without_a_descriptor_left_the_copy_stays_and_is_offered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enticed.engine.proving.PROOF_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("enticed.engine.retention.proving.PROOF_TIMEOUT_S", 1.0)
     opened, too_many = os.open, OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def none_left(path: str, *rest: int, **more: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from enticed.core.orders import OrderState
 from enticed.engine.engine import DaemonEngine
-from enticed.engine.purchasing import Manifest
+from enticed.engine.supply.purchasing import Manifest
 from protocol.codec import pack_record
 from protocol.dsse import seal
 from protocol.errors import EnticedError

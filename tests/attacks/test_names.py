@@ -14,8 +14,8 @@ import pytest
 from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.engine.driver import Driver
-from enticed.engine.naming import Naming
-from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.names.naming import Naming
+from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record
 from enticed.overlay.notary import HostNotary

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from enticed.core.orders import OrderState
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
-from enticed.engine.groups import marks_of
+from enticed.engine.trust.groups import marks_of
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import without_publisher
 from enticed.identity.groups import enter_group, leave_group, new_group

@@ -10,8 +10,8 @@ from enticed.core.campaigns import events as ev
 from enticed.core.campaigns.machine import Campaigns
 from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import OrderState, Promise, owner_text
-from enticed.engine.campaign_port import CampaignTerms, CampaignView
-from enticed.engine.campaign_views import campaign_view
+from enticed.engine.campaigns.port import CampaignTerms, CampaignView
+from enticed.engine.campaigns.views import campaign_view
 from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import ImageId, NodeId
 from protocol.labels import HostLabel
@@ -21,7 +21,7 @@ ZONE = HostLabel("zone", "a")
 
 
 class MemoryCampaigns:
-    """`enticed.engine.campaign_port.CampaignEngine`. Hosts h1 to h5 are in zone a; those of `hold` stay at a half."""
+    """`enticed.engine.campaigns.port.CampaignEngine`. Hosts h1 to h5 are in zone a; those of `hold` stay at a half."""
 
     def __init__(self) -> None:
         self.machine = Campaigns()

@@ -36,8 +36,8 @@ from enticed.engine.port import (
     Verification,
     Why,
 )
-from enticed.engine.space_port import RoomView
-from enticed.engine.trust_port import AuthorityView, CertifiedView, HolderView, NameSigning, Signing, TrustView
+from enticed.engine.retention.port import RoomView
+from enticed.engine.trust.port import AuthorityView, CertifiedView, HolderView, NameSigning, Signing, TrustView
 from enticed.identity.bundles import with_publisher
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enticed.core.eviction import Bond, Candidate, Ground, decide
-from enticed.engine.space_port import FloorView, Judged, Reckoning
+from enticed.engine.retention.port import FloorView, Judged, Reckoning
 from protocol.errors import DeniedError
 from protocol.identifiers import PublisherKey
 

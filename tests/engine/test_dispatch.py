@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from enticed.core.campaigns.events import Ask
 from enticed.core.events import Contact
 from enticed.core.orders import Failure, OrderState, Priority, Promise
-from enticed.engine.order_messages import declined, news_of, place_order, told_of
+from enticed.engine.campaigns.order_messages import declined, news_of, place_order, told_of
+from enticed.engine.campaigns.roster import Roster
 from enticed.engine.port import BytesFrom, OrderView
-from enticed.engine.roster import Roster
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, found_cluster
 from enticed.overlay.memory import MemoryOverlay, MemorySwarm

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from enticed.core.events import Contact
 from enticed.core.floors import FloorPolicy
 from enticed.daemon import start
-from enticed.engine.census import Claims
 from enticed.engine.engine import DaemonEngine
+from enticed.engine.retention.census import Claims
 from enticed.store.notes import NoteBook
 from enticed.transfer.ports import PeerUp
 from protocol.errors import DeniedError
@@ -141,7 +141,7 @@ def test_floors_that_were_taken_back_keep_no_others_out_and_are_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, most in (("FLOORS_MAX_COUNT", 1), ("FLOORS_ENDED_MAX_COUNT", 2)):
-        monkeypatch.setattr(f"enticed.engine.floor_keeping.{name}", most)
+        monkeypatch.setattr(f"enticed.engine.retention.floor_keeping.{name}", most)
 
     async def main() -> None:
         async with swarm(tmp_path, 1) as (founder,):
@@ -241,7 +241,7 @@ def test_a_slow_holder_of_one_image_keeps_no_other_waiting(tmp_path: Path, monke
 
 
 def test_a_host_that_was_away_may_say_old_floors_and_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enticed.engine.floor_exchange.FLOORS_USELESS_MAX_COUNT", 2)
+    monkeypatch.setattr("enticed.engine.retention.floor_exchange.FLOORS_USELESS_MAX_COUNT", 2)
 
     async def main() -> None:
         async with swarm_with_liar(tmp_path, hosts=1) as ((founder,), liar):

@@ -14,9 +14,9 @@ from enticed.core import events as ev
 from enticed.core.eviction import Ground, Marks
 from enticed.core.orders import Priority
 from enticed.engine.engine import DaemonEngine
-from enticed.engine.keeping import Terms
 from enticed.engine.port import OrderTerms
-from enticed.engine.space_port import Reckoning, RoomView
+from enticed.engine.retention.keeping import Terms
+from enticed.engine.retention.port import Reckoning, RoomView
 from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
@@ -194,7 +194,7 @@ def test_others_hear_of_it_before_the_bytes_go_and_two_do_not_go_at_once(tmp_pat
 
 
 def test_marks_are_kept_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enticed.engine.keeping.SPACE_LOOK_INTERVAL_S", 0.05)
+    monkeypatch.setattr("enticed.engine.retention.keeping.SPACE_LOOK_INTERVAL_S", 0.05)
 
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):

@@ -18,7 +18,7 @@ from enticed.core.host import Host
 from enticed.core.orders import Failure, Order, OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.switchboard import Switchboard
+from enticed.engine.supply.switchboard import Switchboard
 from enticed.engine.threads import StoreThreads
 from enticed.store.files import DiskError
 from enticed.store.store import Store

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from enticed.core.orders import Order, Priority
-from enticed.engine.quotas import Quotas
+from enticed.engine.campaigns.quotas import Quotas
 from protocol.errors import QuotaError
 from protocol.identifiers import ImageId
 from protocol.limits import GIB

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from enticed.core.orders import OrderState
 from enticed.daemon import start
-from enticed.engine.kinship import Places, positions_in
 from enticed.engine.port import OrderTerms
+from enticed.engine.supply.kinship import Places, positions_in
 from enticed.store.store import Store
 from protocol.identifiers import ImageId
 from protocol.limits import BLOCK_SIZE_BYTES, MIB

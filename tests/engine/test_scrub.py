@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from enticed.engine.engine import DaemonEngine
-from enticed.engine.scrubbing import Pace, Scrubber
-from enticed.engine.stockroom import HEAL_PREFIX
+from enticed.engine.stock.scrubbing import Pace, Scrubber
+from enticed.engine.stock.stockroom import HEAL_PREFIX
 from enticed.store.scrub_mark import ScrubMark
 from protocol.identifiers import ImageId
 from protocol.limits import BLOCK_SIZE_BYTES, MIB
@@ -172,7 +172,7 @@ def test_a_thousand_corruptions_are_found_and_healed_from_peers(tmp_path: Path) 
 
 def test_what_nobody_has_just_now_is_healed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = disk(1, 4)
-    monkeypatch.setattr("enticed.engine.scrubbing.HEAL_RETRY_S", 1.0)
+    monkeypatch.setattr("enticed.engine.stock.scrubbing.HEAL_RETRY_S", 1.0)
 
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):

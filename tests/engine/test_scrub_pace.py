@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.engine.scrubbing import Pace
+from enticed.engine.stock.scrubbing import Pace
 from enticed.limits import SCRUB_BATCH_SIZE_BYTES, SCRUB_DISK_SHARE, SCRUB_PERIOD_S
 from enticed.store.files import Access
 from enticed.store.memory_files import MemoryFiles

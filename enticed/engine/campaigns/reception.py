@@ -9,9 +9,9 @@ from collections.abc import Callable
 from enticed.core import events as ev
 from enticed.core.campaigns.admission import Bounds, Declined, admit, key_of, owner_of
 from enticed.core.orders import Failure, Order
+from enticed.engine.campaigns.order_messages import declined, news_of
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.order_messages import declined, news_of
 from enticed.engine.views import Views
 from enticed.limits import (
     ORDERS_OF_HOSTS_MAX_COUNT,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from enticed.core.campaigns.records import Placement, Run, Stage, summary
 from enticed.core.orders import Promise, owner_text
-from enticed.engine.campaign_port import CampaignHostView, CampaignState, CampaignView
+from enticed.engine.campaigns.port import CampaignHostView, CampaignState, CampaignView
 from protocol.identifiers import NodeId
 
 

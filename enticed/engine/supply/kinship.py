@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
-from enticed.engine.purchasing import Purchasing
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.purchasing import Purchasing
 from enticed.engine.threads import StoreThreads
 from enticed.limits import MANIFEST_TIMEOUT_S
 from enticed.store.index import prefixes_of

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from enticed.engine.floor_keeping import FloorKeeping
+from enticed.engine.retention.floor_keeping import FloorKeeping
 from enticed.store.limits import (
     FLOORS_ENDED_MAX_COUNT,
     FLOORS_MAX_COUNT,

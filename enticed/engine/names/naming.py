@@ -15,11 +15,11 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.dht.events import NameOffer
 from enticed.core.orders import Failure
-from enticed.engine.discovery import told_others
-from enticed.engine.drafts import Drafts
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
-from enticed.engine.origin_supply import OriginSupply
+from enticed.engine.names.drafts import Drafts
+from enticed.engine.supply.discovery import told_others
+from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record
 from enticed.limits import NAMES_RENEWAL_CHECK_S

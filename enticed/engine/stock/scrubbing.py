@@ -17,7 +17,7 @@ from enticed.core import events as ev
 from enticed.core.orders import OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.planning import Planning
-from enticed.engine.stockroom import HEAL_PREFIX, Stockroom
+from enticed.engine.stock.stockroom import HEAL_PREFIX, Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.limits import (
     HEAL_RETRY_S,

@@ -10,12 +10,12 @@ from enticed.core.campaigns import events as ev
 from enticed.core.campaigns.machine import Campaigns
 from enticed.core.campaigns.records import Campaign, Run
 from enticed.core.orders import owner_text
-from enticed.engine.campaign_port import CampaignTerms, CampaignView
-from enticed.engine.campaign_views import campaign_view
-from enticed.engine.meetings import Meetings
-from enticed.engine.naming import Naming
-from enticed.engine.order_messages import place_order, told_of
-from enticed.engine.roster import Roster
+from enticed.engine.campaigns.meetings import Meetings
+from enticed.engine.campaigns.order_messages import place_order, told_of
+from enticed.engine.campaigns.port import CampaignTerms, CampaignView
+from enticed.engine.campaigns.roster import Roster
+from enticed.engine.campaigns.views import campaign_view
+from enticed.engine.names.naming import Naming
 from enticed.engine.threads import StoreThreads
 from enticed.limits import (
     CAMPAIGN_HOSTS_CHECKED_COUNT,

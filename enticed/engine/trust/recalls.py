@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
-from enticed.engine.groups import Groups
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.port import RecallView
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.discovery import told_others
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust.groups import Groups
 from enticed.identity.host import HostIdentity
 from enticed.identity.publisher import Publisher
 from enticed.limits import RECALL_LOOK_AGAIN_S, RECALL_LOOK_EVERY_S, RECALLS_MAX_COUNT

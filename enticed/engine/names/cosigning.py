@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from enticed.core import events as ev
-from enticed.engine.discovery import Discovery
 from enticed.engine.driver import Driver
-from enticed.engine.naming import Naming
-from enticed.engine.purchasing import Purchasing
-from enticed.engine.recalls import Recalls
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.names.naming import Naming
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.discovery import Discovery
+from enticed.engine.supply.purchasing import Purchasing
 from enticed.engine.threads import StoreThreads
-from enticed.engine.trust_port import NameSigning, Signing
+from enticed.engine.trust.port import NameSigning, Signing
+from enticed.engine.trust.recalls import Recalls
 from enticed.identity.host import HostIdentity
 from enticed.identity.limits import COSIGN_HOLDERS_MAX_COUNT, COSIGN_TIMEOUT_S, COSIGNED_USELESS_MAX_COUNT
 from enticed.identity.publisher import NO_KEY, Publisher

@@ -15,16 +15,16 @@ from enticed.core.eviction import (
 )
 from enticed.core.orders import OrderState
 from enticed.engine.driver import Driver
-from enticed.engine.evicting import Evicting
-from enticed.engine.floor_keeping import FloorKeeping
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.naming import Naming
-from enticed.engine.proving import Proving
-from enticed.engine.recalls import Recalls
-from enticed.engine.removal import Removal
-from enticed.engine.space_port import FloorView, Judged, Reckoning, RoomView
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.names.naming import Naming
+from enticed.engine.retention.evicting import Evicting
+from enticed.engine.retention.floor_keeping import FloorKeeping
+from enticed.engine.retention.port import FloorView, Judged, Reckoning, RoomView
+from enticed.engine.retention.proving import Proving
+from enticed.engine.retention.removal import Removal
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust.recalls import Recalls
 from enticed.store.limits import SPACE_LOOK_INTERVAL_S, TOUCH_INTERVAL_S, UPLOAD_TOUCH_INTERVAL_S
 from enticed.store.notes import Pin
 from enticed.store.space import NoRoomError, TooLargeError, size

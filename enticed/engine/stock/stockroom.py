@@ -18,9 +18,9 @@ from enticed.core import events as ev
 from enticed.core.orders import Order, Priority
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
-from enticed.engine.groups import group_of
-from enticed.engine.piece_opening import Opening
+from enticed.engine.stock.piece_opening import Opening
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust.groups import group_of
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.limits import (

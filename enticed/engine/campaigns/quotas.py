@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from enticed.core.orders import Order, owner_text
-from enticed.engine.campaign_port import CampaignState, CampaignView
+from enticed.engine.campaigns.port import CampaignState, CampaignView
 from enticed.engine.planning import Planning
 from enticed.identity.host import HostIdentity
 from enticed.limits import ORDERS_MAX_COUNT, ORDERS_PER_OWNER_MAX_COUNT

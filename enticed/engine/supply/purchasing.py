@@ -13,9 +13,9 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
-from enticed.engine.groups import group_of, marks_of
-from enticed.engine.origin_supply import OriginSupply
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.origin_supply import OriginSupply
+from enticed.engine.trust.groups import group_of, marks_of
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.limits import MANIFEST_TIMEOUT_S

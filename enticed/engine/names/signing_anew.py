@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enticed.engine.floor_keeping import FloorKeeping
-from enticed.engine.naming import Naming
-from enticed.engine.recalls import Recalls
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.names.naming import Naming
+from enticed.engine.retention.floor_keeping import FloorKeeping
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust.recalls import Recalls
 from enticed.identity.publisher import Publisher
 from enticed.store.images import StoredImage
 from enticed.store.store import Store

@@ -17,13 +17,13 @@ from random import Random
 from enticed.core import events as ev
 from enticed.core.floors import Floors, Mine
 from enticed.core.orders import Order, OrderState, Priority
-from enticed.engine.discovery import told_others
 from enticed.engine.driver import Driver
-from enticed.engine.floor_saving import FloorSaving
-from enticed.engine.naming import Naming
-from enticed.engine.proving import Proving
-from enticed.engine.space_port import FloorView
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.names.naming import Naming
+from enticed.engine.retention.floor_saving import FloorSaving
+from enticed.engine.retention.port import FloorView
+from enticed.engine.retention.proving import Proving
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.supply.discovery import told_others
 from enticed.engine.threads import StoreThreads
 from enticed.identity.host import HostIdentity
 from enticed.identity.publisher import NO_KEY, Publisher

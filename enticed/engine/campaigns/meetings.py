@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from enticed.core.campaigns.events import Reach
-from enticed.engine.roster import Roster
+from enticed.engine.campaigns.roster import Roster
 from enticed.limits import HOST_NAMES_KNOWN_MAX_COUNT, MEETING_NAMESAKES_MAX_COUNT, MEETING_TIMEOUT_S
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import DialFailed, Event, PeerDown, PeerUp

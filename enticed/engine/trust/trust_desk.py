@@ -11,10 +11,10 @@ from functools import partial
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core.renewals import RenewalPolicy
-from enticed.engine.renewing import Renewing
 from enticed.engine.threads import StoreThreads
-from enticed.engine.trust_port import AuthorityView, CertifiedView, HolderView, TrustView
-from enticed.engine.trusting import Trusting
+from enticed.engine.trust.port import AuthorityView, CertifiedView, HolderView, TrustView
+from enticed.engine.trust.renewing import Renewing
+from enticed.engine.trust.trusting import Trusting
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import (
     with_publisher,
@@ -42,7 +42,7 @@ Change = Callable[[TrustBundle], TrustBundle]
 
 
 class TrustDesk:
-    """`enticed.engine.trust_port.TrustOffice`, with what hands bundles on and renews certificates."""
+    """`enticed.engine.trust.port.TrustOffice`, with what hands bundles on and renews certificates."""
 
     def __init__(
         self,

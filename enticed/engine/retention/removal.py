@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from enticed.core import events as ev
-from enticed.engine.census import Census
 from enticed.engine.driver import Driver
-from enticed.engine.groups import Groups
-from enticed.engine.recalls import Recalls
-from enticed.engine.scrubbing import Scrubber
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.retention.census import Census
+from enticed.engine.stock.scrubbing import Scrubber
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust.groups import Groups
+from enticed.engine.trust.recalls import Recalls
 from enticed.limits import ANNOUNCED_TIMEOUT_S
 from enticed.overlay.port import Overlay
 from enticed.store.images import StoredImage

@@ -10,8 +10,8 @@ from enticed.core.events import Contact
 from enticed.core.holders import Count, count_of
 from enticed.core.image_book import Offer
 from enticed.engine.driver import Driver
-from enticed.engine.groups import Groups
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
+from enticed.engine.trust.groups import Groups
 from enticed.overlay.port import Overlay
 from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S
 from protocol.errors import AbsentError, EnticedError

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from enticed.core.eviction import Bond, Candidate, Decision, Ground, decide, goes_all_the_same, proofs_wanted
-from enticed.engine.bonds import Bonds
 from enticed.engine.driver import Driver
-from enticed.engine.floor_keeping import FloorKeeping
-from enticed.engine.proving import Proving
-from enticed.engine.recalls import Recalls
-from enticed.engine.removal import Removal
-from enticed.engine.space_port import Judged, Reckoning
+from enticed.engine.retention.bonds import Bonds
+from enticed.engine.retention.floor_keeping import FloorKeeping
+from enticed.engine.retention.port import Judged, Reckoning
+from enticed.engine.retention.proving import Proving
+from enticed.engine.retention.removal import Removal
 from enticed.engine.threads import StoreThreads
+from enticed.engine.trust.recalls import Recalls
 from enticed.store.images import claim_bytes
 from enticed.store.limits import EVICTIONS_MAX_COUNT, PROOFS_TIMEOUT_S, UNPROVEN_S
 from enticed.store.store import Store

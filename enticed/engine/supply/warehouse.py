@@ -10,7 +10,7 @@ import numpy as np
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.transfer.ports import Consignment
 from protocol.codec import pack_record
 from protocol.errors import CorruptError, EnticedError

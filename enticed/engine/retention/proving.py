@@ -19,9 +19,9 @@ import numpy as np
 
 from enticed.core.events import Contact
 from enticed.core.holders import Proof, Witnesses
-from enticed.engine.census import Census, Claims
 from enticed.engine.driver import Driver
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.retention.census import Census, Claims
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.landing import Landing
 from enticed.store.limits import (
     CALLED_AGAIN_S,

@@ -10,7 +10,7 @@ from typing import Any
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
-from enticed.engine.groups import Groups
+from enticed.engine.trust.groups import Groups
 from enticed.limits import ANNOUNCED_TIMEOUT_S
 from enticed.overlay.port import Found, Overlay, ProviderOffer
 from enticed.transfer.tasks import Tasks

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 from enticed.core.events import Contact
-from enticed.engine.campaigning import Campaigning
+from enticed.engine.campaigns.campaigning import Campaigning
+from enticed.engine.campaigns.meetings import Meetings
+from enticed.engine.campaigns.reception import Reception
+from enticed.engine.campaigns.roster import Roster
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
-from enticed.engine.meetings import Meetings
-from enticed.engine.naming import Naming
-from enticed.engine.reception import Reception
-from enticed.engine.roster import Roster
-from enticed.engine.stockroom import Stockroom
+from enticed.engine.names.naming import Naming
+from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads
 from enticed.engine.views import Views
 from enticed.identity.host import HostIdentity

@@ -1,0 +1,1 @@
+"""Orders that hosts place on one another, and campaigns that place them on many."""

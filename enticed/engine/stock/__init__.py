@@ -1,0 +1,1 @@
+"""What is done with this host's own disk."""

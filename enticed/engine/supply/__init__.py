@@ -1,0 +1,1 @@
+"""What comes from other hosts and the origin, and what goes to them."""

@@ -1,0 +1,1 @@
+"""Who is trusted: the bundle, certificates, groups, and images that were recalled."""
