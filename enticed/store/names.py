@@ -31,6 +31,10 @@ class SavedName:
     envelope: Annotated[bytes, Between(0, NAME_RECORD_MAX_SIZE_BYTES)]
 
 
+class TooManyNamesError(ExhaustedError):
+    """There are as many names as may be, and none ever goes: waiting for room is of no use."""
+
+
 class NameBook:
     """Reads all names when made. Thread-safe. directory: where they are."""
 
@@ -62,7 +66,8 @@ class NameBook:
         return saved
 
     def save(self, new: SavedName, void: SavedName | None = None) -> None:
-        """Make it durable. `DeniedError` for a version below the highest seen, and for another image in the same.
+        """Make it durable. `DeniedError` for a version below the highest seen, and for another image in the same;
+        `TooManyNamesError` for a new name beyond the most there may be.
 
         void: what may be replaced whatever its version, as nobody who is trusted stands for it any more.
         """
@@ -76,7 +81,7 @@ class NameBook:
                 if new.version == old.version and new.image != old.image:
                     raise DeniedError(f"{new.name} has two meanings in version {new.version}")
             if old is None and len(self._names) >= NAMES_MAX_COUNT:
-                raise ExhaustedError(f"more than {NAMES_MAX_COUNT} names")
+                raise TooManyNamesError(f"more than {NAMES_MAX_COUNT} names")
             packed = pack_record(new)
             replace_file(self._files, self._directory, str(Digest.of(new.name.encode())), Digest.of(packed) + packed)
             self._names[new.name] = new

@@ -111,3 +111,21 @@ def test_an_order_waits_until_its_name_can_be_remembered(
             assert host.parts.naming.names_of(ready.image) == ("a:1",)
 
     run(main())
+
+
+def test_an_order_fails_where_there_are_as_many_names_as_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk(1, 1)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, content, "a:1", tmp_path)
+            monkeypatch.setattr("enticed.store.names.NAMES_MAX_COUNT", 0)
+            await host.place_order("order", OrderTerms("a:1"))
+            failed = await until(host, "order", lambda order: order.state.value in {"failed", "ready", "paused"})
+            assert failed.failure is not None
+            assert (failed.state.value, failed.failure.value) == ("failed", "no_space")
+            assert "more than 0 names" in failed.reason
+
+    run(main())

@@ -9,6 +9,7 @@ import pytest
 
 from enticed.core.orders import Order, OrderState
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from enticed.store.names import TooManyNamesError
 from enticed.store.space import TooLargeError
 from enticed.store.sqlite import SqliteCatalogue
 from protocol.errors import AbsentError, DeniedError, ExhaustedError
@@ -39,6 +40,16 @@ def test_a_name_never_falls_back(tmp_path: Path) -> None:
         assert (saved.version, saved.image, saved.expires_at, saved.envelope) == (6, second, 2000, b"six")
         with pytest.raises(DeniedError):
             store.save_name("ubuntu:24.04", 5, first, 9000, b"five")
+
+
+def test_there_are_no_more_names_than_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.store.names.NAMES_MAX_COUNT", 1)
+    with open_store(tmp_path) as store:
+        store.save_name("a", 1, NOBODY, 1000, b"a")
+        with pytest.raises(TooManyNamesError, match="more than 1 names"):
+            store.save_name("b", 1, NOBODY, 1000, b"b")
+        store.save_name("a", 2, NOBODY, 1000, b"a")
+        assert [(saved.name, saved.version) for saved in store.names()] == [("a", 2)]
 
 
 def test_a_damaged_name_is_told_and_only_that_one_lost(tmp_path: Path) -> None:

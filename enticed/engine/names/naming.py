@@ -25,7 +25,7 @@ from enticed.identity.publisher import Publisher, next_name_record
 from enticed.limits import NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
 from enticed.store.files import DiskError
-from enticed.store.names import SavedName
+from enticed.store.names import SavedName, TooManyNamesError
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.dsse import Quorum, keys_named
@@ -179,8 +179,7 @@ class Naming:
         try:
             image = await self.resolve(effect.target, origin=effect.origin)
         except (DiskError, ExhaustedError) as error:  # it is known, and cannot be remembered
-            # With no word from the disk there are as many names as may be, and none ever goes.
-            for_good = isinstance(error, ExhaustedError) and not isinstance(error.__cause__, OSError)
+            for_good = isinstance(error, TooManyNamesError)
             self._driver.tell(ev.TargetUnresolved(effect.key, failure_of(error), str(error), for_good))
         except EnticedError as error:
             self._driver.tell(ev.TargetUnresolved(effect.key, Failure.NOT_FOUND, str(error)))
