@@ -77,11 +77,7 @@ class FetchDesk:
         if not self._books.policy.rarest_first:
             rarity = np.zeros_like(rarity)
         offered &= pull.wanted
-        candidates = offered & self._open_to_us(pull, around)
-        if not (candidates or pull.runs or pull.opening):
-            candidates = offered & pull.owned.passed_on
-        if offered and not (candidates or pull.runs or pull.opening):
-            candidates = self._of_who_is_late(pull, around, offered, now)
+        candidates = self._fair_to_take(pull, around, offered, now) if offered else 0
         if candidates or pull.runs or pull.opening:
             pull.starved_since = None
             return pick_pieces(candidates, rarity, pull.turns, count)
@@ -101,6 +97,14 @@ class FetchDesk:
             return []
         pull.starved_since, pull.starved_gains = now, has.gains
         return pick_pieces(held, rarity, pull.turns, count if in_vain else max(1, count // 4))
+
+    def _fair_to_take(self, pull: Pull, around: Reach, offered: int, now: float) -> int:
+        """Of the offered pieces, those that this host owns in its rack; if there is nothing else to do, what fell to
+        others only because it has its share, or what owners are late with."""
+        candidates = offered & self._open_to_us(pull, around)
+        if candidates or pull.runs or pull.opening:
+            return candidates
+        return offered & pull.owned.passed_on or self._of_who_is_late(pull, around, offered, now)
 
     def _of_who_is_late(self, pull: Pull, around: Reach, offered: int, now: float) -> int:
         """One piece (or none, as bits) to take off an owner who will not be done soon: the one that it would open last

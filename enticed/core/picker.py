@@ -39,11 +39,13 @@ def owners_of_pieces(nodes: Sequence[NodeId], pieces: int) -> tuple[NDArray[np.i
     most = ceil(pieces / len(nodes) * (1 + _SHARE_MARGIN))
     owners = weights.argmax(axis=0)
     while True:
-        order = np.lexsort((-weights[owners, each], owners))
-        before = np.searchsorted(owners[order], np.arange(len(nodes)))
-        refused = order[each - before[owners[order]] >= most]
-        if not len(refused):
+        is_full = np.bincount(owners, minlength=len(nodes)) > most
+        crowded = is_full[owners].nonzero()[0]
+        if not len(crowded):
             return owners, weights[owners, each]
+        order = crowded[np.lexsort((-weights[owners[crowded], crowded], owners[crowded]))]
+        before = np.searchsorted(owners[order], np.arange(len(nodes)))
+        refused = order[each[: len(order)] - before[owners[order]] >= most]
         weights[owners[refused], refused] = 0
         owners[refused] = weights[:, refused].argmax(axis=0)
 

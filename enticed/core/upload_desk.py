@@ -6,7 +6,7 @@ from math import inf
 
 from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
-from enticed.core.events import UploadAsked
+from enticed.core.events import Contact, UploadAsked
 from enticed.core.uploads import Given, Waiting
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ALTERNATIVES_MAX_COUNT
@@ -71,14 +71,20 @@ class UploadDesk:
         """Some of the hosts that are after the image, those in `node`'s rack first."""
         asking = self._books.peers.get(node)
         place = (asking.contact.zone, asking.contact.rack) if asking else None
-        others = [
-            peer
-            for peer in self._books.peers
-            if image in peer.subscriptions and peer.node != node and peer.contact.addresses
-        ]
-        others = [others[place] for place in self._books.dice.permutation(len(others)).tolist()]
-        others.sort(key=lambda peer: (peer.contact.zone, peer.contact.rack) != place)
-        return [Alternative(peer.node, peer.contact.addresses) for peer in others[:ALTERNATIVES_MAX_COUNT]]
+        near, far = list[Contact](), list[Contact]()
+        for peer in self._books.peers:
+            contact = peer.contact
+            if image in peer.subscriptions and contact.addresses and contact.node != node:
+                (near if (contact.zone, contact.rack) == place else far).append(contact)
+        named = self._drawn(near, ALTERNATIVES_MAX_COUNT)
+        named += self._drawn(far, ALTERNATIVES_MAX_COUNT - len(named))
+        return [Alternative(contact.node, contact.addresses) for contact in named]
+
+    def _drawn(self, contacts: list[Contact], count: int) -> list[Contact]:
+        """So many of them at the most, by dice."""
+        if count <= 0 or not contacts:
+            return []
+        return [contacts[at] for at in self._books.dice.permutation(len(contacts))[:count].tolist()]
 
     def _holds(self, request: Request, node: NodeId) -> bool:
         """Whether it is here, for this peer."""
