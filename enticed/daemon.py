@@ -20,6 +20,7 @@ from enticed.control.server import ControlServer
 from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import OrderState
+from enticed.core.vocabulary import Contact
 from enticed.engine.campaigns.dispatch import Dispatch
 from enticed.engine.clock import SteadyClock
 from enticed.engine.driver import Driver
@@ -284,7 +285,7 @@ def _origin(config: Config, down: Pace) -> OriginSupply:
 
 
 def _host(identity: HostIdentity, origin: OriginSupply, groups: Groups) -> Host:
-    me = ev.Contact(identity.node, (), identity.credential.zone, identity.credential.rack)
+    me = Contact(identity.node, (), identity.credential.zone, identity.credential.rack)
     return Host(me, _dice(), has_origin=origin.is_there, groups=groups.ids)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core.bitmaps import unpack_bitmap
-from enticed.core.events import ORIGIN, DemandRaised, Event
+from enticed.core.events import DemandRaised, Event
 from enticed.core.image_book import PieceState
 from enticed.core.orders import TRANSITIONS, OrderState
+from enticed.core.vocabulary import ORIGIN
 from protocol.identifiers import ImageId
 from protocol.limits import HAVE_CHANGE_MAX_PIECES
 from protocol.messages import Charge, HaveChange, HaveMap

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from enticed.core.dht.events import Answered, Offer, ProviderOffer
-from enticed.core.events import Contact, ProvidersFound
+from enticed.core.events import ProvidersFound
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.records import ProviderRecord, ProviderState
 from simnet.dht_model import DhtModel

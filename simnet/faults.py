@@ -13,8 +13,8 @@ from math import inf
 import numpy as np
 
 from enticed.core.bitmaps import pack_bitmap
-from enticed.core.events import Contact, Fault
 from enticed.core.orders import Failure
+from enticed.core.vocabulary import Contact, Fault
 from protocol.errors import LocalError
 from protocol.messages import Control, HaveMap
 

@@ -7,11 +7,11 @@ from functools import partial
 from random import Random
 
 from enticed.core.dht.events import Answered
-from enticed.core.events import Contact
 from enticed.core.floors import Floors, Mine
 from enticed.core.holders import Proof, Witnesses, count_of
 from enticed.core.image_book import Offer
 from enticed.core.orders import OrderState, Priority
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId
 from protocol.records import ProviderState
 from simnet.host import SimHost

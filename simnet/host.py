@@ -14,6 +14,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.core.vocabulary import ORIGIN, Contact, Fault
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Control
 from simnet.disk import SimDisk
@@ -33,7 +34,7 @@ ALARM_LEAST_S = 1e-6
 
 
 class SimHost:
-    def __init__(self, world: World, contact: ev.Contact, link: Link, port: int, seed: int) -> None:
+    def __init__(self, world: World, contact: Contact, link: Link, port: int, seed: int) -> None:
         self.world = world
         self.contact = contact
         self.link = link
@@ -185,7 +186,7 @@ class SimHost:
                 self.transfers.abandon(request)
             case ef.GrantUpload() | ef.DeferUpload() | ef.RefuseUpload():
                 self.transfers.answer(effect)
-            case ef.FetchManifest(image, ev.ORIGIN):
+            case ef.FetchManifest(image, node) if node == ORIGIN:
                 origin = self.world.the_origin
                 self.later(6 * origin.link.latency_s, origin.manifest(self.world.images[image]))
             case ef.FetchManifest(image, node):
@@ -275,10 +276,10 @@ class SimHost:
     def _fetch_manifest(self, image: ImageId, node: NodeId) -> None:
         other, found = self.world.hosts[node], self.world.images[image]
         if node not in self.sessions or other.core.image(image) is None:
-            failed = ev.ManifestFailed(image, node, ev.Fault.LOST, "no session")
+            failed = ev.ManifestFailed(image, node, Fault.LOST, "no session")
             self.later(self.link.latency_s, failed)
         elif other.condition.has(Trouble.SILENT):
-            failed = ev.ManifestFailed(image, node, ev.Fault.SILENT, "the manifest did not come in time")
+            failed = ev.ManifestFailed(image, node, Fault.SILENT, "the manifest did not come in time")
             self.later(MANIFEST_TIMEOUT_S, failed)
         else:
             self.later(4 * self.link.latency_s, ev.ManifestFetched(image, found.data_bytes))

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.events import Span
+from enticed.core.vocabulary import Span
 from protocol.identifiers import ImageId
 from protocol.limits import KIB, MIB
 from protocol.messages import FragmentsRequest

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from enticed.core import events as ev
+from enticed.core.vocabulary import ORIGIN, Fault
 from protocol.identifiers import ImageId
 from simnet.images import SimImage
 from simnet.network import Link
@@ -49,9 +50,9 @@ class SimOrigin:
     def manifest(self, image: SimImage) -> ev.ManifestFetched | ev.ManifestFailed:
         self.asked += 1
         if self.fails:
-            return ev.ManifestFailed(image.image, ev.ORIGIN, ev.Fault.LOST, "HTTP status 503")
+            return ev.ManifestFailed(image.image, ORIGIN, Fault.LOST, "HTTP status 503")
         if image.image not in self.has:
-            return ev.ManifestFailed(image.image, ev.ORIGIN, ev.Fault.REFUSED, "no such object")
+            return ev.ManifestFailed(image.image, ORIGIN, Fault.REFUSED, "no such object")
         return ev.ManifestFetched(image.image, image.data_bytes)
 
     def _carried(self, host: SimHost, job: Job) -> None:
@@ -61,10 +62,10 @@ class SimOrigin:
     def _deliver(self, host: SimHost, job: Job) -> None:
         request, first = job.effect.request, job.effect.wanted.first
         if self.corrupts:
-            wrong = ev.FetchFailed(request, ev.Fault.CORRUPT, f"fragment {first} is corrupt", fragment=first)
+            wrong = ev.FetchFailed(request, Fault.CORRUPT, f"fragment {first} is corrupt", fragment=first)
             host.transfers.settle(job, wrong)
         elif not job.is_abandoned:
             host.transfers.land(job)
 
     def _fail(self, host: SimHost, job: Job) -> None:
-        host.transfers.settle(job, ev.FetchFailed(job.effect.request, ev.Fault.LOST, "HTTP status 503"))
+        host.transfers.settle(job, ev.FetchFailed(job.effect.request, Fault.LOST, "HTTP status 503"))

@@ -8,8 +8,9 @@ from math import log2
 
 import numpy as np
 
-from enticed.core.events import DemandRaised, OrderCancelled, Stretch
+from enticed.core.events import DemandRaised, OrderCancelled
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Stretch
 from protocol.limits import KIB
 from simnet.discovery import MakeDht, dht_for
 from simnet.host import SimHost

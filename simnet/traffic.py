@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from enticed.core.events import Contact
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import NodeId
 
 

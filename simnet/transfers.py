@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.vocabulary import ORIGIN, Contact, Fault
 from enticed.limits import BULK_INQUIRIES_AHEAD_COUNT, BULK_REQUESTS_AHEAD_COUNT
 from protocol.identifiers import NodeId
 from simnet.faults import Trouble
@@ -66,10 +67,10 @@ class Transfers:
     def fetch(self, effect: ef.Fetch) -> None:
         host, size_bytes = self._host, effect.wanted.count * self._host.world.images[effect.wanted.image].fragment_bytes
         job = self.requests[effect.request] = Job(effect, size_bytes)
-        if effect.node == ev.ORIGIN:
+        if effect.node == ORIGIN:
             host.world.the_origin.fetch(host, job)
         elif effect.node not in host.sessions:
-            failed = ev.FetchFailed(effect.request, ev.Fault.LOST, "no session")
+            failed = ev.FetchFailed(effect.request, Fault.LOST, "no session")
             host.after(0.0, partial(self.settle, job, failed))
         else:
             job.connection = self._asked.get(effect.node)
@@ -84,7 +85,7 @@ class Transfers:
         if job is None:
             return
         job.is_abandoned = True
-        if job.effect.node == ev.ORIGIN:
+        if job.effect.node == ORIGIN:
             self._host.world.the_origin.withdraw(self._host, job)
         elif job.connection is not None and job.connection.abandon(job):
             del self._asked[job.effect.node]
@@ -99,7 +100,7 @@ class Transfers:
         host, landing = self._host, job.effect.landing
         failure = host.condition.disk_failure
         if failure is not None:
-            failed = ev.FetchFailed(job.effect.request, ev.Fault.LOCAL, "the disk failed", failure=failure)
+            failed = ev.FetchFailed(job.effect.request, Fault.LOCAL, "the disk failed", failure=failure)
             self.settle(job, failed)
             return
         host.received_bytes += job.size_bytes
@@ -123,10 +124,10 @@ class Transfers:
         request = inquiry.job.effect.request
         match effect:
             case ef.DeferUpload(_, retry_after_s, alternatives):
-                others = tuple(ev.Contact(one.node, one.addresses) for one in alternatives)
-                inquiry.refusal = ev.FetchFailed(request, ev.Fault.BUSY, "busy", retry_after_s, others)
+                others = tuple(Contact(one.node, one.addresses) for one in alternatives)
+                inquiry.refusal = ev.FetchFailed(request, Fault.BUSY, "busy", retry_after_s, others)
             case ef.RefuseUpload():
-                inquiry.refusal = ev.FetchFailed(request, ev.Fault.REFUSED, "refused")
+                inquiry.refusal = ev.FetchFailed(request, Fault.REFUSED, "refused")
             case ef.GrantUpload() if declined is not None:
                 inquiry.refusal = ev.FetchFailed(request, declined, str(declined))
                 self._host.later(0.0, ev.UploadEnded(effect.ticket, 0))
@@ -246,7 +247,7 @@ class Connection:
         self._inquiries.popleft()
         job = inquiry.job
         self._server.transfers.ended(inquiry, job.size_bytes)
-        wrong = ev.FetchFailed(job.effect.request, ev.Fault.CORRUPT, "corrupt", fragment=job.effect.wanted.first)
+        wrong = ev.FetchFailed(job.effect.request, Fault.CORRUPT, "corrupt", fragment=job.effect.wanted.first)
         self._tell(job, wrong if self._server.condition.spoils else None)
         self.reply()
 
@@ -264,7 +265,7 @@ class Connection:
         elif refusal is None:
             self._asker.transfers.land(job)
         else:
-            if refusal.fault is ev.Fault.CORRUPT and not job.is_abandoned:
+            if refusal.fault is Fault.CORRUPT and not job.is_abandoned:
                 traffic.was_wrong(self._server.contact, self._asker.contact, job.size_bytes)
             self._asker.transfers.settle(job, refusal)
         self._ask_ahead()

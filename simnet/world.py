@@ -13,9 +13,10 @@ from itertools import count
 import numpy as np
 
 from enticed.core.effects import Effect
-from enticed.core.events import Contact, Event
+from enticed.core.events import Event
 from enticed.core.orders import Order, OrderState
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import Digest, ImageId, NodeId
 from simnet.dht_model import DhtModel
 from simnet.discovery import Discovery, MakeDht

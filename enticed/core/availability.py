@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.bitmaps import bits_of, bits_of_mask, pieces_of
-from enticed.core.events import Mask
 from enticed.core.peers import Peer
+from enticed.core.vocabulary import Mask
 from protocol.identifiers import NodeId
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from enticed.core.effects import Effect, SaveOrder
-from enticed.core.events import ORIGIN, Contact
 from enticed.core.image_book import ImageBook, Supply
 from enticed.core.orders import Order, Priority, urgency
 from enticed.core.own_disk import OwnDisk
@@ -19,6 +18,7 @@ from enticed.core.policy import Policy
 from enticed.core.pulls import Demand, Kin, Pull
 from enticed.core.requests import Asked, RequestBook
 from enticed.core.uploads import UploadSlots
+from enticed.core.vocabulary import ORIGIN, Contact
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enticed.core.events import Contact
 from enticed.core.orders import Failure, Order
+from enticed.core.vocabulary import Contact
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Alternative, Control, FragmentsRequest

@@ -3,50 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.orders import Failure, Order
+from enticed.core.vocabulary import Contact, Fault, Mask, Span, Stretch
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Control, FragmentsRequest, Request
-
-Mask = NDArray[np.bool_]
-"""One bool per piece of an image, or per fragment of a piece."""
-
-ORIGIN = NodeId(bytes(NodeId.size_bytes))
-"""Stands where a host's id would, in whatever concerns the origin. No host has it: an id is a hash."""
-
-
-def name_of(node: NodeId) -> str:
-    """A host, or the origin, for people."""
-    return "the origin" if node == ORIGIN else node.short
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """A host as others know it; zone and rack are empty where they are not (yet) known."""
-
-    node: NodeId
-    addresses: tuple[str, ...]
-    zone: str = ""
-    rack: str = ""
-
-
-class Fault(StrEnum):
-    """Why a request to a peer brought nothing."""
-
-    BUSY = "busy"
-    REFUSED = "refused"
-    SILENT = "silent"
-    LOST = "lost"
-    CORRUPT = "corrupt"
-    MALFORMED = "malformed"
-    LOCAL = "local"
-    """This host's own disk; not the peer's fault."""
-
 
 # --- orders ---
 
@@ -81,7 +46,10 @@ class TargetUnresolved:
     """It is of no use to wait for this host's disk."""
 
 
-# --- this host's stock ---
+OrderEvent = OrderPlaced | OrderCancelled | TargetResolved | TargetUnresolved
+
+
+# --- images in this host's store ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +75,61 @@ class ImageRecalled:
 
     image: ImageId
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    image: ImageId
+    pieces: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailed:
+    image: ImageId
+    pieces: tuple[int, ...]
+    failure: Failure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceRotten:
+    """A piece on this host's disk is not (any more) what the manifest says."""
+
+    image: ImageId
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The image is whole, durable and read-only."""
+
+    image: ImageId
+
+
+StockEvent = ImageOnHand | ImageForgotten | ImageRecalled | Synced | SyncFailed | PieceRotten | Sealed
+
+
+# --- the store as a whole ---
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTroubled:
+    """Something that is no image's has failed: orders cannot be saved, or the store cannot be written to."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreProbed:
+    """reason: why the store still cannot be written to; empty where it can."""
+
+    reason: str
+
+
+StoreEvent = StoreTroubled | StoreProbed
+
+
+# --- an image that is pulled: manifest, space, pieces, relatives, what readers will want ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,52 +193,6 @@ class PieceUnopened:
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
-    image: ImageId
-    pieces: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SyncFailed:
-    image: ImageId
-    pieces: tuple[int, ...]
-    failure: Failure
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PieceRotten:
-    """A piece on this host's disk is not (any more) what the manifest says."""
-
-    image: ImageId
-    piece: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The image is whole, durable and read-only."""
-
-    image: ImageId
-
-
-@dataclass(frozen=True, slots=True)
-class StoreTroubled:
-    """Something that is no image's has failed: orders cannot be saved, or the store cannot be written to."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreProbed:
-    """reason: why the store still cannot be written to; empty where it can."""
-
-    reason: str
-
-
-# --- relatives of an image that is pulled ---
-
-
-@dataclass(frozen=True, slots=True)
 class RelativeLearned:
     """Where the image's fragments lie in the relative is known. `pieces`: how many the relative has; `shared_bytes`:
     int64 per piece of the image, what is missing here and lies in this relative (and in none learned before)."""
@@ -236,16 +213,6 @@ class RelativeUnlearned:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Adjacent fragments of a run: where in a relative they are adjacent too, or None."""
-
-    first: int
-    count: int
-    size_bytes: int
-    elsewhere: FragmentsRequest | None
-
-
-@dataclass(frozen=True, slots=True)
 class RunLocated:
     """`spans`: all that was asked about, in order."""
 
@@ -254,7 +221,21 @@ class RunLocated:
     spans: tuple[Span, ...]
 
 
-# --- peers ---
+@dataclass(frozen=True, slots=True)
+class ReadingForeseen:
+    """What readers of the image will want next, in this order, by a boot profile; what they wait for is ahead of it."""
+
+    image: ImageId
+    wanted: tuple[Stretch, ...]
+
+
+ManifestEvent = ManifestFetched | ManifestFailed | SpaceReserved | SpaceRefused
+PieceEvent = PieceOpened | PieceUnopened
+KinEvent = RelativeLearned | RelativeUnlearned | RunLocated
+PullEvent = ManifestEvent | PieceEvent | KinEvent | ReadingForeseen
+
+
+# --- other hosts: which there are, and how the session with one goes ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +279,12 @@ class Heard:
     message: Control
 
 
+PeerEvent = ProvidersFound | PeerUp | PeerBelongs | PeerDown | DialFailed | Heard
+
+
+# --- bytes from and to other hosts ---
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """A request's fragments are verified and written."""
@@ -318,9 +305,6 @@ class FetchFailed:
     """What a LOCAL fault means for the orders."""
 
 
-# --- what others ask of this host ---
-
-
 @dataclass(frozen=True, slots=True)
 class UploadAsked:
     ticket: int
@@ -337,20 +321,18 @@ class UploadEnded:
     sent_bytes: int
 
 
-# --- readers ---
-
-
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Adjacent fragments of a piece, no more than one request may name; `sizes_bytes` has one entry for each."""
+class RatesLimited:
+    """What this host may send to others, and receive, is limited from now on; None for no limit."""
 
-    piece: int
-    first: int
-    sizes_bytes: tuple[int, ...]
+    up_bytes_per_s: float | None
+    down_bytes_per_s: float | None
 
-    @property
-    def indices(self) -> range:
-        return range(self.first, self.first + len(self.sizes_bytes))
+
+TransferEvent = Fetched | FetchFailed | UploadAsked | UploadEnded | RatesLimited
+
+
+# --- readers who wait ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,12 +351,10 @@ class DemandDropped:
     demand: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadingForeseen:
-    """What readers of the image will want next, in this order, by a boot profile; what they wait for is ahead of it."""
+DemandEvent = DemandRaised | DemandDropped
 
-    image: ImageId
-    wanted: tuple[Stretch, ...]
+
+# --- time ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,19 +362,4 @@ class Woken:
     """The time that `next_deadline` named has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class RatesLimited:
-    """What this host may send to others, and receive, is limited from now on; None for no limit."""
-
-    up_bytes_per_s: float | None
-    down_bytes_per_s: float | None
-
-
-OrderEvent = OrderPlaced | OrderCancelled | TargetResolved | TargetUnresolved
-StockEvent = ImageOnHand | ImageForgotten | ImageRecalled | Synced | SyncFailed | PieceRotten | Sealed
-ManifestEvent = ManifestFetched | ManifestFailed | SpaceReserved | SpaceRefused
-KinEvent = RelativeLearned | RelativeUnlearned | RunLocated
-PullEvent = ManifestEvent | PieceUnopened | KinEvent | ReadingForeseen
-PeerEvent = ProvidersFound | PeerUp | PeerBelongs | PeerDown | DialFailed | Heard | Fetched | FetchFailed
-OtherEvent = UploadAsked | UploadEnded | DemandRaised | DemandDropped | StoreTroubled | StoreProbed | RatesLimited
-Event = OrderEvent | StockEvent | PullEvent | PieceOpened | PeerEvent | OtherEvent | Woken
+Event = OrderEvent | StockEvent | StoreEvent | PullEvent | PeerEvent | TransferEvent | DemandEvent | Woken

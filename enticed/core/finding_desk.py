@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from enticed.core.books import Books
 from enticed.core.effects import Dial, FindProviders, Say
-from enticed.core.events import Contact
 from enticed.core.peers import Peer
 from enticed.core.pulls import Pull
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import NodeId
 from protocol.messages import Subscribe
 

@@ -19,7 +19,7 @@ from random import Random
 
 from blake3 import blake3
 
-from enticed.core.events import Contact
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 
 

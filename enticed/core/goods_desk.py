@@ -13,13 +13,13 @@ from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books
 from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import MakeDurable, Seal
-from enticed.core.events import Mask
 from enticed.core.image_book import ImageBook, PieceState
 from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, OrderState, Priority
 from enticed.core.pulls import Pull
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.session_desk import SessionDesk
+from enticed.core.vocabulary import Mask
 from protocol.group import GroupId
 from protocol.identifiers import ImageId
 

@@ -38,12 +38,11 @@ from enticed.core.requests import RequestBook
 from enticed.core.session_desk import SessionDesk
 from enticed.core.upload_desk import UploadDesk
 from enticed.core.uploads import UploadSlots
+from enticed.core.vocabulary import ORIGIN, Contact
 from enticed.core.why import why
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import HaveChange
-
-PeerEvent = ev.PeerUp | ev.PeerBelongs | ev.PeerDown | ev.DialFailed | ev.ProvidersFound
 
 
 class Host:
@@ -51,7 +50,7 @@ class Host:
 
     def __init__(
         self,
-        me: ev.Contact,
+        me: Contact,
         dice: np.random.Generator,
         policy: Policy | None = None,
         *,
@@ -62,7 +61,7 @@ class Host:
         self._books = Books(me, policy, dice, PeerBook(me, policy), RequestBook(policy), UploadSlots(policy))
         self._books.groups = groups
         if has_origin:
-            account = Peer(ev.Contact(ev.ORIGIN, ()), False, False, policy.peer_in_flight_least_bytes)
+            account = Peer(Contact(ORIGIN, ()), False, False, policy.peer_in_flight_least_bytes)
             self._books.origin = account
         self._uploads = UploadDesk(self._books)
         self._finding = FindingDesk(self._books)
@@ -252,7 +251,7 @@ class Host:
                     self._take_pull(pull, event, now)
         return True
 
-    def _take_peer(self, event: PeerEvent, now: float) -> None:
+    def _take_peer(self, event: ev.PeerEvent, now: float) -> None:
         match event:
             case ev.ProvidersFound(image, providers, mates, group):
                 if providers:

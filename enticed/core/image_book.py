@@ -12,7 +12,7 @@ from enum import IntEnum, StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.events import Mask
+from enticed.core.vocabulary import Mask
 from protocol.identifiers import ImageId
 
 

@@ -18,10 +18,11 @@ from enticed.core.availability import Availability
 from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books
 from enticed.core.effects import Dial, FindProviders, ForgetRelatives, LearnRelative, LocateRun, Say
-from enticed.core.events import Contact, Mask, RelativeLearned, RelativeUnlearned, RunLocated
+from enticed.core.events import RelativeLearned, RelativeUnlearned, RunLocated
 from enticed.core.peers import Peer
 from enticed.core.pulls import Kin, Pull
 from enticed.core.requests import Run
+from enticed.core.vocabulary import Contact, Mask
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Subscribe
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from enticed.core.bitmaps import bits_of
 from enticed.core.books import Books
-from enticed.core.events import ORIGIN
 from enticed.core.kin_desk import KinDesk
 from enticed.core.peers import Peer
 from enticed.core.pulls import Circle, Pull
 from enticed.core.reach import Reach
 from enticed.core.requests import Run
+from enticed.core.vocabulary import ORIGIN
 from protocol.identifiers import NodeId
 
 

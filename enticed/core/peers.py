@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from enticed.core.events import Contact
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Contact
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from enticed.core.bitmaps import bits_of_mask
 from enticed.core.books import Books
 from enticed.core.effects import Abandon, FetchManifest, Reserve
-from enticed.core.events import ORIGIN, Fault, ManifestFailed, SpaceReserved, name_of
+from enticed.core.events import ManifestFailed, SpaceReserved
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.image_book import ImageBook, PieceState, Supply
 from enticed.core.kin_desk import KinDesk
@@ -23,6 +23,7 @@ from enticed.core.origin_desk import OriginDesk
 from enticed.core.picker import turns_of
 from enticed.core.pulls import Pull
 from enticed.core.session_desk import SessionDesk
+from enticed.core.vocabulary import ORIGIN, Fault, name_of
 from enticed.core.why import asked_of, names_of, ranges_of
 from protocol.group import GroupId
 from protocol.identifiers import NodeId

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.availability import Availability
-from enticed.core.events import Contact, Stretch
 from enticed.core.orders import OrderState
 from enticed.core.picker import Ownership
 from enticed.core.reach import Reach
 from enticed.core.requests import Run
+from enticed.core.vocabulary import Contact, Stretch
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import FragmentsRequest
 

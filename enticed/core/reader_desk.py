@@ -11,10 +11,11 @@ from itertools import chain, groupby
 
 from enticed.core.books import Books
 from enticed.core.effects import FailDemand, Foresee, MeetDemand
-from enticed.core.events import DemandRaised, Stretch
+from enticed.core.events import DemandRaised
 from enticed.core.orders import Failure, OrderState, Priority
 from enticed.core.pulls import Demand, Pull
 from enticed.core.requests import Run
+from enticed.core.vocabulary import Stretch
 from enticed.core.why import asked_of
 from protocol.errors import LocalError
 from protocol.identifiers import ImageId

@@ -9,7 +9,7 @@ from dataclasses import replace
 from enticed.core.books import Books
 from enticed.core.disk_desk import DiskDesk
 from enticed.core.effects import Abandon, Fetch, Say
-from enticed.core.events import ORIGIN, Fault, FetchFailed
+from enticed.core.events import FetchFailed
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.goods_desk import GoodsDesk
 from enticed.core.image_book import PieceState, Supply
@@ -23,6 +23,7 @@ from enticed.core.pulls import Pull
 from enticed.core.reach import Reach
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.requests import Asked, Run
+from enticed.core.vocabulary import ORIGIN, Fault
 from protocol.identifiers import NodeId
 from protocol.messages import Charge, FragmentsRequest
 

@@ -11,8 +11,8 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.events import ORIGIN, Mask
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import ORIGIN, Mask
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import REQUEST_MAX_FRAGMENTS
 from protocol.messages import FragmentsRequest

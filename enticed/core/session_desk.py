@@ -5,12 +5,12 @@ from __future__ import annotations
 from enticed.core.bitmaps import pack_bitmap, unpack_bitmap
 from enticed.core.books import Books
 from enticed.core.effects import Announce, HangUp, Recheck, Say, Withdraw
-from enticed.core.events import Contact
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.image_book import ImageBook, Offer, PieceState
 from enticed.core.peers import Peer
 from enticed.core.pulls import Kin, Pull
 from enticed.core.upload_desk import UploadDesk
+from enticed.core.vocabulary import Contact
 from protocol.errors import MalformedError
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId

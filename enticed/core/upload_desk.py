@@ -6,8 +6,9 @@ from math import inf
 
 from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
-from enticed.core.events import Contact, UploadAsked
+from enticed.core.events import UploadAsked
 from enticed.core.uploads import Given, Waiting
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ALTERNATIVES_MAX_COUNT
 from protocol.messages import Alternative, FragmentsRequest, Request

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enticed.core.books import Books
-from enticed.core.events import ORIGIN, name_of
 from enticed.core.image_book import PieceState
 from enticed.core.orders import Order, OrderState
 from enticed.core.pulls import Pull
+from enticed.core.vocabulary import ORIGIN, name_of
 from protocol.identifiers import NodeId
 
 LISTED_MAX_COUNT = 5

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core import events as ev
 from enticed.core.bitmaps import unpack_bitmap
-from enticed.core.events import name_of
+from enticed.core.vocabulary import ORIGIN, Contact, Mask, name_of
 from enticed.engine.driver import Driver
 from enticed.engine.port import BytesFrom, PlanView
 from enticed.engine.retention.port import RoomView
@@ -42,8 +41,8 @@ class _Survey:
     image: ImageId
     waiting: set[NodeId]
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    maps: dict[NodeId, ev.Mask] = field(default_factory=dict)
-    contacts: dict[NodeId, ev.Contact] = field(default_factory=dict)
+    maps: dict[NodeId, Mask] = field(default_factory=dict)
+    contacts: dict[NodeId, Contact] = field(default_factory=dict)
 
     def answer(self, node: NodeId) -> None:
         self.waiting.discard(node)
@@ -79,7 +78,7 @@ class Planning:
         for survey in self._surveys:
             match event:
                 case PeerUp(node, credential, addresses) if node in survey.waiting:
-                    survey.contacts[node] = ev.Contact(node, addresses, credential.zone, credential.rack)
+                    survey.contacts[node] = Contact(node, addresses, credential.zone, credential.rack)
                     self._network.send(node, Subscribe(survey.image))
                 case DialFailed(node) if node in survey.waiting:
                     survey.answer(node)
@@ -194,7 +193,7 @@ class Planning:
         with suppress(AbsentError):
             return self._store.image(image).root.total_data_bytes
         survey = await self._survey(image)
-        for node in (*survey.maps, *([ev.ORIGIN] if self._origin.is_there else [])):
+        for node in (*survey.maps, *([ORIGIN] if self._origin.is_there else [])):
             with suppress(EnticedError, TimeoutError):
                 async with asyncio.timeout(PLAN_TIMEOUT_S):
                     return (await self._purchasing.fetch_statement(image, node)).data_bytes
@@ -206,7 +205,7 @@ class Planning:
 
     async def _manifest_from(self, image: ImageId, survey: _Survey) -> Manifest:
         reason = "nobody that could be reached has it"
-        for node in (*survey.maps, *([ev.ORIGIN] if self._origin.is_there else [])):
+        for node in (*survey.maps, *([ORIGIN] if self._origin.is_there else [])):
             try:
                 async with asyncio.timeout(PLAN_TIMEOUT_S):
                     return await self._purchasing.fetch_manifest(image, node)
@@ -221,7 +220,7 @@ class Planning:
             return False
         with suppress(EnticedError, TimeoutError):
             async with asyncio.timeout(PLAN_TIMEOUT_S):
-                await self._purchasing.fetch_root(image, ev.ORIGIN)
+                await self._purchasing.fetch_root(image, ORIGIN)
                 return True
         return False
 
@@ -236,7 +235,7 @@ class Planning:
                     left[held] = 0
         return by_distance
 
-    def _distance(self, contact: ev.Contact) -> str:
+    def _distance(self, contact: Contact) -> str:
         if contact.zone != self._me.zone:
             return "far"
         return "rack" if contact.rack == self._me.rack else "zone"

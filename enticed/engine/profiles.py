@@ -13,7 +13,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.events import Mask
+from enticed.core.vocabulary import Mask, Stretch
 from enticed.engine.driver import Driver
 from enticed.engine.port import ProfileView
 from enticed.engine.stock.stockroom import Stockroom
@@ -172,7 +172,7 @@ class Profiles:
         self._tell(image, batch)
 
     def _tell(self, image: ImageId, batch: Iterable[Gap]) -> None:
-        wanted = tuple(ev.Stretch(gap.piece, gap.first, gap.sizes_bytes) for gap in batch)
+        wanted = tuple(Stretch(gap.piece, gap.first, gap.sizes_bytes) for gap in batch)
         if wanted:
             self._driver.tell(ev.ReadingForeseen(image, wanted))
 

@@ -14,6 +14,7 @@ from itertools import count
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, Priority
+from enticed.core.vocabulary import Stretch
 from enticed.engine.driver import Driver
 from enticed.engine.names.naming import Naming
 from enticed.engine.profiles import Profiles
@@ -93,7 +94,7 @@ class Reading:
         """
         number = next(self._numbers)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        wanted = tuple(ev.Stretch(gap.piece, gap.first, gap.sizes_bytes) for gap in lacking)
+        wanted = tuple(Stretch(gap.piece, gap.first, gap.sizes_bytes) for gap in lacking)
         try:
             self._driver.tell(ev.DemandRaised(number, image, wanted, deadline))
             await future

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import enticed
-from enticed.core.events import Fault
 from enticed.core.orders import ENDED, Failure, OrderState
+from enticed.core.vocabulary import Fault
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.parts import Parts
 from enticed.operating.exposition import Family, by, counter, gauge, histogram

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enticed.core import events as ev
 from enticed.core.host import Host
+from enticed.core.vocabulary import Contact
 from enticed.engine.driver import Driver
 from enticed.engine.names.naming import Naming
 from enticed.engine.supply.origin_supply import OriginSupply
@@ -100,7 +100,7 @@ class Victim:
 
     @contextmanager
     def _driver(self) -> Iterator[Driver]:
-        driver = Driver(Host(ev.Contact(NodeId(bytes(20)), ()), np.random.default_rng(1)), lambda: self.now)
+        driver = Driver(Host(Contact(NodeId(bytes(20)), ()), np.random.default_rng(1)), lambda: self.now)
         try:
             yield driver
         finally:

@@ -16,6 +16,7 @@ from enticed.core.host import Host
 from enticed.core.image_book import PieceState
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Contact, Fault, Span, Stretch
 from protocol import messages as ms
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import KIB, MIB
@@ -24,15 +25,15 @@ from simnet.book_checks import wrong_books
 FRAGMENT_BYTES = 256 * KIB
 FRAGMENTS = 8
 """Per piece, so that a piece takes two requests."""
-FAULTS = [fault for fault in ev.Fault if fault is not ev.Fault.LOCAL]
+FAULTS = [fault for fault in Fault if fault is not Fault.LOCAL]
 
 
 def node(number: int) -> NodeId:
     return NodeId(number.to_bytes(NodeId.size_bytes, "big"))
 
 
-def contact(number: int) -> ev.Contact:
-    return ev.Contact(node(number), (f"10.0.0.{number}:1",), "zone", f"rack{number % 2}")
+def contact(number: int) -> Contact:
+    return Contact(node(number), (f"10.0.0.{number}:1",), "zone", f"rack{number % 2}")
 
 
 @dataclass
@@ -164,7 +165,7 @@ class Chaos:
         learned = ev.RelativeLearned(image, relative, peer, self.images[relative], shared * FRAGMENT_BYTES)
         self.tell(learned if well else ev.RelativeUnlearned(image, relative, peer, "no"))
 
-    def _spans(self, run: ms.FragmentsRequest) -> tuple[ev.Span, ...]:
+    def _spans(self, run: ms.FragmentsRequest) -> tuple[Span, ...]:
         """A run in up to two parts, each in any relative or in none."""
         others = [image for image, pieces in self.images.items() if image != run.image and pieces]
         cut = self.dice.randrange(1, run.count + 1)
@@ -175,7 +176,7 @@ class Chaos:
             if kin and self.dice.random() < 0.7:
                 relative = self.dice.choice(kin)
                 elsewhere = ms.FragmentsRequest(relative, self.dice.randrange(self.images[relative]), 0, count)
-            spans.append(ev.Span(first, count, count * FRAGMENT_BYTES, elsewhere))
+            spans.append(Span(first, count, count * FRAGMENT_BYTES, elsewhere))
         return tuple(span for span in spans if span.count)
 
     def _answer_stock(self, effect: ef.Effect, image: ImageId, *, well: bool) -> None:
@@ -299,9 +300,9 @@ class Chaos:
                 if self.dice.random() < 0.3:
                     self.tell(ev.ReadingForeseen(book.image, tuple(map(self._stretch, range(book.pieces)))))
 
-    def _stretch(self, piece: int) -> ev.Stretch:
+    def _stretch(self, piece: int) -> Stretch:
         first = self.dice.randrange(FRAGMENTS)
-        return ev.Stretch(piece, first, (FRAGMENT_BYTES,) * self.dice.randrange(1, FRAGMENTS - first + 1))
+        return Stretch(piece, first, (FRAGMENT_BYTES,) * self.dice.randrange(1, FRAGMENTS - first + 1))
 
     def find(self) -> None:
         """A lookup's answer that comes twice, or late."""

@@ -6,8 +6,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from enticed.core.availability import Availability
 from enticed.core.bitmaps import pieces_of
-from enticed.core.events import Contact, Mask
 from enticed.core.peers import Peer
+from enticed.core.vocabulary import Contact, Mask
 from protocol.identifiers import NodeId
 from tests.core.chaos import node
 

@@ -5,9 +5,9 @@ import pytest
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.events import Fault
 from enticed.core.orders import Failure, Order, Priority
 from enticed.core.picker import turns_of
+from enticed.core.vocabulary import Fault
 from protocol import messages as ms
 from protocol.limits import MIB
 from tests.core.bench import IMAGE, OTHER, Bench, nodes_of, sizes

@@ -4,7 +4,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.events import Contact
+from enticed.core.vocabulary import Contact, Fault
 from protocol import messages as ms
 from tests.core.bench import IMAGE, OTHER, Bench
 from tests.core.chaos import node
@@ -138,7 +138,7 @@ def test_others_beside_the_degree_are_dialled_while_none_of_these_has_what_is_mi
     bench.meet(2)
     bench.has(2, held=[])
     for fetch in bench.open_all():
-        bench.tell(ev.FetchFailed(fetch.request, ev.Fault.REFUSED, "not held"))
+        bench.tell(ev.FetchFailed(fetch.request, Fault.REFUSED, "not held"))
     more = ev.ProvidersFound(IMAGE, (there(3), there(4), there(5)))
     bench.tell(more)
     assert dialled(bench) == set(), "something may come of these"
@@ -152,7 +152,7 @@ def test_who_refused_what_is_missing_is_asked_anew_what_it_has_and_not_for_ever(
     bench = Bench(ask_anew_max=3, nobody_holds_s=12.0)
     bench.fetching(1)
     (fetch,) = bench.open_all()
-    bench.tell(ev.FetchFailed(fetch.request, ev.Fault.REFUSED, "the disk failed"))
+    bench.tell(ev.FetchFailed(fetch.request, Fault.REFUSED, "the disk failed"))
     asked = []
     for turn in range(10):
         bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))

@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.events import Contact
 from enticed.core.floors import FloorPolicy, Floors, Mine
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 
 IMAGE = ImageId(bytes(31) + b"\1")

@@ -8,6 +8,7 @@ from enticed.core import events as ev
 from enticed.core.image_book import ImageBook, PieceState
 from enticed.core.orders import Failure, Priority
 from enticed.core.progress import Progress
+from enticed.core.vocabulary import Fault
 from protocol import messages as ms
 from protocol.limits import MIB
 from tests.core.bench import IMAGE, Bench, sizes
@@ -149,7 +150,7 @@ def test_events_about_what_is_not_here() -> None:
         ev.PieceRotten(IMAGE, 0),
         ev.PieceUnopened(IMAGE, 0, Failure.DISK, "x"),
         ev.Fetched(7),
-        ev.FetchFailed(7, ev.Fault.LOST, "x"),
+        ev.FetchFailed(7, Fault.LOST, "x"),
         ev.UploadEnded(7, 0),
         ev.DemandDropped(7),
     ):

@@ -9,6 +9,7 @@ from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import Order, Priority
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Acquaint, Alternative
 
@@ -21,14 +22,14 @@ def node(number: int) -> NodeId:
 
 
 def test_a_peer_that_names_many_hosts_keeps_nobody_from_the_providers() -> None:
-    host = Host(ev.Contact(node(0), (), "", ""), np.random.default_rng(1), POLICY)
+    host = Host(Contact(node(0), (), "", ""), np.random.default_rng(1), POLICY)
     liar, publisher = node(1), node(2)
     dials: list[ef.Dial] = []
 
     def tell(event: ev.Event) -> None:
         dials.extend(effect for effect in host.handle(event, 1.0) if isinstance(effect, ef.Dial))
 
-    tell(ev.PeerUp(ev.Contact(liar, ("10.0.0.1:1",), "", "")))
+    tell(ev.PeerUp(Contact(liar, ("10.0.0.1:1",), "", "")))
     tell(ev.OrderPlaced(Order("order", str(IMAGE), 1.0, priority=Priority.BOOT)))
     tell(ev.TargetResolved("order", IMAGE))
     tell(ev.Heard(liar, Acquaint(IMAGE, (Alternative(publisher, ("10.0.0.1:666",)),))))
@@ -37,9 +38,9 @@ def test_a_peer_that_names_many_hosts_keeps_nobody_from_the_providers() -> None:
         tell(ev.Heard(liar, Acquaint(IMAGE, names)))
     assert len(dials) <= POLICY.degree // 2
     assert len(host.books.pulls[IMAGE].contacts) <= POLICY.hearsay_max
-    providers = tuple(ev.Contact(node(number), ("10.0.0.2:1",)) for number in range(3, 8))
+    providers = tuple(Contact(node(number), ("10.0.0.2:1",)) for number in range(3, 8))
     tell(ev.ProvidersFound(IMAGE, providers))
     assert {dial.contact for dial in dials if dial.contact.addresses == ("10.0.0.2:1",)} == set(providers)
     tell(ev.DialFailed(publisher, "nobody answers"))
-    tell(ev.ProvidersFound(IMAGE, (ev.Contact(publisher, ("10.0.0.2:1",)),)))
+    tell(ev.ProvidersFound(IMAGE, (Contact(publisher, ("10.0.0.2:1",)),)))
     assert host.books.pulls[IMAGE].contacts[publisher].addresses == ("10.0.0.2:1",)

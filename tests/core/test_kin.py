@@ -13,6 +13,7 @@ from enticed.core.bitmaps import pack_bitmap
 from enticed.core.host import Host
 from enticed.core.orders import Order, OrderState
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Fault, Span
 from protocol import messages as ms
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
@@ -84,9 +85,9 @@ class Scripted:
 def located(run: ms.FragmentsRequest, piece: int = 5, *, of: int | None = None) -> ev.RunLocated:
     """The first `of` fragments of the run lie in this piece of the relative, the others nowhere."""
     count = run.count if of is None else of
-    spans = [ev.Span(run.first, count, count * MIB // 4, ms.FragmentsRequest(RELATIVE, piece, 7, count))]
+    spans = [Span(run.first, count, count * MIB // 4, ms.FragmentsRequest(RELATIVE, piece, 7, count))]
     if count < run.count:
-        spans.append(ev.Span(run.first + count, run.count - count, (run.count - count) * MIB // 4, None))
+        spans.append(Span(run.first + count, run.count - count, (run.count - count) * MIB // 4, None))
     return ev.RunLocated(run.image, run, tuple(spans))
 
 
@@ -163,7 +164,7 @@ def test_an_answer_about_a_run_that_nobody_asked_about_changes_nothing() -> None
 def test_who_sends_corrupt_bytes_of_a_relative_is_charged_for_it_and_asked_no_more() -> None:
     host, fetches = helped()
     first = fetches[0]
-    host.tell(ev.FetchFailed(first.request, ev.Fault.CORRUPT, "corrupt", fragment=8))
+    host.tell(ev.FetchFailed(first.request, Fault.CORRUPT, "corrupt", fragment=8))
     assert ef.Say(KIN, ms.Charge(RELATIVE, 5, 8)) in host.effects
     assert {abandon.request for abandon in host.of(ef.Abandon)} == {fetch.request for fetch in fetches[1:]}
     host.have(KIN, RELATIVE, RELATIVE_PIECES)
@@ -174,7 +175,7 @@ def test_who_sends_corrupt_bytes_of_a_relative_is_charged_for_it_and_asked_no_mo
 
 def test_a_piece_of_a_relative_that_is_refused_is_not_asked_for_there_again() -> None:
     host, fetches = helped()
-    host.tell(ev.FetchFailed(fetches[0].request, ev.Fault.REFUSED, "not held"))
+    host.tell(ev.FetchFailed(fetches[0].request, Fault.REFUSED, "not held"))
     kin = host.host.books.pulls[IMAGE].kin[RELATIVE]
     assert not kin.availability.has(KIN, 5)
     assert kin.availability.has(KIN, 4)
@@ -182,7 +183,7 @@ def test_a_piece_of_a_relative_that_is_refused_is_not_asked_for_there_again() ->
 
 def test_whom_a_busy_host_names_may_have_the_relative() -> None:
     host, fetches = helped()
-    host.tell(ev.FetchFailed(fetches[0].request, ev.Fault.BUSY, "busy", 0.5, (contact(7),)))
+    host.tell(ev.FetchFailed(fetches[0].request, Fault.BUSY, "busy", 0.5, (contact(7),)))
     assert [dial.contact.node for dial in host.of(ef.Dial)] == [node(7)]
     assert node(7) not in host.host.books.pulls[IMAGE].contacts
 

@@ -3,6 +3,7 @@
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Fault
 from protocol.limits import MIB
 from tests.core.bench import Bench, nodes_of
 from tests.core.chaos import node
@@ -33,7 +34,7 @@ def test_what_only_a_busy_seed_has_keeps_nothing_else_waiting() -> None:
     bench = seeking()
     of_seed, of_other = asked_by(bench)
     assert (of_seed.node, of_other.node) == (node(1), node(3))
-    bench.tell(ev.FetchFailed(of_seed.request, ev.Fault.BUSY, "busy", retry_after_s=5.0))
+    bench.tell(ev.FetchFailed(of_seed.request, Fault.BUSY, "busy", retry_after_s=5.0))
     for _ in range(3):
         bench.deliver([of_other])
         (of_other,) = asked_by(bench) or bench.all(ef.Fetch)

@@ -8,6 +8,7 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.core.vocabulary import Stretch
 from protocol.errors import LocalError
 from tests.core.bench import IMAGE, OTHER, Bench, sizes
 
@@ -163,8 +164,8 @@ def test_an_image_that_is_published_here_while_it_is_pulled_ends_the_pull() -> N
 def test_what_the_core_was_told_wrongly_fails_loudly() -> None:
     bench = Bench()
     with pytest.raises(LocalError, match="does not know"):
-        bench.tell(ev.DemandRaised(1, IMAGE, (ev.Stretch(0, 0, (4096,)),), bench.now + 1))
+        bench.tell(ev.DemandRaised(1, IMAGE, (Stretch(0, 0, (4096,)),), bench.now + 1))
     bench.published(2)
     for piece in (-1, 2):
         with pytest.raises(LocalError, match="does not know"):
-            bench.tell(ev.DemandRaised(1, IMAGE, (ev.Stretch(piece, 0, (4096,)),), bench.now + 1))
+            bench.tell(ev.DemandRaised(1, IMAGE, (Stretch(piece, 0, (4096,)),), bench.now + 1))

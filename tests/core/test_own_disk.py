@@ -8,6 +8,7 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, OrderState
+from enticed.core.vocabulary import Fault, Stretch
 from protocol import messages as ms
 from tests.core.bench import IMAGE, OTHER, Bench, sizes
 from tests.core.chaos import node
@@ -117,7 +118,7 @@ def test_a_full_disk_pauses_the_order_wherever_it_is_met(where: str) -> None:
             fetches = bench.open_all()
             if where == "fetch":
                 number = fetches[0].request
-                bench.tell(ev.FetchFailed(number, ev.Fault.LOCAL, full[1], failure=full[0]))
+                bench.tell(ev.FetchFailed(number, Fault.LOCAL, full[1], failure=full[0]))
             else:
                 bench.deliver(fetches)
                 pieces = bench.one(ef.MakeDurable).pieces
@@ -223,7 +224,7 @@ def test_a_paused_image_that_is_published_here_makes_its_orders_ready() -> None:
 
 def test_a_reader_of_a_paused_image_is_told_at_once() -> None:
     bench = degraded_bench()
-    bench.tell(ev.DemandRaised(3, IMAGE, (ev.Stretch(3, 0, (4096,)),), bench.now + 60))
+    bench.tell(ev.DemandRaised(3, IMAGE, (Stretch(3, 0, (4096,)),), bench.now + 60))
     assert bench.one(ef.FailDemand) == ef.FailDemand(3, Failure.DISK, "cannot sync: Input/output error")
 
 

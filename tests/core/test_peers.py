@@ -5,9 +5,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.events import Contact
 from enticed.core.peers import Peer, PeerBook
 from enticed.core.policy import Policy
+from enticed.core.vocabulary import Contact
 from protocol.limits import MIB
 from tests.core.chaos import contact, node
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enticed.core.bitmaps import bits_of, pieces_of
-from enticed.core.events import Contact
 from enticed.core.peers import Peer
 from enticed.core.picker import Ownership, pick_pieces, pick_source, turns_of
 from enticed.core.policy import Policy
 from enticed.core.requests import Run
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import MIB
 from tests.core.chaos import contact, node

@@ -8,6 +8,7 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Priority
+from enticed.core.vocabulary import Fault, Mask, Stretch
 from protocol import messages as ms
 from protocol.limits import KIB, MIB
 from tests.core.bench import IMAGE, OTHER, Bench, sizes
@@ -16,8 +17,8 @@ from tests.core.chaos import node
 FRAGMENT = 256 * KIB
 
 
-def stretch(piece: int, first: int = 0, count: int = 4) -> ev.Stretch:
-    return ev.Stretch(piece, first, (FRAGMENT,) * count)
+def stretch(piece: int, first: int = 0, count: int = 4) -> Stretch:
+    return Stretch(piece, first, (FRAGMENT,) * count)
 
 
 def reading(pieces: int = 8, **terms: object) -> Bench:
@@ -27,7 +28,7 @@ def reading(pieces: int = 8, **terms: object) -> Bench:
     return bench
 
 
-def demand(bench: Bench, number: int, *wanted: ev.Stretch, patience_s: float = 10.0) -> list[ef.Fetch]:
+def demand(bench: Bench, number: int, *wanted: Stretch, patience_s: float = 10.0) -> list[ef.Fetch]:
     bench.tell(ev.DemandRaised(number, IMAGE, wanted, bench.now + patience_s))
     return bench.all(ef.Fetch)
 
@@ -120,7 +121,7 @@ def test_what_a_reader_no_longer_waits_for_goes_back_to_the_rest() -> None:
     bench.fetching(4)
     bench.open_all()
     piece = next(run.piece for run in bench.host.books.pulls[IMAGE].runs)
-    bench.tell(ev.FetchFailed(bench.host.books.requests.of_image(IMAGE)[0].number, ev.Fault.LOST, "x"))
+    bench.tell(ev.FetchFailed(bench.host.books.requests.of_image(IMAGE)[0].number, Fault.LOST, "x"))
     demand(bench, 1, stretch(piece, 1, 1))
     pull = bench.host.books.pulls[IMAGE]
     assert [run.piece for run in pull.urgent] == [piece], "its host pauses"
@@ -191,7 +192,7 @@ def test_a_demand_ends_with_the_last_order() -> None:
 def test_a_demand_that_fails_with_its_order_says_why() -> None:
     bench = reading()
     (fetch,) = demand(bench, 1, stretch(3))
-    bench.tell(ev.FetchFailed(fetch.request, ev.Fault.LOCAL, "the disk failed", failure=Failure.DISK))
+    bench.tell(ev.FetchFailed(fetch.request, Fault.LOCAL, "the disk failed", failure=Failure.DISK))
     assert bench.one(ef.FailDemand) == ef.FailDemand(1, Failure.DISK, "the disk failed")
 
 
@@ -209,8 +210,8 @@ def test_a_reader_that_goes_away_is_not_asked_for_any_more() -> None:
     assert ef.MeetDemand(2) in bench.done
 
 
-@pytest.mark.parametrize("fault", [ev.Fault.LOST, ev.Fault.BUSY, ev.Fault.CORRUPT, ev.Fault.REFUSED, ev.Fault.SILENT])
-def test_another_host_is_asked_when_the_first_does_not_deliver(fault: ev.Fault) -> None:
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.BUSY, Fault.CORRUPT, Fault.REFUSED, Fault.SILENT])
+def test_another_host_is_asked_when_the_first_does_not_deliver(fault: Fault) -> None:
     bench = reading()
     (fetch,) = demand(bench, 1, stretch(3))
     bench.meet(2)
@@ -279,5 +280,5 @@ def test_bytes_are_counted_once() -> None:
     assert progress.bytes_from == {"on_hand": FRAGMENT, "relatives": 0, "peers": MIB + 3 * FRAGMENT}
 
 
-def _nothing_here(pieces: int) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _nothing_here(pieces: int) -> tuple[Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
     return np.zeros(pieces, np.bool_), sizes(pieces)

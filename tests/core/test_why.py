@@ -9,8 +9,8 @@ import pytest
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.events import Fault
 from enticed.core.orders import Failure, Order, Priority
+from enticed.core.vocabulary import Fault
 from protocol import messages as ms
 from tests.core.bench import IMAGE, Bench, sizes
 from tests.core.chaos import contact, node

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enticed.core.campaigns.events import Ask
-from enticed.core.events import Contact
 from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.core.vocabulary import Contact
 from enticed.engine.campaigns.order_messages import declined, news_of, place_order, told_of
 from enticed.engine.campaigns.roster import Roster
 from enticed.engine.port import BytesFrom, OrderView

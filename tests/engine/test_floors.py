@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from enticed.core.events import Contact
 from enticed.core.floors import FloorPolicy
+from enticed.core.vocabulary import Contact
 from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.retention.census import Claims

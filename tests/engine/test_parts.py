@@ -16,6 +16,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import Failure, Order, OrderState
+from enticed.core.vocabulary import Contact, Stretch
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
 from enticed.engine.supply.switchboard import Switchboard
@@ -31,7 +32,7 @@ ORDER = Order("order", "debian:12", 1.0)
 
 
 def host() -> Host:
-    return Host(ev.Contact(NODE, (), "", ""), np.random.default_rng(1))
+    return Host(Contact(NODE, (), "", ""), np.random.default_rng(1))
 
 
 def test_one_effect_that_fails_does_not_take_the_others_with_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -81,7 +82,7 @@ def test_an_event_that_makes_no_sense_is_its_tellers_error_alone() -> None:
         driver.carry(ef.SaveOrder, taken.append)
         driver.carry(ef.ResolveTarget, taken.append)
         with pytest.raises(LocalError):
-            driver.tell(ev.DemandRaised(1, ImageId(bytes(32)), (ev.Stretch(0, 0, (4096,)),), 2.0))
+            driver.tell(ev.DemandRaised(1, ImageId(bytes(32)), (Stretch(0, 0, (4096,)),), 2.0))
         driver.tell(ev.OrderPlaced(ORDER))
         assert taken
         assert not told

@@ -9,7 +9,8 @@ from statistics import mean, median, pstdev
 
 import pytest
 
-from enticed.core.events import Contact, ProvidersFound
+from enticed.core.events import ProvidersFound
+from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import PROVIDER_EXPIRY_S
 from simnet.dht_model import DhtModel

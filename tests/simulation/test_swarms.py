@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from enticed.core.events import DemandRaised, Stretch
+from enticed.core.events import DemandRaised
 from enticed.core.orders import Failure, OrderState, Priority
+from enticed.core.vocabulary import Stretch
 from protocol.limits import MIB
 from simnet.checkers import LivenessChecker, SafetyChecker
 from simnet.images import SimImage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from enticed.core.events import Contact
+from enticed.core.vocabulary import Contact
 from enticed.engine.campaigns.campaigning import Campaigning
 from enticed.engine.campaigns.meetings import Meetings
 from enticed.engine.campaigns.reception import Reception

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from enticed.core.events import Contact
+from enticed.core.vocabulary import Contact
 from enticed.identity.host import HostIdentity
 from enticed.limits import ROSTER_LOOKUPS_MAX_COUNT, ROSTER_LOOKUPS_PER_SHARD_MAX_COUNT
 from enticed.overlay.port import Overlay, ProviderOffer

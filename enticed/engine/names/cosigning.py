@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 
-from enticed.core import events as ev
+from enticed.core.vocabulary import Contact
 from enticed.engine.driver import Driver
 from enticed.engine.names.naming import Naming
 from enticed.engine.stock.stockroom import Stockroom
@@ -155,7 +155,7 @@ class Cosigning:
         holders = tuple(node for node, envelopes in shown.items() if node is not None and envelopes)
         return _Found(statement, envelope, holders)
 
-    async def _shown(self, image: ImageId, contact: ev.Contact) -> tuple[bytes, ...]:
+    async def _shown(self, image: ImageId, contact: Contact) -> tuple[bytes, ...]:
         with suppress(EnticedError, TimeoutError):
             async with asyncio.timeout(COSIGN_TIMEOUT_S):
                 await self._reach(contact.node, contact.addresses)

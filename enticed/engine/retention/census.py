@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from enticed.core.events import Contact
 from enticed.core.holders import Count, count_of
 from enticed.core.image_book import Offer
+from enticed.core.vocabulary import Contact
 from enticed.engine.driver import Driver
 from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.trust.groups import Groups

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from enticed.core.events import Contact
 from enticed.core.holders import Proof, Witnesses
+from enticed.core.vocabulary import Contact
 from enticed.engine.driver import Driver
 from enticed.engine.retention.census import Census, Claims
 from enticed.engine.stock.stockroom import Stockroom

@@ -8,6 +8,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.vocabulary import Mask
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.threads import StoreThreads
@@ -47,12 +48,12 @@ class Opening:
         """It is whole."""
         self._on_hand.pop(image, None)
 
-    def found(self, image: ImageId, count: int) -> ev.Mask:
+    def found(self, image: ImageId, count: int) -> Mask:
         """For each of its `count` fragments, whether a local image has it, as far as is known."""
         on_hand = self._on_hand.get(image)
         return np.zeros(count, np.bool_) if on_hand is None else on_hand.found
 
-    def clone(self, image: ImageId, piece: int, first: int, fragments: Fragments) -> ev.Mask:
+    def clone(self, image: ImageId, piece: int, first: int, fragments: Fragments) -> Mask:
         """Bring fragments of a piece, from its `first` on, into place from other local images; which now are right."""
         on_hand = self._on_hand.get(image)
         if on_hand is None:

@@ -16,6 +16,7 @@ import numpy as np
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Order, Priority
+from enticed.core.vocabulary import Mask
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.stock.piece_opening import Opening
@@ -160,7 +161,7 @@ class Stockroom:
     async def pages(self, image: ImageId, offset_bytes: int, size_bytes: int) -> bytes:
         return await self._threads.run(self._store.image(image).read_pages, offset_bytes, size_bytes)
 
-    def missing(self, image: ImageId) -> tuple[Root, Fragments, ev.Mask]:
+    def missing(self, image: ImageId) -> tuple[Root, Fragments, Mask]:
         """Root and fragments of an image that is pulled, and which of them no local image has; blocks."""
         stored = self._store.image(image)
         fragments = stored.all_fragments()
@@ -266,7 +267,7 @@ class Stockroom:
 
     def _take_stock(
         self, image: ImageId, delivery: Delivery | None
-    ) -> tuple[ev.Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    ) -> tuple[Mask, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         if delivery is None:
             self._store.recheck(image)
         else:

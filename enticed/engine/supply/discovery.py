@@ -9,6 +9,7 @@ from typing import Any
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.vocabulary import Contact
 from enticed.engine.driver import Driver
 from enticed.engine.trust.groups import Groups
 from enticed.limits import ANNOUNCED_TIMEOUT_S
@@ -60,11 +61,11 @@ class Discovery:
         """Hosts that say they have the image, and hosts of this rack, who may pull it too. Raises as `find` does."""
         await self._overlay.ready()
         group, found = await self._find_image(image)
-        providers = tuple(ev.Contact(one.node, one.addresses) for one in found.providers)
-        mates: tuple[ev.Contact, ...] = ()
+        providers = tuple(Contact(one.node, one.addresses) for one in found.providers)
+        mates: tuple[Contact, ...] = ()
         if self._rack_key is not None:
             there = (await self._overlay.find(self._rack_key)).providers
-            mates = tuple(ev.Contact(one.node, one.addresses, self._zone, self._rack) for one in there)
+            mates = tuple(Contact(one.node, one.addresses, self._zone, self._rack) for one in there)
         return ev.ProvidersFound(image, providers, mates, group)
 
     async def _find_image(self, image: ImageId) -> tuple[GroupId | None, Found]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.vocabulary import Span
 from enticed.engine.driver import Driver
 from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.supply.purchasing import Purchasing
@@ -56,7 +57,7 @@ class Places:
             (*self.relatives, relative),
         )
 
-    def spans(self, run: FragmentsRequest) -> tuple[ev.Span, ...]:
+    def spans(self, run: FragmentsRequest) -> tuple[Span, ...]:
         """A run, cut where its fragments are not neighbours in one piece of a relative, or not alike in none."""
         start = int(self.root.first_fragments[run.piece]) + run.first
         part = slice(start, start + run.count)
@@ -65,13 +66,13 @@ class Places:
             (source[1:] < 0) | ((piece[1:] == piece[:-1]) & (index[1:] == index[:-1] + 1))
         )
         firsts = [0, *(np.flatnonzero(~follows) + 1).tolist()]
-        spans: list[ev.Span] = []
+        spans: list[Span] = []
         for first, after in zip(firsts, [*firsts[1:], run.count], strict=True):
             elsewhere = None
             if source[first] >= 0:
                 relative = self.relatives[int(source[first])]
                 elsewhere = FragmentsRequest(relative, int(piece[first]), int(index[first]), after - first)
-            spans.append(ev.Span(run.first + first, after - first, int(sizes[first:after].sum()), elsewhere))
+            spans.append(Span(run.first + first, after - first, int(sizes[first:after].sum()), elsewhere))
         return tuple(spans)
 
 

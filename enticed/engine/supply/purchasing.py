@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.vocabulary import ORIGIN, Contact, Fault
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.stock.stockroom import Stockroom
@@ -71,7 +72,7 @@ class Purchasing:
         self._tasks = Tasks()
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self.received_bytes = 0
-        self.faults: Counter[ev.Fault] = Counter()
+        self.faults: Counter[Fault] = Counter()
         """Of requests for fragments that brought nothing."""
         self.charges_sent = self.charges_received = 0
         driver.carry(ef.Dial, lambda dial: network.dial(dial.contact.node, dial.contact.addresses))
@@ -90,7 +91,7 @@ class Purchasing:
         """What the network tells, in the core's words."""
         match event:
             case PeerUp(node, credential, addresses):
-                self._driver.tell(ev.PeerUp(ev.Contact(node, addresses, credential.zone, credential.rack)))
+                self._driver.tell(ev.PeerUp(Contact(node, addresses, credential.zone, credential.rack)))
             case PeerDown(node):
                 self._driver.tell(ev.PeerDown(node))
             case DialFailed(node, why):
@@ -113,16 +114,16 @@ class Purchasing:
             async with asyncio.timeout(MANIFEST_TIMEOUT_S):
                 manifest = await self.fetch_manifest(image, node)
         except TimeoutError:
-            self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.SILENT, "the manifest did not come in time"))
+            self._driver.tell(ev.ManifestFailed(image, node, Fault.SILENT, "the manifest did not come in time"))
         except EnticedError as error:
             denied = isinstance(error, DeniedError)
-            if node == ev.ORIGIN and isinstance(error, CorruptError):
+            if node == ORIGIN and isinstance(error, CorruptError):
                 self._origin.lied(error)
             self._driver.tell(ev.ManifestFailed(image, node, fault_of(error), str(error), denied))
         except Exception as error:
             # Whatever a peer's bytes have broken in here: others may send better ones.
             log.exception("the manifest of %s from %s", image.short, node.short, extra={"image": image, "peer": node})
-            self._driver.tell(ev.ManifestFailed(image, node, ev.Fault.MALFORMED, repr(error)))
+            self._driver.tell(ev.ManifestFailed(image, node, Fault.MALFORMED, repr(error)))
         else:
             self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
             group = group_of(image, manifest.statements)
@@ -180,7 +181,7 @@ class Purchasing:
 
     async def _part(self, image: ImageId, node: NodeId, part: Part, most_bytes: int) -> bytes:
         """All of a part, range after range."""
-        if node == ev.ORIGIN:
+        if node == ORIGIN:
             return await self._origin.part(image, part, most_bytes)
         whole, total_bytes = await self._range(image, node, part, 0, min(REQUEST_MAX_SIZE_BYTES, max(most_bytes, 1)))
         if total_bytes > most_bytes:
@@ -221,24 +222,24 @@ class Purchasing:
     async def _fetch(self, effect: ef.Fetch) -> None:
         try:
             landing = await self._stockroom.landing(effect.landing)
-            if effect.node == ev.ORIGIN:
+            if effect.node == ORIGIN:
                 await self._origin.fetch(effect.wanted, landing)
             else:
                 await self._network.fetch(effect.node, effect.wanted, landing)
         except BusyError as busy:
-            others = tuple(ev.Contact(one.node, one.addresses) for one in busy.alternatives)
-            self._failed(ev.FetchFailed(effect.request, ev.Fault.BUSY, str(busy), busy.retry_after_s, others))
+            others = tuple(Contact(one.node, one.addresses) for one in busy.alternatives)
+            self._failed(ev.FetchFailed(effect.request, Fault.BUSY, str(busy), busy.retry_after_s, others))
         except CorruptFragmentError as error:
-            self._failed(ev.FetchFailed(effect.request, ev.Fault.CORRUPT, str(error), fragment=error.index))
+            self._failed(ev.FetchFailed(effect.request, Fault.CORRUPT, str(error), fragment=error.index))
         except EnticedError as error:
             fault = fault_of(error)
-            failure = failure_of(error) if fault is ev.Fault.LOCAL else None
+            failure = failure_of(error) if fault is Fault.LOCAL else None
             self._failed(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
         except Exception as error:
             log.exception("fetching from %s", effect.node.short, extra={"peer": effect.node})
-            self._failed(ev.FetchFailed(effect.request, ev.Fault.MALFORMED, repr(error)))
+            self._failed(ev.FetchFailed(effect.request, Fault.MALFORMED, repr(error)))
         else:
-            if effect.node != ev.ORIGIN:
+            if effect.node != ORIGIN:
                 self.received_bytes += landing.size_bytes
             self._driver.tell(ev.Fetched(effect.request))
 
@@ -254,24 +255,24 @@ def unsigned(image: ImageId, trust: TrustBundle) -> str:
     return f"not {trust.threshold} trusted publishers have signed for image {image.short}"
 
 
-def fault_of(error: EnticedError) -> ev.Fault:
+def fault_of(error: EnticedError) -> Fault:
     """Whose fault it was that a request brought nothing."""
     match error:
         case BusyError():
-            return ev.Fault.BUSY
+            return Fault.BUSY
         case RefusedError() | ObjectAbsentError():
-            return ev.Fault.REFUSED
+            return Fault.REFUSED
         case PeerSilentError():
-            return ev.Fault.SILENT
+            return Fault.SILENT
         case PeerLostError():
-            return ev.Fault.LOST
+            return Fault.LOST
         case CorruptError():
-            return ev.Fault.CORRUPT
+            return Fault.CORRUPT
         case RemoteError() | DeniedError():
-            return ev.Fault.MALFORMED
+            return Fault.MALFORMED
         case LandingError():
-            return ev.Fault.LOCAL
+            return Fault.LOCAL
         case ExhaustedError():
-            return ev.Fault.LOST  # no thread or session left for it here: another time, or another peer
+            return Fault.LOST  # no thread or session left for it here: another time, or another peer
         case _:
-            return ev.Fault.LOCAL
+            return Fault.LOCAL
