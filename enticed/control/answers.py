@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from itertools import chain
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -33,12 +34,13 @@ from enticed.control.schema_kinds import (
     or_null,
     ref,
 )
+from enticed.engine.campaigns.port import CampaignHostView
 from enticed.engine.port import BytesFrom, RecallView
 from protocol.identifiers import Identifier, ImageId, NodeId, PublisherKey
 
 _NAMES = {"image": "image_id", "node": "node_id", "target": "image"}
 """Of fields that JSON calls otherwise."""
-_REFERRED: dict[Any, str] = {BytesFrom: "BytesFrom", RecallView: "Recall"}
+_REFERRED: dict[Any, str] = {BytesFrom: "BytesFrom", RecallView: "Recall", CampaignHostView: "CampaignHost"}
 """Records within records that have a name of their own in the document."""
 _BY_NAME: dict[str, Schema] = {"key": KEY, "percent": NUMBER | {"maximum": 100}}
 _BY_TYPE: dict[Any, Schema] = {
@@ -53,16 +55,16 @@ _BY_TYPE: dict[Any, Schema] = {
 _MOMENT = re.compile(r"(.*_)?(at|until|since)")
 
 
-def json_of(record: object) -> dict[str, Any]:
-    """A record as it is told."""
+def json_of(record: object, *, without: str = "") -> dict[str, Any]:
+    """A record as it is told. without: a field that is left out."""
     kind: Any = type(record)
-    return {told: _value(getattr(record, name)) for name, told in _told(kind)}
+    return {told: _value(getattr(record, name)) for name, told in _told(kind) if name != without}
 
 
-def schema_of(record: Any, **more: Schema) -> Schema:
-    """What `json_of` makes of such records. more: fields that are told besides."""
+def schema_of(record: Any, *, without: str = "", **more: Schema) -> Schema:
+    """What `json_of` makes of such records. more: fields that are told besides, or are more than their type says."""
     hints = get_type_hints(record, include_extras=True)
-    return answer(**{told: _schema(name, hints[name]) for name, told in _told(record)}, **more)
+    return answer(**{told: _schema(name, hints[name]) for name, told in _told(record) if name != without} | more)
 
 
 @cache
@@ -96,8 +98,9 @@ def _schema(name: str, hint: Any) -> Schema:
         said = {"description": arguments[1]} if isinstance(arguments[1], str) else {}
         return _schema(name, arguments[0]) | said
     if kind in (Union, UnionType):
-        (known,) = (one for one in arguments if one is not NoneType)
-        return or_null(_schema(name, known))
+        known = [one for one in arguments if one is not NoneType]
+        schema = _schema(name, known[0]) if len(known) == 1 else enum(dict.fromkeys(chain.from_iterable(known)))
+        return or_null(schema) if NoneType in arguments else schema
     if kind is tuple:
         return array(_schema(name, arguments[0]))
     if hint in _REFERRED:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from enticed.control.answers import json_of
 from enticed.control.fields import parse_campaign, parse_campaign_key, parse_object
 from enticed.control.queries import parse_query, parse_revision, parse_wait
-from enticed.control.views import campaign_json
 from enticed.engine.campaigns.port import CampaignEngine
 from enticed.limits import CAMPAIGN_BODY_MAX_SIZE_BYTES, CAMPAIGN_WAIT_MAX_S, CONTROL_BODY_TIMEOUT_S
 from enticed.problems import read_body
@@ -32,7 +32,7 @@ class CampaignRoutes:
 
     async def campaigns(self, request: web.Request) -> web.Response:
         parse_query(request.query)
-        listed = [campaign_json(one, with_hosts=False) for one in self._engine.campaigns()]
+        listed = [json_of(one, without="hosts") for one in self._engine.campaigns()]
         return web.json_response({"campaigns": listed})
 
     async def place(self, request: web.Request) -> web.Response:
@@ -42,7 +42,7 @@ class CampaignRoutes:
         longer = request.clone(client_max_size=CAMPAIGN_BODY_MAX_SIZE_BYTES)
         terms = parse_campaign(parse_object(await read_body(longer, CONTROL_BODY_TIMEOUT_S)))
         placed = await self._engine.place_campaign(key, terms, self._owner_of(request))
-        return web.json_response(campaign_json(placed))
+        return web.json_response(json_of(placed))
 
     async def campaign(self, request: web.Request) -> web.Response:
         """With `after`, once it is newer than that, or when `wait_s` have passed."""
@@ -52,10 +52,10 @@ class CampaignRoutes:
         self._engine.campaign(key)  # what is not there is said before anything is waited for
         if "after" in query:
             revision = parse_revision(query["after"])
-            return web.json_response(campaign_json(await self._engine.campaign_after(key, revision, wait_s)))
-        return web.json_response(campaign_json(self._engine.campaign(key)))
+            return web.json_response(json_of(await self._engine.campaign_after(key, revision, wait_s)))
+        return web.json_response(json_of(self._engine.campaign(key)))
 
     async def cancel(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         key = parse_campaign_key(request.match_info["campaign"])
-        return web.json_response(campaign_json(await self._engine.cancel_campaign(key, self._owner_of(request))))
+        return web.json_response(json_of(await self._engine.cancel_campaign(key, self._owner_of(request))))

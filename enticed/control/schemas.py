@@ -24,7 +24,6 @@ from enticed.control.schema_kinds import (
     TARGET,
     TERM,
     TEXT,
-    TIME,
     Schema,
     answer,
     array,
@@ -36,9 +35,8 @@ from enticed.control.schema_kinds import (
 )
 from enticed.control.space_schemas import SPACE_RECORDS
 from enticed.control.trust_schemas import TRUST_RECORDS
-from enticed.core.campaigns.records import Stage
-from enticed.core.orders import Failure, OrderState, Priority, Promise
-from enticed.engine.campaigns.port import CampaignState
+from enticed.core.orders import OrderState, Priority
+from enticed.engine.campaigns.port import CampaignHostView, CampaignView
 from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView, RecallView, StatusView
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,
@@ -67,24 +65,6 @@ _RANGE: Schema = {
     ],
     "minItems": 2,
     "maxItems": 2,
-}
-
-_CAMPAIGN = {
-    "key": CAMPAIGN_KEY,
-    "image": TEXT | {"description": "as it was asked for"},
-    "image_id": IMAGE_ID,
-    "owner": TEXT,
-    "state": enum(CampaignState),
-    "created_at": TIME,
-    "due_at": or_null(TIME),
-    "keep_s": NUMBER,
-    "at_most_at_once": or_null(COUNT),
-    "labels": {"type": "object", "additionalProperties": TEXT},
-    "complete": FLAG | {"description": "false where there may be more hosts with these labels than could be found"},
-    "promise": or_null(enum(Promise)) | {"description": "the worst that any host has been promised"},
-    "hosts_ready": COUNT,
-    "hosts_total": COUNT,
-    "revision": COUNT | {"description": "grows with every change"},
 }
 
 RECORDS: dict[str, Schema] = {
@@ -146,19 +126,9 @@ RECORDS: dict[str, Schema] = {
         at_most_at_once={"type": "integer", "minimum": 1, "maximum": CAMPAIGN_HOSTS_MAX_COUNT},
         keep_s={"type": "number", "minimum": 0, "maximum": REMOTE_LEASE_MAX_S},
     ),
-    "Campaign": answer(**_CAMPAIGN),
-    "CampaignWithHosts": answer(**_CAMPAIGN, hosts=array(ref("CampaignHost"))),
-    "CampaignHost": answer(
-        host=TEXT | {"description": "as it was asked for"},
-        name=TEXT | {"description": "as its certificate calls it"},
-        node_id=or_null(NODE_ID),
-        state=enum(dict.fromkeys([*Stage, *OrderState])),
-        failure=or_null(enum(Failure)),
-        percent=NUMBER | {"maximum": 100},
-        promise=or_null(enum(Promise)),
-        estimate_s=or_null(NUMBER),
-        reason=TEXT,
-    ),
+    "Campaign": schema_of(CampaignView, without="hosts", key=CAMPAIGN_KEY),
+    "CampaignWithHosts": schema_of(CampaignView, key=CAMPAIGN_KEY),
+    "CampaignHost": schema_of(CampaignHostView),
     "Publication": request(
         ("ticket", "name"),
         ticket=TEXT | {"description": "for the descriptor that was handed over on the second socket"},

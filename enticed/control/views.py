@@ -10,7 +10,6 @@ import base64
 from typing import Any
 
 from enticed.control.answers import json_of
-from enticed.engine.campaigns.port import CampaignHostView, CampaignView
 from enticed.engine.port import (
     Grant,
     PlanView,
@@ -69,42 +68,6 @@ def _room_json(room: RoomView) -> dict[str, Any]:
             for one in room.goes
         ],
         "trouble": room.trouble or None,
-    }
-
-
-def campaign_json(campaign: CampaignView, *, with_hosts: bool = True) -> dict[str, Any]:
-    """with_hosts: each of them, of which there may be thousands."""
-    shown = {
-        "key": campaign.key,
-        "image": campaign.target,
-        "image_id": str(campaign.image),
-        "owner": campaign.owner,
-        "state": campaign.state.value,
-        "created_at": campaign.created_at,
-        "due_at": campaign.due_at,
-        "keep_s": campaign.keep_s,
-        "at_most_at_once": campaign.at_most_at_once or None,
-        "labels": {label.key: label.value for label in campaign.labels},
-        "complete": campaign.is_complete,
-        "promise": None if campaign.promise is None else campaign.promise.value,
-        "hosts_ready": campaign.ready,
-        "hosts_total": campaign.total,
-        "revision": campaign.revision,
-    }
-    return shown | ({"hosts": [_campaign_host_json(host) for host in campaign.hosts]} if with_hosts else {})
-
-
-def _campaign_host_json(host: CampaignHostView) -> dict[str, Any]:
-    return {
-        "host": host.host,
-        "name": host.name,
-        "node_id": None if host.node is None else str(host.node),
-        "state": host.state,
-        "failure": None if host.failure is None else host.failure.value,
-        "percent": host.percent,
-        "promise": None if host.promise is None else host.promise.value,
-        "estimate_s": host.estimate_s,
-        "reason": host.reason,
     }
 
 

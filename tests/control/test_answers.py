@@ -9,9 +9,12 @@ from typing import Any
 from enticed.control.answers import json_of
 from enticed.control.schemas import RECORDS
 from enticed.control.views import status_json
+from enticed.core.campaigns.records import Campaign, Placement, Run, Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
+from enticed.engine.campaigns.views import campaign_view
 from enticed.engine.port import BytesFrom, ImageView, OrderView, RecallView
-from protocol.identifiers import ImageId, PublisherKey
+from protocol.identifiers import ImageId, NodeId, PublisherKey
+from protocol.labels import HostLabel
 from protocol.statement import Relative
 from tests.control.engine import MemoryEngine
 
@@ -128,6 +131,61 @@ def test_an_image_is_told_as_ever() -> None:
         "pinned_until": None,
         "replicas": 0,
     }
+
+
+def test_a_campaign_is_told_as_ever() -> None:
+    """Of one in a list, the hosts are left out: there may be thousands."""
+    node, label = NodeId(b"n" * 20), HostLabel("zone", "east")
+    hosts = ("a", None), (node.hex(), node)
+    campaign = Campaign("spread", "debian:12", IMAGE, 1.5, hosts, None, 60.0, (label,), is_complete=False)
+    run = Run(campaign, 1.5)
+    run.put(Placement("a", None, Stage.FAILED, None, Failure.BUSY, reason="no answer"))
+    run.put(Placement("b", node, Stage.ORDERED, OrderState.FETCHING, None, 12.5, Promise.LATE, 3.0))
+    told = json_of(view := campaign_view(run, {node: "host-b"}))
+    assert told == json_of(view, without="hosts") | {
+        "hosts": [
+            {
+                "host": "a",
+                "name": "",
+                "node_id": None,
+                "state": "failed",
+                "failure": "busy",
+                "percent": 0.0,
+                "promise": None,
+                "estimate_s": None,
+                "reason": "no answer",
+            },
+            {
+                "host": "b",
+                "name": "host-b",
+                "node_id": "6e" * 20,
+                "state": "fetching",
+                "failure": None,
+                "percent": 12.5,
+                "promise": "late",
+                "estimate_s": 3.0,
+                "reason": "",
+            },
+        ]
+    }
+    assert json_of(view, without="hosts") == {
+        "key": "spread",
+        "image": "debian:12",
+        "image_id": "69" * 32,
+        "owner": "",
+        "state": "running",
+        "created_at": 1.5,
+        "due_at": None,
+        "keep_s": 60.0,
+        "at_most_at_once": None,
+        "labels": {"zone": "east"},
+        "complete": False,
+        "promise": "late",
+        "hosts_ready": 0,
+        "hosts_total": 2,
+        "revision": 2,
+    }
+    assert set(told) == set(answers()["CampaignWithHosts"])
 
 
 def test_what_is_told_is_what_the_schema_has(tmp_path: Path) -> None:

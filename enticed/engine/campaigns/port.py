@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from enticed.core.orders import Failure, Promise
+from enticed.core.campaigns.records import Stage
+from enticed.core.orders import Failure, OrderState, Promise
 from protocol.identifiers import ImageId, NodeId
 from protocol.labels import HostLabel
 
@@ -36,14 +37,12 @@ class CampaignTerms:
 
 @dataclass(frozen=True, slots=True)
 class CampaignHostView:
-    """state: of the order on that host, where there is one (`enticed.core.orders.OrderState`); else waiting, calling,
-    retrying, failed or cancelled (`enticed.core.campaigns.records.Stage`)."""
+    """name: empty until the host has been seen. state: of the order on that host, where there is one."""
 
-    host: str
-    name: str
-    """What the host's certificate calls it, once it has been seen."""
+    host: Annotated[str, "as it was asked for"]
+    name: Annotated[str, "as its certificate calls it"]
     node: NodeId | None
-    state: str
+    state: Stage | OrderState
     failure: Failure | None
     percent: float
     promise: Promise | None
@@ -54,22 +53,20 @@ class CampaignHostView:
 @dataclass(frozen=True, slots=True)
 class CampaignView:
     key: str
-    target: str
+    target: Annotated[str, "as it was asked for"]
     image: ImageId
     owner: str
     state: CampaignState
     created_at: float
     due_at: float | None
     keep_s: float
-    at_most_at_once: int
-    labels: tuple[HostLabel, ...]
-    is_complete: bool
-    """False where there may be more hosts with these labels than could be found."""
-    promise: Promise | None
-    """The worst that any host has been promised."""
-    ready: int
-    total: int
-    revision: int
+    at_most_at_once: int | None
+    labels: dict[str, str]
+    complete: Annotated[bool, "false where there may be more hosts with these labels than could be found"]
+    promise: Annotated[Promise | None, "the worst that any host has been promised"]
+    hosts_ready: int
+    hosts_total: int
+    revision: Annotated[int, "grows with every change"]
     hosts: tuple[CampaignHostView, ...]
 
 

@@ -22,12 +22,12 @@ def campaign_view(run: Run, names: Mapping[NodeId, str]) -> CampaignView:
         created_at=campaign.created_at,
         due_at=campaign.due_at,
         keep_s=campaign.keep_s,
-        at_most_at_once=campaign.at_most_at_once,
-        labels=campaign.labels,
-        is_complete=campaign.is_complete,
+        at_most_at_once=campaign.at_most_at_once or None,
+        labels={label.key: label.value for label in campaign.labels},
+        complete=campaign.is_complete,
         promise=next((one for one in reversed(Promise) if counted.promises[one]), None),
-        ready=counted.ready,
-        total=counted.total,
+        hosts_ready=counted.ready,
+        hosts_total=counted.total,
         revision=run.revision,
         hosts=tuple(_host_view(one, names) for one in run.placements.values()),
     )
@@ -42,12 +42,11 @@ def _state(run: Run) -> CampaignState:
 
 
 def _host_view(one: Placement, names: Mapping[NodeId, str]) -> CampaignHostView:
-    ordered = one.stage is Stage.ORDERED and one.order_state is not None
     return CampaignHostView(
         host=one.host,
         name=names.get(one.node, "") if one.node is not None else "",
         node=one.node,
-        state=str(one.order_state if ordered else one.stage),
+        state=(one.order_state or one.stage) if one.stage is Stage.ORDERED else one.stage,
         failure=one.failure,
         percent=one.percent,
         promise=one.promise,
