@@ -2,11 +2,13 @@
 
 So a field of the API is written once, in the record. Its name, with the unit last, and its type say what it is:
 `_bytes` are bytes, `_at` and `_until` are unix seconds. What programs are to know besides stands beside the type:
-`Annotated[str, "who placed it"]`.
+`Annotated[str, "who placed it"]`. Identifiers are told as lower-case hex, bytes as base64; null is "none" or "not known
+yet". Programs rely on all of it: fields are added, never renamed, retyped or taken away.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -36,16 +38,23 @@ from enticed.control.schema_kinds import (
 )
 from enticed.engine.campaigns.port import CampaignHostView
 from enticed.engine.port import BytesFrom, RecallView
+from enticed.engine.retention.port import RoomView
 from protocol.identifiers import Identifier, ImageId, NodeId, PublisherKey
 
 _NAMES = {"image": "image_id", "node": "node_id", "target": "image"}
 """Of fields that JSON calls otherwise."""
-_REFERRED: dict[Any, str] = {BytesFrom: "BytesFrom", RecallView: "Recall", CampaignHostView: "CampaignHost"}
+_REFERRED: dict[Any, str] = {
+    BytesFrom: "BytesFrom",
+    RecallView: "Recall",
+    CampaignHostView: "CampaignHost",
+    RoomView: "Room",
+}
 """Records within records that have a name of their own in the document."""
 _BY_NAME: dict[str, Schema] = {"key": KEY, "percent": NUMBER | {"maximum": 100}}
 _BY_TYPE: dict[Any, Schema] = {
     bool: FLAG,
     str: TEXT,
+    bytes: TEXT,
     ImageId: IMAGE_ID,
     NodeId: NODE_ID,
     PublisherKey: PUBLISHER_KEY,
@@ -88,6 +97,8 @@ def _teller(kind: type) -> Callable[[Any], Any] | None:
         return lambda one: one.value
     if issubclass(kind, tuple):
         return lambda some: [_value(one) for one in some]
+    if issubclass(kind, bytes):
+        return lambda some: base64.b64encode(some).decode()
     return json_of if is_dataclass(kind) else None
 
 

@@ -11,7 +11,6 @@ from enticed.control.answers import json_of
 from enticed.control.events import EventStreams, Followed
 from enticed.control.fields import parse_key, parse_object, parse_order
 from enticed.control.queries import parse_event_number, parse_progress_interval, parse_query, parse_state
-from enticed.control.views import why_json
 from enticed.engine.port import Engine, OrderView
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
@@ -51,7 +50,7 @@ class OrderRoutes:
         query = parse_query(request.query, "what")
         if "what" not in query:
             raise UsageError("what is missing: the key of an order, or the name or id of an image")
-        return web.json_response({"orders": [why_json(one) for one in self._engine.why(query["what"])]})
+        return web.json_response({"orders": [json_of(one) for one in self._engine.why(query["what"])]})
 
     async def place_order(self, request: web.Request) -> web.Response:
         key, terms = _key(request), parse_order(await _body(request))

@@ -28,7 +28,6 @@ from enticed.control.space_routes import SpaceRoutes
 from enticed.control.streams import work_stream
 from enticed.control.tickets import Tickets
 from enticed.control.trust_routes import TrustRoutes
-from enticed.control.views import grant_json, plan_json, recall_json, status_json
 from enticed.engine.port import Engine, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
@@ -74,7 +73,8 @@ class Routes:
     async def status(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         caller = caller_of(request.get_extra_info("socket"))
-        return web.json_response(status_json(self._engine.status(), await self._access.may_change(caller)))
+        may_change = await self._access.may_change(caller)
+        return web.json_response(json_of(self._engine.status()) | {"may_change": may_change})
 
     async def image(self, request: web.Request) -> web.Response:
         return web.json_response(json_of(await self._engine.image(_target(request))))
@@ -121,7 +121,7 @@ class Routes:
 
     async def recall(self, request: web.Request) -> web.Response:
         target, reason = _target(request), parse_recall(await _body(request))
-        return web.json_response(recall_json(await self._engine.recall(target, reason)))
+        return web.json_response(json_of(await self._engine.recall(target, reason)))
 
     async def content(self, request: web.Request) -> web.StreamResponse:
         """Reading what is in an image is for those who may have it here at all: no GET like the others."""
@@ -141,7 +141,7 @@ class Routes:
         query = parse_query(request.query, "target")
         if "target" not in query:
             raise UsageError("target is missing")
-        return web.json_response(plan_json(await self._engine.plan(parse_target(query["target"]))))
+        return web.json_response(json_of(await self._engine.plan(parse_target(query["target"]))))
 
     async def peers(self, request: web.Request) -> web.Response:
         parse_query(request.query)
@@ -159,7 +159,7 @@ class Routes:
             granted = await self._engine.grant_scheduler(asked.name, asked.request, asked.lifetime_s)
         except MalformedError as error:
             raise UsageError(str(error)) from error
-        return web.json_response(grant_json(granted))
+        return web.json_response(json_of(granted))
 
 
 def _target(request: web.Request) -> str:

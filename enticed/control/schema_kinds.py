@@ -58,10 +58,6 @@ def or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def counts_by(what: str) -> Schema:
-    return {"type": "object", "additionalProperties": COUNT, "description": f"by {what}"}
-
-
 def answer(**properties: Schema) -> Schema:
     """A record that we write: everything in it is there."""
     return {"type": "object", "properties": properties, "required": list(properties)}

@@ -1,4 +1,4 @@
-"""What the records of the control API look like, as JSON Schema: beside `answers.py` and `views.py`, which write them,
+"""What the records of the control API look like, as JSON Schema: beside `answers.py`, which writes them,
 and `fields.py`, which reads them. A test holds real answers against these.
 
 In answers nothing is optional: what is not known is null. Fields may be added; so programs pass over those they do not
@@ -17,9 +17,7 @@ from enticed.control.schema_kinds import (
     FLAG,
     HOST_NAME,
     IMAGE_ID,
-    KEY,
     LABEL,
-    NODE_ID,
     NUMBER,
     TARGET,
     TERM,
@@ -27,7 +25,6 @@ from enticed.control.schema_kinds import (
     Schema,
     answer,
     array,
-    counts_by,
     enum,
     or_null,
     ref,
@@ -35,9 +32,19 @@ from enticed.control.schema_kinds import (
 )
 from enticed.control.space_schemas import SPACE_RECORDS
 from enticed.control.trust_schemas import TRUST_RECORDS
-from enticed.core.orders import OrderState, Priority
+from enticed.core.orders import Priority
 from enticed.engine.campaigns.port import CampaignHostView, CampaignView
-from enticed.engine.port import BytesFrom, ImageView, OrderView, PeerView, RecallView, StatusView
+from enticed.engine.port import (
+    BytesFrom,
+    ImageView,
+    OrderView,
+    PeerView,
+    PlanView,
+    RecallReport,
+    RecallView,
+    StatusView,
+    Why,
+)
 from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,
     CONTROL_RELATIVES_MAX_COUNT,
@@ -86,13 +93,7 @@ RECORDS: dict[str, Schema] = {
             "description": "one line, printable, for people; null: only to hear how it was recalled, and who held it",
         },
     ),
-    "RecallReport": answer(
-        image_id=IMAGE_ID,
-        recalled=ref("Recall"),
-        holders=array(answer(id=NODE_ID, addresses=array(TEXT), whole=FLAG))
-        | {"description": "hosts that hold some of it, each by its own signature"},
-        estimated_others=COUNT | {"description": "how many more seem to hold it, and have not signed"},
-    ),
+    "RecallReport": schema_of(RecallReport),
     "BytesFrom": schema_of(BytesFrom),
     "OrderTerms": request(
         ("image",),
@@ -103,13 +104,7 @@ RECORDS: dict[str, Schema] = {
         origin={"type": ["string", "null"], "enum": ["never", None]},
     ),
     "Order": schema_of(OrderView),
-    "Why": answer(
-        key=KEY,
-        image=TEXT | {"description": "as it was asked for"},
-        image_id=or_null(IMAGE_ID),
-        state=enum(OrderState),
-        why=TEXT | {"description": "one line: what it waits for (the piece, who was asked, what each answered)"},
-    ),
+    "Why": schema_of(Why),
     "CampaignTerms": request(
         ("image",),
         image=TARGET,
@@ -143,19 +138,7 @@ RECORDS: dict[str, Schema] = {
     ),
     "ProfileRequest": request(ranges=array(_RANGE) | {"minItems": 1, "maxItems": PROFILE_RANGES_MAX_COUNT}),
     "Profile": answer(image_id=IMAGE_ID, ranges=array(_RANGE), total_bytes=BYTES),
-    "Plan": answer(
-        image=TEXT,
-        image_id=IMAGE_ID,
-        virtual_size_bytes=BYTES,
-        data_bytes=BYTES,
-        bytes_from=ref("BytesFrom"),
-        peers=counts_by("the distance of the nearest holder"),
-        missing_bytes=BYTES,
-        missing_pieces=COUNT,
-        estimate_s=or_null(NUMBER),
-        providers=COUNT,
-        room=ref("Room"),
-    ),
+    "Plan": schema_of(PlanView),
     "Peer": schema_of(PeerView),
     "Status": schema_of(StatusView, may_change=FLAG),
     "TokenRequest": request(

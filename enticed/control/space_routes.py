@@ -12,7 +12,7 @@ from enticed.control.answers import json_of
 from enticed.control.fields import Fields, parse_object, parse_target
 from enticed.control.queries import parse_query
 from enticed.engine.port import Engine
-from enticed.engine.retention.port import FloorView, Judged, Reckoning
+from enticed.engine.retention.port import Judged, Reckoning
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
 from enticed.problems import UsageError, read_body
 from enticed.store.limits import FREE_MAX_SIZE_BYTES
@@ -52,14 +52,14 @@ class SpaceRoutes:
     async def floor(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         target = parse_target(request.match_info["target"])
-        return web.json_response(floor_json(await self._engine.space.floor(target)))
+        return web.json_response(json_of(await self._engine.space.floor(target)))
 
     async def keep(self, request: web.Request) -> web.Response:
         target, fields = parse_target(request.match_info["target"]), await _fields(request, "replicas")
         replicas = fields.count("replicas", REPLICAS_MAX_COUNT, default=-1, least=0)
         if replicas < 0:
             raise UsageError("replicas is missing")
-        return web.json_response(floor_json(await self._engine.space.keep(target, replicas)))
+        return web.json_response(json_of(await self._engine.space.keep(target, replicas)))
 
     async def pin(self, request: web.Request) -> web.Response:
         target = parse_target(request.match_info["target"])
@@ -82,17 +82,6 @@ def parse_free(text: str) -> int:
 async def _fields(request: web.Request, *known: str) -> Fields:
     parse_query(request.query)
     return Fields(parse_object(await read_body(request, CONTROL_BODY_TIMEOUT_S)), *known)
-
-
-def floor_json(floor: FloorView) -> dict[str, Any]:
-    return {
-        "image_id": str(floor.image),
-        "replicas": floor.replicas,
-        "by": None if floor.publisher is None else floor.publisher.hex(),
-        "at": floor.issued_at,
-        "other_holders": floor.others,
-        "held_here": floor.is_here,
-    }
 
 
 def reckoning_json(reckoning: Reckoning, *, dry_run: bool) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from enticed.control.answers import schema_of
 from enticed.control.schema_kinds import (
     BYTES,
     COUNT,
     FLAG,
     IMAGE_ID,
-    PUBLISHER_KEY,
     TERM,
     TEXT,
     TIME,
@@ -20,6 +20,7 @@ from enticed.control.schema_kinds import (
     request,
 )
 from enticed.core.eviction import Ground
+from enticed.engine.retention.port import FloorView, RoomView
 from enticed.store.limits import FREE_MAX_SIZE_BYTES
 from protocol.limits import REPLICAS_MAX_COUNT
 
@@ -31,13 +32,8 @@ SPACE_RECORDS: dict[str, Schema] = {
     "PinRequest": request(ttl_s=TERM | {"description": "how long it stays; null: until it is unpinned"}),
     "GcRequest": request(free_bytes=FREE_BYTES | {"description": "null: as much as the low mark wants"}),
     "FloorRequest": request(("replicas",), replicas=REPLICAS),
-    "Floor": answer(
-        image_id=IMAGE_ID,
-        replicas=REPLICAS | {"description": "hosts that are to hold all of it; 0 where nobody says so"},
-        by=or_null(PUBLISHER_KEY),
-        at=or_null(TIME),
-        other_holders=or_null(COUNT) | {"description": "how many other hosts hold all of it; null: nobody answered"},
-        held_here=FLAG,
+    "Floor": schema_of(
+        FloorView, replicas=REPLICAS | {"description": "hosts that are to hold all of it; 0 where nobody says so"}
     ),
     "Reckoning": answer(
         dry_run=FLAG,
@@ -48,13 +44,7 @@ SPACE_RECORDS: dict[str, Schema] = {
         unread_guests=COUNT | {"description": "files in guest_directories that could not be looked at"},
         images=array(ref("Judged")),
     ),
-    "Room": answer(
-        fits=FLAG | {"description": "whether there is room, once what `goes` has gone"},
-        needed_bytes=BYTES | {"description": "what the image takes yet on the disk"},
-        short_bytes=BYTES | {"description": "how much too little is free for it; 0: it fits beside what is here"},
-        goes=array(answer(image_id=IMAGE_ID, names=array(TEXT), size_bytes=BYTES)) | {"description": "removed for it"},
-        trouble=or_null(TEXT) | {"description": "why it does not fit, and what helps"},
-    ),
+    "Room": schema_of(RoomView),
     "Judged": answer(
         image_id=IMAGE_ID,
         names=array(TEXT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enticed.control.answers import schema_of
 from enticed.control.schema_kinds import (
     BYTES,
     COUNT,
@@ -20,6 +21,7 @@ from enticed.control.schema_kinds import (
     or_null,
     request,
 )
+from enticed.engine.port import Grant
 from enticed.identity.limits import QUOTA_MAX_BYTES
 from enticed.limits import ORDERS_MAX_COUNT, SCHEDULER_MAX_LIFETIME_S, SCHEDULER_MIN_LIFETIME_S
 from protocol.limits import NAME_MAX_CHARS, PUBLISHER_MAX_NAMES, STATEMENT_MAX_SIGNATURES
@@ -34,7 +36,7 @@ TRUST_RECORDS: dict[str, Schema] = {
         request=TEXT | {"description": "a certificate request, PKCS #10 in DER, base64: SPEC.md, Joining"},
         lifetime_s={"type": "number", "minimum": SCHEDULER_MIN_LIFETIME_S, "maximum": SCHEDULER_MAX_LIFETIME_S},
     ),
-    "Grant": answer(certificate=TEXT, authority=TEXT, id=NODE_ID, expires_at=TIME, api=array(TEXT)),
+    "Grant": schema_of(Grant),
     "Trust": answer(
         serial=COUNT,
         issued_at=TIME,

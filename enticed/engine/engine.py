@@ -134,13 +134,13 @@ class DaemonEngine:
         return tuple(self._views.order(order, now, forecasts) for order in chosen)
 
     def why(self, what: str) -> tuple[Why, ...]:
-        now = self.parts.clock()
-        known = self._host.order(what)
+        known, now = self._host.order(what), self.parts.clock()
         same = (one for one in self._host.orders() if what in (one.target, str(one.image)))
         chosen = [known] if known is not None else list(same)
         if not chosen:
             raise AbsentError(f"there is no order {what!r}, and none for an image of that name or id")
-        return tuple(Why(self._views.order(order, now), self._host.why(order.key, now)) for order in chosen)
+        said = ((order, self._host.why(order.key, now)) for order in chosen)
+        return tuple(Why(order.key, order.target, order.image, order.state, why) for order, why in said)
 
     def late(self) -> int:
         """How many orders under way are past their due date, or by the present rate going to be."""
@@ -200,7 +200,7 @@ class DaemonEngine:
         held = parts.recalls.held(image)
         if held is not None:
             own = Receipt(parts.identity.node, parts.network.advertised, held is ProviderState.WHOLE)
-            holders.receipts[own.node] = own
+            holders.receipts[own.id] = own
         await gather_receipts(parts.overlay, parts.recalls.receipt_key(image), holders, parts.clock)
         return RecallReport(image, recall, tuple(holders.receipts.values()), holders.estimated_others)
 

@@ -81,19 +81,17 @@ class RecallView:
 class Receipt:
     """That a host holds, or held, a recalled image, by its own signature. whole: all of it."""
 
-    node: NodeId
+    id: NodeId
     addresses: tuple[str, ...]
     whole: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RecallReport:
-    """estimated_others: how many more seem to hold the image, who have not signed or could not be asked."""
-
     image: ImageId
-    recall: RecallView
-    receipts: tuple[Receipt, ...]
-    estimated_others: int
+    recalled: RecallView
+    holders: Annotated[tuple[Receipt, ...], "hosts that hold some of it, each by its own signature"]
+    estimated_others: Annotated[int, "how many more seem to hold it, and have not signed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +155,13 @@ class OrderView:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """why: in one line, what an order waits for (the piece, who was asked, what each answered), failed for, or does."""
+    """Of one order: why it does not go on, has failed, or what it does."""
 
-    order: OrderView
-    why: str
+    key: str
+    target: Annotated[str, "as it was asked for"]
+    image: ImageId | None
+    state: OrderState
+    why: Annotated[str, "one line: what it waits for (the piece, who was asked, what each answered)"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +179,14 @@ class PeerView:
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """What a pull would do, without doing it. peers: bytes by the distance of the nearest holder: rack, zone, far."""
+    """What a pull would do, without doing it. peers: bytes, for rack, zone and far."""
 
     target: str
     image: ImageId
     virtual_size_bytes: int
     data_bytes: int
     bytes_from: BytesFrom
-    peers: dict[str, int]
+    peers: Annotated[dict[str, int], "by the distance of the nearest holder"]
     missing_bytes: int
     missing_pieces: int
     estimate_s: float | None
@@ -272,7 +273,7 @@ class Grant:
 
     certificate: bytes
     authority: bytes
-    node: NodeId
+    id: NodeId
     expires_at: float
     api: tuple[str, ...]
 

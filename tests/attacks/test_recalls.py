@@ -61,8 +61,8 @@ def test_no_host_serves_or_orders_it_any_more(tmp_path: Path) -> None:
                 await pull(host, "debian:12")
             report = await publisher.recall("debian:12", REASON)
             holders = {engine.status().node for engine in engines[:4]}
-            assert {one.node for one in report.receipts} == holders
-            assert all(one.whole for one in report.receipts)
+            assert {one.id for one in report.holders} == holders
+            assert all(one.whole for one in report.holders)
             assert report.estimated_others == 0
             for host in engines:
                 await heard(host, published.image)
@@ -108,7 +108,7 @@ def test_what_is_here_stays_until_it_is_removed(tmp_path: Path) -> None:
             with pytest.raises(DeniedError):
                 await host.open_content("debian:12", 5.0, may_order=True)
             await host.remove("debian:12")
-            while len((await publisher.recall("debian:12", None)).receipts) > 1:
+            while len((await publisher.recall("debian:12", None)).holders) > 1:
                 pass  # its receipt is being taken back
 
     run(scenario())
@@ -189,7 +189,7 @@ def test_it_survives_restarts_of_all_hosts(tmp_path: Path) -> None:
             assert (await pull(alone, str(published.image), "again")).failure == "denied"
             publisher = await wake(0, alone)
             report = await publisher.recall("debian:12", None)
-            assert {one.node for one in report.receipts} == {alone.status().node, publisher.status().node}
+            assert {one.id for one in report.holders} == {alone.status().node, publisher.status().node}
 
     run(scenario())
 
@@ -271,7 +271,7 @@ def test_it_outlives_the_key_that_signed_it_if_that_is_replaced(tmp_path: Path) 
         async with swarm(tmp_path, 2) as (founder, host):
             image = (await publish(founder, disk(1, 4), "debian:12", tmp_path)).image
             await pull(host, "debian:12")
-            before = (await founder.recall("debian:12", REASON)).recall
+            before = (await founder.recall("debian:12", REASON)).recalled
             await heard(host, image)
             await founder.trust.rotate_publisher(finish=False)
             await level([founder, host])
@@ -297,6 +297,6 @@ def test_only_a_publisher_recalls_and_only_for_a_reason(tmp_path: Path) -> None:
                 with pytest.raises(EnticedError):
                     await publisher.recall("debian:12", reason)
             first = await publisher.recall("debian:12", REASON)
-            assert (await publisher.recall("debian:12", "another reason")).recall == first.recall
+            assert (await publisher.recall("debian:12", "another reason")).recalled == first.recalled
 
     run(scenario())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from enticed.cli.hosts import _status_lines
-from enticed.control.views import status_json
+from enticed.control.answers import json_of
 from enticed.core.dht.events import ProviderOffer
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import with_publisher, with_revoked, with_scheduler, without_scheduler
@@ -134,9 +134,9 @@ def test_a_revoked_host_that_knows_says_so_first(tmp_path: Path) -> None:
             authority = Authority.load(state_dir(tmp_path, 0))
             revoked = (Revocation(gone.status().node, int(time.time()) + DAY_S),)
             assert gone.parts.identity.take_trust(authority.seal(lambda one: with_revoked(one, revoked, time.time())))
-            first = next(iter(_status_lines(status_json(gone.status(), may_change=True))))
+            first = next(iter(_status_lines(json_of(gone.status()) | {"may_change": True})))
             assert first.startswith("REVOKED")
-            assert next(iter(_status_lines(status_json(founder.status(), may_change=True)))).startswith("enticed")
+            assert next(iter(_status_lines(json_of(founder.status()) | {"may_change": True}))).startswith("enticed")
 
     run(scenario())
 

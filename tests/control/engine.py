@@ -269,8 +269,8 @@ class MemoryEngine(MemoryCampaigns):
             recall = RecallView(PublisherKey(bytes(32)), reason, time.time())
             stored.view = replace(stored.view, recalled=recall)
         assert stored.view.recalled is not None
-        receipts = (Receipt(ME, ("10.0.0.1:7400",), True),)
-        return RecallReport(stored.view.image, stored.view.recalled, receipts, 2)
+        holders = (Receipt(ME, ("10.0.0.1:7400",), True),)
+        return RecallReport(stored.view.image, stored.view.recalled, holders, 2)
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
         stored = self._find(target)
@@ -399,7 +399,7 @@ class MemoryEngine(MemoryCampaigns):
         chosen = [key for key, order in self._orders.items() if what in (key, order.target)]
         if not chosen:
             raise AbsentError(f"there is no order {what}")
-        return tuple(Why(self.order(key), "piece 7 is with 0 of those who were asked; asked: nobody") for key in chosen)
+        return tuple(_why(self.order(key)) for key in chosen)
 
     async def ended(self, key: str) -> OrderView:
         """For tests: the order, once it has ended."""
@@ -437,7 +437,7 @@ class MemoryEngine(MemoryCampaigns):
             missing_pieces=0,
             estimate_s=1.5,
             providers=2,
-            room=RoomView(size_bytes),
+            room=RoomView(True, size_bytes),
         )
 
     def peers(self) -> tuple[PeerView, ...]:
@@ -597,3 +597,8 @@ class Office:
         if not self._founder:
             raise DeniedError("only the founding host says who may do what, and this is not it")
         return await self.view()
+
+
+def _why(order: OrderView) -> Why:
+    nobody = "piece 7 is with 0 of those who were asked; asked: nobody"
+    return Why(order.key, order.target, order.image, order.state, nobody)

@@ -49,7 +49,7 @@ class MemorySpace:
     async def floor(self, target: str) -> FloorView:
         view = self._engine._find(target).view
         key = PublisherKey(bytes(32)) if view.replicas else None
-        return FloorView(view.image, view.replicas, key, 1_800_000_000.0 if key else None, OTHERS, is_here=True)
+        return FloorView(view.image, view.replicas, key, 1_800_000_000.0 if key else None, OTHERS, held_here=True)
 
     async def keep(self, target: str, replicas: int) -> FloorView:
         if not self._engine.founder:

@@ -8,11 +8,11 @@ from typing import Any
 
 from enticed.control.answers import json_of
 from enticed.control.schemas import RECORDS
-from enticed.control.views import status_json
 from enticed.core.campaigns.records import Campaign, Placement, Run, Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaigns.views import campaign_view
-from enticed.engine.port import BytesFrom, ImageView, OrderView, RecallView
+from enticed.engine.port import BytesFrom, Grant, ImageView, OrderView, PlanView, RecallReport, RecallView, Receipt, Why
+from enticed.engine.retention.port import FloorView, GoingView, RoomView
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.labels import HostLabel
 from protocol.statement import Relative
@@ -188,6 +188,65 @@ def test_a_campaign_is_told_as_ever() -> None:
     assert set(told) == set(answers()["CampaignWithHosts"])
 
 
+def test_a_plan_is_told_as_ever() -> None:
+    going = GoingView(OTHER, ("old:1",), 4096)
+    room = RoomView(True, 2048, 1024, (going,))
+    shares = {"rack": 256, "zone": 0, "far": 0}
+    plan = PlanView("debian:12", IMAGE, 4096, 2048, BytesFrom(zero=2048, peers=256), shares, 0, 0, None, 2, room)
+    assert json_of(plan) == {
+        "image": "debian:12",
+        "image_id": "69" * 32,
+        "virtual_size_bytes": 4096,
+        "data_bytes": 2048,
+        "bytes_from": {"zero": 2048, "on_hand": 0, "relatives": 0, "peers": 256, "origin": 0},
+        "peers": {"rack": 256, "zone": 0, "far": 0},
+        "missing_bytes": 0,
+        "missing_pieces": 0,
+        "estimate_s": None,
+        "providers": 2,
+        "room": {
+            "fits": True,
+            "needed_bytes": 2048,
+            "short_bytes": 1024,
+            "goes": [{"image_id": "6f" * 32, "names": ["old:1"], "size_bytes": 4096}],
+            "trouble": None,
+        },
+    }
+
+
+def test_a_recall_a_reason_a_floor_and_a_grant_are_told_as_ever() -> None:
+    node, key = NodeId(b"n" * 20), PublisherKey(b"p" * 32)
+    held = Receipt(node, ("10.0.0.1:7400",), whole=True)
+    assert json_of(RecallReport(IMAGE, RecallView(key, "broken", 3.0), (held,), 2)) == {
+        "image_id": "69" * 32,
+        "recalled": {"by": "70" * 32, "reason": "broken", "at": 3.0},
+        "holders": [{"id": "6e" * 20, "addresses": ["10.0.0.1:7400"], "whole": True}],
+        "estimated_others": 2,
+    }
+    assert json_of(Why("vm-17", "debian:12", None, OrderState.FAILED, "nobody knows it")) == {
+        "key": "vm-17",
+        "image": "debian:12",
+        "image_id": None,
+        "state": "failed",
+        "why": "nobody knows it",
+    }
+    assert json_of(FloorView(IMAGE, 3, key, 1.5, None, held_here=True)) == {
+        "image_id": "69" * 32,
+        "replicas": 3,
+        "by": "70" * 32,
+        "at": 1.5,
+        "other_holders": None,
+        "held_here": True,
+    }
+    assert json_of(Grant(b"certificate", b"authority", node, 1.5, ("10.0.0.1:7401",))) == {
+        "certificate": "Y2VydGlmaWNhdGU=",
+        "authority": "YXV0aG9yaXR5",
+        "id": "6e" * 20,
+        "expires_at": 1.5,
+        "api": ["10.0.0.1:7401"],
+    }
+
+
 def test_what_is_told_is_what_the_schema_has(tmp_path: Path) -> None:
     engine = MemoryEngine(tmp_path)
     (peer,) = engine.peers()
@@ -195,6 +254,6 @@ def test_what_is_told_is_what_the_schema_has(tmp_path: Path) -> None:
         "Order": json_of(ORDER),
         "Image": json_of(VIEW),
         "Peer": json_of(peer),
-        "Status": status_json(engine.status(), may_change=True),
+        "Status": json_of(engine.status()) | {"may_change": True},
     }
     assert {name: set(one) for name, one in told.items()} == {name: set(answers()[name]) for name in told}

@@ -41,7 +41,7 @@ def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
             founder, *others = engines
             published = await publish(founder, content, "a:1", tmp_path)
             floor = await founder.space.keep("a:1", 3)
-            assert (floor.replicas, floor.is_here, floor.others) == (3, True, 0)
+            assert (floor.replicas, floor.held_here, floor.other_holders) == (3, True, 0)
             with pytest.raises(DeniedError, match="no publisher's key"):
                 await others[0].space.keep("a:1", 1)
             key = f"keep-{published.image}"
@@ -322,7 +322,7 @@ def test_a_floor_counts_as_long_as_its_publisher_is_trusted_and_outlives_a_key_t
             envelope = seal_floor(Floor(stolen.image, 9, key, int(founder.parts.clock() * 1000)), thief)
             founder.parts.keeping.floors._heard(envelope)
             assert founder.parts.keeping.replicas(stolen.image) == 9
-            before = (await founder.space.keep("b:1", 1)).publisher
+            before = (await founder.space.keep("b:1", 1)).by
 
             await founder.trust.revoke("thief")
             assert founder.parts.keeping.replicas(stolen.image) == 0
@@ -334,7 +334,7 @@ def test_a_floor_counts_as_long_as_its_publisher_is_trusted_and_outlives_a_key_t
             await founder.trust.rotate_publisher(finish=True)
             await level([founder, host])
             after = await founder.space.floor("b:1")
-            assert (after.replicas, after.publisher != before) == (1, True)
+            assert (after.replicas, after.by != before) == (1, True)
             assert founder.parts.keeping.replicas(ours.image) == 1
 
     run(main())

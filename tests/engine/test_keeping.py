@@ -131,17 +131,17 @@ def test_a_plan_says_whether_there_is_room_and_what_would_go_for_it(tmp_path: Pa
             host.parts.store.limit(SIZE_MIB * MIB + MIB // 2, 0)
             room = (await host.plan("new:1")).room
             assert 3 * MIB < room.needed_bytes < SIZE_MIB * MIB, "its data, and its manifest"
-            assert ([one.names for one in room.goes], room.trouble) == ([("old:1",)], "")
-            assert 0 < room.short_bytes <= room.goes[0].decision.candidate.size_bytes
+            assert ([one.names for one in room.goes], room.fits, room.trouble) == ([("old:1",)], True, None)
+            assert 0 < room.short_bytes <= room.goes[0].size_bytes
             await host.space.pin("old:1", None)
             room = (await host.plan("new:1")).room
-            assert room.goes == ()
-            assert "the space is held by old:1 (3.0 MiB, pinned): remove images" in room.trouble
-            assert (await host.plan("old:1")).room == RoomView(0), "it is here"
+            assert (room.fits, room.goes) == (False, ())
+            assert "the space is held by old:1 (3.0 MiB, pinned): remove images" in str(room.trouble)
+            assert (await host.plan("old:1")).room == RoomView(True, 0), "it is here"
             host.parts.store.limit(MIB, 0)
             room = (await host.plan("new:1")).room
-            assert (room.short_bytes, room.goes) == (room.needed_bytes - MIB, ())
-            assert "more than the 1.0 MiB of store.quota_bytes" in room.trouble
+            assert (room.fits, room.short_bytes, room.goes) == (False, room.needed_bytes - MIB, ())
+            assert "more than the 1.0 MiB of store.quota_bytes" in str(room.trouble)
             assert [one.names for one in await host.images()] == [("old:1",)], "nothing was done"
 
     run(main())

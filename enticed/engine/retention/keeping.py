@@ -19,7 +19,7 @@ from enticed.engine.ledger import OrderLedger
 from enticed.engine.names.naming import Naming
 from enticed.engine.retention.evicting import Evicting
 from enticed.engine.retention.floor_keeping import FloorKeeping
-from enticed.engine.retention.port import FloorView, Judged, Reckoning, RoomView
+from enticed.engine.retention.port import FloorView, GoingView, Judged, Reckoning, RoomView
 from enticed.engine.retention.proving import Proving
 from enticed.engine.retention.removal import Removal
 from enticed.engine.stock.stockroom import Stockroom
@@ -196,14 +196,13 @@ class Keeping:
             async with self._looking:
                 planned = await self._evicting.reckon(error.short_bytes, pressing=True, spared=spared)
             if planned.freed_bytes >= error.short_bytes:
-                return RoomView(
-                    needed_bytes, error.short_bytes, tuple(one for one in planned.judged if one.decision.evict)
-                )
+                goes = tuple(_going(one) for one in planned.judged if one.decision.evict)
+                return RoomView(True, needed_bytes, error.short_bytes, goes)
             others = (one for one in planned.judged if one.image not in spared)
-            return RoomView(needed_bytes, error.short_bytes, (), str(error.held_by(_what_holds(others))))
+            return RoomView(False, needed_bytes, error.short_bytes, (), str(error.held_by(_what_holds(others))))
         except TooLargeError as error:
-            return RoomView(needed_bytes, error.short_bytes, (), str(error))
-        return RoomView(needed_bytes)
+            return RoomView(False, needed_bytes, error.short_bytes, (), str(error))
+        return RoomView(True, needed_bytes)
 
     def _has_room(self) -> bool:
         """Whether what nobody here has asked for may come: not where images are about to go."""
@@ -257,6 +256,10 @@ class Keeping:
         async for _, order in self._ledger.watch(None, is_ours=True):
             if order.state is OrderState.READY and order.image is not None:
                 await self.used(order.image)
+
+
+def _going(judged: Judged) -> GoingView:
+    return GoingView(judged.image, judged.names, judged.decision.candidate.size_bytes)
 
 
 def _what_holds(judged: Iterable[Judged]) -> str:

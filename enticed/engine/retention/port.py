@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from enticed.core.eviction import Decision
 from protocol.identifiers import ImageId, PublisherKey
@@ -39,31 +39,33 @@ class Reckoning:
 
 
 @dataclass(frozen=True, slots=True)
+class GoingView:
+    image: ImageId
+    names: tuple[str, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoomView:
-    """Whether an image would fit. needed_bytes: what it takes yet on the disk; short_bytes: how much is wanting.
+    """Whether an image would fit."""
 
-    goes: what would be removed for it. trouble: why it does not fit all the same, and what helps; empty where it does.
-    """
-
-    needed_bytes: int
-    short_bytes: int = 0
-    goes: tuple[Judged, ...] = ()
-    trouble: str = ""
+    fits: Annotated[bool, "whether there is room, once what `goes` has gone"]
+    needed_bytes: Annotated[int, "what the image takes yet on the disk"]
+    short_bytes: Annotated[int, "how much too little is free for it; 0: it fits beside what is here"] = 0
+    goes: Annotated[tuple[GoingView, ...], "removed for it"] = ()
+    trouble: Annotated[str | None, "why it does not fit, and what helps"] = None
 
 
 @dataclass(frozen=True, slots=True)
 class FloorView:
-    """How many hosts are to hold an image, by whose word and since when; 0 and None where nobody says so.
-
-    others: how many other hosts seem to; None where nobody could be asked. is_here: whether this one does.
-    """
+    """How many hosts are to hold an image, by whose word and since when; None where nobody says so."""
 
     image: ImageId
     replicas: int
-    publisher: PublisherKey | None
-    issued_at: float | None
-    others: int | None
-    is_here: bool
+    by: PublisherKey | None
+    at: float | None
+    other_holders: Annotated[int | None, "how many other hosts hold all of it; null: nobody answered"]
+    held_here: bool
 
 
 class SpaceOffice(Protocol):
