@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enticed.identity.authority import Authority
@@ -18,11 +18,12 @@ def make_cluster(
     hosts: int = 3,
     zones: Sequence[str] | None = None,
     racks: Sequence[str] | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> list[HostIdentity]:
     """Found a cluster and enrol the others. The state of host n is `tmp_dir/host<n>`; host 0 is the founder."""
     zones, racks = zones or [""] * hosts, racks or [""] * hosts
-    founder = found_cluster(state_dir(tmp_dir, 0), zones[0], racks[0], time.time())
-    authority = Authority.load(state_dir(tmp_dir, 0))
+    founder = found_cluster(state_dir(tmp_dir, 0), zones[0], racks[0], clock())
+    authority = Authority.load(state_dir(tmp_dir, 0), clock)
     others = [enrol(authority, state_dir(tmp_dir, n), zones[n], racks[n]) for n in range(1, hosts)]
     return [founder, *others]
 

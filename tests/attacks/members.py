@@ -23,7 +23,7 @@ from protocol.messages import TRUST
 from tests.transfer.hosts import QUICK, EventLog, Shelf
 
 PATIENCE_S = 10.0
-SOON = RenewalPolicy(spread_s=0.1)
+SOON = RenewalPolicy(retry_s=0.2, spread_s=0.1)
 """A cluster of three need not take turns."""
 
 
@@ -53,12 +53,7 @@ class Member:
 
 
 @asynccontextmanager
-async def member(
-    identity: HostIdentity,
-    *others: Member,
-    state: Path | None = None,
-    clock: Callable[[], float] = time.time,
-) -> AsyncIterator[Member]:
+async def member(identity: HostIdentity, *others: Member, state: Path | None = None) -> AsyncIterator[Member]:
     """A running host that knows these others. state: of the founding host, whose CA is then at work."""
     told, threads = EventLog(), StoreThreads(2)
     identity.watch(told.wake)
@@ -75,11 +70,11 @@ async def member(
         on_event=tell,
         timing=QUICK,
         capabilities=(TRUST,),
-        clock=clock,
+        clock=time.time,
     )
     await network.start()
     bootstrap = [address for other in others for address in other.network.listening]
-    overlay = UdpOverlay(identity, listen=network.listening, bootstrap=bootstrap, clock=clock)
+    overlay = UdpOverlay(identity, listen=network.listening, bootstrap=bootstrap, clock=time.time)
     await overlay.start()
     await overlay.ready()
     by_node = {other.node: other for other in others}
@@ -93,8 +88,8 @@ async def member(
     async def nothing(old: PublisherKey) -> None:
         """There is nothing that a publisher has signed."""
 
-    authority = Authority.load(state, clock, identity) if state is not None else None
-    desk = TrustDesk(identity, authority, None, nothing, network, overlay, reach, threads, clock, SOON)
+    authority = Authority.load(state, time.time, identity) if state is not None else None
+    desk = TrustDesk(identity, authority, None, nothing, network, overlay, reach, threads, time.time, SOON)
     heard.append(desk.network_event)
     desk.start()
     try:

@@ -283,17 +283,14 @@ def test_a_member_that_is_no_registrar_certifies_nobody(identities: list[HostIde
     run(scenario())
 
 
-def test_a_certificate_past_half_of_its_life_is_renewed_by_itself(
-    tmp_path: Path,
-) -> None:
+def test_a_certificate_past_half_of_its_life_is_renewed_by_itself(tmp_path: Path) -> None:
     """Twenty days after it was made, a host is started: it asks the founding host, and has another thirty."""
-    then = time.time()
-    identities = make_cluster(tmp_path, 2)
+    identities = make_cluster(tmp_path, 2, clock=lambda: time.time() - 20 * DAY_S)
 
     async def scenario() -> None:
-        async with member(identities[0], state=state_dir(tmp_path, 0), clock=lambda: then + 20 * DAY_S) as founder:
+        async with member(identities[0], state=state_dir(tmp_path, 0)) as founder:
             before = identities[1].credential
-            async with member(identities[1], founder, clock=lambda: then + 20 * DAY_S) as host:
+            async with member(identities[1], founder) as host:
                 await host.until(lambda: host.identity.credential.not_after > before.not_after + 19 * DAY_S)
                 assert host.node == before.node
             await founder.until(lambda: founder.identity.credential.not_after > before.not_after + 19 * DAY_S)
@@ -302,13 +299,13 @@ def test_a_certificate_past_half_of_its_life_is_renewed_by_itself(
 
 
 def test_the_ca_is_down_and_nothing_is_lost_by_it(tmp_path: Path) -> None:
-    identities, then = make_cluster(tmp_path, 2), time.time()
+    identities = make_cluster(tmp_path, 2, clock=lambda: time.time() - 29 * DAY_S)
 
     async def scenario() -> None:
-        async with member(identities[1], clock=lambda: then + 29 * DAY_S) as host:
+        async with member(identities[1]) as host:
             with pytest.raises(AbsentError):
                 await host.desk.renewing.renew()
-            async with member(identities[0], clock=lambda: then + 29 * DAY_S) as other:
+            async with member(identities[0]) as other:
                 await host.meet(other)
 
     run(scenario())
