@@ -20,10 +20,10 @@ def settings(**values: str) -> str:
     return "".join(f'{key} = "{value}"\n' for key, value in values.items()) + DEFAULT_SETTINGS
 
 
-def published(testbed: Testbed, prefix: str | Path, *flags: str) -> Path:
+def published(testbed: Testbed, prefix: str | Path, *flags: str, data_mib: int = DATA_MIB) -> Path:
     """A disk that the founder has published as `base:1`, exported, and has no more."""
     founder = testbed.found()
-    disk = new_disk(testbed, "base.raw", DATA_MIB, seed=1)
+    disk = new_disk(testbed, "base.raw", data_mib, seed=1)
     founder.json("publish", disk, "base:1")
     founder.json("export", "base:1", prefix, *flags)
     founder.must("rm", "base:1")
@@ -37,22 +37,22 @@ def origin_of(host: Daemon) -> dict[str, object]:
 
 def test_eight_hosts_start_from_one_copy_behind_nginx() -> None:
     need("nginx")
+    data_mib = 4 * DATA_MIB  # on a busy machine they begin seconds apart: less would be fetched before they have met
     with Testbed() as testbed, nginx(testbed.directory / "www", testbed.directory / "nginx") as server:
-        disk = published(testbed, testbed.directory / "www")
+        disk = published(testbed, testbed.directory / "www", data_mib=data_mib)
         hosts = [
             host
             for rack in ("a", "b")
             for host in testbed.join(4, settings(origin=server.url), labels=["--rack", rack])
         ]
         plan = hosts[0].json("plan", "base:1")
-        assert (plan["bytes_from"]["origin"], plan["missing_bytes"]) == (DATA_MIB * MIB, 0)
+        assert (plan["bytes_from"]["origin"], plan["missing_bytes"]) == (data_mib * MIB, 0)
         results = pull_on_all(hosts, "base:1")
         assert all(is_pulled(done, disk) for done in results)
         from_origin = sum(done.json["bytes_from"]["origin"] for done in results)
         # Short holes are read through, and the slowest requests may be asked twice; nothing else is sent in vain.
         assert from_origin <= server.sent_bytes("/raw") <= 1.1 * from_origin
-        # Not eight copies, though on a busy machine they begin seconds apart, and meet as late.
-        assert server.sent_bytes("/raw") <= 3 * DATA_MIB * MIB
+        assert server.sent_bytes("/raw") <= 2 * data_mib * MIB
         assert all(origin_of(host)["state"] == "answers" for host in hosts)
 
 
