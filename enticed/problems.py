@@ -10,7 +10,6 @@ lines, and in what is said beside descriptors, the same document stands under `e
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,13 +21,21 @@ from typing import Any
 from aiohttp import web
 
 from enticed.limits import PROBLEM_DETAIL_MAX_CHARS
-from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError, QuotaError
+from protocol.errors import (
+    AbsentError,
+    CorruptError,
+    DeniedError,
+    EnticedError,
+    ExhaustedError,
+    LocalError,
+    NoSpaceError,
+    QuotaError,
+)
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:enticed:problem:"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HEADERS_KEPT = ("Allow", "Retry-After", "Content-Range")
 _NO_ACCESS_LOG: dict[str, Any] = {"access_log": None}
 _log = logging.getLogger(__name__)
@@ -103,8 +110,7 @@ class Problem:
         return web.Response(body=json.dumps(self.document()).encode(), status=self.status, content_type=CONTENT_TYPE)
 
 
-def kind_of(error: Exception, exhausted: Kind = Kind.TEMPORARY) -> Kind:
-    """exhausted: what a limit that is reached means for this request, where the error does not say."""
+def kind_of(error: Exception) -> Kind:
     match error:
         case UsageError():
             return Kind.USAGE
@@ -114,20 +120,18 @@ def kind_of(error: Exception, exhausted: Kind = Kind.TEMPORARY) -> Kind:
             return Kind.INTEGRITY
         case DeniedError():
             return Kind.DENIED
-        case ExhaustedError():
-            if isinstance(error.__cause__, OSError):
-                return Kind.NO_SPACE if error.__cause__.errno in _NO_SPACE else Kind.TEMPORARY
-            return exhausted
-        case TimeoutError():
+        case NoSpaceError():
+            return Kind.NO_SPACE
+        case ExhaustedError() | TimeoutError():
             return Kind.TEMPORARY
         case _:
             return Kind.FAILED
 
 
-def problem_of(error: Exception, exhausted: Kind = Kind.TEMPORARY) -> Problem:
+def problem_of(error: Exception) -> Problem:
     """What to answer for an error. One that is not of ours is a bug: it is logged, and its text stays here."""
     if isinstance(error, EnticedError):
-        kind = kind_of(error, exhausted)
+        kind = kind_of(error)
         return Problem(kind, str(error), 429 if isinstance(error, QuotaError) else STATUS[kind])
     if isinstance(error, TimeoutError):
         return Problem(Kind.TEMPORARY, "it took too long", STATUS[Kind.TEMPORARY])

@@ -2,7 +2,8 @@
 
 Whoever catches one of these knows what to do next without reading its text: a `LocalError` is a bug or a wrong
 argument here, a `RemoteError` is charged to the peer that sent it, `AbsentError` sends the asker elsewhere,
-`CorruptError` throws the bytes away, `ExhaustedError` waits or makes room, and `DeniedError` ends the attempt.
+`CorruptError` throws the bytes away, `ExhaustedError` waits, `NoSpaceError` makes room, and `DeniedError` ends the
+attempt.
 """
 
 
@@ -31,7 +32,11 @@ class CorruptError(EnticedError):
 
 
 class ExhaustedError(EnticedError):
-    """A limit is reached: no space, no slot, no time."""
+    """A limit is reached: no slot, no time, no space."""
+
+
+class NoSpaceError(ExhaustedError):
+    """A disk, or what may be kept on it, is full: until something is removed it stays so."""
 
 
 class QuotaError(ExhaustedError):

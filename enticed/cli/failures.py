@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from enum import IntEnum
 
-from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError
-
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, NoSpaceError
 
 
 class Exit(IntEnum):
@@ -67,8 +64,9 @@ def exit_code(error: EnticedError) -> Exit:
             return Exit.INTEGRITY
         case DeniedError():
             return Exit.DENIED
+        case NoSpaceError():
+            return Exit.FAILED
         case ExhaustedError():
-            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_SPACE
-            return Exit.FAILED if full else Exit.TEMPORARY
+            return Exit.TEMPORARY
         case _:
             return Exit.FAILED

@@ -31,7 +31,7 @@ from enticed.control.trust_routes import TrustRoutes
 from enticed.engine.port import Engine, Progressed, Publication
 from enticed.image.source import inspect
 from enticed.limits import CONTROL_BODY_TIMEOUT_S
-from enticed.problems import Kind, UsageError, read_body
+from enticed.problems import UsageError, read_body
 from protocol.errors import DeniedError, MalformedError
 
 
@@ -107,8 +107,7 @@ class Routes:
         async def work(progressed: Progressed) -> dict[str, Any]:
             return json_of(await self._engine.publish(what, progressed))
 
-        # Publishing takes space, and no other thing of which there may be too little.
-        return await work_stream(request, work, exhausted=Kind.NO_SPACE)
+        return await work_stream(request, work)
 
     async def verify(self, request: web.Request) -> web.StreamResponse:
         target = _target(request)
@@ -117,7 +116,7 @@ class Routes:
         async def work(progressed: Progressed) -> dict[str, Any]:
             return json_of(await self._engine.verify(target, progressed))
 
-        return await work_stream(request, work, exhausted=Kind.TEMPORARY)
+        return await work_stream(request, work)
 
     async def recall(self, request: web.Request) -> web.Response:
         target, reason = _target(request), parse_recall(await _body(request))

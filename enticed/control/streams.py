@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.engine.port import Progressed
-from enticed.problems import Kind, problem_of
+from enticed.problems import problem_of
 
 Work = Callable[[Progressed], Awaitable[dict[str, Any]]]
 
@@ -33,11 +33,11 @@ class _Progress:
         return {"progress": {"done_bytes": newest[0], "total_bytes": newest[1]}}
 
 
-async def work_stream(request: web.Request, work: Work, exhausted: Kind) -> web.StreamResponse:
+async def work_stream(request: web.Request, work: Work) -> web.StreamResponse:
     """Run `work` and answer in lines of JSON: `progress` any number of times, then one `result` or one `error`, a
     problem document.
 
-    When the client goes away, the work is cancelled. exhausted: as for `problem_of`.
+    When the client goes away, the work is cancelled.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
     await response.prepare(request)
@@ -50,7 +50,7 @@ async def work_stream(request: web.Request, work: Work, exhausted: Kind) -> web.
             progress.changed.clear()
             if line := progress.take():
                 await response.write(_line(line))
-        await response.write(_line(_outcome(task, exhausted)))
+        await response.write(_line(_outcome(task)))
         await response.write_eof()
     finally:
         task.cancel()
@@ -58,11 +58,11 @@ async def work_stream(request: web.Request, work: Work, exhausted: Kind) -> web.
     return response
 
 
-def _outcome(task: asyncio.Future[dict[str, Any]], exhausted: Kind) -> dict[str, Any]:
+def _outcome(task: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"result": task.result()}
     except Exception as error:  # noqa: BLE001 - the status line is out: this line is how the client learns of it
-        return {"error": problem_of(error, exhausted).document()}
+        return {"error": problem_of(error).document()}
 
 
 def _line(value: dict[str, Any]) -> bytes:

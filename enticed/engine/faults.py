@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-
 from enticed.core.orders import Failure
-from protocol.errors import AbsentError, CorruptError, EnticedError, ExhaustedError, MalformedError
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+from enticed.errnos import means_no_space
+from enticed.landing import LandingError
+from protocol.errors import AbsentError, CorruptError, EnticedError, MalformedError, NoSpaceError
 
 
 def failure_of(error: EnticedError) -> Failure:
     """What an error of this host's own disk means for the orders that met it. No descriptor or memory left is the
     disk's trouble too: it passes."""
     match error:
-        case ExhaustedError():
-            cause = error.__cause__
-            return Failure.NO_SPACE if not isinstance(cause, OSError) or cause.errno in _FULL else Failure.DISK
+        case NoSpaceError():
+            return Failure.NO_SPACE
+        case LandingError() if means_no_space(error.__cause__):
+            return Failure.NO_SPACE
         case CorruptError() | MalformedError():
             return Failure.INTEGRITY
         case AbsentError():
             return Failure.NOT_FOUND
-    cause = error.__cause__
-    return Failure.NO_SPACE if isinstance(cause, OSError) and cause.errno in _FULL else Failure.DISK
+        case _:
+            return Failure.DISK

@@ -24,7 +24,15 @@ from enticed.limits import READ_IDLE_S, READER_THREADS_COUNT
 from enticed.store.images import StoredImage
 from enticed.store.reading import Gap
 from enticed.store.table import Hold
-from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import (
+    AbsentError,
+    CorruptError,
+    DeniedError,
+    EnticedError,
+    ExhaustedError,
+    LocalError,
+    NoSpaceError,
+)
 from protocol.identifiers import ImageId
 
 KEY_PREFIX = "read-"
@@ -32,7 +40,7 @@ _ERRORS: dict[Failure, type[EnticedError]] = {
     Failure.NOT_FOUND: AbsentError,
     Failure.DENIED: DeniedError,
     Failure.INTEGRITY: CorruptError,
-    Failure.NO_SPACE: ExhaustedError,
+    Failure.NO_SPACE: NoSpaceError,
     Failure.DISK: LocalError,
     Failure.UNAVAILABLE: ExhaustedError,
 }

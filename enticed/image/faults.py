@@ -6,9 +6,9 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError
+from enticed.errnos import exhausted
+from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError
 
-_EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -27,8 +27,8 @@ def told(doing: str) -> Iterator[None]:
 
 def _typed(error: OSError, doing: str) -> EnticedError:
     text = f"{doing}: {error.strerror or error}"
-    if error.errno in _EXHAUSTED:
-        return ExhaustedError(text)
+    if (told := exhausted(error, text)) is not None:
+        return told
     if error.errno == errno.ENOENT:
         return AbsentError(text)
     if error.errno in _DENIED:

@@ -26,7 +26,7 @@ from enticed.image.limits import (
     QEMU_LOOK_TIMEOUT_S,
     QEMU_MEMORY_MAX_SIZE_BYTES,
 )
-from protocol.errors import AbsentError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, ExhaustedError, LocalError, NoSpaceError
 
 Progress = Callable[[float], None]
 """Called with the share done, 0.0 to 1.0."""
@@ -207,5 +207,5 @@ def _failure(action: str, status: int, complaint: bytes, fds: tuple[int, ...]) -
     for fd in fds:
         text = re.sub(rf"'?(json:\{{.*?\}}\}}|/dev/fd/{fd})'?", "the image", text)
     printable = "".join(char if char.isprintable() else "?" for char in text)[:300]
-    kind = ExhaustedError if "No space left" in text else LocalError
+    kind = NoSpaceError if "No space left" in text else LocalError
     return kind(f"qemu-img {action}: {printable}")

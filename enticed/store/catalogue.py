@@ -36,7 +36,7 @@ class ImageRecord:
 
 
 class Catalogue(Protocol):
-    """Raises `ExhaustedError` where the disk is full, `CorruptError` where the file is damaged, else `DiskError`."""
+    """Raises `NoSpaceError` where the disk is full, `CorruptError` where the file is damaged, else `DiskError`."""
 
     def images(self) -> tuple[ImageRecord, ...]: ...
 

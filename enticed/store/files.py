@@ -1,6 +1,6 @@
 """The narrow port through which the store reaches the disk, and its real implementation.
 
-Paths are relative to the state directory. Every call raises one of: `ExhaustedError` (no space, no descriptor),
+Paths are relative to the state directory. Every call raises one of: `NoSpaceError`, `ExhaustedError` (no descriptor),
 `AbsentError` (no such file), `DeniedError` (permissions), `LocalError` (it exists already, a directory not empty),
 `CorruptError` (a link, a pipe or a device where a file or a directory should be) and `DiskError` for everything that is
 the disk's own fault. The twin that simulates crashes is in `memory_files.py`.
@@ -18,9 +18,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from enticed.errnos import exhausted
 from enticed.reflink import clone_range, clones_work, copy_range
 from enticed.store.use import is_open_elsewhere
-from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, LocalError, NoSpaceError
 
 PRIVATE_MODE = 0o600
 SHARED_MODE = 0o440
@@ -127,7 +128,6 @@ class Files(Protocol):
 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
@@ -138,8 +138,8 @@ _OF_ANOTHER_KIND = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 def typed(error: OSError, doing: str) -> EnticedError:
     """The error that says whose fault an OSError is."""
     text = f"{doing}: {error.strerror or error}"
-    if error.errno in _EXHAUSTED:
-        return ExhaustedError(text)
+    if (told := exhausted(error, text)) is not None:
+        return told
     if error.errno == errno.ENOENT:
         return AbsentError(text)
     if error.errno in _DENIED:
@@ -313,7 +313,7 @@ class PosixFiles:
             if error.errno in _OF_ANOTHER_KIND:
                 raise CorruptError(f"{doing}: {error.strerror}") from error
             if error.errno in _FULL:
-                raise ExhaustedError(f"the disk is full: {doing}: {error.strerror}, {self._room()}") from error
+                raise NoSpaceError(f"the disk is full: {doing}: {error.strerror}, {self._room()}") from error
             raise typed(error, doing) from error
 
     def _room(self) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from enticed.store.files import Files
-from protocol.errors import EnticedError, ExhaustedError
+from protocol.errors import EnticedError, NoSpaceError
 from protocol.limits import BLOCK_SIZE_BYTES, GIB, KIB, MIB
 
 
@@ -52,7 +52,7 @@ class Space:
         return max(0, self.reserved_bytes + self.promised_bytes - self.free_bytes)
 
 
-class NoRoomError(ExhaustedError):
+class NoRoomError(NoSpaceError):
     """It does not fit beside what is here. short_bytes: how much would have to go."""
 
     def __init__(self, said: str, to_do: str, short_bytes: int) -> None:
@@ -60,12 +60,12 @@ class NoRoomError(ExhaustedError):
         self.short_bytes = short_bytes
         self._said, self._to_do = said, to_do
 
-    def held_by(self, holds: str) -> ExhaustedError:
+    def held_by(self, holds: str) -> NoSpaceError:
         """The same, for people who are to know what holds the space, too."""
-        return ExhaustedError(f"{self._said}; {holds}: {self._to_do}")
+        return NoSpaceError(f"{self._said}; {holds}: {self._to_do}")
 
 
-class TooLargeError(ExhaustedError):
+class TooLargeError(NoSpaceError):
     """An image that would not fit even if there were no other: waiting for room is of no use. short_bytes: how much
     larger it is than the quota."""
 
@@ -96,7 +96,7 @@ class Ledger:
         self._quota_bytes, self._reserve_bytes = quota_bytes, reserve_bytes
 
     def claim(self, key: str, size_bytes: int, taken: Callable[[], int] | None = None) -> None:
-        """Add a claim, or change it. `ExhaustedError` where quota or disk have no room; the old claim then stays."""
+        """Add a claim, or change it. `NoSpaceError` where quota or disk have no room; the old claim then stays."""
         self.check(key, size_bytes, taken)
         self.record(key, size_bytes, taken)
 
@@ -129,7 +129,7 @@ class Ledger:
             self._taken[key] = taken
 
     def recheck(self, key: str) -> None:
-        """`ExhaustedError` where the disk can no longer hold what it was promised to."""
+        """`NoSpaceError` where the disk can no longer hold what it was promised to."""
         self._check_disk(self.outstanding_bytes(key), self._promised_bytes(but=key))
 
     def settle(self, key: str) -> None:

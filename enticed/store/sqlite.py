@@ -15,7 +15,7 @@ from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import DiskError, typed
-from protocol.errors import CorruptError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import CorruptError, EnticedError, LocalError, NoSpaceError
 from protocol.identifiers import ImageId, NodeId
 from protocol.labels import parse_label_text
 
@@ -302,7 +302,7 @@ def _told(path: Path | None = None, *, opening: bool = False) -> Iterator[None]:
         text = f"the catalogue: {error}"
         if code == sqlite3.SQLITE_FULL:
             full = f"the file system of {path or 'the catalogue'} is full, and nothing can be noted there"
-            raise ExhaustedError(f"{full}: remove images (entice rm), or make room on it otherwise") from error
+            raise NoSpaceError(f"{full}: remove images (entice rm), or make room on it otherwise") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (opening and code not in _NOT_DAMAGE):
             raise CorruptError(text) from error
         raise DiskError(text) from error

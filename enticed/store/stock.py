@@ -91,7 +91,7 @@ class Stock:
     def clone_in(self, target_fd: int, fragments: Fragments, on_hand: OnHand, sources: Mapping[ImageId, int]) -> Mask:
         """Bring what is on hand to its place in the target; for each fragment, whether it is there, hashed, and right.
 
-        sources: descriptors of raw files; images that are not among them provide nothing. `ExhaustedError` where the
+        sources: descriptors of raw files; images that are not among them provide nothing. `NoSpaceError` where the
         disk is full.
         """
         provided = np.array([image in sources for image in on_hand.images] or [False])

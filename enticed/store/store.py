@@ -4,7 +4,7 @@ Every method may be called from any thread. Those that say "at once" never wait 
 event loop; all others block. One lock is held for whatever changes the catalogue or the image directories; a look at
 the images takes another, which nobody keeps while waiting for the disk.
 
-Besides what is named, every method that touches the disk may raise `DiskError`, and `ExhaustedError` where it is full.
+Besides what is named, every method that touches the disk may raise `DiskError`, and `NoSpaceError` where it is full.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Store(Records):
     def begin_import(self, expected_bytes: int = 0) -> Import:
         """A draft with an empty raw file to write, or clone, a disk into.
 
-        expected_bytes: what it will take on the disk, reserved until the import is over. `ExhaustedError` without room.
+        expected_bytes: what it will take on the disk, reserved until the import is over. `NoSpaceError` without room.
         """
         return self._intake.begin_import(expected_bytes)
 
@@ -162,7 +162,7 @@ class Store(Records):
         one, with the statements added, after a check that the disk still has room for the rest of it.
 
         Then call `vouch`: what the file of an image that was once set aside holds counts only after that.
-        `MalformedError` and `CorruptError` for the manifest; `ExhaustedError`, with the numbers, without room.
+        `MalformedError` and `CorruptError` for the manifest; `NoSpaceError`, with the numbers, without room.
         """
         return self._intake.begin_pull(root_bytes, pages_bytes, statements)
 
@@ -171,7 +171,7 @@ class Store(Records):
         return self._intake.wanted_bytes(root)
 
     def check_room(self, root: Root) -> None:
-        """`ExhaustedError` as `begin_pull` raises it where there is no room; nothing is claimed."""
+        """`NoSpaceError` as `begin_pull` raises it where there is no room; nothing is claimed."""
         self._intake.check_room(root)
 
     def add_statement(self, image: ImageId, envelope: bytes) -> None:
@@ -237,7 +237,7 @@ class Store(Records):
     def mark_durable(self, image: ImageId, pieces: PieceIndices) -> None:
         """Make pieces that are verified and written durable: one sync, then one commit.
 
-        When it raises, none of them is. After a failed sync (`DiskError`; `ExhaustedError` from some file systems)
+        When it raises, none of them is. After a failed sync (`DiskError`; `NoSpaceError` from some file systems)
         whatever was written before and is not durable may be lost, these pieces or not: it is to be fetched and
         written again. This store no longer believes a sync of that file alone: until it is opened again, it then reads
         back from the disk what it is to mark, and raises `DiskError` for what did not get there.
@@ -318,7 +318,7 @@ class Store(Records):
             return read_excerpt(self._files, hold.image, offset_bytes, size_bytes)
 
     def recheck(self, image: ImageId) -> None:
-        """`ExhaustedError` where the disk has no room any more for the rest of an image that is being pulled."""
+        """`NoSpaceError` where the disk has no room any more for the rest of an image that is being pulled."""
         with self._writing:
             if not self._table.get(image).ready:
                 self._ledger.recheck(str(image))

@@ -16,7 +16,7 @@ from enticed.image.containers import decode, inspect_container
 from enticed.image.decompose import decompose
 from enticed.image.formats import ImageFormat, check_header, detect
 from enticed.image.source import Source, inspect
-from protocol.errors import EnticedError, ExhaustedError, LocalError
+from protocol.errors import EnticedError, LocalError, NoSpaceError
 from protocol.manifest import encode_manifest
 from tests.image.disks import MIB, ext4_disk, noise, open_descriptors, opened, qemu_img, same_for_the_guest, sparse_file
 from tests.programs import need, need_root
@@ -372,7 +372,7 @@ def test_a_full_disk_is_told(containers: Callable[[str], Path], tmp_path: Path) 
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], check=True)
     try:
-        with pytest.raises(ExhaustedError, match="No space left on device"):
+        with pytest.raises(NoSpaceError, match="No space left on device"):
             decoded(containers("qcow2"), QCOW2, small / "raw")
     finally:
         subprocess.run(["umount", small], check=True)

@@ -21,7 +21,7 @@ from enticed.image.faults import AbandonedError
 from enticed.image.sink import Sink
 from enticed.image.source import data_extents, inspect, open_source
 from protocol.cutting import Cutter, mark_blocks
-from protocol.errors import AbsentError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, LocalError, NoSpaceError
 from protocol.identifiers import Digest
 from protocol.limits import BLOCK_SIZE_BYTES
 from protocol.manifest import encode_manifest
@@ -216,7 +216,7 @@ def test_a_sink_without_space_is_told(tmp_path: Path) -> None:
     image = sparse_file(tmp_path / "image", 8 * MIB, {0: noise("a", 8 * MIB)})
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mounted], check=True)
     try:
-        with pytest.raises(ExhaustedError, match="No space left"):
+        with pytest.raises(NoSpaceError, match="No space left"):
             taken_apart(image, mounted / "copy")
     finally:
         subprocess.run(["umount", mounted], check=True)

@@ -17,7 +17,7 @@ DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
     "enticed.overlay", "enticed.landing", "enticed.pace", "enticed.origin", "enticed.origin.prefix",
-    "enticed.histogram", "enticed.tally",
+    "enticed.errnos", "enticed.histogram", "enticed.tally",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -32,6 +32,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.logs": {"enticed.limits"},
     "enticed.tally": {"enticed.limits"},  # log lines about what others cause
     "enticed.reflink": set(),
+    "enticed.errnos": {"protocol"},
     "enticed.host_address": set(),
     "enticed.pace": {"enticed.limits"},
     "enticed.landing": {"protocol", "enticed.pace"},  # peers and origins: fragments are verified and written in one way
@@ -43,8 +44,8 @@ LAYERS: dict[str, set[str]] = {
     "enticed.anteroom": {"enticed.limits"},  # handshakes of strangers, on both TLS ports
     "enticed.http_server": LEAVES | {"enticed.anteroom", "enticed.problems"},
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
-    "enticed.image": DECISIONS | {"enticed.reflink"},
-    "enticed.store": DECISIONS | {"enticed.histogram", "enticed.reflink"},
+    "enticed.image": DECISIONS | {"enticed.errnos", "enticed.reflink"},
+    "enticed.store": DECISIONS | {"enticed.errnos", "enticed.histogram", "enticed.reflink"},
     "enticed.transfer": DECISIONS
     | {"enticed.anteroom", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.

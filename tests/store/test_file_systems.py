@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from enticed.core.orders import Order
-from protocol.errors import ExhaustedError
+from protocol.errors import NoSpaceError
 from protocol.limits import MIB
 from tests.image.disks import sparse_file
 from tests.programs import need, need_root
@@ -86,7 +86,7 @@ def test_no_inodes_are_left(mount: Mount, kind: str) -> None:
             for number in range(10_000):
                 fillers.append(disk / f"filler{number}")
                 fillers[-1].touch()
-        with pytest.raises(ExhaustedError):
+        with pytest.raises(NoSpaceError):
             store.begin_pull(SECOND.root.encoded, SECOND.pages, ())
         assert store.audit(FIRST.image).all()
         for filler in fillers:

@@ -12,7 +12,15 @@ import pytest
 from enticed.store.files import Access, DiskError, Files, PosixFiles, typed
 from enticed.store.memory_files import MemoryFiles
 from enticed.store.power import Fuse, PowerCut
-from protocol.errors import AbsentError, CorruptError, DeniedError, EnticedError, ExhaustedError, LocalError
+from protocol.errors import (
+    AbsentError,
+    CorruptError,
+    DeniedError,
+    EnticedError,
+    ExhaustedError,
+    LocalError,
+    NoSpaceError,
+)
 from protocol.limits import MIB
 from tests.project.imports import our_modules
 
@@ -200,8 +208,8 @@ def test_a_source_that_ends_is_absent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (errno.ENOSPC, ExhaustedError),
-        (errno.EDQUOT, ExhaustedError),
+        (errno.ENOSPC, NoSpaceError),
+        (errno.EDQUOT, NoSpaceError),
         (errno.EMFILE, ExhaustedError),
         (errno.ENOENT, AbsentError),
         (errno.EACCES, DeniedError),

@@ -10,7 +10,7 @@ import pytest
 
 from enticed.core.orders import Order
 from enticed.store.store import Store
-from protocol.errors import ExhaustedError
+from protocol.errors import NoSpaceError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
 from tests.programs import need, need_root
@@ -45,7 +45,7 @@ def test_too_little_before_a_pull(small_disk: Path) -> None:
     made = make_image(1, pieces=20, per_piece=6)
     with open_store(small_disk / "state") as store:
         filler = fill(small_disk, 64 * 1024)
-        with pytest.raises(ExhaustedError, match=r"the disk is full: [\d.]+ KiB needed in .*, [\d.]+ KiB too little"):
+        with pytest.raises(NoSpaceError, match=r"the disk is full: [\d.]+ KiB needed in .*, [\d.]+ KiB too little"):
             store.begin_pull(made.root.encoded, made.pages, ())
         assert list((small_disk / "state" / "images").iterdir()) == []
         filler.unlink()
@@ -61,11 +61,9 @@ def test_full_during_a_pull(small_disk: Path) -> None:
         filler = fill(small_disk, 0)
         with pytest.raises(OSError, match="No space"):
             made.write_fd(stored.raw_fd, [1, 2, 3, 4])
-        with pytest.raises(
-            ExhaustedError, match=f"the file system of {small_disk}/state/catalogue.* is full.*entice rm"
-        ):
+        with pytest.raises(NoSpaceError, match=f"the file system of {small_disk}/state/catalogue.* is full.*entice rm"):
             save_orders(store)
-        with pytest.raises(ExhaustedError):
+        with pytest.raises(NoSpaceError):
             store.begin_pull(made.root.encoded, made.pages, ())
         assert stored.durable[0]
         filler.unlink()
@@ -84,7 +82,7 @@ def test_full_where_a_name_is_to_be_noted(small_disk: Path) -> None:
     with open_store(small_disk / "state") as store:
         filler = fill(small_disk, 0)
         with pytest.raises(
-            ExhaustedError, match=f"^the disk is full: cannot .* in {small_disk}/state: .*, 0 bytes free: .*entice rm"
+            NoSpaceError, match=f"^the disk is full: cannot .* in {small_disk}/state: .*, 0 bytes free: .*entice rm"
         ):
             store.save_name(*name)
         filler.unlink()
@@ -94,5 +92,5 @@ def test_full_where_a_name_is_to_be_noted(small_disk: Path) -> None:
 
 def test_no_room_to_start(small_disk: Path) -> None:
     fill(small_disk, 0)
-    with pytest.raises(ExhaustedError):
+    with pytest.raises(NoSpaceError):
         open_store(small_disk / "state")

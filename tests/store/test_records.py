@@ -12,7 +12,7 @@ from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
 from enticed.store.names import TooManyNamesError
 from enticed.store.space import TooLargeError
 from enticed.store.sqlite import SqliteCatalogue
-from protocol.errors import AbsentError, DeniedError, ExhaustedError
+from protocol.errors import AbsentError, DeniedError, ExhaustedError, NoSpaceError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB, RECALL_MAX_SIZE_BYTES
 from tests.store.making import all_pieces, hidden, made_of, make_image, open_store, pull
@@ -130,10 +130,10 @@ def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
         assert store.space().used_bytes == claimed_bytes
     with open_store(tmp_path, quota_bytes=claimed_bytes + 1) as store:
         with pytest.raises(
-            ExhaustedError, match=r"quota is full: .* needed, 1 bytes left of .* store.quota_bytes: remove"
+            NoSpaceError, match=r"quota is full: .* needed, 1 bytes left of .* store.quota_bytes: remove"
         ):
             store.begin_pull(other.root.encoded, other.pages, ())
-        with store.begin_import() as draft, pytest.raises(ExhaustedError, match="quota is full"):
+        with store.begin_import() as draft, pytest.raises(NoSpaceError, match="quota is full"):
             draft.commit(other.root, other.pages, ())
         with pytest.raises(TooLargeError, match=r"takes 1\.0 MiB, more than the .* of store\.quota_bytes: raise it"):
             store.begin_import(MIB)
@@ -146,7 +146,7 @@ def test_space_is_claimed_before_the_first_byte(tmp_path: Path) -> None:
 def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
     made = make_image(1)
     with open_store(tmp_path, reserve_bytes=1 << 60) as store:
-        with pytest.raises(ExhaustedError) as refused:
+        with pytest.raises(NoSpaceError) as refused:
             store.begin_pull(made.root.encoded, made.pages, ())
         assert re.fullmatch(
             rf"the disk is full: [\d.]+ KiB needed in {tmp_path}, [\d.]+ GiB too little: [\d.]+ GiB free, "
@@ -158,7 +158,7 @@ def test_what_is_reserved_for_guests_is_not_taken(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         store.begin_pull(made.root.encoded, made.pages, ())
     with open_store(tmp_path, reserve_bytes=1 << 60) as store:
-        with pytest.raises(ExhaustedError, match="the disk is full"):
+        with pytest.raises(NoSpaceError, match="the disk is full"):
             store.begin_pull(made.root.encoded, made.pages, ())
         assert len(store.images()) == 1, "what was begun stays begun"
 

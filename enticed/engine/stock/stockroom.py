@@ -242,7 +242,7 @@ class Stockroom:
     async def within(self, work: Callable[..., T], *arguments: object) -> T:
         """Do work on the store that takes room, in a thread: once more where room could be made for it.
 
-        `ExhaustedError` where that could not be done; it says what holds the space.
+        `NoSpaceError` where that could not be done; it says what holds the space.
         """
         for _ in range(ROOM_TRIES_COUNT):
             try:
