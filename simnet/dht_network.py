@@ -38,7 +38,7 @@ from enticed.limits import PAIR_LIFETIME_S
 from protocol.errors import AbsentError, CorruptError
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
 from protocol.limits import PROVIDER_EXPIRY_S
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 
 RECORD_SIZE_BYTES = 230
 """About what a signed record has, with one address: it decides how many fit an answer."""

@@ -15,7 +15,7 @@ from enticed.core.dht.events import Answered, Offer, ProviderOffer
 from enticed.core.events import ProvidersFound
 from enticed.core.vocabulary import Contact
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 from simnet.dht_model import DhtModel
 from simnet.dht_network import DhtNetwork, Timeline
 

@@ -13,7 +13,7 @@ from enticed.core.image_book import Offer
 from enticed.core.orders import OrderState, Priority
 from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from simnet.host import SimHost
 from simnet.images import SimImage
 from simnet.world import World

@@ -16,7 +16,7 @@ from enticed.core.dht.events import ProviderOffer
 from enticed.core.dht.policy import DhtPolicy
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.labels import HOST, RACK, ZONE, HostLabel, shard_of
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from simnet.dht_network import DhtHost, DhtNetwork, node_id
 from simnet.world import World
 

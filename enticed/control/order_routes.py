@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.answers import json_of
-from enticed.control.events import EventStreams, Followed
 from enticed.control.fields import parse_key, parse_object, parse_order
+from enticed.control.order_events import EventStreams, Followed
 from enticed.control.queries import parse_event_number, parse_progress_interval, parse_query, parse_state
 from enticed.engine.port import Engine, OrderView
 from enticed.limits import CONTROL_BODY_TIMEOUT_S

@@ -11,7 +11,6 @@ from enticed.control.access import Access, caller_of
 from enticed.control.answers import json_of
 from enticed.control.campaign_routes import CampaignRoutes
 from enticed.control.content import ContentService
-from enticed.control.events import EventStreams
 from enticed.control.fields import (
     PublishRequest,
     parse_grant,
@@ -22,6 +21,7 @@ from enticed.control.fields import (
     parse_target,
     parse_token_request,
 )
+from enticed.control.order_events import EventStreams
 from enticed.control.order_routes import OrderRoutes
 from enticed.control.queries import parse_query
 from enticed.control.space_routes import SpaceRoutes

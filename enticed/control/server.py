@@ -13,8 +13,8 @@ from aiohttp import web
 from enticed.control import openapi
 from enticed.control.access import Access, caller_of
 from enticed.control.content import ContentService
-from enticed.control.events import EventStreams
 from enticed.control.handoff import HandoffServer
+from enticed.control.order_events import EventStreams
 from enticed.control.routes import Routes
 from enticed.control.sockets import ListeningSocket
 from enticed.engine.port import Engine

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from random import Random
 
 from protocol.identifiers import NodeId
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 
 
 @dataclass(frozen=True, slots=True)

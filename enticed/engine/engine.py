@@ -46,7 +46,7 @@ from enticed.store.images import StoredImage
 from protocol.credentials import read_certificate
 from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from aiohttp import web
 
 from enticed.control.campaign_routes import CampaignRoutes
-from enticed.control.events import EventStreams
+from enticed.control.order_events import EventStreams
 from enticed.control.order_routes import OrderRoutes
 from enticed.engine.port import Engine
 from enticed.gateway.roles import Roles

@@ -14,8 +14,8 @@ from protocol.floor import FLOOR_TYPE, open_floor
 from protocol.identifiers import DiscoveryKey
 from protocol.limits import CLOCK_SKEW_MAX_S, PROVIDER_EXPIRY_S
 from protocol.names import draft_rank, open_name
+from protocol.providers import ProviderRecord, ProviderState, open_provider, seal_provider
 from protocol.recall import RECALL_TYPE, open_recall
-from protocol.records import ProviderRecord, ProviderState, open_provider, seal_provider
 
 
 class HostNotary:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from enticed.core.dht.events import NameOffer, Offer, ProviderOffer
 from protocol.identifiers import DiscoveryKey
-from protocol.records import ProviderRecord
+from protocol.providers import ProviderRecord
 
 __all__ = ["AddressMemory", "Found", "NameOffer", "Offer", "Overlay", "ProviderOffer"]
 

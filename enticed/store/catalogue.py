@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Order
 from protocol.identifiers import ImageId
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Order
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import typed

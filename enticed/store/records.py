@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Order
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT, ORDERS_MAX_COUNT, RECALLS_MAX_COUNT
 from enticed.store.catalogue import Catalogue

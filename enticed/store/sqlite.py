@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import DiskError, typed

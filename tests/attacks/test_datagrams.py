@@ -21,7 +21,7 @@ from protocol.datagram import Introduction, hello_key
 from protocol.dht import DHT, FindNode, FindValue, Ping, Store, read_endpoint
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.limits import DATAGRAM_MAX_SIZE_BYTES
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from tests.overlay.hosts import Swarm, UdpSwarm, address_of, run
 
 KEY = DiscoveryKey.of_image(ImageId.of(b"an image"))

@@ -14,7 +14,7 @@ from enticed.core.dht.policy import DhtPolicy
 from protocol.dht import Contact, DhtMessage, FindNode, FindValue, Nodes, Ping, Pong, Store, Stored, Values, Verdict
 from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.limits import CONTACTS_MAX_COUNT
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from tests.core.dht.harness import Host, Ledger, LedgerNotary, World
 from tests.core.dht.test_network import key, nodes, offer
 

@@ -33,7 +33,7 @@ from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import ALPN_CONTROL, CONTROL, TRUST, Hello, Renewal, RenewalRequest, Trust
 from protocol.names import NameRecord
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from protocol.trust import Revocation, TrustedPublisher, TrustedScheduler, seal_trust
 from tests.attacks.members import Member, member
 from tests.clusters import make_cluster, state_dir

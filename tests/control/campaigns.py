@@ -7,8 +7,8 @@ import time
 from collections import deque
 
 from enticed.core.campaigns import events as ev
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.campaigns.machine import Campaigns
-from enticed.core.campaigns.records import Campaign
 from enticed.core.orders import OrderState, Promise, owner_text
 from enticed.engine.campaigns.port import CampaignTerms, CampaignView
 from enticed.engine.campaigns.views import campaign_view

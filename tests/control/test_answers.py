@@ -8,7 +8,7 @@ from typing import Any
 
 from enticed.control.answers import json_of
 from enticed.control.schemas import RECORDS
-from enticed.core.campaigns.records import Campaign, Placement, Run, Stage
+from enticed.core.campaigns.campaign import Campaign, Placement, Run, Stage
 from enticed.core.orders import Failure, OrderState, Priority, Promise
 from enticed.engine.campaigns.views import campaign_view
 from enticed.engine.port import BytesFrom, Grant, ImageView, OrderView, PlanView, RecallReport, RecallView, Receipt, Why

@@ -20,7 +20,7 @@ from enticed.transfer.ports import Consignment, Event, Heard, PeerDown, PeerUp
 from protocol.codec import pack_record
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import Busy, HaveMap, Part, PartRequest, Refusal, Refused, Request, Subscribe
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from protocol.statement import StatementSet
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Failure, Order, Promise
 from enticed.problems import UsageError
 from enticed.store.catalogue import ImageRecord
@@ -40,7 +40,7 @@ from tests.fuzz.targets import IMAGE, PUBLISHER, TRUSTED, Target, manifest
 from tests.project.imports import ROOT
 from tests.wire.cas import NOW, TestCa, credential_of, signing_key
 from tests.wire.hosts import CA, HELLO_KEY, Sealer
-from tests.wire.test_records import SEALED as SEALED_PROVIDER
+from tests.wire.test_providers import SEALED as SEALED_PROVIDER
 
 CORPUS = Path(__file__).parent / "corpus"
 MALFORMED: tuple[type[Exception], ...] = (MalformedError,)

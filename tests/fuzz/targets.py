@@ -50,8 +50,8 @@ from protocol.manifest import Fragments, Root, decode_page, encode_manifest
 from protocol.messages import Hello, Part, PartRequest
 from protocol.names import NAME_TYPE, open_name, parse_name
 from protocol.profile import PROFILE_TYPE, open_profile
+from protocol.providers import open_provider
 from protocol.recall import RECALL_TYPE, open_recall
-from protocol.records import open_provider
 from protocol.session import Agreement, BulkClientSession, BulkServerSession, ControlSession, Question
 from protocol.statement import STATEMENT_TYPE, StatementSet, open_statement
 from protocol.token import format_token, parse_token

@@ -14,8 +14,8 @@ from enticed.overlay.port import NameOffer, ProviderOffer
 from protocol.errors import LocalError
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.names import NameRecord
+from protocol.providers import ProviderState
 from protocol.recall import Recall
-from protocol.records import ProviderState
 from tests.overlay.hosts import Handle, Swarm, TwinSwarm, UdpSwarm, address_of, run
 
 KEY = DiscoveryKey.of_image(ImageId.of(b"an image"))

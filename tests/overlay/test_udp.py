@@ -22,7 +22,7 @@ from protocol.errors import AbsentError, CorruptError, DeniedError, LocalError, 
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.limits import PROVIDER_EXPIRY_S
 from protocol.names import NameRecord
-from protocol.records import ProviderRecord, ProviderState, seal_provider
+from protocol.providers import ProviderRecord, ProviderState, seal_provider
 from tests.clusters import make_cluster
 from tests.overlay.hosts import PATIENCE_S, Swarm, UdpSwarm, address_of, run
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.store.catalogue import Catalogue, ImageRecord, bitmap_of, pieces_of
 from enticed.store.memory_catalogue import MemoryCatalogue

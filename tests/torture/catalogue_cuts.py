@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Order, OrderState
 from enticed.store.catalogue import Catalogue, ImageRecord
 from enticed.store.files import Access

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Order, OrderState
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.memory_files import MemoryFiles

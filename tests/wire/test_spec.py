@@ -26,8 +26,8 @@ from protocol import (
     messages,
     names,
     profile,
+    providers,
     recall,
-    records,
     statement,
     trust,
 )
@@ -98,7 +98,7 @@ VOCABULARIES = {
     "Messages: DHT": dht.DHT,
 }
 ROOTS = (
-    records._Signed,
+    providers._Signed,
     dsse.Envelope,
     statement.Statement,
     statement.StatementSet,
@@ -131,7 +131,7 @@ def test_records() -> None:
 
 
 def spec_name(kind: type[Any]) -> str:
-    return "ProviderRecord" if kind is records._Signed else kind.__name__
+    return "ProviderRecord" if kind is providers._Signed else kind.__name__
 
 
 def test_enumerations() -> None:

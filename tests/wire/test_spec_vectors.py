@@ -51,7 +51,7 @@ from protocol.messages import (
     Refused,
     Subscribe,
 )
-from protocol.records import ProviderRecord, ProviderState, open_provider, seal_provider
+from protocol.providers import ProviderRecord, ProviderState, open_provider, seal_provider
 from tests.wire.cas import NOW, TestCa, credential_of, signing_key
 from tests.wire.test_spec import section, tables
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from enticed.core.campaigns.records import Campaign
+from enticed.core.campaigns.campaign import Campaign
 from enticed.core.orders import Failure, OrderState, Promise
 from protocol.identifiers import ImageId, NodeId
 from protocol.labels import HostLabel

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from enticed.core.campaigns import events as ev
+from enticed.core.campaigns.campaign import OVER, PASSING, Campaign, Placement, Run, Stage
 from enticed.core.campaigns.policy import CampaignPolicy
-from enticed.core.campaigns.records import OVER, PASSING, Campaign, Placement, Run, Stage
 from enticed.core.orders import ENDED, OrderState, Promise
 from protocol.identifiers import NodeId
 

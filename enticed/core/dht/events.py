@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from protocol.dht import DhtMessage
 from protocol.identifiers import DiscoveryKey, NodeId
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 
 # --- offers: what a host announces ---
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from protocol.identifiers import DiscoveryKey
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enticed.core.dht.ports import CheckedName, Notary
 from protocol.dht import Contact, FindValue, Question, Reply, Values
 from protocol.errors import CorruptError, EnticedError, RemoteError
 from protocol.identifiers import DiscoveryKey, NodeId
-from protocol.records import ProviderRecord
+from protocol.providers import ProviderRecord
 
 
 class Search:

@@ -20,7 +20,7 @@ from enticed.core.dht.ports import CheckedName, CheckedProvider
 from protocol.dht import Verdict
 from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.limits import PROVIDERS_MAX_COUNT
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 
 
 @dataclass(slots=True)

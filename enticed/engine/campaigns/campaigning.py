@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from enticed.core.campaigns import events as ev
+from enticed.core.campaigns.campaign import Campaign, Run
 from enticed.core.campaigns.machine import Campaigns
-from enticed.core.campaigns.records import Campaign, Run
 from enticed.core.orders import owner_text
 from enticed.engine.campaigns.meetings import Meetings
 from enticed.engine.campaigns.order_messages import place_order, told_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Protocol
 
-from enticed.core.campaigns.records import Stage
+from enticed.core.campaigns.campaign import Stage
 from enticed.core.orders import Failure, OrderState, Promise
 from protocol.identifiers import ImageId, NodeId
 from protocol.labels import HostLabel

@@ -17,7 +17,7 @@ from enticed.overlay.port import Overlay, ProviderOffer
 from protocol.errors import MalformedError
 from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.labels import HOST, HostLabel, check_label, shard_of, shards_of
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 
 
 @dataclass(frozen=True, slots=True)

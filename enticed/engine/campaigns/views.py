@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from enticed.core.campaigns.records import Placement, Run, Stage, summary
+from enticed.core.campaigns.campaign import Placement, Run, Stage, summary
 from enticed.core.orders import Promise, owner_text
 from enticed.engine.campaigns.port import CampaignHostView, CampaignState, CampaignView
 from protocol.identifiers import NodeId

@@ -16,7 +16,7 @@ from enticed.overlay.port import Overlay
 from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S
 from protocol.errors import AbsentError, EnticedError
 from protocol.identifiers import DiscoveryKey, ImageId
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError
 from protocol.group import GroupId
 from protocol.identifiers import DiscoveryKey, ImageId
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 
 log = logging.getLogger(__name__)
 

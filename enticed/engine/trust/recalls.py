@@ -33,8 +33,8 @@ from enticed.transfer.tasks import Tasks
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.messages import RECALLS, PlaceOrder, Recalled, Subscribe
+from protocol.providers import ProviderState
 from protocol.recall import Recall, open_recall
-from protocol.records import ProviderState
 
 log = logging.getLogger(__name__)
 

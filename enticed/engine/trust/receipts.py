@@ -10,7 +10,7 @@ from enticed.engine.port import Receipt
 from enticed.limits import RECEIPTS_PAUSE_S, RECEIPTS_QUIET_COUNT, RECEIPTS_TIMEOUT_S
 from enticed.overlay.port import Found, Overlay
 from protocol.identifiers import DiscoveryKey, NodeId
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 
 
 @dataclass

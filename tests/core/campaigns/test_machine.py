@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from enticed.core.campaigns import events as ev
+from enticed.core.campaigns.campaign import OVER, TIMED, Stage, summary
 from enticed.core.campaigns.policy import CampaignPolicy
-from enticed.core.campaigns.records import OVER, TIMED, Stage, summary
 from enticed.core.orders import Failure, OrderState, Promise
 from tests.core.campaigns.world import OTHER, World, campaign, node
 

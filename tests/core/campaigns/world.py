@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from enticed.core.campaigns import events as ev
+from enticed.core.campaigns.campaign import Campaign, Placement, Stage
 from enticed.core.campaigns.machine import Campaigns
 from enticed.core.campaigns.policy import CampaignPolicy
-from enticed.core.campaigns.records import Campaign, Placement, Stage
 from enticed.core.orders import Failure, OrderState, Promise
 from protocol.identifiers import ImageId, NodeId
 

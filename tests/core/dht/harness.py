@@ -41,7 +41,7 @@ from protocol.dht import DHT, DhtMessage
 from protocol.errors import AbsentError, CorruptError
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
 from protocol.limits import PROVIDER_EXPIRY_S
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 
 RECORD_SIZE_BYTES = 230
 """About what a real one has, with one address."""

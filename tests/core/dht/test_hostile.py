@@ -27,7 +27,7 @@ from protocol.dht import (
     Withdraw,
 )
 from protocol.identifiers import DiscoveryKey, NodeId
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from tests.core.dht.harness import Host, Ledger, LedgerNotary, World
 from tests.core.dht.test_network import holders, key, nodes, offer
 

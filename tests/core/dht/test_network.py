@@ -12,7 +12,7 @@ from enticed.core.dht.policy import DhtPolicy
 from protocol.dht import FindNode, Store
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.limits import PROVIDER_EXPIRY_S, PROVIDER_REFRESH_S
-from protocol.records import ProviderState
+from protocol.providers import ProviderState
 from tests.core.dht.harness import Host, World
 
 WHOLE, PARTIAL = ProviderState.WHOLE, ProviderState.PARTIAL

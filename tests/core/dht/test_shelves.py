@@ -14,7 +14,7 @@ from enticed.core.dht.shelves import Shelves
 from protocol.dht import Verdict
 from protocol.identifiers import DiscoveryKey, NodeId, NodeKey, Nonce, SealingKey
 from protocol.limits import PROVIDERS_MAX_COUNT
-from protocol.records import ProviderRecord, ProviderState
+from protocol.providers import ProviderRecord, ProviderState
 
 WHOLE, PARTIAL = ProviderState.WHOLE, ProviderState.PARTIAL
 KEY = DiscoveryKey(b"k" * 20)

@@ -12,7 +12,7 @@ from protocol.addresses import check_dialable
 from protocol.errors import CorruptError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, Nonce, SealingKey
 from protocol.limits import ADDRESSES_MAX_COUNT, PROVIDER_RECORD_MAX_SIZE_BYTES
-from protocol.records import (
+from protocol.providers import (
     ProviderRecord,
     ProviderState,
     open_provider,
