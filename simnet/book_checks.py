@@ -32,6 +32,8 @@ def wrong_books(books: Books) -> Iterator[str]:
 
 def _wrong_requests(books: Books) -> Iterator[str]:
     requests = list(books.requests)
+    if books.requests.sources != {asked.node for asked in requests}:
+        yield "the sources are not those that are asked"
     if books.requests.in_flight_bytes != sum(asked.run.size_bytes for asked in requests):
         yield "in_flight_bytes is not what is in flight"
     asked_of: dict[NodeId, list[Asked]] = defaultdict(list)
@@ -79,7 +81,8 @@ def _over_limits(books: Books) -> Iterator[str]:
         requests = []
     if len(requests) > 1 and books.requests.in_flight_bytes > policy.in_flight_bytes:
         yield "more is in flight than may be"
-    for node, count in Counter(asked.node for asked in requests).items():
+    asked_of = Counter(asked.node for asked in requests)
+    for node, count in asked_of.items():
         size_bytes = sum(asked.run.size_bytes for asked in requests if asked.node == node)
         if count > policy.peer_in_flight or size_bytes > policy.peer_in_flight_bytes + policy.request_bytes:
             yield f"more is asked of {node.short} than may be"

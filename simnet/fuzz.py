@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,6 +110,7 @@ def case_of(seed: int) -> Case:
         faults=tuple(_mishap(dice, [group.name for group in groups]) for _ in range(dice.choice([0, 1, 2, 3, 5]))),
         seed=seed,
     )
+    policy = replace(policy, sources_max=dice.choice([2, 28]))  # drawn last: what is drawn before stays what it was
     return Case(scenario, policy, max(1, hosts // 3))
 
 

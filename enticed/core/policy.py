@@ -36,10 +36,13 @@ class Policy:
     """Missing bytes of pieces that are opened and not asked for yet: enough never to run dry, too few to clog."""
     ahead_first_bytes: int = 1 * MIB
     """The same until a first piece has come: who else is in the rack, and owns the others, is not known yet."""
-    in_flight_bytes: int = 48 * MIB
+    in_flight_bytes: int = 96 * MIB
     """What all requests of a host may have under way."""
     in_flight_s: float = 2.0
     """Under a limit of what may come, no more than comes in so long, or one request."""
+    sources_max: int = 28
+    """Hosts that are asked at once. Who sends to many shares its link among them: whoever asked more hosts than others
+    would get more, and those who know few would be last. (A reader of what is not here yet has whomever it needs.)"""
     peer_in_flight_bytes: int = 16 * MIB
     peer_in_flight_least_bytes: int = 1 * MIB
     peer_in_flight_s: float = 0.15

@@ -60,6 +60,7 @@ class RequestDesk:
         if not pull.runs or not (around.able or around.from_origin):
             return
         policy, room_bytes = self._books.policy, self._room_beside_readers(pull, now)
+        self._keep_to_sources(around)
         offered, has_spared = self._offered(pull, around)
         waiting, pull.runs = pull.runs, deque()
         for run in waiting:
@@ -69,8 +70,15 @@ class RequestDesk:
             if may_ask and self._ask_for(pull, run, around, now):
                 pull.ahead_bytes -= run.size_bytes
                 room_bytes -= run.size_bytes
+                self._keep_to_sources(around)
             else:
                 pull.runs.append(run)
+
+    def _keep_to_sources(self, around: Reach) -> None:
+        """Where as many are asked as may be, strike off all others; who is not worth waiting for does not count."""
+        sources, most = self._books.requests.sources, self._books.policy.sources_max
+        if len(sources) >= most and len(sources - around.unreliable) >= most:
+            around.able = [peer for peer in around.able if peer.in_flight]
 
     def _offered(self, pull: Pull, around: Reach) -> tuple[int, bool]:
         """The pieces (bits) that somebody can be asked for at once, and whether some can be asked for more of them who

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, KeysView
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -11,6 +11,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
+from enticed.core.counting import take_off
 from enticed.core.policy import Policy
 from enticed.core.vocabulary import ORIGIN, Mask
 from protocol.identifiers import ImageId, NodeId
@@ -87,6 +88,8 @@ class RequestBook:
         self._numbers = count(1)
         self._asked: dict[int, Asked] = {}
         self._of_image: dict[ImageId, dict[int, Asked]] = {}
+        self._of_source: Counter[NodeId] = Counter()
+        """How many requests each host has that has any."""
         self._expiries: list[tuple[float, int]] = []
         """A heap, in which requests that were closed stay until they are on top."""
         self._seconds: deque[float] = deque(maxlen=64)
@@ -106,6 +109,11 @@ class RequestBook:
     def has_plenty(self) -> bool:
         """Whether so much is under way that nothing has to be asked for at once."""
         return self.in_flight_bytes >= self._plenty_bytes
+
+    @property
+    def sources(self) -> KeysView[NodeId]:
+        """Who is asked for anything just now."""
+        return self._of_source.keys()
 
     def comes_at(self, bytes_per_s: float) -> None:
         """So fast everything comes now: how much is plenty goes by that."""
@@ -128,6 +136,7 @@ class RequestBook:
         asked = Asked(next(self._numbers), node, run, wanted, now, now + patience_s, hedge)
         self._asked[asked.number] = asked
         self._of_image.setdefault(run.image, {})[asked.number] = asked
+        self._of_source[node] += 1
         heappush(self._expiries, (asked.expires_at, asked.number))
         self.in_flight_bytes += run.size_bytes
         self._hedges += hedge
@@ -141,6 +150,7 @@ class RequestBook:
             del of_image[number]
             if not of_image:
                 del self._of_image[asked.run.image]
+            take_off(self._of_source, asked.node)
             self.in_flight_bytes -= asked.run.size_bytes
             self._hedges -= asked.hedge
         return asked

@@ -9,13 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
 
+from enticed.core.counting import take_off
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Request
-
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +158,8 @@ class UploadSlots:
         """An upload is over, or its peer gave up waiting for it."""
         upload = self._sending.pop(ticket, None)
         if upload is not None:
-            _take_off(self._copies, upload.request)
-            _take_off(self._of_peer, upload.node)
+            take_off(self._copies, upload.request)
+            take_off(self._of_peer, upload.node)
         else:
             upload = self._queue.pop(ticket, None)
         if upload is not None:
@@ -170,9 +168,3 @@ class UploadSlots:
     def forget(self, node: NodeId) -> None:
         """A peer's session is over."""
         self.first_copies.forget(node)
-
-
-def _take_off(counter: Counter[Key], key: Key) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

@@ -392,6 +392,23 @@ def test_the_host_never_has_more_in_flight_than_it_may() -> None:
     assert bench.host.books.requests.in_flight_bytes == 2 * MIB
 
 
+def test_few_hosts_are_asked_at_once_and_others_where_these_are_not_worth_waiting_for() -> None:
+    bench = Bench(sources_max=2, peer_in_flight_bytes=MIB, peer_in_flight_least_bytes=MIB)
+    bench.fetching(8)
+    for number in (2, 3, 4):
+        bench.meet(number)
+        bench.has(number, pieces=8)
+    sources, first = bench.host.books.requests.sources, bench.open_all()
+    assert len(first) == len(sources) == 2
+    bench.deliver(first[:1])
+    assert len(bench.all(ef.Fetch)) == 1
+    assert len(sources) == 2
+    owing = set(sources)
+    bench.wait(5.0)
+    assert owing < sources
+    assert len(sources) == 4, "nobody answers: who has not been asked yet may"
+
+
 # --- giving up ---
 
 
