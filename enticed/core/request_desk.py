@@ -177,20 +177,36 @@ class RequestDesk:
         """Ask a second peer for what is slow.
 
         Where the first has never sent anything, at any time: it will hardly be sent twice. Else once there is nothing
-        else to ask for, and within a small share of the image.
+        else to ask for, and within a small share of the image. Where two were asked and are slow, who has never sent
+        anything is given up for a third who has.
         """
         self._hedge_for_readers(pull, around, now)
         is_all_asked = self._is_all_asked(pull)
         if not (is_all_asked or around.unreliable):
             return
         slow_after_s = self._books.requests.slow_after_s
-        for asked in self._unhedged(pull):
-            if now < asked.at + slow_after_s:
+        for twins in self._by_run(pull):
+            if now < twins[-1].at + slow_after_s or (len(twins) > 1 and not self._give_up_silent(twins, around, now)):
                 continue
+            asked = twins[0]
             is_silent = self._is_silent(asked.node, around)
             may_ask = is_silent or (is_all_asked and self._may_come_twice(pull, asked.run))
             if may_ask and self._ask_a_second(pull, asked, around, now, anybody=is_all_asked) and not is_silent:
                 pull.hedged_bytes += asked.run.size_bytes
+
+    def _give_up_silent(self, twins: list[Asked], around: Reach, now: float) -> bool:
+        """Take one who has never sent anything out of the two, if a third can be asked who has; whether that is so."""
+        silent = next((asked for asked in twins if self._is_silent(asked.node, around)), None)
+        peer = self._books.source(silent.node) if silent is not None else None
+        if silent is None or peer is None:
+            return False
+        able = [one for one in around.able if one.bytes_per_s and all(one.node != asked.node for asked in twins)]
+        if not self._books.pulls[silent.run.image].availability.holders(able, silent.run.piece):
+            return False
+        twins.remove(silent)
+        self._abandon(silent, now)
+        peer.failed(now, self._books.policy)
+        return True
 
     def _may_come_twice(self, pull: Pull, run: Run) -> bool:
         policy, total_bytes = self._books.policy, self._books.images[pull.image].total_bytes
@@ -231,10 +247,15 @@ class RequestDesk:
         times = (asked.at + slow_after_s for asked in self._unhedged(pull) if asked.run.for_reader)
         return min((time for time in times if time > now), default=None)
 
+    def _by_run(self, pull: Pull) -> list[list[Asked]]:
+        """The requests for each run: one, or two where it was hedged, the later one last."""
+        by_run: dict[int, list[Asked]] = {}
+        for asked in self._books.requests.of_image(pull.image):
+            by_run.setdefault(id(asked.run), []).append(asked)
+        return list(by_run.values())
+
     def _unhedged(self, pull: Pull) -> list[Asked]:
-        asked_of = self._books.requests.of_image(pull.image)
-        hedged = {asked.run for asked in asked_of if asked.hedge}
-        return [asked for asked in asked_of if asked.run not in hedged]
+        return [twins[0] for twins in self._by_run(pull) if len(twins) == 1]
 
     def _is_all_asked(self, pull: Pull) -> bool:
         """Whether all that is still missing has been asked for, by this host or, as far as it knows, by others in its
@@ -244,11 +265,11 @@ class RequestDesk:
         return not (pull.runs or pull.opening or is_wanting) and bool(pull.outstanding)
 
     def next_hedge(self, pull: Pull, now: float) -> float | None:
-        """When the next request that was asked of one peer alone becomes slow; None while there is more to ask for."""
+        """When the next run is slow to come from all who were asked for it; None while there is more to ask for."""
         if not self._is_all_asked(pull):
             return None
         slow_after_s = self._books.requests.slow_after_s
-        times = (asked.at + slow_after_s for asked in self._unhedged(pull))
+        times = (twins[-1].at + slow_after_s for twins in self._by_run(pull))
         return min((time for time in times if time > now), default=None)
 
     # --- answers ---

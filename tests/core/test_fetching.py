@@ -308,6 +308,46 @@ def test_near_the_end_a_slow_request_is_asked_of_a_second_peer() -> None:
     assert bench.state() == "verifying"
 
 
+def test_where_two_are_silent_one_is_given_up_for_a_third_who_answers() -> None:
+    bench = Bench(sources_max=3)
+    fetches = asked(bench, 4)  # of host 1, who answers
+    bench.now += 0.01
+    bench.deliver(fetches[:3])
+    bench.tell(ev.FetchFailed(fetches[3].request, Fault.BUSY, "busy", 30.0))
+    bench.meet(2)
+    bench.has(2, pieces=4)
+    first = bench.one(ef.Fetch)
+    assert first.node == node(2)
+    bench.meet(3)
+    bench.has(3, pieces=4)
+    bench.wait(1.0)
+    assert {one.node for one in bench.host.books.requests} == {node(2), node(3)}
+    bench.meet(4)
+    bench.has(4, pieces=4)
+    peer = bench.host.books.peers.get(node(4))
+    assert peer is not None
+    peer.delivered(MIB, 0.01, bench.host.books.policy)
+    bench.wait(1.0)
+    assert node(4) in {one.node for one in bench.host.books.requests}
+    assert len(bench.host.books.requests) == 2
+
+
+def test_a_hedge_whose_first_request_is_gone_may_be_overtaken_too() -> None:
+    bench = Bench()
+    fetches = asked(bench, 3)
+    bench.meet(2)
+    bench.has(2, pieces=3)
+    bench.now += 0.01
+    bench.deliver(fetches[:2])
+    bench.wait(0.5)
+    assert len(bench.host.books.requests) == 2
+    bench.tell(ev.FetchFailed(fetches[2].request, Fault.BUSY, "busy", 0.1))
+    (hedge,) = bench.host.books.requests
+    assert hedge.hedge
+    bench.wait(1.0)
+    assert len(bench.host.books.requests) == 2, "one that answered before is asked again"
+
+
 def test_a_hedge_that_fails_leaves_the_first_request_alone() -> None:
     bench = Bench()
     fetches = asked(bench, 2)
