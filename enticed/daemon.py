@@ -344,9 +344,7 @@ def _take_up(driver: Driver, store: Store, stockroom: Stockroom, ledger: OrderLe
     ledger.start()
     recalls.take_up()
     for stored in store.images():
-        data_bytes = stored.root.data_bytes.astype(np.int64)
-        group = stockroom.group(stored.image)
-        driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
+        stockroom.tell_on_hand(stored)
     for order in store.orders():
         if order.state is not OrderState.CANCELLED:
             driver.tell(ev.OrderPlaced(order))

@@ -176,6 +176,11 @@ class Host:
         """Whether an order that is not ended wants the image."""
         return image in self._books.wanted
 
+    def seeks_manifest(self, image: ImageId) -> bool:
+        """Whether an image is pulled whose manifest has not come yet."""
+        pull = self._books.pulls.get(image)
+        return pull is not None and pull.stage is OrderState.RESOLVING
+
     def progress(self, image: ImageId) -> Progress | None:
         """How far an image is, pulled or not; None for one whose manifest is not known here."""
         book = self._books.images.get(image)

@@ -39,6 +39,7 @@ from enticed.engine.port import (
     Why,
 )
 from enticed.engine.reading import Reader
+from enticed.engine.threads import to_its_end
 from enticed.engine.trust.receipts import Holders, gather_receipts
 from enticed.engine.views import Views
 from enticed.limits import PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
@@ -220,7 +221,11 @@ class DaemonEngine:
             if not self._host.is_leased(image, self.parts.clock()):  # else it is a guest's disk
                 self.parts.recalls.check(image)
         reader = await self.parts.reading.open(target, deadline_s, may_order=may_order)
-        await self.parts.keeping.used(reader.image)
+        try:
+            await self.parts.keeping.used(reader.image)
+        except BaseException:  # also where the client goes away just now: nobody else would close it
+            reader.close()
+            raise
         return reader
 
     async def noted_reads(self, target: str) -> ProfileView:
@@ -254,10 +259,9 @@ class DaemonEngine:
         done_bytes = 0
         for first in range(0, len(durable), VERIFY_BATCH_PIECES):
             batch = durable[first : first + VERIFY_BATCH_PIECES]
-            wrong += await self.parts.threads.run(self.parts.stockroom.audit, stored.image, batch)
+            wrong += await to_its_end(self.parts.stockroom.check(stored.image, batch))
             done_bytes += int(root.data_bytes[batch].sum())
             progressed(done_bytes, root.total_data_bytes)
-        self.parts.stockroom.withdraw(stored.image, tuple(wrong))
         return Verification(stored.image, root.pieces, tuple(wrong))
 
     async def plan(self, target: str) -> PlanView:

@@ -135,9 +135,10 @@ class Profiles:
     async def _keep(self, image: ImageId, envelope: bytes) -> None:
         """The newest profile replaces those before it."""
         older = [one for one in self._stockroom.image(image).statements if self._open(image, one) is not None]
+        if not older:
+            await self._threads.run(self._stockroom.add_statement, image, envelope)
         for one in older:
-            await self._threads.run(self._stockroom.drop_statement, image, one)
-        await self._threads.run(self._stockroom.add_statement, image, envelope)
+            await self._threads.run(self._stockroom.replace_statement, image, one, envelope)
 
     def _open(self, image: ImageId, envelope: bytes) -> BootProfile | None:
         with suppress(DeniedError, MalformedError):

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.names.naming import Naming
 from enticed.engine.port import Progressed, Publication, Published
 from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.supply.discovery import Discovery
+from enticed.engine.threads import to_its_end
 from enticed.engine.trust.groups import Groups
 from enticed.identity.publisher import NO_KEY, Publisher
 from enticed.image.decompose import Decomposition, decompose
+from enticed.image.faults import AbandonedError
 from enticed.image.source import data_extents, inspect
 from enticed.limits import PROGRESS_INTERVAL_S
 from enticed.reflink import clone_file
@@ -34,12 +35,11 @@ from protocol.statement import Digests, Relative, Sha256, Sha512, Statement
 
 @dataclass(frozen=True, slots=True)
 class _Imported:
-    """What importing found out, for the caller and the core."""
+    """What importing found out, for the caller."""
 
     statement: Statement
     fragments: int
     new_bytes: int
-    data_bytes: np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class Publishing:
@@ -65,7 +65,8 @@ class Publishing:
         self._turn = asyncio.Lock()
 
     async def publish(self, what: Publication, progressed: Progressed) -> Published:
-        """As `Engine.publish`. Cancelling leaves nothing of the image behind."""
+        """As `Engine.publish`. Cancelled while it is read, nothing of the image stays; after that the image does, whole
+        and without its name."""
         started = time.monotonic()
         if self._publisher is None:
             raise DeniedError(NO_KEY)
@@ -77,10 +78,7 @@ class Publishing:
         async with self._turn:
             imported = await self._in_thread(what, relatives, group, publisher, progressed)
         statement, image = imported.statement, imported.statement.image
-        everything = np.ones(len(imported.data_bytes), np.bool_)
-        group = self._stockroom.group(image)
-        self._driver.tell(ev.ImageOnHand(image, imported.data_bytes, everything, True, group))
-        await self._discovery.announced(image, group)
+        await self._discovery.announced(image, self._stockroom.group(image))
         version = await self._naming.publish(publisher, name, image)
         for digest_name in statement.digests.names if statement.digests else ():
             if not self._naming.may_publish(publisher, digest_name):
@@ -136,19 +134,15 @@ class Publishing:
 
         async def work() -> _Imported:
             try:
-                return await self._stockroom.within(
+                imported = await self._stockroom.within(
                     self._import, what, fd, relatives, group, publisher, cancel, progress
                 )
             finally:
                 os.close(fd)
+            self._stockroom.tell_on_hand(self._stockroom.image(imported.statement.image))
+            return imported
 
-        importing = asyncio.ensure_future(work())
-        try:
-            return await asyncio.shield(importing)
-        except asyncio.CancelledError:
-            cancel.set()
-            await asyncio.wait([importing])
-            raise
+        return await to_its_end(work(), cancel.set)
 
     def _import(
         self,
@@ -185,10 +179,12 @@ class Publishing:
             envelopes = [publisher.sign_statement(statement)]
             if group is not None:
                 envelopes.insert(0, publisher.sign_privacy(Privacy(root.image_id, group, statement.issued_at)))
+            if cancel.is_set():
+                raise AbandonedError("given up before it was kept")
             stored = draft.commit(root, pages, tuple(envelopes))
             if group is not None and envelopes[0] not in stored.statements:
                 raise LocalError(f"image {root.image_id.short} is here with so many statements that none can be added")
-        return _Imported(statement, root.fragments, new_bytes, root.data_bytes.astype(np.int64))
+        return _Imported(statement, root.fragments, new_bytes)
 
     def _compare(
         self, fragments: Fragments, relatives: tuple[ImageId, ...], image: ImageId

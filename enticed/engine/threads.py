@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from enticed.limits import STORE_THREADS_COUNT
 from protocol.errors import EnticedError, LocalError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+async def to_its_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
+    """What `work` returns. Whoever is cancelled waits until it is over, and is cancelled then: for what changes the
+    disk and then says so, which must not stop in between. on_cancel: to have it end sooner."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        on_cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at: nobody else will
+        raise
 
 
 class StoreThreads:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import numpy as np
-
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.retention.census import Census
 from enticed.engine.stock.scrubbing import Scrubber
 from enticed.engine.stock.stockroom import Stockroom
-from enticed.engine.threads import StoreThreads
+from enticed.engine.threads import StoreThreads, to_its_end
 from enticed.engine.trust.groups import Groups
 from enticed.engine.trust.recalls import Recalls
 from enticed.limits import ANNOUNCED_TIMEOUT_S
@@ -70,20 +68,11 @@ class Removal:
                     raise LocalError(f"image {image.short} stays: {why}")
                 self._check(image)
                 with self._stockroom.leaving(image):
-                    await self._forget(image)
+                    await to_its_end(self._threads.run(self._store.forget, image))
             except BaseException:
                 self._offer_again(stored)
                 raise
         self._recalls.forgotten(image, receipt_key)
-
-    async def _forget(self, image: ImageId) -> None:
-        """Whoever is cancelled waits until it is clear whether it has gone."""
-        forgetting = asyncio.ensure_future(self._threads.run(self._store.forget, image))
-        try:
-            await asyncio.shield(forgetting)
-        except asyncio.CancelledError:
-            await asyncio.wait([forgetting])
-            raise
 
     def _check(self, image: ImageId) -> None:
         now = self._driver.clock()
@@ -106,5 +95,4 @@ class Removal:
     def _offer_again(self, stored: StoredImage) -> None:
         """What is still in the store is told to the core as at the start."""
         if stored in self._store.images():
-            data_bytes, group = stored.root.data_bytes.astype(np.int64), self._stockroom.group(stored.image)
-            self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
+            self._stockroom.tell_on_hand(stored)

@@ -225,9 +225,12 @@ class Stockroom:
             except EnticedError as error:
                 log.warning("image %s cannot be checked: %s", stored.image.short, error, extra={"image": stored.image})
                 continue
-            data_bytes = stored.root.data_bytes.astype(np.int64)
-            group = self.group(stored.image)
-            self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
+            self.tell_on_hand(stored)
+
+    def tell_on_hand(self, stored: StoredImage) -> None:
+        """Let the core know what the store has of an image."""
+        data_bytes, group = stored.root.data_bytes.astype(np.int64), self.group(stored.image)
+        self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
 
     @contextmanager
     def leaving(self, image: ImageId) -> Iterator[None]:
@@ -320,7 +323,7 @@ class Stockroom:
     async def _recheck(self, image: ImageId, piece: int) -> None:
         about = {"image": image}
         try:
-            wrong = await self._threads.run(self.audit, image, np.array([piece], np.int64))
+            wrong = await self.check(image, np.array([piece], np.int64))
         except AbsentError:
             return  # it went away meanwhile: nothing to take back
         except EnticedError as error:
@@ -328,7 +331,12 @@ class Stockroom:
             return
         for rotten in wrong:
             log.warning("piece %d of image %s has rotted on this host's disk", rotten, image.short, extra=about)
+
+    async def check(self, image: ImageId, pieces: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, ...]:
+        """Read pieces back; those that are wrong are taken back, and offered no more. Which they were."""
+        wrong = await self._threads.run(self.audit, image, pieces)
         self.withdraw(image, wrong)
+        return wrong
 
     def withdraw(self, image: ImageId, wrong: tuple[int, ...], *, was_whole: bool = False) -> None:
         """Pieces that were found wrong, and taken back, are offered no more; an image that was whole is to be so again,

@@ -125,7 +125,8 @@ class Purchasing:
             log.exception("the manifest of %s from %s", image.short, node.short, extra={"image": image, "peer": node})
             self._driver.tell(ev.ManifestFailed(image, node, Fault.MALFORMED, repr(error)))
         else:
-            self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
+            if self._driver.host.seeks_manifest(image):  # else nobody wants it any more, or another has come
+                self._stockroom.expect(manifest.root, manifest.pages, manifest.statements)
             group = group_of(image, manifest.statements)
             self._driver.tell(ev.ManifestFetched(image, manifest.root.data_bytes.astype("int64"), group))
 

@@ -86,6 +86,11 @@ class PeerWarehouse:
         if len(wanted) != request.count or int(sizes.sum()) > REQUEST_MAX_SIZE_BYTES:
             return Refused(Refusal.BAD_REQUEST)
         held = self._stockroom.hold(request.image)
+        try:
+            raw_fd = held.image.raw_fd
+        except EnticedError:
+            held.close()
+            raise
 
         def closed(sent_bytes: int, error: OSError | None) -> None:
             held.close()
@@ -95,7 +100,7 @@ class PeerWarehouse:
             if error is not None:
                 self._stockroom.recheck(request.image, request.piece)  # the catalogue has to know, too
 
-        return Consignment(held.image.raw_fd, wanted.offsets_bytes, sizes, 0, closed)
+        return Consignment(raw_fd, wanted.offsets_bytes, sizes, 0, closed)
 
     async def _part(self, ticket: int, request: PartRequest) -> Consignment:
         stored = self._stockroom.image(request.image)

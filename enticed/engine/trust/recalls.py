@@ -12,8 +12,6 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-
 from enticed.core import events as ev
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
@@ -241,9 +239,7 @@ class Recalls:
             self._driver.tell(ev.ImageRecalled(image, ""))
             self._tasks.spawn(self._overlay.withdraw(DiscoveryKey.of_recall(image)), "withdraw a recall")
             with suppress(AbsentError):
-                stored = self._store.image(image)
-                group, data_bytes = self._stockroom.group(image), stored.root.data_bytes.astype(np.int64)
-                self._driver.tell(ev.ImageOnHand(image, data_bytes, stored.durable.copy(), stored.ready, group))
+                self._stockroom.tell_on_hand(self._store.image(image))
                 self._tasks.spawn(self._overlay.withdraw(self.receipt_key(image)), "withdraw a receipt")
 
     async def _save(self, envelope: bytes) -> None:
