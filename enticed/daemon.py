@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address
 from typing import Protocol, TypeVar
 
@@ -74,7 +74,7 @@ from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.tasks import Tasks
 from protocol.addresses import join_address, split_address
-from protocol.errors import LocalError
+from protocol.errors import EnticedError, LocalError
 from protocol.messages import COSIGNING, FLOORS, GROUPS, ORDERS, RECALLS, TRUST
 
 log = logging.getLogger("enticed")
@@ -368,8 +368,9 @@ async def _feed_watchdog(notifier: Notifier, engine: DaemonEngine) -> None:
     while True:
         await asyncio.sleep(notifier.watchdog_interval_s or STATUS_INTERVAL_S)
         notifier.alive()
-        status = engine.status()
-        notifier.status(f"{status.images} images, {status.peers} peers, {status.uploads} uploads")
+        with suppress(EnticedError):  # a disk that fails is told elsewhere, and no reason to be restarted
+            status = engine.status()
+            notifier.status(f"{status.images} images, {status.peers} peers, {status.uploads} uploads")
 
 
 def _advertised(config: Config) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from enticed.limits import NAMES_MAX_COUNT
-from enticed.store.files import Files
+from enticed.store.files import DiskError, Files
 from enticed.store.layout import NAMES, NEW_PREFIX, read_file, remove_tree, replace_file
 from protocol.codec import U64, Between, pack_record, unpack_record
 from protocol.errors import AbsentError, CorruptError, DeniedError, MalformedError, NoSpaceError
@@ -52,7 +52,7 @@ class NameBook:
             try:
                 saved = _decode(read_file(files, f"{directory}/{file}", _FILE_MAX_SIZE_BYTES))
                 self._names[saved.name] = saved
-            except (CorruptError, MalformedError) as error:
+            except (CorruptError, MalformedError, DiskError, DeniedError) as error:
                 self.troubles.append(f"the saved name in {directory}/{file} is damaged: {error}")
 
     def all(self) -> tuple[SavedName, ...]:

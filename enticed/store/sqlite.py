@@ -141,15 +141,15 @@ def open_or_rebuild(path: Path, set_aside: Path) -> tuple[SqliteCatalogue, str |
     try:
         return SqliteCatalogue.open(path), None
     except CorruptError:
-        orders = _replace(path, set_aside)
+        orders, campaigns = _replace(path, set_aside)
     return SqliteCatalogue.open(path), (
-        f"the catalogue was damaged: it is kept as {set_aside.name}, {orders} orders were saved from it, "
-        "and all images are hashed anew"
+        f"the catalogue was damaged: it is kept as {set_aside.name}, {orders} orders were saved from it and "
+        f"{campaigns} campaigns, and all images are hashed anew"
     )
 
 
-def _replace(path: Path, set_aside: Path) -> int:
-    """Put a new catalogue in the place of a damaged one, in one step; how many orders were saved."""
+def _replace(path: Path, set_aside: Path) -> tuple[int, int]:
+    """Put a new catalogue in the place of a damaged one, in one step; how many orders and campaigns were saved."""
     new = path.with_name(f"{path.name}.new")
     wal, shm = Path(f"{path}-wal"), Path(f"{path}-shm")
     try:
@@ -159,27 +159,32 @@ def _replace(path: Path, set_aside: Path) -> int:
         if wal.exists():
             wal.rename(f"{set_aside}-wal")
         shm.unlink(missing_ok=True)
-        orders, addresses = _salvage(set_aside)
+        orders, campaigns, addresses = _salvage(set_aside)
         with closing(SqliteCatalogue.open(new)) as catalogue:
             for order in orders:
                 catalogue.put_order(order)
+            for campaign in campaigns:
+                catalogue.put_campaign(campaign)
             catalogue.put_addresses(tuple(addresses))
         new.replace(path)
     except OSError as error:
         raise typed(error, "cannot set the damaged catalogue aside") from error
-    return len(orders)
+    return len(orders), len(campaigns)
 
 
-def _salvage(path: Path) -> tuple[list[Order], list[str]]:
+def _salvage(path: Path) -> tuple[list[Order], list[Campaign], list[str]]:
     orders: list[Order] = []
+    campaigns: list[Campaign] = []
     addresses: list[str] = []
     # A damaged file gives rows until it gives an error: what came before it is whole.
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
         with suppress(sqlite3.Error, EnticedError):
             orders.extend(_rows(connection, "SELECT terms FROM orders", _order_from))
         with suppress(sqlite3.Error, EnticedError):
+            campaigns.extend(_rows(connection, "SELECT terms FROM campaigns", _campaign_from))
+        with suppress(sqlite3.Error, EnticedError):
             addresses.extend(_rows(connection, "SELECT address FROM addresses ORDER BY place", _address_from))
-    return orders, addresses
+    return orders, campaigns, addresses
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

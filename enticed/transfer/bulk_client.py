@@ -19,7 +19,7 @@ from enticed.transfer.receiving import FragmentsReceiver, PartReceiver, Receiver
 from enticed.transfer.stream import BulkStream
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
-from enticed.transfer.tls import Secured
+from enticed.transfer.tls import Secured, closed_on_error
 from enticed.transfer.workers import Workers
 from protocol.errors import EnticedError, ExhaustedError
 from protocol.messages import BULK, FragmentsRequest, PartRequest
@@ -149,7 +149,9 @@ class BulkClient:
         if not self._workers.free_count:
             secured.close()
             raise ExhaustedError("too many bulk connections are open")
-        connection = BulkConnection(BulkStream(secured.sock, self._paces), self._agreement, self._timing)
+        with closed_on_error(secured.sock):
+            stream = BulkStream(secured.sock, self._paces)
+        connection = BulkConnection(stream, self._agreement, self._timing)
         return connection, self._workers.start(connection.run)
 
     async def _open_by_courier(self) -> tuple[Connection, asyncio.Future[None]]:

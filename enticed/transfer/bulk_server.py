@@ -68,7 +68,12 @@ class BulkServer:
             self._too_many.info("too many bulk connections: closed another one of %s", node.short, extra={"peer": node})
             secured.sock.close()
             return
-        stream = BulkStream(secured.sock, self._paces)
+        try:
+            stream = BulkStream(secured.sock, self._paces)
+        except OSError as error:
+            self._too_many.info("no bulk connection for %s: %s", node.short, error.strerror, extra={"peer": node})
+            secured.sock.close()
+            return
         connection = ServedConnection(node, stream, self._warehouse, self._capabilities, self._timing, self._buffers)
         self._connections.add(connection)
         self._per_peer[node] += 1

@@ -39,12 +39,12 @@ from enticed.transfer.courier_messages import (
     Withdraw,
     failure_of,
 )
-from enticed.transfer.errors import CourierLostError, PeerLostError, fault_of
-from enticed.transfer.limits import COURIER_MESSAGE_MAX_SIZE_BYTES
+from enticed.transfer.errors import BusyError, CourierLostError, PeerLostError, fault_of
+from enticed.transfer.limits import COURIER_LOST_RETRY_S, COURIER_MESSAGE_MAX_SIZE_BYTES
 from enticed.transfer.receiving import FragmentsReceiver
 from enticed.transfer.stream import BulkStream
 from enticed.transfer.timing import Timing
-from protocol.errors import DeniedError, EnticedError, LocalError
+from protocol.errors import DeniedError, EnticedError, ExhaustedError, LocalError
 from protocol.limits import CERTIFICATE_MAX_SIZE_BYTES
 from protocol.messages import ALPN_BULK
 from protocol.session import Agreement
@@ -160,7 +160,12 @@ class _Connection:
         which goes for all errands."""
         offsets, sizes = array("q", fetch.offsets), array("i", fetch.sizes)
         landing = Landing(fd, tuple(offsets), tuple(sizes), fetch.digests)
-        job = Job(FragmentsReceiver(fetch.request, landing), partial(self._report, fetch.errand))
+        try:
+            receiver = FragmentsReceiver(fetch.request, landing)
+        except ExhaustedError:  # no descriptor left here: another time
+            self._say(Failed(self._id, fetch.errand, failure_of(BusyError(COURIER_LOST_RETRY_S, ()))))
+            return
+        job = Job(receiver, partial(self._report, fetch.errand))
         self._jobs[fetch.errand] = job
         if self._connection is None or not self._connection.submit(job):
             del self._jobs[fetch.errand]

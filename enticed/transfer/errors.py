@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from enticed.errnos import exhausted
 from enticed.transfer.limits import COURIER_LOST_RETRY_S
 from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, RemoteError
 from protocol.messages import Alternative, Refusal
@@ -52,7 +53,7 @@ class PeerSilentError(ExhaustedError):
 
 
 def fault_of(error: OSError) -> EnticedError:
-    """What an error of a TLS connection says of the peer."""
+    """What an error of a TLS connection says of the peer; or of this host, where it has no descriptor left."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return DeniedError(f"the peer is no member of this cluster: {error.verify_message}")
     if isinstance(error, TimeoutError):
@@ -63,4 +64,5 @@ def fault_of(error: OSError) -> EnticedError:
         if any(alert in (error.reason or "") for alert in _DENIED_ALERTS):
             return DeniedError("the peer does not accept this host's certificate")
         return RemoteError(f"the peer does not speak our TLS: {error.reason}")
-    return PeerLostError(f"the connection is lost: {error.strerror or error}")
+    told = exhausted(error, f"this host has nothing left for a connection: {error.strerror or error}")
+    return told or PeerLostError(f"the connection is lost: {error.strerror or error}")

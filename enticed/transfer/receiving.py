@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from enticed.landing import Landing, land
+from enticed.transfer.errors import fault_of
 from enticed.transfer.stream import Body
 from protocol.errors import LocalError
 from protocol.limits import REQUEST_MAX_SIZE_BYTES
@@ -42,7 +43,10 @@ class FragmentsReceiver(Receiver[None]):
             raise LocalError(f"{count} fragments of {size_bytes} bytes for a request of {request.count}")
         self.question = Question(request, size_bytes)
         self.request = request
-        self.landing = replace(landing, fd=os.dup(landing.fd))
+        try:
+            self.landing = replace(landing, fd=os.dup(landing.fd))
+        except OSError as error:
+            raise fault_of(error) from error
 
     def receive(self, data: Data, body: Body, buffer: memoryview) -> None:
         """`CorruptFragmentError` or `LandingError`; the fragments before are written then."""

@@ -145,6 +145,10 @@ class Sessions:
         except EnticedError as error:
             if peer.control is None:
                 self._events.dial_failed(peer.node, error)
+        except Exception as error:  # a bug: but whoever waits for the dial is told, as ever
+            log.exception("dialling %s", peer.node.short, extra={"peer": peer.node})
+            if peer.control is None:
+                self._events.dial_failed(peer.node, LocalError(f"dialling has failed: {error!r}"))
         finally:
             if peer.dial is asyncio.current_task():
                 peer.dial = None

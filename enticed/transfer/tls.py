@@ -135,7 +135,10 @@ class Handshakes:
             _mark_lower_effort(sock)
 
     async def _connect(self, address: HostPort) -> socket.socket:
-        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise fault_of(error) from error
         with closed_on_error(sock):
             async with asyncio.timeout(self._timing.connect_s):
                 await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from enticed.core import events as ev
 from enticed.core.orders import Priority
+from enticed.daemon import _feed_watchdog
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
+from enticed.notify import Notifier
 from enticed.store.files import DiskError, typed
 from protocol.errors import ExhaustedError
 from tests.engine.swarm import content_of, disk, publish, pull, recovery_of, run, swarm, until
@@ -127,5 +132,61 @@ def test_an_order_fails_where_there_are_as_many_names_as_may_be(
             assert failed.failure is not None
             assert (failed.state.value, failed.failure.value) == ("failed", "no_space")
             assert "more than 0 names" in failed.reason
+
+    run(main())
+
+
+def test_one_descriptor_too_few_is_no_reason_never_to_dial_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk(1, 4)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, content, "a:1", tmp_path)
+            refused = list[int]()
+
+            class Socket(socket.socket):
+                def __init__(self, *arguments: Any, **more: Any) -> None:
+                    if not refused:
+                        refused.append(errno.EMFILE)
+                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                    super().__init__(*arguments, **more)
+
+            monkeypatch.setattr("enticed.transfer.tls.socket.socket", Socket)
+            ready = await pull(host, "a:1")
+            assert refused
+            assert content_of(ready) == content
+
+    run(main())
+
+
+def test_a_file_system_that_does_not_answer_leaves_the_watchdog_fed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (host,):
+
+            def stale() -> int:
+                raise DiskError("cannot look at the file system: Stale file handle")
+
+            monkeypatch.setattr(host.parts.store._files, "free_bytes", stale)
+            fed = asyncio.Event()
+
+            class TwiceFed(Notifier):
+                times = 0
+
+                @property
+                def watchdog_interval_s(self) -> float:
+                    return 0.001
+
+                def alive(self) -> None:
+                    self.times += 1
+                    if self.times == 2:
+                        fed.set()
+
+            feeding = asyncio.ensure_future(_feed_watchdog(TwiceFed(None), host))
+            await fed.wait()
+            feeding.cancel()
 
     run(main())

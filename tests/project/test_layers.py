@@ -47,7 +47,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.image": DECISIONS | {"enticed.errnos", "enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.errnos", "enticed.histogram", "enticed.reflink"},
     "enticed.transfer": DECISIONS
-    | {"enticed.anteroom", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"},
+    | {"enticed.anteroom", "enticed.errnos", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
     "enticed.origin": LEAVES | {"enticed.landing", "enticed.pace", "enticed.image", "enticed.origin.prefix"},

@@ -171,11 +171,15 @@ def test_what_can_be_read_of_a_damaged_catalogue_is_saved(tmp_path: Path) -> Non
 
 def test_a_catalogue_without_its_tables_is_damaged(tmp_path: Path) -> None:
     filled(tmp_path / "c", 3)
+    campaign = Campaign("roll", "a:1", RECORD.image, 1.0, (("h1", None),), None, 60.0, (), True, 0, "")
+    with closing(SqliteCatalogue.open(tmp_path / "c")) as catalogue:
+        catalogue.put_campaign(campaign)
     with closing(sqlite3.connect(tmp_path / "c")) as other:
         other.execute("DROP TABLE images")
     catalogue, trouble = open_or_rebuild(tmp_path / "c", tmp_path / "damaged")
     with closing(catalogue):
         assert len(catalogue.orders()) == 3
+        assert catalogue.campaigns() == (campaign,)
         assert catalogue.images() == ()
     assert trouble is not None
 

@@ -9,6 +9,8 @@ import pytest
 
 from enticed.core.orders import Order, OrderState
 from enticed.limits import ADDRESSES_REMEMBERED_MAX_COUNT
+from enticed.store.files import DiskError, Files
+from enticed.store.layout import read_file
 from enticed.store.names import TooManyNamesError
 from enticed.store.space import TooLargeError
 from enticed.store.sqlite import SqliteCatalogue
@@ -69,6 +71,25 @@ def test_a_damaged_name_is_told_and_only_that_one_lost(tmp_path: Path) -> None:
         store.save_name("b", 1, NOBODY, 1000, b"b")
     with open_store(tmp_path) as store:
         assert (len(store.names()), store.troubles) == (2, ())
+
+
+def test_a_name_that_the_disk_does_not_give_keeps_no_other_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(tmp_path) as store:
+        store.save_name("a", 1, NOBODY, 1000, b"a")
+        store.save_name("b", 1, NOBODY, 1000, b"b")
+    bad = min((tmp_path / "names").iterdir()).name
+
+    def read(files: Files, path: str, most_bytes: int) -> bytes:
+        if path.endswith(bad):
+            raise DiskError(f"cannot read {path}: Input/output error")
+        return read_file(files, path, most_bytes)
+
+    monkeypatch.setattr("enticed.store.names.read_file", read)
+    with open_store(tmp_path) as store:
+        assert len(store.names()) == 1
+        assert bad in store.troubles[0]
 
 
 def test_recalls_stay_as_they_were_signed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from enticed.landing import CorruptFragmentError, Landing, LandingError
 from enticed.transfer import network
 from enticed.transfer.errors import BusyError, PeerLostError, RefusedError
 from enticed.transfer.ports import Consignment, PeerDown
+from enticed.transfer.receiving import FragmentsReceiver
 from protocol.errors import ExhaustedError, LocalError
 from protocol.identifiers import Digest, ImageId
 from protocol.limits import FRAGMENT_MAX_BLOCKS, FRAGMENT_MAX_SIZE_BYTES, REQUEST_MAX_SIZE_BYTES
@@ -147,6 +149,19 @@ def test_what_nobody_holds_is_refused(cluster: Cluster, disk: Disk, target: Targ
                 await a.network.fetch_part(cluster[3].node, PartRequest(disk.image, Part.ROOT, 0, 10))
 
     run(scenario())
+
+
+def test_without_a_descriptor_left_it_is_not_the_peers_fault(
+    disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, fragments = disk.request(0, 0, 4)
+
+    def none_left(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("enticed.transfer.receiving.os.dup", none_left)
+    with pytest.raises(ExhaustedError, match="this host has nothing left"):
+        FragmentsReceiver(request, target.landing(fragments))
 
 
 # --- bytes that are not right ---

@@ -121,7 +121,9 @@ class Reception:
             await asyncio.sleep(REMOTE_NEWS_INTERVAL_S)
             for key in list(self._followed):
                 order = self._driver.host.order(key)
-                if order is not None and not order.ended:
+                if order is None:
+                    del self._followed[key]
+                elif not order.ended:
                     self._tell(order)
 
     def _tell(self, order: Order | None) -> None:
