@@ -116,7 +116,10 @@ def _identity(state_dir: Path) -> Iterator[Finding]:
         identity = load_identity(state_dir)
         identity.require_valid(time.time())
     except EnticedError as error:
-        to_do = "is this host's clock right? Else let it join again: entice join; the founding host: restore its backup"
+        to_do = (
+            f"is this host's clock right? Else move {state_dir}/identity away and let it join again: entice join; "
+            "the founding host: restore its backup"
+        )
         yield _wrong("trust", "identity", str(error), to_do)
     else:
         left_days = (identity.credential.not_after - time.time()) / 86400

@@ -94,19 +94,26 @@ def rm(ctx: click.Context, image: str) -> None:
 def verify(ctx: click.Context, image: str) -> None:
     """Read an image on this host and check every byte of it.
 
-    What is wrong is withdrawn from other hosts, and fetched again from them; the exit code is 5 then. The daemon does
-    this by itself too, slowly, with all images within seven days.
+    What is wrong is withdrawn from other hosts, and fetched again from them; the exit code is 5 then, and 1 where all
+    that is here is right, and some of the image is not. The daemon does this by itself too, slowly, with all images
+    within seven days.
 
     \b
     entice verify ubuntu:24.04
     """
     with bar(f"verifying {image}") as shown:
         answer = daemon_of(ctx).work(f"/v1/images/{part(image)}/verify", None, shown.update)
-    wrong, pieces = answer["wrong_pieces"], answer["pieces"]
-    setup_of(ctx).show(answer, lambda: [] if wrong else [f"{image}: all {pieces} pieces are right"])
+    wrong, missing, pieces = answer["wrong_pieces"], answer["missing_pieces"], answer["pieces"]
+    setup_of(ctx).show(answer, lambda: [] if wrong or missing else [f"{image}: all {pieces} pieces are right"])
     if wrong:
-        listed = ", ".join(map(str, wrong[:10])) + (", ..." if len(wrong) > 10 else "")
-        raise Failed(Exit.INTEGRITY, f"{image}: {len(wrong)} of {pieces} pieces are wrong: {listed}")
+        raise Failed(Exit.INTEGRITY, f"{image}: {len(wrong)} of {pieces} pieces are wrong: {_some(wrong)}")
+    if missing:
+        here = f"{pieces - len(missing)} of {pieces} pieces are right, {len(missing)} are not here ({_some(missing)})"
+        raise Failed(Exit.FAILED, f"{image}: {here}: entice pull fetches them")
+
+
+def _some(pieces: list[int]) -> str:
+    return ", ".join(map(str, pieces[:10])) + (", ..." if len(pieces) > 10 else "")
 
 
 @click.command(cls=Command)

@@ -59,9 +59,9 @@ def keep(ctx: click.Context, image: str, replicas: int | None) -> None:
     """Have so many hosts of the cluster hold an image, whoever leaves.
 
     Works on a host with a publisher's key. No host lets the image go while fewer others would hold it; and where fewer
-    do, because hosts have left, others take a copy, each by itself. A host that went without a word is noticed after 40
-    minutes. Without --replicas: how many there are to be, and how many there are; on any host. To keep an image on one
-    host, see `entice pin`.
+    do, because hosts have left, others take a copy, each by itself. A host that went without a word is noticed after
+    ten minutes. Without --replicas: how many there are to be, and how many there are; on any host. To keep an image on
+    one host, see `entice pin`.
 
     \b
     entice keep ubuntu:24.04 --replicas 3

@@ -81,7 +81,8 @@ def _lines(result: Schema) -> Schema:
     return {"oneOf": [answer(progress=progress), answer(result=result), answer(error=ref("Problem"))]}
 
 
-_VERIFICATION = answer(image_id=IMAGE_ID, pieces={"type": "integer"}, wrong_pieces=array({"type": "integer"}))
+_PIECES = array({"type": "integer"})
+_VERIFICATION = answer(image_id=IMAGE_ID, pieces={"type": "integer"}, wrong_pieces=_PIECES, missing_pieces=_PIECES)
 _PUBLISHED = answer(image_id=IMAGE_ID, name=TARGET, new_bytes={"type": "integer"}, seconds={"type": "number"})
 
 OPERATIONS: dict[tuple[str, str], Operation] = {

@@ -262,7 +262,8 @@ class DaemonEngine:
             wrong += await to_its_end(self.parts.stockroom.check(stored.image, batch))
             done_bytes += int(root.data_bytes[batch].sum())
             progressed(done_bytes, root.total_data_bytes)
-        return Verification(stored.image, root.pieces, tuple(wrong))
+        missing = set(np.flatnonzero(~stored.durable & (root.data_bytes > 0)).tolist()) - set(wrong)
+        return Verification(stored.image, root.pieces, tuple(wrong), tuple(sorted(missing)))
 
     async def plan(self, target: str) -> PlanView:
         self._check_target(target)

@@ -200,6 +200,8 @@ class Verification:
     pieces: int
     wrong_pieces: tuple[int, ...]
     """Withdrawn, and fetched again."""
+    missing_pieces: tuple[int, ...]
+    """Not here, or not known to be right yet: not fetched, or found wrong before."""
 
 
 class OriginState(StrEnum):

@@ -262,7 +262,8 @@ def new_identity(state_dir: Path) -> Iterator[Draft]:
     directory = identity_directory(state_dir)
     if is_there(directory):
         how = "has founded a cluster" if is_founder(state_dir) else "has joined a cluster"
-        raise LocalError(f"{state_dir} belongs to a host that {how} already")
+        anew = f"to let it join anew, stop enticed and move {directory} away; the images stay"
+        raise LocalError(f"{state_dir} belongs to a host that {how} already: {anew}")
     with draft_directory(directory) as draft:
         yield draft
 

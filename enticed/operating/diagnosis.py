@@ -22,8 +22,9 @@ from enticed.engine.stock.stockroom import HEAL_PREFIX
 from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import DOCTOR_ADDRESSES_MAX_COUNT, DOCTOR_CLOCK_STEP_MAX_S, DOCTOR_CONNECT_TIMEOUT_S, SCRUB_PERIOD_S
 from enticed.operating import health
+from enticed.operating.live_settings import LiveSettings
 from protocol.addresses import split_address
-from protocol.errors import EnticedError
+from protocol.errors import EnticedError, LocalError
 
 
 class Area(StrEnum):
@@ -55,12 +56,26 @@ class Finding:
 _AREAS = {"certificate": Area.TRUST, "event_loop": Area.HOST, "peers": Area.NETWORK}
 
 
-async def diagnose(engine: DaemonEngine, parts: Parts) -> tuple[Finding, ...]:
+async def diagnose(engine: DaemonEngine, parts: Parts, settings: LiveSettings) -> tuple[Finding, ...]:
     """All findings, as things are now; takes as long as it takes to find that hosts cannot be reached."""
     await _hear_whether_revoked(parts)
     found = [*_ready(parts), *_orders(engine), *_rot(engine, parts), _descriptors(), *_clock(parts), *_trust(parts)]
-    found += [_advertised(parts), *[one async for one in _reached(parts)]]
+    found += [await _settings(settings), _advertised(parts), *[one async for one in _reached(parts)]]
     return tuple(sorted(found, key=lambda one: list(Area).index(one.area)))
+
+
+async def _settings(settings: LiveSettings) -> Finding:
+    """Files that were changed and are wrong show only at the next start: of all hosts that were given them, at once."""
+    try:
+        pending = await settings.pending()
+    except LocalError as error:
+        return Finding(
+            Area.HOST, "settings", Verdict.WRONG, f"the daemon would not start again: {error}", "mend that file"
+        )
+    if pending:
+        said = f"{len(pending)} settings are others now in the files, and not in use yet: {pending[0].key}"
+        return Finding(Area.HOST, "settings", Verdict.HINT, said, "entice reload, or restart enticed")
+    return Finding(Area.HOST, "settings", Verdict.GOOD, "what the files say is in use")
 
 
 def _ready(parts: Parts) -> Iterator[Finding]:

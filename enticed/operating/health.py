@@ -40,7 +40,12 @@ def _certificate(parts: Parts) -> Check:
         return Check("certificate", True, said)
     if left_days > 0:
         return Check("certificate", True, f"good for {left_days:.0f} days")
-    return Check("certificate", False, "this host's certificate has expired", "let the host join again: entice join")
+    return Check(
+        "certificate",
+        False,
+        "this host's certificate has expired",
+        "move STATE/identity away and let the host join again: entice join",
+    )
 
 
 def _store(parts: Parts) -> Check:

@@ -71,6 +71,10 @@ class LiveSettings:
             _log.warning("%s is still %r: %r (%s) needs a restart", change.key, change.old, change.new, change.origin)
         return Reloaded(applied, restart)
 
+    async def pending(self) -> tuple[Change, ...]:
+        """What the sources say by now and does not hold yet. `LocalError` if any of them is wrong."""
+        return tuple(self._changes(await asyncio.to_thread(self.sources.load)))
+
     def _changes(self, wanted: Configured) -> list[Change]:
         shown = [(one.key, one.shown(self.config), one.shown(wanted.config)) for one in SETTINGS]
         return [Change(key, old, new, wanted.origin(key)) for key, old, new in shown if old != new]

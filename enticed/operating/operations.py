@@ -23,7 +23,7 @@ class DaemonOperations:
         return health.checks(self._parts)
 
     async def diagnose(self) -> tuple[Finding, ...]:
-        return await diagnose(self._engine, self._parts)
+        return await diagnose(self._engine, self._parts, self.settings)
 
     def metrics(self) -> Iterable[Family]:
         return metrics.families(self._engine, self._parts)

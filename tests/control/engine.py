@@ -282,7 +282,7 @@ class MemoryEngine(MemoryCampaigns):
                 wrong.append(index)
             progressed(min(at + PIECE_SIZE_BYTES, len(data)), len(data))
             await asyncio.sleep(0)
-        return Verification(stored.view.image, len(stored.pieces), tuple(wrong))
+        return Verification(stored.view.image, len(stored.pieces), tuple(wrong), ())
 
     # --- orders
 

@@ -98,7 +98,7 @@ def test_a_name_with_slashes_is_one_part_of_the_path(tmp_path: Path) -> None:
         status, image = await control.ask("GET", f"/v1/images/{quoted}")
         assert (status, image["names"]) == (200, ["team/web/app:v1.2"])
         (last,) = [line for line in await control.lines(f"/v1/images/{quoted}/verify") if "result" in line]
-        assert last["result"] == {"image_id": image["image_id"], "pieces": 1, "wrong_pieces": []}
+        assert last["result"] == {"image_id": image["image_id"], "pieces": 1, "wrong_pieces": [], "missing_pieces": []}
 
     serve(tmp_path, test)
 

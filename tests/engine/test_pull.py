@@ -172,7 +172,23 @@ def test_verify_finds_what_rotted_and_it_is_fetched_again(tmp_path: Path) -> Non
             healed = await until(host, "order", lambda view: view.state is OrderState.READY)
             assert content_of(healed) == content
             again = await host.verify("debian:12", lambda done, all_of_it: None)
-            assert again.wrong_pieces == ()
+            assert again.wrong_pieces == again.missing_pieces == ()
+
+    run(scenario())
+
+
+def test_what_was_found_wrong_before_and_is_not_here_again_is_not_called_right(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 1) as (publisher,):
+            published = await publish(publisher, disk(7, 6), "debian:12", tmp_path)
+            path = publisher.parts.store.image(published.image).path
+            path.chmod(0o640)
+            with path.open("r+b") as raw:
+                raw.seek(2 * MIB)
+                raw.write(b"rot")
+            (wrong,) = (await publisher.verify("debian:12", lambda done, all_of_it: None)).wrong_pieces
+            again = await publisher.verify("debian:12", lambda done, all_of_it: None)
+            assert (again.wrong_pieces, again.missing_pieces) == ((), (wrong,))
 
     run(scenario())
 

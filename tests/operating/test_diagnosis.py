@@ -11,18 +11,26 @@ from pathlib import Path
 
 import pytest
 
+from enticed.config_sources import Sources
 from enticed.core import events as ev
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.limits import SCRUB_PERIOD_S
 from enticed.operating.diagnosis import Area, Finding, Verdict, diagnose
+from enticed.operating.live_settings import LiveSettings
 from tests.engine.swarm import disk, publish, pull, run, swarm, until
 from tests.engine.test_scrub import overwrite
 
 
+def settings_of(engine: DaemonEngine) -> LiveSettings:
+    """As if it had been started with what its files say."""
+    sources = Sources(engine.parts.identity.directory.parent)
+    return LiveSettings(sources.load(), sources)
+
+
 async def found(engine: DaemonEngine, name: str) -> Finding:
     """What is said about it, in one line, with what helps."""
-    (finding,) = [one for one in await diagnose(engine, engine.parts) if one.name == name]
+    (finding,) = [one for one in await diagnose(engine, engine.parts, settings_of(engine)) if one.name == name]
     assert finding.said
     assert "\n" not in finding.said
     assert finding.to_do or finding.verdict is Verdict.GOOD
@@ -30,7 +38,9 @@ async def found(engine: DaemonEngine, name: str) -> Finding:
 
 
 async def bad(engine: DaemonEngine) -> set[str]:
-    return {one.name for one in await diagnose(engine, engine.parts) if one.verdict is not Verdict.GOOD}
+    return {
+        one.name for one in await diagnose(engine, engine.parts, settings_of(engine)) if one.verdict is not Verdict.GOOD
+    }
 
 
 def test_nothing_is_wrong_with_what_is_well(tmp_path: Path) -> None:
@@ -39,7 +49,28 @@ def test_nothing_is_wrong_with_what_is_well(tmp_path: Path) -> None:
             await publish(founder, disk(1, 4), "a:1", tmp_path)
             await pull(host, "a:1")
             assert await bad(founder) == await bad(host) == set()
-            assert {one.area for one in await diagnose(host, host.parts)} == set(Area)
+            assert {one.area for one in await diagnose(host, host.parts, settings_of(host))} == set(Area)
+
+    run(main())
+
+
+def test_files_with_which_the_daemon_would_not_start_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            settings, file = settings_of(engine), engine.parts.identity.directory.parent / "enticed.toml"
+
+            async def said() -> tuple[Verdict, str]:
+                found = await diagnose(engine, engine.parts, settings)
+                (finding,) = [one for one in found if one.name == "settings"]
+                return finding.verdict, finding.said
+
+            assert (await said())[0] is Verdict.GOOD
+            file.write_text("[log]\nlevel = 'debug'\n")
+            verdict, line = await said()
+            assert (verdict, "log.level" in line) == (Verdict.HINT, True)
+            file.write_text("[log\n")
+            verdict, line = await said()
+            assert (verdict, "would not start again" in line) == (Verdict.WRONG, True)
 
     run(main())
 
