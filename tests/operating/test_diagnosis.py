@@ -65,9 +65,9 @@ def test_files_with_which_the_daemon_would_not_start_again(tmp_path: Path) -> No
                 return finding.verdict, finding.said
 
             assert (await said())[0] is Verdict.GOOD
-            file.write_text("[log]\nlevel = 'debug'\n")
+            file.write_text("log_level = 'debug'\n")
             verdict, line = await said()
-            assert (verdict, "log.level" in line) == (Verdict.HINT, True)
+            assert (verdict, "log_level" in line) == (Verdict.HINT, True)
             file.write_text("[log\n")
             verdict, line = await said()
             assert (verdict, "would not start again" in line) == (Verdict.WRONG, True)
