@@ -189,15 +189,15 @@ class Publishing:
     def _compare(
         self, fragments: Fragments, relatives: tuple[ImageId, ...], image: ImageId
     ) -> tuple[tuple[Relative, ...], int]:
-        """What each relative shares with the image, most first, and the bytes that none of them has."""
-        relatives = tuple(relative for relative in relatives if relative != image)
+        """What each relative shares with the image, most first, and the bytes that none of them has. The image itself,
+        where it is published again, has all of them and is no relative."""
         sizes = fragments.sizes_bytes.astype(np.int64)
         new = np.ones(len(fragments), np.bool_)
         shared: list[Relative] = []
         for relative in relatives:
             found = self._store.find_on_hand(fragments, [relative]).found
             new &= ~found
-            if found.any():
+            if relative != image and found.any():
                 shared.append(Relative(relative, int(sizes[found].sum())))
         shared.sort(key=lambda one: -one.shared_bytes)
         return tuple(shared[:STATEMENT_MAX_RELATIVES]), int(sizes[new].sum())

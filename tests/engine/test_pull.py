@@ -177,6 +177,30 @@ def test_verify_finds_what_rotted_and_it_is_fetched_again(tmp_path: Path) -> Non
     run(scenario())
 
 
+def test_of_what_is_published_again_nothing_is_new(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 1) as (publisher,):
+            first = await publish(publisher, disk(7, 6), "debian:12", tmp_path)
+            again = await publish(publisher, disk(7, 6), "debian:12", tmp_path)
+            assert (again.image, again.new_bytes) == (first.image, 0)
+            assert first.new_bytes > 0
+            assert not publisher.parts.stockroom.statement(again.image).relatives
+
+    run(scenario())
+
+
+def test_who_gives_the_beginning_of_an_id_is_told_that_it_is_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 1) as (publisher,):
+            image = (await publish(publisher, disk(7, 6), "debian:12", tmp_path)).image
+            with pytest.raises(AbsentError, match="an image's id has 64 digits: entice images --json"):
+                await publisher.image(image.short)
+            with pytest.raises(AbsentError, match=r"no name 'debian:11' is known on this host$"):
+                await publisher.image("debian:11")
+
+    run(scenario())
+
+
 def test_what_was_found_wrong_before_and_is_not_here_again_is_not_called_right(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with swarm(tmp_path, 1) as (publisher,):

@@ -96,7 +96,7 @@ class Naming:
             except EnticedError as error:
                 trouble = f"; {error}"
         if newest is None:
-            raise AbsentError(f"no name {name!r} is known in this cluster{trouble}")
+            raise AbsentError(f"no name {name!r} is known in this cluster{trouble}{_id_hint(name)}")
         if newest.expires_at <= self._clock():
             raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one{trouble}")
         await self._save(newest)
@@ -126,7 +126,7 @@ class Naming:
             return ImageId.from_hex(target)
         saved = self._seen(self.checked(target))
         if saved is None:
-            raise AbsentError(f"no name {target!r} is known on this host")
+            raise AbsentError(f"no name {target!r} is known on this host{_id_hint(target)}")
         return saved.image
 
     def records_of(self, image: ImageId) -> tuple[SavedName, ...]:
@@ -317,3 +317,9 @@ class Naming:
 
     def _announce(self, saved: SavedName) -> None:
         self._overlay.announce(NameOffer(DiscoveryKey.of_name(saved.name), saved.envelope, saved.version))
+
+
+def _id_hint(name: str) -> str:
+    """For who gave the beginning of an id, as people are shown it."""
+    is_hex = len(name) >= 8 and set(name) <= set("0123456789abcdef")
+    return "; an image's id has 64 digits: entice images --json" if is_hex else ""
