@@ -17,6 +17,9 @@ from protocol.identifiers import NodeId
 LISTED_MAX_COUNT = 5
 """Hosts, or ranges of pieces, that a line names; of the rest it says how many there are."""
 
+QUIET_S = 5.0
+"""Where those who were asked have sent nothing for so long, a line says so."""
+
 
 def why(books: Books, order: Order, now: float) -> str:
     """What an order waits for, failed for, or is doing."""
@@ -36,7 +39,7 @@ def why(books: Books, order: Order, now: float) -> str:
         case OrderState.RESOLVING:
             return _why_no_manifest(books, pull, now)
         case OrderState.FETCHING:
-            return _why_not_all(books, pull)
+            return _why_not_all(books, pull, now)
         case OrderState.VERIFYING:
             return "all has come, and is being written to the disk for good"
         case _:
@@ -49,7 +52,7 @@ def _why_no_manifest(books: Books, pull: Pull, now: float) -> str:
     return pull.denied or f"no manifest yet; {asked_of(books, pull)}"
 
 
-def _why_not_all(books: Books, pull: Pull) -> str:
+def _why_not_all(books: Books, pull: Pull, now: float) -> str:
     book = books.images[pull.image]
     missing = np.flatnonzero((book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0))
     if not len(missing):
@@ -57,10 +60,19 @@ def _why_not_all(books: Books, pull: Pull) -> str:
     holders = pull.availability.rarity[missing]
     rarest = int(missing[np.argmin(holders)])
     share = f"{len(missing)} of {book.pieces} pieces are missing"
-    under_way = {name_of(one.node) for one in books.requests.of_image(pull.image)}
-    if under_way and holders.min():
-        return f"it goes on, {share}: some were asked of {listed(sorted(under_way))}"
+    sources = {one.node for one in books.requests.of_image(pull.image)}
+    if sources and holders.min():
+        asked = f"{share}: some were asked of {names_of(sources)}"
+        quiet_s = _quiet_s(books, sources, now)
+        return f"it goes on, {asked}" if quiet_s < QUIET_S else f"{asked}, of whom nothing has come for {quiet_s:.0f} s"
     return f"{share}, piece {rarest} is with {holders.min()} of those who were asked; {asked_of(books, pull, rarest)}"
+
+
+def _quiet_s(books: Books, sources: set[NodeId], now: float) -> float:
+    """For how long none of them has answered."""
+    peers = [books.source(node) for node in sources]
+    waited = [now - one.waited_for_since for one in peers if one is not None and one.waited_for_since is not None]
+    return min(waited, default=0.0)
 
 
 def asked_of(books: Books, pull: Pull, piece: int | None = None) -> str:

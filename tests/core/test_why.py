@@ -52,6 +52,9 @@ def test_who_was_asked_and_what_each_answered() -> None:
     bench.has(5, held=[2, 3])
     fetches += bench.open_all()
     assert why(bench).startswith("it goes on, 4 of 4 pieces are missing: some were asked of ")
+    bench.now += 6.0
+    assert why(bench).startswith("4 of 4 pieces are missing: some were asked of ")
+    assert why(bench).endswith(", of whom nothing has come for 6 s")
     for fetch in list(bench.host.books.requests):
         bench.tell(ev.FetchFailed(fetch.number, Fault.BUSY, "busy", retry_after_s=60.0))
     assert answers(why(bench))[2:] == ["is busy", "has not got it"]
