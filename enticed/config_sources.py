@@ -147,7 +147,7 @@ def _parsed(path: Path, *, may_be_absent: bool = False) -> dict[str, Any]:
         if may_be_absent and isinstance(error, FileNotFoundError):
             return {}
         raise LocalError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of too many digits
         raise LocalError(f"{path}: {error}") from error
 
 

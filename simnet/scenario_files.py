@@ -34,7 +34,7 @@ def load(name: str) -> Scenario:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LocalError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of too many digits
         raise LocalError(f"{path}: {error}") from error
     try:
         return scenario_of(path.stem, table)

@@ -157,7 +157,11 @@ def test_every_setting_has_a_variable_and_is_shown_as_it_is_read(tmp_path: Path)
 DEEP = st.integers(0, 5000).map(lambda deep: "a = " + "[" * deep)
 
 
-@given(st.text(st.characters(max_codepoint=255)) | DEEP)
+LONG = st.integers(4000, 9000).map(lambda digits: "a = " + "3" * digits)
+"""Beyond 4,300 digits Python makes no number of them."""
+
+
+@given(st.text(st.characters(max_codepoint=255)) | DEEP | LONG)
 def test_any_file_is_taken_or_refused_with_its_name(text: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "enticed.toml"

@@ -170,6 +170,12 @@ def test_orders_have_their_terms(own: Path) -> None:
     assert outcome.late_s < -50
 
 
+def test_a_number_of_too_many_digits_is_refused(own: Path) -> None:
+    own.write_text("hosts = " + "3" * 5000)
+    with pytest.raises(LocalError, match=str(own)):
+        load(str(own))
+
+
 def test_a_name_in_the_file_is_refused() -> None:
     with pytest.raises(LocalError, match="leave out name"):
         scenario_of("own", {"name": "own"})
