@@ -22,6 +22,7 @@ from enticed.limits import (
     API_HANDSHAKES_PER_SOURCE_MAX_COUNT,
 )
 from enticed.problems import Handler, ProblemHandler
+from enticed.readiness import accept
 from protocol.errors import DeniedError, LocalError
 
 _log = logging.getLogger(__name__)
@@ -167,11 +168,10 @@ class TlsListener:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._anteroom.room()
             try:
-                sock, address = await loop.sock_accept(self._listening)
+                sock, address = await accept(self._listening)
             except OSError as error:
                 _log.warning("a connection cannot be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE_S)

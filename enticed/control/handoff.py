@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from enticed.limits import (
     HANDOFF_TIMEOUT_S,
 )
 from enticed.problems import UsageError, problem_of
+from enticed.readiness import accept, readable
 from protocol.errors import DeniedError, LocalError
 
 _log = logging.getLogger(__name__)
@@ -67,10 +69,9 @@ class HandoffServer:
         self.tickets.close()
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(listening)
+                connection, _ = await accept(listening)
             except OSError as error:
                 _log.warning("cannot accept at %s: %s", self._path, error.strerror)
                 await asyncio.sleep(ACCEPT_PAUSE_S)  # for want of descriptors or memory: others must give some back
@@ -81,6 +82,7 @@ class HandoffServer:
             task = asyncio.create_task(self._serve(connection))
             self._clients[task] = caller_of(connection).uid
             task.add_done_callback(self._clients.pop)
+            task.add_done_callback(partial(_close_connection, connection))  # also of one that never gets to begin
 
     def _has_room(self, connection: socket.socket) -> bool:
         """Anybody can connect: so that no other user has all the places, even one who may do nothing here."""
@@ -91,12 +93,10 @@ class HandoffServer:
         return self._access.is_own(caller) or theirs < HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT
 
     async def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            connection.setblocking(False)
-            with suppress(TimeoutError, OSError):  # the client is gone, or never said anything
-                async with asyncio.timeout(HANDOFF_TIMEOUT_S):
-                    await _readable(connection)
-                await self._answer(connection)
+        with suppress(TimeoutError, OSError):  # the client is gone, or never said anything
+            async with asyncio.timeout(HANDOFF_TIMEOUT_S):
+                await readable(connection)
+            await self._answer(connection)
 
     async def _answer(self, connection: socket.socket) -> None:
         """One message in, one out; whatever was received is closed unless a ticket stands for it."""
@@ -156,16 +156,10 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int], bool]:
     return message, received, bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
 
 
+def _close_connection(connection: socket.socket, task: asyncio.Task[None]) -> None:
+    connection.close()
+
+
 def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-async def _readable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(connection, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(connection)

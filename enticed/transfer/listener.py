@@ -10,6 +10,7 @@ from functools import partial
 
 from enticed.anteroom import Anteroom
 from enticed.limits import ACCEPT_PAUSE_S
+from enticed.readiness import accept
 from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.limits import HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT, LISTEN_BACKLOG_COUNT
@@ -61,11 +62,10 @@ class Listener:
             sock.close()
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._anteroom.room()
             try:
-                sock, sockaddr = await loop.sock_accept(listening)
+                sock, sockaddr = await accept(listening)
             except OSError as error:
                 # A connection that is gone again, or no descriptor or memory left: others may still come.
                 log.warning("a connection cannot be accepted: %s", error)

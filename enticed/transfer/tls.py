@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from enticed.identity.host import HostIdentity, RevokedError
 from enticed.identity.tls import client_context, peer_credential, server_context
+from enticed.readiness import readable, writable
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.errors import PeerLostError, fault_of
 from enticed.transfer.timing import Timing
@@ -194,24 +195,12 @@ def _mark_lower_effort(sock: socket.socket) -> None:
 
 
 async def _shake_hands(tls: ssl.SSLSocket) -> None:
-    loop = asyncio.get_running_loop()
-    fd = tls.fileno()
     while True:
         try:
             tls.do_handshake()
             return
         except ssl.SSLWantReadError:
-            add, remove = loop.add_reader, loop.remove_reader
+            ready = readable
         except ssl.SSLWantWriteError:
-            add, remove = loop.add_writer, loop.remove_writer
-        ready: asyncio.Future[None] = loop.create_future()
-        add(fd, _resolve, ready)
-        try:
-            await ready
-        finally:
-            remove(fd)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            ready = writable
+        await ready(tls)

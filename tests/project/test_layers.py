@@ -17,7 +17,7 @@ DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
     "enticed.overlay", "enticed.landing", "enticed.pace", "enticed.origin", "enticed.origin.prefix",
-    "enticed.errnos", "enticed.histogram", "enticed.tally",
+    "enticed.errnos", "enticed.histogram", "enticed.readiness", "enticed.tally",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -41,13 +41,15 @@ LAYERS: dict[str, set[str]] = {
     "enticed.config": LEAVES | {"enticed.origin.prefix"},
     "enticed.config_sources": LEAVES | {"enticed.config"},
     "enticed.problems": LEAVES,
+    "enticed.readiness": set(),
     "enticed.anteroom": {"enticed.limits"},  # handshakes of strangers, on both TLS ports
-    "enticed.http_server": LEAVES | {"enticed.anteroom", "enticed.problems"},
+    "enticed.http_server": LEAVES | {"enticed.anteroom", "enticed.problems", "enticed.readiness"},
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.errnos", "enticed.reflink"},
     "enticed.store": DECISIONS | {"enticed.errnos", "enticed.histogram", "enticed.reflink"},
     "enticed.transfer": DECISIONS
-    | {"enticed.anteroom", "enticed.errnos", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"},
+    | {"enticed.anteroom", "enticed.errnos", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"}
+    | {"enticed.readiness"},
     # Objects under a prefix, and nothing of hosts or decisions: `entice export` writes with its caller's rights.
     # An image is written into a directory as `entice pull --output` writes it.
     "enticed.origin": LEAVES | {"enticed.landing", "enticed.pace", "enticed.image", "enticed.origin.prefix"},
