@@ -86,10 +86,6 @@ class Notifier:
         """One line for people, as `systemctl status` shows it."""
         self._send(_status(status))
 
-    def extend_start(self, timeout_s: float) -> None:
-        """Starting takes longer (a store is being checked): do not give up for another `timeout_s` seconds."""
-        self._send(f"EXTEND_TIMEOUT_USEC={round(timeout_s * 1e6)}")
-
     def alive(self) -> None:
         """Feed the watchdog. Call it from the event loop, so that a loop that hangs is noticed."""
         self._send("WATCHDOG=1")

@@ -12,16 +12,14 @@ import platform
 import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import enticed
 from enticed.core.orders import ENDED, Failure, OrderState
 from enticed.core.vocabulary import Fault
 from enticed.engine.engine import DaemonEngine
+from enticed.engine.memory import resident_bytes
 from enticed.engine.parts import Parts
 from enticed.operating.exposition import Family, by, counter, gauge, histogram
-
-_PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def families(engine: DaemonEngine, parts: Parts) -> Iterator[Family]:
@@ -186,10 +184,9 @@ def _daemon(engine: DaemonEngine, parts: Parts) -> Iterable[Family]:
 
 def _process() -> Iterable[Family]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     yield counter(
         "enticed_process_cpu_seconds_total", "User and system time.", round(usage.ru_utime + usage.ru_stime, 3)
     )
-    yield gauge("enticed_process_resident_memory_bytes", "Resident memory.", resident_pages * _PAGE_SIZE_BYTES)
+    yield gauge("enticed_process_resident_memory_bytes", "Resident memory.", resident_bytes())
     yield gauge("enticed_process_open_fds", "Open descriptors.", len(os.listdir("/proc/self/fd")))
     yield gauge("enticed_process_max_fds", "The most there can be.", resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -71,11 +71,7 @@ class Upkeep:
 
     def _strangers(self, stored: StoredImage) -> Iterator[str]:
         for name in sorted(set(self.files.list_dir(stored.directory)) - _OURS):
-            path = f"{stored.directory}/{name}"
-            try:
-                self.files.unlink(path)
-            except LocalError:
-                remove_tree(self.files, path)
+            remove_tree(self.files, f"{stored.directory}/{name}")
             yield f"a file {name!r} was in its directory: removed"
 
     def _root(self, stored: StoredImage) -> Iterator[str]:

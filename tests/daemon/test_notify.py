@@ -46,8 +46,6 @@ def manager(environment: dict[str, str]) -> Manager | None:
 
 def test_tells_start_status_life_and_end(listener: Listener) -> None:
     with Notifier(manager({"NOTIFY_SOCKET": listener.name})) as notifier:
-        notifier.extend_start(2.5)
-        assert listener.received() == "EXTEND_TIMEOUT_USEC=2500000"
         notifier.ready("3 images")
         assert listener.received() == "READY=1\nSTATUS=3 images"
         notifier.status("4 images")
