@@ -56,6 +56,7 @@ class BulkServer:
         self._paces = paces
         self._workers = Workers(BULK_SERVED_MAX_COUNT, "bulk-serve", nice)
         self._buffers = Buffers()
+        self._inquiries = Tasks()
         self._connections: set[ServedConnection] = set()
         self._per_peer: Counter[NodeId] = Counter()
         self._too_many = Tally(log)
@@ -74,7 +75,9 @@ class BulkServer:
             self._too_many.info("no bulk connection for %s: %s", node.short, error.strerror, extra={"peer": node})
             secured.sock.close()
             return
-        connection = ServedConnection(node, stream, self._warehouse, self._capabilities, self._timing, self._buffers)
+        connection = ServedConnection(
+            node, stream, self._warehouse, self._capabilities, self._timing, self._buffers, self._inquiries
+        )
         self._connections.add(connection)
         self._per_peer[node] += 1
         self._workers.start(connection.run).add_done_callback(lambda _: self._forget(connection, node))
@@ -89,6 +92,7 @@ class BulkServer:
         for connection in self._connections:
             connection.interrupt()
         await self._workers.close()
+        await self._inquiries.finished()  # each was withdrawn by its connection's thread: once is enough
 
     def _forget(self, connection: ServedConnection, node: NodeId) -> None:
         if connection.is_unread:
@@ -128,6 +132,7 @@ class ServedConnection:
         capabilities: tuple[str, ...],
         timing: Timing,
         buffers: Buffers,
+        tasks: Tasks,
     ) -> None:
         self.node = node
         self._loop = asyncio.get_running_loop()
@@ -138,7 +143,7 @@ class ServedConnection:
         self._requests: deque[Request] = deque()
         self._inquiries: deque[Inquiry] = deque()
         self._buffers = buffers
-        self._tasks = Tasks()
+        self._tasks = tasks
         self.is_unread = False
         """It has ended because the peer did not read what it had asked for."""
 

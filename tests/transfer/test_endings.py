@@ -283,6 +283,33 @@ def test_a_close_in_the_middle_of_everything_ends_everything(
     run(scenario(), loop)
 
 
+def test_a_close_waits_until_the_warehouse_has_given_back_what_it_had(
+    cluster: Cluster, disk: Disk, target: Target, loop: str
+) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            arrived, given_back = asyncio.Event(), list[str]()
+
+            async def hold(request: Request) -> None:
+                arrived.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    for _ in range(20):  # it takes its turns, and nobody interrupts it
+                        await asyncio.to_thread(bool)
+                    given_back.append("all")
+
+            await a.meet(b)
+            b.shelf.before = hold
+            asked = fetching(a, b, disk, target, 0)
+            await arrived.wait()
+            await b.network.close()
+            assert given_back == ["all"]
+            await asyncio.gather(asked, return_exceptions=True)
+
+    run(scenario(), loop)
+
+
 def test_a_network_may_be_closed_twice_or_before_it_is_started(cluster: Cluster) -> None:
     async def scenario() -> None:
         async with host(cluster[0]) as a:
