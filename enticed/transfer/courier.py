@@ -134,7 +134,8 @@ class _Connection:
         self._say = say
         self._forget = forget
         self._tls = tls
-        self._begun: queue.SimpleQueue[Agreement | None] = queue.SimpleQueue()
+        self._begun: queue.SimpleQueue[EnticedError | None] = queue.SimpleQueue()
+        """Whether to begin: None, or why not."""
         self._connection: BulkConnection | None = None
         self._jobs: dict[int, Job] = {}
 
@@ -151,7 +152,7 @@ class _Connection:
             case Break() if self._connection is not None:
                 self._connection.interrupt(PeerLostError("the daemon has ended the connection"))
             case Break():
-                self._begun.put(None)
+                self._begun.put(PeerLostError("the connection has ended"))
                 with suppress(OSError):
                     socket.socket.shutdown(self._tls, socket.SHUT_RDWR)
 
@@ -173,8 +174,13 @@ class _Connection:
 
     def _begin(self, agreement: Agreement) -> None:
         """In the first thread, so that what is fetched next finds the connection there."""
-        self._connection = BulkConnection(BulkStream(self._tls, Paces()), agreement, self._timing)
-        self._begun.put(agreement)
+        try:
+            stream = BulkStream(self._tls, Paces())
+        except OSError:  # no descriptor left here: another time
+            self._begun.put(CourierLostError())
+            return
+        self._connection = BulkConnection(stream, agreement, self._timing)
+        self._begun.put(None)
 
     def _report(self, errand: int, _: object, error: EnticedError | None) -> None:
         """In the connection's thread."""
@@ -187,9 +193,7 @@ class _Connection:
         why: EnticedError = PeerLostError("the connection has ended")
         try:
             self._say(Shaken(self._id, self._shake_hands()))
-            self._begun.get()
-            if self._connection is not None:
-                why = self._connection.run()
+            why = self._begun.get() or self._run_connection()
         except OSError as error:
             why = fault_of(error)
         except EnticedError as error:
@@ -198,6 +202,10 @@ class _Connection:
             self._tls.close()
             self._forget(self._id)
             self._say(Ended(self._id, failure_of(why)))
+
+    def _run_connection(self) -> EnticedError:
+        assert self._connection is not None
+        return self._connection.run()
 
     def _shake_hands(self) -> bytes:
         """The certificate of who is there. `OSError`; `DeniedError` for one that is none of ours."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import queue
 import signal
 import socket
+import ssl
 import struct
 import sys
 
@@ -18,11 +20,11 @@ from enticed import __version__
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
 from enticed.pace import Pace, Paces
-from enticed.transfer import courier_process, couriers
+from enticed.transfer import courier, courier_process, couriers
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.bulk_connection import Job
 from enticed.transfer.courier_connection import CourierConnection
-from enticed.transfer.courier_messages import FROM_COURIER, TO_COURIER, Ended, error_of, failure_of
+from enticed.transfer.courier_messages import FROM_COURIER, TO_COURIER, Begin, Ended, Shaken, Take, error_of, failure_of
 from enticed.transfer.courier_process import CourierProcess
 from enticed.transfer.errors import BusyError, CourierLostError, PeerLostError, PeerSilentError, RefusedError
 from enticed.transfer.receiving import FragmentsReceiver
@@ -341,6 +343,27 @@ def test_without_descriptors_a_job_is_not_taken_on_and_nothing_is_closed_twice(
             await pull(a, [b], disk, target)
 
     run(scenario())
+
+
+def test_without_a_descriptor_for_its_bell_one_connection_ends_and_not_the_courier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(initial: int, flags: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "eventfd", none_left)
+    here, there = socket.socketpair()
+    with here, there:
+        tls = ssl.create_default_context().wrap_socket(here, do_handshake_on_connect=False, server_hostname="peer")
+        monkeypatch.setattr(courier._Connection, "_shake_hands", lambda self: b"certificate")
+        said: queue.SimpleQueue[object] = queue.SimpleQueue()
+        connection = courier._Connection(Take(1, 1000, 1000, 1000), tls, said.put, lambda number: None)
+        connection.start()
+        assert isinstance(said.get(timeout=5), Shaken)
+        connection.obey(Begin(1, 1, ()))
+        ended = said.get(timeout=5)
+        assert isinstance(ended, Ended)
+        assert isinstance(error_of(ended.failure), BusyError), "not the peer's fault"
 
 
 @pytest.mark.usefixtures("always")
