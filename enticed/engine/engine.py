@@ -213,7 +213,8 @@ class DaemonEngine:
         with self.parts.store.hold(stored.image):
             await self.parts.keeping.used(stored.image)
             # A description of its own: the reader's position is not shared with ours.
-            return await self.parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
+            opening = self.parts.threads.run(os.open, stored.path, os.O_RDONLY | os.O_CLOEXEC)
+            return await to_its_end(opening, give_back=os.close)
 
     async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Reader:
         with suppress(AbsentError):
@@ -243,7 +244,7 @@ class DaemonEngine:
             raise LocalError(f"image {stored.image.short} is private: whoever reads an origin could have it")
         records = self.parts.naming.records_of(stored.image)
         with self.parts.store.hold(stored.image):
-            return await self.parts.threads.run(papers_of, stored, records)
+            return await to_its_end(self.parts.threads.run(papers_of, stored, records), give_back=os.close)
 
     async def remove(self, target: str) -> ImageView:
         stored = self._stored(target)

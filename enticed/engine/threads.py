@@ -19,18 +19,27 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def to_its_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
-    """What `work` returns. Whoever is cancelled waits until it is over, and is cancelled then: for what changes the
-    disk and then says so, which must not stop in between. on_cancel: to have it end sooner."""
+async def to_its_end(
+    work: Coroutine[Any, Any, T],
+    on_cancel: Callable[[], None] = lambda: None,
+    give_back: Callable[[T], None] = lambda _: None,
+) -> T:
+    """What `work` returns. Whoever is cancelled, however often, waits until it is over, and is cancelled then: for what
+    changes the disk and then says so, which must not stop in between, and for what opens something. on_cancel: to have
+    it end sooner. give_back: what becomes of a result that nobody takes any more."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        on_cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # looked at: nobody else will
-        raise
+    left: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as cancelled:
+            left = cancelled
+            on_cancel()
+    if left is None:
+        return task.result()
+    if not task.cancelled() and task.exception() is None:  # looked at: nobody else will
+        give_back(task.result())
+    raise left
 
 
 class StoreThreads:

@@ -3,24 +3,51 @@
 import asyncio
 import contextlib
 import os
-import time
+import threading
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import enticed.engine.engine
+import enticed.engine.publishing
 from enticed.core import events as ev
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
+from enticed.engine.threads import to_its_end
 from protocol.errors import AbsentError, ExhaustedError, NoSpaceError
 from protocol.identifiers import ImageId, NodeId
-from protocol.messages import FragmentsRequest
-from tests.engine.swarm import content_of, disk, publish, pull, run, swarm
+from protocol.messages import FragmentsRequest, PlaceOrder
+from tests.engine.swarm import TIMEOUT_S, content_of, disk, publish, pull, run, swarm
 
 
-async def given_up(work: Awaitable[object]) -> None:
-    with pytest.raises(asyncio.CancelledError):
-        await work
+async def given_up(work: Awaitable[object], owner: object, step: str, *, only: object = None) -> list[Any]:
+    """What this step of `work`, in a thread, returns when whoever waits for the work has left as the step began.
+    only: where its first argument is this."""
+    loop, original, returned = asyncio.get_running_loop(), getattr(owner, step), []
+
+    def stepping(*arguments: object, **options: object) -> object:
+        if only is not None and arguments[0] != only:
+            return original(*arguments, **options)
+        left = threading.Event()
+
+        def leave() -> None:
+            task.cancel()
+            loop.call_soon(left.set)
+
+        loop.call_soon_threadsafe(leave)
+        assert left.wait(TIMEOUT_S)
+        returned.append(original(*arguments, **options))
+        return returned[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, step, stepping)
+        task = asyncio.ensure_future(work)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    return returned
 
 
 def rot(engine: DaemonEngine, image: ImageId, piece: int) -> None:
@@ -44,12 +71,8 @@ def test_what_a_check_that_was_given_up_has_found_is_offered_no_more(
             image = (await publish(founder, content, "a:1", tmp_path)).image
             await pull(host, "a:1", "first")
             rot(founder, image, 0)
-
-            def gone(done_bytes: int, all_bytes: int) -> None:
-                checking.cancel()
-
-            checking = asyncio.ensure_future(founder.verify("a:1", gone))
-            await given_up(checking)
+            checking = founder.verify("a:1", lambda done, all_of_it: None)
+            await given_up(checking, founder.parts.stockroom, "audit")
             assert not founder.parts.store.image(image).ready
             healed = await pull(founder, "a:1", "second")
             assert content_of(healed) == content, "it was fetched again from the other host"
@@ -57,34 +80,19 @@ def test_what_a_check_that_was_given_up_has_found_is_offered_no_more(
     run(main())
 
 
-@pytest.mark.parametrize("is_late", [False, True])
-def test_an_image_whose_publisher_went_away_is_here_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
-) -> None:
+@pytest.mark.parametrize("stage", ["opened", "read", "kept"])
+def test_an_image_whose_publisher_went_away_is_here_whole_or_not_at_all(tmp_path: Path, stage: str) -> None:
     async def main() -> None:
         async with swarm(tmp_path, 1) as (founder,):
-            store, loop = founder.parts.store, asyncio.get_running_loop()
-            shelf = store._shelf
-            begin, fill = store.begin_import, shelf.fill
-
-            def begin_and_leave(*arguments: object) -> object:
-                loop.call_soon_threadsafe(publishing.cancel)
-                time.sleep(0.1)
-                return begin(*arguments)  # type: ignore[arg-type]
-
-            def leave_and_fill(*arguments: object) -> object:
-                loop.call_soon_threadsafe(publishing.cancel)
-                time.sleep(0.1)
-                return fill(*arguments)  # type: ignore[arg-type]
-
-            if is_late:
-                monkeypatch.setattr(shelf, "fill", leave_and_fill)
-            else:
-                monkeypatch.setattr(store, "begin_import", begin_and_leave)
-            publishing = asyncio.ensure_future(publish(founder, disk(1, 8), "a:1", tmp_path))
-            await given_up(publishing)
+            store = founder.parts.store
+            where = {
+                "opened": (store, "begin_import"),
+                "read": (enticed.engine.publishing, "encode_manifest"),
+                "kept": (store._shelf, "fill"),
+            }
+            await given_up(publish(founder, disk(1, 8), "a:1", tmp_path), *where[stage])
             images = await founder.images()
-            assert len(images) == (1 if is_late else 0)
+            assert len(images) == (1 if stage == "kept" else 0)
             for image in images:
                 ready = await pull(founder, str(image.image))
                 assert ready.state.value == "ready", ready.reason
@@ -98,20 +106,26 @@ def test_a_reader_that_went_away_holds_nothing(tmp_path: Path, monkeypatch: pyte
     async def main() -> None:
         async with swarm(tmp_path, 1) as (founder,):
             image = (await publish(founder, disk(1, 8), "a:1", tmp_path)).image
-            store, begun = founder.parts.store, asyncio.Event()
-            touch, loop = store.touch, asyncio.get_running_loop()
-
-            def slow(image: ImageId) -> None:
-                loop.call_soon_threadsafe(begun.set)
-                time.sleep(0.1)
-                touch(image)
-
-            monkeypatch.setattr(store, "touch", slow)
-            opening = asyncio.ensure_future(founder.open_content("a:1", 30.0, may_order=True))
-            await begun.wait()
-            opening.cancel()
-            await given_up(opening)
+            store = founder.parts.store
+            await given_up(founder.open_content("a:1", 30.0, may_order=True), store, "touch")
             assert not store.held(image)
+
+    run(main())
+
+
+@pytest.mark.parametrize("part", ["raw", "papers"])
+def test_a_descriptor_that_nobody_takes_any_more_is_closed(tmp_path: Path, part: str) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (founder,):
+            image = (await publish(founder, disk(1, 8), "a:1", tmp_path)).image
+            path = founder.parts.store.image(image).path
+            if part == "raw":
+                step = given_up(founder.open_image("a:1"), os, "open", only=path)
+            else:
+                step = given_up(founder.open_papers("a:1"), enticed.engine.engine, "papers_of")
+            (descriptor,) = await step
+            with contextlib.suppress(OSError):  # else the number is another's by now
+                assert not os.readlink(f"/proc/self/fd/{descriptor}").startswith((str(path), "/memfd:papers"))
 
     run(main())
 
@@ -178,5 +192,45 @@ def test_a_profile_stays_where_there_is_no_room_for_another(tmp_path: Path, monk
             assert len(store.image(image).statements) == before + 1
             await founder.record_profile("a:1", ((0, 131072),))
             assert len(store.image(image).statements) == before + 1, "the newest, alone"
+
+    run(main())
+
+
+def test_orders_that_are_forgotten_are_followed_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.engine.campaigns.reception.REMOTE_NEWS_INTERVAL_S", 0.001)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (founder,):
+            image = (await publish(founder, disk(1, 4), "a:1", tmp_path)).image
+            books, reception = founder._host.books, founder.parts.dispatch._reception
+            books.policy = replace(books.policy, orders_kept=2)
+            for number in range(20):
+                reception.place(books.me.node, PlaceOrder(f"vm-{number}", image, None, 0, ""))
+                reception.cancel(books.me.node, f"vm-{number}")
+            assert len(founder.orders()) < 20
+            while len(reception._followed) > len(founder.orders()):  # noqa: ASYNC110 - it is told to nobody
+                await asyncio.sleep(0.001)
+
+    run(main())
+
+
+def test_whoever_is_cancelled_again_waits_all_the_same() -> None:
+    async def main() -> None:
+        going_on, given_back = asyncio.Event(), list[str]()
+
+        async def work() -> str:
+            await going_on.wait()
+            return "opened"
+
+        waiting = asyncio.ensure_future(to_its_end(work(), give_back=given_back.append))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            waiting.cancel()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        going_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert given_back == ["opened"]
 
     run(main())
