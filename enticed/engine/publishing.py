@@ -40,6 +40,8 @@ class _Imported:
     statement: Statement
     fragments: int
     new_bytes: int
+    has_its_group: bool
+    """Whether the group that it was published for, if any, stands beside it."""
 
 
 class Publishing:
@@ -139,7 +141,10 @@ class Publishing:
                 )
             finally:
                 os.close(fd)
-            self._stockroom.tell_on_hand(self._stockroom.image(imported.statement.image))
+            image = imported.statement.image
+            self._stockroom.tell_on_hand(self._stockroom.image(image))
+            if not imported.has_its_group:
+                raise LocalError(f"image {image.short} is here with so many statements that none can be added")
             return imported
 
         return await to_its_end(work(), cancel.set)
@@ -182,9 +187,7 @@ class Publishing:
             if cancel.is_set():
                 raise AbandonedError("given up before it was kept")
             stored = draft.commit(root, pages, tuple(envelopes))
-            if group is not None and envelopes[0] not in stored.statements:
-                raise LocalError(f"image {root.image_id.short} is here with so many statements that none can be added")
-        return _Imported(statement, root.fragments, new_bytes)
+        return _Imported(statement, root.fragments, new_bytes, group is None or envelopes[0] in stored.statements)
 
     def _compare(
         self, fragments: Fragments, relatives: tuple[ImageId, ...], image: ImageId

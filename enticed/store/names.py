@@ -53,7 +53,10 @@ class NameBook:
                 saved = _decode(read_file(files, f"{directory}/{file}", _FILE_MAX_SIZE_BYTES))
                 self._names[saved.name] = saved
             except (CorruptError, MalformedError, DiskError, DeniedError) as error:
-                self.troubles.append(f"the saved name in {directory}/{file} is damaged: {error}")
+                # Not to start would cost this host all its images for the sake of one name.
+                self.troubles.append(
+                    f"a name is forgotten, and an older one may be taken in its place: {directory}/{file}: {error}"
+                )
 
     def all(self) -> tuple[SavedName, ...]:
         return tuple(saved for _, saved in sorted(self._names.items()))
