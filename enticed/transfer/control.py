@@ -127,7 +127,8 @@ class ControlConnection:
         """Say goodbye, hear no more, and close when the peer has, or after `goodbye_s`. Also instead of `start`."""
         if self._why is not None:
             return
-        self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        if self._pause is None:  # else it is read again when the pause is over
+            self._loop.add_reader(self._sock.fileno(), self._on_readable)
         reason = reason[:REASON_MAX_CHARS]
         if self._session.state is not State.CLOSED:
             self._out += self._session.send(Goodbye(reason))

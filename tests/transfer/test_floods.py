@@ -91,6 +91,35 @@ def test_a_member_that_says_too_much_is_read_no_faster(cluster: Cluster, monkeyp
     run(scenario())
 
 
+def test_to_hang_up_on_a_member_that_says_too_much_costs_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 10)
+    monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
+    looks = 0
+    look = control.ControlConnection._on_readable
+
+    def counted(connection: control.ControlConnection) -> None:
+        nonlocal looks
+        looks += 1
+        look(connection)
+
+    monkeypatch.setattr(control.ControlConnection, "_on_readable", counted)
+
+    async def scenario() -> None:
+        async with host(cluster[0]) as a:
+            sock = await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL)
+            flood = encode_frame(CONTROL.encode(Unsubscribe(IMAGE))) * 2000
+            await asyncio.to_thread(sock.sendall, encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))) + flood)
+            await a.told.wait(Heard, cluster[1].node, 101)
+            before = looks
+            a.network.hang_up(cluster[1].node, "enough")
+        with sock:  # closed on the other side when its goodbye has had its time
+            assert looks - before < 10
+
+    run(scenario())
+
+
 def test_a_member_with_too_many_addresses_can_still_be_told_of(cluster: Cluster) -> None:
     async def scenario() -> None:
         advertised = tuple(f"10.9.9.{n}:1" for n in range(ADDRESSES_MAX_COUNT))
