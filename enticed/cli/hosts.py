@@ -21,11 +21,12 @@ def orders(ctx: click.Context) -> None:
     entice orders
     """
     answer = daemon_of(ctx).ask("GET", "/v1/orders")
-    columns = ("IMAGE", "STATE", "DONE", "PRIORITY", "DUE", "PROMISE", "KEPT", "OWNER", "KEY", "WHY")
+    columns = ("IMAGE", "STATE", "PLACED", "DONE", "PRIORITY", "DUE", "PROMISE", "KEPT", "OWNER", "KEY", "WHY")
     rows = [
         (
             order["image"],
             order["state"],
+            ago(order["created_at"]),
             f"{order['percent']:.0f} %",
             order["priority"],
             "" if order["state"] == "ready" else ago(order["due_at"]),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from os import listdir
+from pathlib import Path
 
 from enticed.core.orders import OrderState
 from enticed.engine.engine import DaemonEngine
@@ -23,6 +24,7 @@ from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import DOCTOR_ADDRESSES_MAX_COUNT, DOCTOR_CLOCK_STEP_MAX_S, DOCTOR_CONNECT_TIMEOUT_S, SCRUB_PERIOD_S
 from enticed.operating import health
 from enticed.operating.live_settings import LiveSettings
+from enticed.store.use import guests_on
 from protocol.addresses import split_address
 from protocol.errors import EnticedError, LocalError
 
@@ -61,6 +63,8 @@ async def diagnose(engine: DaemonEngine, parts: Parts, settings: LiveSettings) -
     await _hear_whether_revoked(parts)
     found = [*_ready(parts), *_orders(engine), *_rot(engine, parts), _descriptors(), *_clock(parts), *_trust(parts)]
     found += [await _settings(settings), _advertised(parts), *[one async for one in _reached(parts)]]
+    if directories := settings.config.guest_directories:
+        found.append(await parts.threads.run(_guests, directories))
     return tuple(sorted(found, key=lambda one: list(Area).index(one.area)))
 
 
@@ -111,6 +115,30 @@ def _rot(engine: DaemonEngine, parts: Parts) -> Iterator[Finding]:
     if overdue_s > 0 and parts.store.images():
         said = f"the store was last read back as a whole more than {SCRUB_PERIOD_S / 86400:.0f} days ago"
         yield Finding(Area.STORE, "scrub", Verdict.HINT, said, "the disk is too slow, or too busy, for so many images")
+
+
+def _guests(directories: Sequence[Path]) -> Finding:
+    """In a thread. An image that the disk of a guest stands on is only kept where that disk is seen."""
+    wrong = [f"{directory} ({why})" for directory in directories if (why := _why_unread(directory))]
+    unread = guests_on(directories).unread
+    to_do = (
+        "see to store.guest_directories, and let the daemon's user read what is there; until then pin what guests use"
+    )
+    if wrong:
+        said = f"images that guests stand on may be removed: {', '.join(wrong)} cannot be read"
+        return Finding(Area.STORE, "guests", Verdict.WRONG, said, to_do)
+    if unread:
+        said = f"{unread} files of guests cannot be read: images that they stand on may be removed"
+        return Finding(Area.STORE, "guests", Verdict.HINT, said, to_do)
+    return Finding(Area.STORE, "guests", Verdict.GOOD, "what guests stand on is seen, and stays")
+
+
+def _why_unread(directory: Path) -> str:
+    try:
+        listdir(directory)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _descriptors() -> Finding:

@@ -78,8 +78,10 @@ def test_not_waiting_prints_the_key(cli: Cli) -> None:
     assert key.startswith("cli-")
     assert cli.json("orders")["orders"][0]["key"] == key
     listed = cli.run("orders").stdout.splitlines()
-    assert listed[0].split() == ["IMAGE", "STATE", "DONE", "PRIORITY", "DUE", "PROMISE", "KEPT", "OWNER", "KEY", "WHY"]
+    columns = ["IMAGE", "STATE", "PLACED", "DONE", "PRIORITY", "DUE", "PROMISE", "KEPT", "OWNER", "KEY", "WHY"]
+    assert listed[0].split() == columns
     assert listed[1].split()[0] == "web:1"
+    assert "ago" in listed[1].split()
     assert cli.json("pull", "web:1", "--no-wait")["state"] in ("queued", "resolving", "fetching")
 
 

@@ -103,6 +103,23 @@ def test_orders_that_failed_and_an_image_that_cannot_be_healed(tmp_path: Path) -
     run(main())
 
 
+def test_disks_of_guests_that_are_not_seen(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            file, guests = engine.parts.identity.directory.parent / "enticed.toml", tmp_path / "guests"
+            assert "guests" not in {one.name for one in await diagnose(engine, engine.parts, settings_of(engine))}
+            file.write_text(f"[store]\nguest_directories = ['{guests}']\n")
+            assert (await found(engine, "guests")).verdict is Verdict.WRONG
+            assert f"{guests} (No such file or directory)" in (await found(engine, "guests")).said
+            guests.mkdir()
+            assert (await found(engine, "guests")).verdict is Verdict.GOOD
+            qcow2 = b"QFI\xfb" + bytes([0, 0, 0, 3]) + (104).to_bytes(8, "big") + (4).to_bytes(4, "big")
+            (guests / "vm.qcow2").write_bytes(qcow2.ljust(104, b"\0") + b"gone")
+            assert "1 files of guests" in (await found(engine, "guests")).said
+
+    run(main())
+
+
 def test_a_clock_that_was_set_and_a_store_that_was_not_read_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
