@@ -121,14 +121,12 @@ def _guests(directories: Sequence[Path]) -> Finding:
     """In a thread. An image that the disk of a guest stands on is only kept where that disk is seen."""
     wrong = [f"{directory} ({why})" for directory in directories if (why := _why_unread(directory))]
     unread = guests_on(directories).unread
-    to_do = (
-        "see to store.guest_directories, and let the daemon's user read what is there; until then pin what guests use"
-    )
+    to_do = "mend store.guest_directories, or let the daemon's user read what is there; until then pin what guests use"
     if wrong:
         said = f"images that guests stand on may be removed: {', '.join(wrong)} cannot be read"
         return Finding(Area.STORE, "guests", Verdict.WRONG, said, to_do)
     if unread:
-        said = f"{unread} files of guests cannot be read: images that they stand on may be removed"
+        said = f"images that guests stand on may be removed: {unread} of their files cannot be read"
         return Finding(Area.STORE, "guests", Verdict.HINT, said, to_do)
     return Finding(Area.STORE, "guests", Verdict.GOOD, "what guests stand on is seen, and stays")
 
