@@ -92,6 +92,11 @@ class StoredImage:
                 self._raw_fd = self._files.open(f"{self.directory}/{RAW}", self._access)
             return self._raw_fd
 
+    @property
+    def opened_raw_fd(self) -> int | None:
+        """As `raw_fd`, but None where that would have to open the file."""
+        return self._raw_fd
+
     def read_pages(self, offset_bytes: int, size_bytes: int) -> bytes:
         """A range of the pages as they stand one after another; shorter where they end. Unverified."""
         fd = self._files.open(f"{self.directory}/{PAGES}", Access.READ)

@@ -17,6 +17,7 @@ from enticed.core import events as ev
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.engine.threads import to_its_end
+from enticed.transfer.ports import Consignment
 from protocol.errors import AbsentError, ExhaustedError, NoSpaceError
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import FragmentsRequest, PlaceOrder
@@ -146,6 +147,29 @@ def test_an_upload_whose_file_cannot_be_opened_holds_nothing(tmp_path: Path, mon
                 patched.setattr(files, "open", no_descriptor)
                 await founder.parts.warehouse.open(founder.parts.identity.node, FragmentsRequest(image, 0, 0, 1))
             assert not founder.parts.store.held(image)
+
+    run(main())
+
+
+def test_the_file_of_an_upload_is_opened_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs holds up no event loop; whoever goes away meanwhile leaves nothing held."""
+
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (founder,):
+            image = (await publish(founder, disk(1, 8), "a:1", tmp_path)).image
+            files, me = founder.parts.store._files, founder.parts.identity.node
+            founder.parts.store.image(image)._raw_fd = None  # as after a start
+            opened, loop_thread = files.open, threading.get_ident()
+
+            def open_elsewhere(path: str, access: object) -> int:
+                assert threading.get_ident() != loop_thread
+                return opened(path, access)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(files, "open", open_elsewhere)
+            asking = founder.parts.warehouse.open(me, FragmentsRequest(image, 0, 0, 1))
+            await given_up(asking, files, "open", only=f"images/{image}/raw")
+            assert not founder.parts.store.held(image)
+            assert isinstance(await founder.parts.warehouse.open(me, FragmentsRequest(image, 0, 0, 1)), Consignment)
 
     run(main())
 

@@ -20,7 +20,7 @@ from enticed.core.vocabulary import Mask
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.stock.piece_opening import Opening
-from enticed.engine.threads import StoreThreads
+from enticed.engine.threads import StoreThreads, to_its_end
 from enticed.engine.trust.groups import group_of
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
@@ -193,7 +193,12 @@ class Stockroom:
         """Where the fragments of a request go."""
         page = await self.page(wanted.image, wanted.piece)
         part = page[wanted.first : wanted.first + wanted.count]
-        return Landing.of(self._store.image(wanted.image).raw_fd, part, self._write)
+        return Landing.of(await self.raw_fd(self._store.image(wanted.image)), part, self._write)
+
+    async def raw_fd(self, stored: StoredImage) -> int:
+        """Of an image that is held, opened in a thread if it is not yet. `EnticedError` where that cannot be done."""
+        fd = stored.opened_raw_fd
+        return fd if fd is not None else await to_its_end(self._threads.run(lambda: stored.raw_fd))
 
     @property
     def cloned_bytes(self) -> int:

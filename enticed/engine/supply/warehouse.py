@@ -87,8 +87,8 @@ class PeerWarehouse:
             return Refused(Refusal.BAD_REQUEST)
         held = self._stockroom.hold(request.image)
         try:
-            raw_fd = held.image.raw_fd
-        except EnticedError:
+            raw_fd = await self._stockroom.raw_fd(held.image)
+        except BaseException:
             held.close()
             raise
 
