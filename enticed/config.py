@@ -14,7 +14,7 @@ from typing import Any
 
 from enticed.limits import GUEST_DIRECTORIES_MAX_COUNT, RATE_MIN_BYTES_PER_S
 from enticed.origin.prefix import parse_prefix
-from protocol.addresses import split_address
+from protocol.addresses import IpNetwork, split_address
 from protocol.errors import LocalError, MalformedError
 from protocol.limits import GIB
 
@@ -26,8 +26,6 @@ DEFAULT_FILE = Path("/etc/enticed/enticed.toml")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 VARIABLE_PREFIX = "ENTICED_"
 NEVER = "never"
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Config:
     api_listen: str | None = None
     """None: on the founding host the port after `listen`'s, elsewhere nowhere; "" nowhere."""
     advertise: tuple[str, ...] = ()
-    dial_networks: tuple[Network, ...] = ()
+    dial_networks: tuple[IpNetwork, ...] = ()
     bootstrap: tuple[str, ...] = ()
     metrics_listen: str | None = None
     content_listen: str | None = None
@@ -135,7 +133,7 @@ def _listens(value: Any) -> tuple[str, ...]:
     return addresses
 
 
-def _networks(value: Any) -> tuple[Network, ...]:
+def _networks(value: Any) -> tuple[IpNetwork, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError("a list of networks like '10.20.0.0/16'")
     return tuple(ipaddress.ip_network(one) for one in value)

@@ -8,6 +8,8 @@ import re
 
 from protocol.errors import MalformedError
 
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _ADDRESS = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+)):(0|[1-9][0-9]{0,4})")
 
 

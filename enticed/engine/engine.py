@@ -196,7 +196,7 @@ class DaemonEngine:
         if recall is None:
             if reason is None:
                 raise LocalError(f"image {image.short} is not recalled: say why it is to be")
-            holders.told = (await parts.overlay.find(parts.recalls.key(image))).population
+            holders.told = (await parts.overlay.find(parts.removal.census.key(image))).population
             recall = await parts.recalls.recall(image, reason)
         held = parts.recalls.held(image)
         if held is not None:

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from itertools import count
 from random import Random
 from typing import Self
@@ -25,7 +25,7 @@ from enticed.overlay.pairs import Acquainted, Opened, Output, PairBook, Transmit
 from enticed.overlay.port import AddressMemory, Found, Offer
 from enticed.overlay.sockets import UdpSockets
 from enticed.tally import Tally
-from protocol.addresses import split_address
+from protocol.addresses import IpNetwork, split_address
 from protocol.datagram import Introduction, hello_key
 from protocol.dht import DHT, TrustSerial, endpoint_text, read_endpoint, unpack_endpoint
 from protocol.errors import LocalError, MalformedError
@@ -34,7 +34,6 @@ from protocol.messages import PROTOCOL_VERSION
 
 log = logging.getLogger(__name__)
 
-IpNetwork = IPv4Network | IPv6Network
 _Waiting = dict[DiscoveryKey, list[asyncio.Future[None]]]
 
 

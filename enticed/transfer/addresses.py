@@ -5,12 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from protocol.addresses import join_address, split_address
+from protocol.addresses import IpNetwork, join_address, split_address
 from protocol.errors import MalformedError
-
-IpNetwork = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)

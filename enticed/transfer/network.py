@@ -11,7 +11,7 @@ from functools import partial
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.pace import Paces
-from enticed.transfer.addresses import HostPort, IpNetwork
+from enticed.transfer.addresses import HostPort
 from enticed.transfer.bulk_client import BulkClient
 from enticed.transfer.bulk_server import BulkServer
 from enticed.transfer.control import ControlConnection
@@ -34,6 +34,7 @@ from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Handshakes, Secured
 from enticed.transfer.workers import Workers
+from protocol.addresses import IpNetwork
 from protocol.errors import EnticedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import ADDRESSES_MAX_COUNT

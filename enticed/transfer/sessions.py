@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from enticed.tally import Tally
-from enticed.transfer.addresses import HostPort, IpNetwork, dialable
+from enticed.transfer.addresses import HostPort, dialable
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.limits import OUTCASTS_TOLD_MAX_COUNT, SESSIONS_BEFORE_HELLO_PER_PEER_COUNT, SESSIONS_MAX_COUNT
@@ -16,6 +16,7 @@ from enticed.transfer.ports import Said
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Handshakes, Outcast, Secured
+from protocol.addresses import IpNetwork
 from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import ADDRESSES_MAX_COUNT

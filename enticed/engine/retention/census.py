@@ -14,7 +14,7 @@ from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.trust.groups import Groups
 from enticed.overlay.port import Overlay
 from enticed.store.limits import HOLDERS_ASKED_AT_ONCE_COUNT, HOLDERS_KNOWN_S
-from protocol.errors import AbsentError, EnticedError
+from protocol.errors import EnticedError
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.providers import ProviderState
 
@@ -41,11 +41,8 @@ class Census:
         self._places = asyncio.Semaphore(HOLDERS_ASKED_AT_ONCE_COUNT)
 
     def key(self, image: ImageId) -> DiscoveryKey:
-        """Where hosts with the image are found; whose it is is known only of what is here."""
-        try:
-            return self._groups.key_of(image, self._stockroom.group(image))
-        except AbsentError:
-            return self._groups.key_of(image, None)
+        """Where hosts with the image are found."""
+        return self._groups.key_of(image, self._stockroom.group_if_here(image))
 
     async def of_all(self, images: Iterable[ImageId]) -> dict[ImageId, Count | None]:
         """As `of`, of many; answers that are not old count."""

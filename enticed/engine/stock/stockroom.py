@@ -144,6 +144,13 @@ class Stockroom:
         """Whose an image in the store is alone; None for everybody's. `AbsentError` without it."""
         return self._group_of(image, self._store.image(image).statements)
 
+    def group_if_here(self, image: ImageId) -> GroupId | None:
+        """As `group`, but None without the image: whose it is is known only of what is here."""
+        try:
+            return self.group(image)
+        except AbsentError:
+            return None
+
     def hold(self, image: ImageId) -> Hold:
         return self._store.hold(image)
 

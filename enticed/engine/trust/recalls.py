@@ -118,19 +118,9 @@ class Recalls:
         if image in self._known:
             raise DeniedError(self._known[image].line)
 
-    def key(self, image: ImageId) -> DiscoveryKey:
-        """Where hosts with the image are found, as `receipt_key`."""
-        try:
-            return self._groups.key_of(image, self._stockroom.group(image))
-        except AbsentError:
-            return self._groups.key_of(image, None)
-
     def receipt_key(self, image: ImageId) -> DiscoveryKey:
-        """Where hosts say that they still have some of an image. Whose it is is known only of what is here."""
-        try:
-            return self._groups.receipt_key(image, self._stockroom.group(image))
-        except AbsentError:
-            return self._groups.receipt_key(image, None)
+        """Where hosts say that they still have some of an image."""
+        return self._groups.receipt_key(image, self._stockroom.group_if_here(image))
 
     def held(self, image: ImageId) -> ProviderState | None:
         """How much of an image is on this host's disk; None for nothing."""
