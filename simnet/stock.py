@@ -32,10 +32,8 @@ def keep_stock(host: SimHost, effect: StockEffect) -> None:
         case ef.Reserve() if failure is not None:
             _tell_later(host, PAGE_READ_S, ev.SpaceRefused(image.image, failure, f"disk: {failure}"))
         case ef.Reserve():
-            missing_bytes = np.where(on_hand, 0, image.data_bytes)
-            relatives = () if image.relative is None else (image.relative.image,)
-            reserved = ev.SpaceReserved(image.image, file.durable.copy(), missing_bytes, relatives)
-            _tell_later(host, PAGE_READ_S, reserved)
+            slowness = host.condition.factor(Trouble.SLOW_DISK)
+            host.after(PAGE_READ_S * slowness, lambda: _tell_reserved(host, image))
         case ef.OpenPiece(_, piece) if failure is Failure.DISK:
             _tell_later(host, PAGE_READ_S, ev.PieceUnopened(image.image, piece, failure, "the disk failed"))
         case ef.OpenPiece(_, piece):
@@ -58,6 +56,14 @@ def keep_stock(host: SimHost, effect: StockEffect) -> None:
 
 def _tell_later(host: SimHost, seconds: float, event: ev.Event) -> None:
     host.later(seconds * host.condition.factor(Trouble.SLOW_DISK), event)
+
+
+def _tell_reserved(host: SimHost, image: SimImage) -> None:
+    """Of what is durable now: a piece may have rotted since stock was taken."""
+    missing_bytes = np.where(host.disk.on_hand(image), 0, image.data_bytes)
+    relatives = () if image.relative is None else (image.relative.image,)
+    durable = host.disk.file(image).durable.copy()
+    host.tell(ev.SpaceReserved(image.image, durable, missing_bytes, relatives))
 
 
 def _probe(host: SimHost) -> None:

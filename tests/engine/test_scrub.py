@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from enticed.engine.engine import DaemonEngine
@@ -202,5 +203,35 @@ def test_what_nobody_has_just_now_is_healed_later(tmp_path: Path, monkeypatch: p
             await until(host, key, lambda order: order.state.value == "cancelled")
             await scrubber.close()
             await others.close()
+
+    run(main())
+
+
+def test_what_rots_after_stock_was_taken_is_fetched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = disk(1, 8)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, content, "a:1", tmp_path)
+            image = (await pull(host, "a:1")).image
+            assert image is not None
+            stored, stockroom, loop = host.parts.store.image(image), host.parts.stockroom, asyncio.get_running_loop()
+            every = np.arange(stored.root.pieces)
+            look_up, late = stockroom._relatives, list[int]()
+
+            def rot_meanwhile(of: ImageId) -> tuple[ImageId, ...]:
+                overwrite(stored.path, 5 * MIB, b"rot")
+                check = stockroom.check(image, every)
+                late.extend(asyncio.run_coroutine_threadsafe(check, loop).result(TIMEOUT_S))
+                return look_up(of)
+
+            monkeypatch.setattr(stockroom, "_relatives", rot_meanwhile)
+            overwrite(stored.path, 5, b"rot")
+            await host.cancel_order("order")
+            await host.verify("a:1", lambda done, total: None)
+            ended = await until(host, f"{HEAL_PREFIX}{image}", lambda order: order.state.value in ("ready", "paused"))
+            assert ended.state.value == "ready", ended.reason
+            assert late
+            assert stored.path.read_bytes() == content
 
     run(main())

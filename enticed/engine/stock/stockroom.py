@@ -274,11 +274,16 @@ class Stockroom:
             delivery = self._expected.pop(image, None)
             durable, missing_bytes = await self.within(self._take_stock, image, delivery)
             relatives = await self._threads.run(self._relatives, image)
+            stored = self._store.image(image)
+            durable_now = stored.durable
         except EnticedError as error:
             for_good = isinstance(error, TooLargeError)
             self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error), for_good))
         else:
-            self._driver.tell(ev.SpaceReserved(image, durable, missing_bytes, relatives))
+            # As it is now: what was found rotten since stock was taken has been told already, and is not told again.
+            lost = durable & ~durable_now
+            missing_bytes[lost] = stored.root.data_bytes[lost]
+            self._driver.tell(ev.SpaceReserved(image, durable_now.copy(), missing_bytes, relatives))
 
     def _take_stock(
         self, image: ImageId, delivery: Delivery | None
