@@ -27,6 +27,9 @@ PATIENCE_S = 200.0
 """After the last fault every order has ended within so long."""
 QUIET_S = 200.0
 """And so much later no host has anything left of it."""
+RECALLED_S = 180.0
+"""After all replicas of a record are gone the next round of its refreshes brings it to others within so long: an eighth
+of `PROVIDER_REFRESH_S`, and another try."""
 EVENTS_MAX = 400_000
 LOOK_EVERY_S = 0.1
 
@@ -142,6 +145,11 @@ def _play(case: Case, counter: _Counter) -> tuple[int, int]:
     world.run(_at(stage, TROUBLED_S + stage.world.policy.nobody_holds_s), PATIENCE_S)
     _order_again(stage, _failed(stage) - failed)
     world.run(_all_ended(stage), PATIENCE_S)
+    if Trouble.GONE in {mishap.what for mishap in case.scenario.faults} and (unfound := _failed_in_vain(stage)):
+        # So many went that none is left of those who knew the holders: what they forgot is told anew.
+        world.run(_at(stage, world.now - stage.started_at + RECALLED_S), RECALLED_S + 1)
+        _order_again(stage, unfound)
+        world.run(_all_ended(stage), PATIENCE_S)
     _hold(_incomplete(stage))
     for host in stage.hosts:
         for order in list(host.orders.values()):
@@ -215,6 +223,16 @@ def _failed(stage: Stage) -> set[tuple[NodeId, str]]:
         for host in stage.hosts
         for order in host.orders.values()
         if order.state is OrderState.FAILED
+    }
+
+
+def _failed_in_vain(stage: Stage) -> set[tuple[NodeId, str]]:
+    """Orders that have failed though all of their image is there."""
+    return {
+        (host.contact.node, order.key)
+        for host in stage.hosts
+        for order in (host.orders.values() if host.is_up else ())
+        if order.state is OrderState.FAILED and not _lacking(stage, order)
     }
 
 
