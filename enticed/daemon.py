@@ -368,7 +368,7 @@ async def _feed_watchdog(notifier: Notifier, engine: DaemonEngine) -> None:
     while True:
         await asyncio.sleep(notifier.watchdog_interval_s or STATUS_INTERVAL_S)
         notifier.alive()
-        with suppress(EnticedError):  # a disk that fails is told elsewhere, and no reason to be restarted
+        with suppress(EnticedError, OSError):  # a disk that fails, or no descriptor left, is told elsewhere
             status = engine.status()
             notifier.status(f"{status.images} images, {status.peers} peers, {status.uploads} uploads")
 

@@ -202,7 +202,6 @@ TRUST_CLAIMS_MAX_COUNT = 8
 
 # --- command line ---
 DAEMON_CONNECT_TIMEOUT_S = 5
-DAEMON_ANSWER_TIMEOUT_S = 60.0
 DAEMON_LOOK_S = 3.0
 """After so long without a byte from the daemon it is asked whether it lives, and again and again."""
 DAEMON_LOOK_TIMEOUT_S = 2.0
@@ -237,6 +236,8 @@ UNIX_PATH_MAX_SIZE_BYTES = 107
 
 # --- engine ---
 MANIFEST_TIMEOUT_S = 60.0
+BUSY_RETRY_LEAST_S = 0.05
+"""Before a peer that is busy is asked for a part of a manifest again, though it said sooner."""
 """For root, statements and pages from one peer; then another is asked."""
 STORE_THREADS_COUNT = 6
 PIECES_OPENED_TOGETHER_COUNT = 4
@@ -279,7 +280,6 @@ RECEIPTS_PAUSE_S = 0.5
 RECEIPTS_QUIET_COUNT = 2
 """So many answers without news, and nobody missing: then all have signed."""
 RECEIPTS_TIMEOUT_S = 10.0
-RECALL_ANSWER_TIMEOUT_S = 45.0
 ORDER_EVENTS_KEPT_COUNT = 4096
 """Order changes that a watcher who comes back can still be told."""
 ORDER_WATCHERS_MAX_COUNT = 64

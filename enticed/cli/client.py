@@ -13,11 +13,7 @@ from urllib.parse import quote
 
 from enticed.cli.failures import KINDS, Exit, Failed
 from enticed.cli.patience import PatientSocket
-from enticed.limits import (
-    DAEMON_ANSWER_TIMEOUT_S,
-    DAEMON_LINE_MAX_SIZE_BYTES,
-    DAEMON_SILENT_S,
-)
+from enticed.limits import DAEMON_LINE_MAX_SIZE_BYTES, DAEMON_SILENT_S
 
 Object = dict[str, Any]
 
@@ -31,10 +27,8 @@ class Daemon:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def ask(
-        self, method: str, path: str, body: Object | None = None, *, timeout_s: float = DAEMON_ANSWER_TIMEOUT_S
-    ) -> Object:
-        """One request, one JSON object."""
+    def ask(self, method: str, path: str, body: Object | None = None, *, timeout_s: float | None = None) -> Object:
+        """One request, one JSON object. A daemon that lives is waited for, up to `timeout_s` if there is one."""
         with self._request(method, path, body, timeout_s) as (_, response):
             answer: Object = json.loads(response.read())
             return answer

@@ -9,7 +9,7 @@ from typing import Any
 
 from enticed.cli.client import connect, failure, no_daemon
 from enticed.cli.failures import Exit, Failed
-from enticed.limits import DAEMON_ANSWER_TIMEOUT_S, HANDOFF_MESSAGE_MAX_SIZE_BYTES
+from enticed.limits import HANDOFF_MESSAGE_MAX_SIZE_BYTES
 
 SUFFIX = ".fd"
 
@@ -32,7 +32,6 @@ def open_image(socket_path: str, image: str, part: str = "raw") -> int:
 
 def _converse(socket_path: str, message: dict[str, str], descriptors: list[int]) -> tuple[dict[str, Any], list[int]]:
     with connect(socket_path, socket.SOCK_SEQPACKET, SUFFIX) as connection:
-        connection.settimeout(DAEMON_ANSWER_TIMEOUT_S)
         try:
             socket.send_fds(connection, [json.dumps(message).encode()], descriptors)
             connection.wait()

@@ -10,7 +10,6 @@ import click
 from enticed.cli.client import part
 from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.output import ago, short, table
-from enticed.limits import RECALL_ANSWER_TIMEOUT_S
 
 
 @click.command(cls=Command)
@@ -29,7 +28,7 @@ def recall(ctx: click.Context, image: str, reason: str | None) -> None:
     entice recall ubuntu:24.04
     """
     path = f"/v1/images/{part(image)}/recall"
-    answer = daemon_of(ctx).ask("POST", path, {"reason": reason}, timeout_s=RECALL_ANSWER_TIMEOUT_S)
+    answer = daemon_of(ctx).ask("POST", path, {"reason": reason})
     setup_of(ctx).show(answer, lambda: _lines(image, answer))
 
 

@@ -9,7 +9,6 @@ import click
 
 from enticed.cli.command import Command, daemon_of, image_argument, setup_of
 from enticed.cli.output import ago, pairs, size
-from enticed.limits import RECALL_ANSWER_TIMEOUT_S
 
 
 @click.command(cls=Command)
@@ -29,7 +28,7 @@ def sign(ctx: click.Context, image: str, expect: str | None, look: bool) -> None
     entice sign ubuntu:24.04 --expect 9c0f1b...
     """
     asked = {"image": image, "expect": expect and expect.lower(), "look": look}
-    answer = daemon_of(ctx).ask("POST", "/v1/signatures", asked, timeout_s=RECALL_ANSWER_TIMEOUT_S)
+    answer = daemon_of(ctx).ask("POST", "/v1/signatures", asked)
     setup_of(ctx).show(answer, lambda: _lines(answer, look))
 
 

@@ -7,6 +7,7 @@ ca.key tokens certified                                   on the founding host b
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from protocol.identifiers import NodeId, NodeKey, PublisherKey, SealingKey
 from protocol.labels import HostLabel, parse_labels
 from protocol.limits import TRUST_MAX_SIZE_BYTES
 from protocol.trust import ALL_NAMES, SealedTrust, TrustBundle, TrustedPublisher, open_trust, seal_trust, take_trust
+
+log = logging.getLogger(__name__)
 
 DIRECTORY = "identity"
 FOUNDER = "founder"
@@ -119,7 +122,8 @@ class HostIdentity:
     # --- what is replaced while the daemon runs ---
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have this called, on the event loop, after each change of the certificate or of what is trusted."""
+        """Have this called, on the event loop, after each change of the certificate or of what is trusted. What it
+        raises goes to the log alone."""
         self._watchers.append(changed)
 
     def newer_trust(self, sealed: bytes) -> SealedTrust | None:
@@ -177,7 +181,10 @@ class HostIdentity:
 
     def _changed(self) -> None:
         for changed in self._watchers:
-            changed()
+            try:
+                changed()
+            except Exception:  # one that cannot follow must not keep the others from it
+                log.exception("a new certificate or trust bundle was not taken up everywhere")
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.directory / name

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from protocol.errors import LocalError
+
 
 def member_context(
     side: ssl._SSLMethod, directory: Path, authorities: Sequence[bytes], alpn: Sequence[str]
@@ -22,6 +24,12 @@ def member_context(
 
 
 def load(context: ssl.SSLContext, directory: Path, authorities: Sequence[bytes]) -> None:
-    """Have it show the host's present certificate, and believe these CAs besides those that it believes already."""
+    """Have it show the host's present certificate, and believe these CAs besides those that it believes already.
+
+    `LocalError` where the certificate or its key cannot be read.
+    """
     context.load_verify_locations(cadata=b"".join(authorities))
-    context.load_cert_chain(directory / "node.crt", directory / "node.key")
+    try:
+        context.load_cert_chain(directory / "node.crt", directory / "node.key")
+    except OSError as error:  # also what TLS cannot make anything of
+        raise LocalError(f"the certificate in {directory} cannot be used: {error.strerror or error}") from error

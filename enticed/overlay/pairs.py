@@ -258,11 +258,11 @@ class PairBook:
                 return self._take_proof(endpoint, hello, now)
 
     def _take_knock(self, endpoint: bytes, data: bytes, knock: Knock, now: float) -> list[Output]:
+        if not self._knocks.take(now):  # asked first: to make an answer costs more than to read a knock
+            return []
         cookie = make_cookie(self._secret, endpoint, knock, _slot(now))
         answer = self._hello(Answer(self._introduction, knock.challenge, cookie))
-        if len(answer) > len(data) or not self._knocks.take(now):
-            return []
-        return [Transmit(endpoint, answer)]
+        return [Transmit(endpoint, answer)] if len(answer) <= len(data) else []
 
     def _take_answer(self, endpoint: bytes, answer: Answer, now: float) -> list[Output]:
         greeting = self._greetings.get(endpoint)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from enticed.transfer.errors import DisownedError, PeerLostError, PeerSilentError, fault_of
 from enticed.transfer.limits import (
+    CONTROL_MESSAGE_USUAL_SIZE_BYTES,
     CONTROL_MESSAGES_AT_ONCE_COUNT,
     CONTROL_MESSAGES_PER_S,
     CONTROL_QUEUE_MAX_SIZE_BYTES,
@@ -222,7 +223,7 @@ class ControlConnection:
             return
         if messages:
             self._heard_s = time.monotonic()
-            self._count(len(messages))
+        self._count(max(len(messages), len(data) // CONTROL_MESSAGE_USUAL_SIZE_BYTES))
         for message in messages:
             if isinstance(message, Hello):
                 self._arm(self._heard_s + self._timing.ping_after_s)

@@ -16,6 +16,8 @@ CONTROL_MESSAGES_PER_S = 2000
 """What one peer may say; who says more is read no faster. A pull at 1 GB/s tells of 1,000 pieces a second."""
 CONTROL_MESSAGES_AT_ONCE_COUNT = 4000
 """After a silence: enough for the subscriptions of thousands of orders."""
+CONTROL_MESSAGE_USUAL_SIZE_BYTES = 256
+"""A longer message counts as several of these: what is in it has to be understood, too."""
 CONTROL_QUEUE_MAX_SIZE_BYTES = 1 * MIB
 """A peer that has so much of ours unread does not read."""
 BULK_DIALLED_MAX_COUNT = 64
@@ -47,6 +49,8 @@ OUTCASTS_TOLD_MAX_COUNT = 8
 """Connections of hosts that were revoked, each kept for GOODBYE_TIMEOUT_S at the most, so that they hear why."""
 DISOWNED_BY_MAX_COUNT = 8
 """Hosts that are named of those that say that this one was revoked."""
+CERTIFICATE_RETRY_S = 60.0
+"""After a new certificate or trust bundle that could not be taken up, before another try."""
 REFUSED_REST_S = 0.01
 """After a request that was refused, before the next one of that connection: nobody has reason to ask often in vain."""
 BULK_IDLE_S = 30.0

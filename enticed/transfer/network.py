@@ -17,7 +17,7 @@ from enticed.transfer.bulk_server import BulkServer
 from enticed.transfer.control import ControlConnection
 from enticed.transfer.couriers import Couriers
 from enticed.transfer.errors import DisownedError, PeerLostError
-from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE, DISOWNED_BY_MAX_COUNT
+from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_NICE, CERTIFICATE_RETRY_S, DISOWNED_BY_MAX_COUNT
 from enticed.transfer.listener import Listener
 from enticed.transfer.ports import (
     DialFailed,
@@ -194,8 +194,6 @@ class PeerNetwork:
         """Show and believe what is new from now on; end what there is with hosts that are believed no longer."""
         if not self._running:
             return
-        self._handshakes.refresh()
-        self.couriers.refresh()
         self._disowned_by.clear()  # maybe it was for the certificate that this host had until now
         trust, before = self._identity.trust, self._authorities
         for node in trust.revoked_nodes:
@@ -205,6 +203,18 @@ class PeerNetwork:
             # Which CA a peer showed is not known any more: all have to show a certificate again.
             for connection in self._sessions.open:
                 self.hang_up(connection.node, "a CA was retired: meet again")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """In connections to come, show what is new; again in a while where its files cannot be read just now."""
+        if not self._running:
+            return
+        try:
+            self._handshakes.refresh()
+            self.couriers.refresh()
+        except LocalError as error:
+            log.error("peers are shown the certificate of before: %s", error)
+            asyncio.get_running_loop().call_later(CERTIFICATE_RETRY_S, self._refresh)
 
     def _hello(self) -> Hello:
         version, trust = PROTOCOL_VERSION, self._identity.trust

@@ -82,9 +82,11 @@ class Handshakes:
         self.refresh()
 
     def refresh(self) -> None:
-        """Show this host's present certificate from now on, and believe those whom it trusts now."""
-        self._server = server_context(self._identity, [ALPN_CONTROL, ALPN_BULK])
+        """Show this host's present certificate from now on, and believe those whom it trusts now. `LocalError` where
+        its files cannot be read: then all is as before."""
+        server = server_context(self._identity, [ALPN_CONTROL, ALPN_BULK])
         self._clients = {alpn: client_context(self._identity, [alpn]) for alpn in (ALPN_CONTROL, ALPN_BULK)}
+        self._server = server
 
     async def accept(self, sock: socket.socket, address: HostPort) -> Secured | Outcast:
         """Take a new connection over; on any error, and when cancelled, it is closed.

@@ -267,7 +267,10 @@ def test_a_renewal_is_of_the_host_that_asks_and_no_other(identities: list[HostId
     run(scenario())
 
 
-def test_a_member_that_is_no_registrar_certifies_nobody(identities: list[HostIdentity]) -> None:
+def test_a_member_that_is_no_registrar_certifies_nobody(
+    identities: list[HostIdentity], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     victim, rogue = identities[1], identities[3]
 
     async def scenario() -> None:
@@ -279,6 +282,9 @@ def test_a_member_that_is_no_registrar_certifies_nobody(identities: list[HostIde
             assert answer == Renewal(None, "this host is no registrar")
             assert host.identity.certificate_der == before
             assert host.told.of(Heard, rogue.node)
+            for _ in range(3):
+                await asyncio.to_thread(talk, rogue, address, RenewalRequest(), answers=1)
+            assert caplog.text.count("its certificate is not renewed") == 1, "it does not fill the log"
 
     run(scenario())
 

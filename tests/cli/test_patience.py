@@ -74,6 +74,14 @@ def test_one_that_lives_is_waited_for_however_long_it_takes(
 ) -> None:
     """Each part of its answer comes only after it has been looked at for longer than one that hangs is given."""
     monkeypatch.setattr(patience, "DAEMON_LOOK_TIMEOUT_S", 30.0)
+    limits_s: list[float | None] = []
+    set_timeout = patience.PatientSocket.settimeout
+
+    def note(connection: patience.PatientSocket, limit_s: float | None) -> None:
+        limits_s.append(limit_s)
+        set_timeout(connection, limit_s)
+
+    monkeypatch.setattr(patience.PatientSocket, "settimeout", note)
     body = json.dumps({"removed": True, "names": ["a:1"], "image_id": "0" * 64}).encode()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "entice.sock"))
@@ -99,3 +107,4 @@ def test_one_that_lives_is_waited_for_however_long_it_takes(
         serving.join()
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("removed a:1 (000000000000)\n", "")
+    assert set(limits_s) == {None}

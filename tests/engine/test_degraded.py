@@ -161,16 +161,23 @@ def test_one_descriptor_too_few_is_no_reason_never_to_dial_again(
     run(main())
 
 
-def test_a_file_system_that_does_not_answer_leaves_the_watchdog_fed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("where", "trouble"),
+    [
+        ("enticed.store.files.PosixFiles.free_bytes", DiskError("cannot look at the file system: Stale file handle")),
+        ("enticed.engine.engine.resident_bytes", OSError(errno.EMFILE, os.strerror(errno.EMFILE))),
+    ],
+)
+def test_whatever_cannot_be_looked_at_leaves_the_watchdog_fed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, trouble: Exception
 ) -> None:
     async def main() -> None:
         async with swarm(tmp_path, 1) as (host,):
 
-            def stale() -> int:
-                raise DiskError("cannot look at the file system: Stale file handle")
+            def fail(*_: object) -> int:
+                raise trouble
 
-            monkeypatch.setattr(host.parts.store._files, "free_bytes", stale)
+            monkeypatch.setattr(where, fail)
             fed = asyncio.Event()
 
             class TwiceFed(Notifier):

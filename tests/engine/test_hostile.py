@@ -10,13 +10,14 @@ import pytest
 
 from enticed.core.orders import OrderState
 from enticed.landing import Landing
-from enticed.transfer.errors import RefusedError
+from enticed.limits import BUSY_RETRY_LEAST_S
+from enticed.transfer.errors import BusyError, RefusedError
 from enticed.transfer.ports import Consignment
-from protocol.identifiers import NodeId
+from protocol.identifiers import ImageId, NodeId
 from protocol.limits import IMAGE_MAX_PIECES
 from protocol.messages import Busy, Charge, FragmentsRequest, Part, PartRequest, Refused, Request
 from tests.engine.liars import Answer, consign, parts_of, refuse, swarm_with_liar
-from tests.engine.swarm import content_of, disk, publish, pull, run
+from tests.engine.swarm import content_of, disk, publish, pull, run, swarm
 
 
 def test_a_host_that_shows_no_trusted_statement_does_not_fail_the_pull(tmp_path: Path) -> None:
@@ -159,5 +160,26 @@ def test_a_host_that_claims_what_it_does_not_give_is_not_waited_for(tmp_path: Pa
             async with asyncio.timeout(15):
                 assert content_of(await pull(host, "debian:12")) == content
             assert liar.asked
+
+    run(scenario())
+
+
+def test_a_holder_that_is_busy_for_no_time_at_all_is_not_asked_in_a_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 1) as (host,):
+            asked = 0
+
+            async def busy(node: NodeId, request: PartRequest) -> tuple[bytes, int]:
+                nonlocal asked
+                asked += 1
+                raise BusyError(0.0, ())
+
+            monkeypatch.setattr(host.parts.network, "fetch_part", busy)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(10.5 * BUSY_RETRY_LEAST_S):
+                    await host.parts.purchasing._range(ImageId(bytes(32)), NodeId(bytes(20)), Part.ROOT, 0, 1)
+            assert asked <= 11
 
     run(scenario())

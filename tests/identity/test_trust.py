@@ -90,6 +90,21 @@ def test_those_who_watch_are_told_of_each_change(founder: HostIdentity, authorit
     assert told == [founder.trust.serial]
 
 
+def test_one_who_cannot_follow_a_change_keeps_no_other_from_it(
+    founder: HostIdentity, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[int] = []
+
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    founder.watch(fail)
+    founder.watch(lambda: told.append(founder.trust.serial))
+    assert founder.take_trust(authority.seal(lambda bundle: bundle))
+    assert told == [founder.trust.serial]
+    assert "Too many open files" in caplog.text
+
+
 def test_lists_are_bounded(founder: HostIdentity) -> None:
     bundle = founder.trust
     for number in range(TRUST_MAX_PUBLISHERS - 1):

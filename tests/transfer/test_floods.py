@@ -14,12 +14,16 @@ from enticed.identity.tls import client_context
 from enticed.limits import HANDSHAKE_GRACE_S
 from enticed.transfer import control
 from enticed.transfer.addresses import HostPort
-from enticed.transfer.limits import HANDSHAKES_MAX_COUNT, HANDSHAKES_PER_SOURCE_MAX_COUNT
+from enticed.transfer.limits import (
+    CONTROL_MESSAGE_USUAL_SIZE_BYTES,
+    HANDSHAKES_MAX_COUNT,
+    HANDSHAKES_PER_SOURCE_MAX_COUNT,
+)
 from enticed.transfer.ports import Heard, PeerUp
 from protocol.framing import encode_frame
 from protocol.identifiers import ImageId
 from protocol.limits import ADDRESSES_MAX_COUNT
-from protocol.messages import ALPN_CONTROL, CONTROL, Hello, Subscribe, Unsubscribe
+from protocol.messages import ALPN_CONTROL, CONTROL, HaveChange, Hello, Subscribe, Unsubscribe
 from tests.transfer.hosts import QUICK, host, run
 from tests.transfer.rogue import connect
 
@@ -85,6 +89,28 @@ def test_a_member_that_says_too_much_is_read_no_faster(cluster: Cluster, monkeyp
                 sending.start()
                 heard = await a.told.wait(Heard, cluster[1].node, 1501)
                 assert isinstance(heard.message, Subscribe)  # nothing is lost, in its order
+                assert loop.time() - started_s > 1.0
+                sending.join()
+
+    run(scenario())
+
+
+def test_a_long_message_counts_as_several(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 1000)
+    monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with host(cluster[0]) as a:
+            with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL) as sock:
+                sock.sendall(encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))))
+                await a.told.wait(PeerUp, cluster[1].node)
+                started_s = loop.time()
+                long = encode_frame(CONTROL.encode(HaveChange(IMAGE, tuple(range(2000)), tuple(range(2000, 4000)))))
+                count = 1500 * CONTROL_MESSAGE_USUAL_SIZE_BYTES // len(long)
+                sending = threading.Thread(target=sock.sendall, args=(long * count,))
+                sending.start()
+                await a.told.wait(Heard, cluster[1].node, count)
                 assert loop.time() - started_s > 1.0
                 sending.join()
 

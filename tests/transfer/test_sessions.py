@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
+from enticed.identity.authority import Authority
+from enticed.identity.bundles import with_revoked
 from enticed.identity.host import HostIdentity
 from enticed.transfer import bulk_server, sessions
 from enticed.transfer.errors import DisownedError, PeerLostError, PeerSilentError
@@ -34,6 +38,8 @@ from protocol.messages import (
     Pong,
     Subscribe,
 )
+from protocol.trust import Revocation
+from tests.clusters import make_cluster, state_dir
 from tests.transfer.hosts import QUICK, Host, Shelf, host, run
 from tests.transfer.rogue import Frames, connect, until_closed
 
@@ -100,6 +106,36 @@ def test_hanging_up_is_heard_with_its_reason(cluster: Cluster, loop: str) -> Non
             assert len(a.told.events) == 3
 
     run(scenario(), loop)
+
+
+def test_who_was_revoked_is_hung_up_on_where_no_certificate_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is new is taken up as soon as it can be."""
+    monkeypatch.setattr("enticed.transfer.network.CERTIFICATE_RETRY_S", 0.01)
+    identities = make_cluster(tmp_path, 3)
+    authority = Authority.load(state_dir(tmp_path, 0), identity=identities[0])
+
+    async def scenario() -> None:
+        async with host(identities[1]) as a, host(identities[2]) as b:
+            await a.meet(b)
+            refreshed, refresh = asyncio.Event(), a.network._handshakes.refresh
+
+            def refresh_and_tell() -> None:
+                refresh()
+                refreshed.set()
+
+            monkeypatch.setattr(a.network._handshakes, "refresh", refresh_and_tell)
+            key = a.identity.directory / "node.key"
+            key.rename(tmp_path / "away")
+            gone = (Revocation(b.node, int(time.time()) + 86400),)
+            assert a.identity.take_trust(authority.seal(lambda bundle: with_revoked(bundle, gone, time.time())))
+            await a.told.wait(PeerDown, b.node)
+            assert not refreshed.is_set()
+            (tmp_path / "away").rename(key)
+            await refreshed.wait()
+
+    run(scenario())
 
 
 def test_who_says_that_a_host_was_revoked_is_named_and_nothing_else_changes(cluster: Cluster) -> None:

@@ -19,7 +19,7 @@ from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.trust.groups import group_of, marks_of
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
-from enticed.limits import MANIFEST_TIMEOUT_S
+from enticed.limits import BUSY_RETRY_LEAST_S, MANIFEST_TIMEOUT_S
 from enticed.origin.errors import ObjectAbsentError
 from enticed.transfer.errors import (
     BusyError,
@@ -206,7 +206,7 @@ class Purchasing:
             try:
                 return await self._network.fetch_part(node, PartRequest(image, part, offset_bytes, size_bytes))
             except BusyError as busy:
-                await asyncio.sleep(busy.retry_after_s)
+                await asyncio.sleep(max(BUSY_RETRY_LEAST_S, busy.retry_after_s))
 
     # --- fragments ---
 

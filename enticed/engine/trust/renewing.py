@@ -18,6 +18,7 @@ from enticed.engine.threads import StoreThreads
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.identity.limits import RENEWAL_CHECK_S, RENEWAL_TIMEOUT_S
+from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
@@ -56,6 +57,7 @@ class Renewing:
         )
         self._peers: dict[NodeId, NodeCredential] = {}
         self._certifying: set[NodeId] = set()
+        self._refused = Tally(log)
         self._answers: dict[NodeId, asyncio.Future[bytes]] = {}
         self._changed = asyncio.Event()
         self._tasks = Tasks()
@@ -188,7 +190,7 @@ class Renewing:
             certificate = await self._renewed(node)
         except EnticedError as error:
             reason = str(error)[:REASON_MAX_CHARS]
-            log.info("host %s: its certificate is not renewed: %s", node.short, error, extra={"peer": node})
+            self._refused.info("host %s: its certificate is not renewed: %s", node.short, error, extra={"peer": node})
         else:
             log.info("host %s: its certificate was renewed", node.short, extra={"peer": node})
         finally:

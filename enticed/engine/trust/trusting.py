@@ -103,8 +103,8 @@ class Trusting:
         # First to those that there is a session with: to go by it may be the end of the session.
         for node in tuple(self._takers):
             self._pass_on(node, newer)
-        self._identity.go_by(newer)
         self._unsaved = True
+        self._identity.go_by(newer)
         self._carry_out(self._rumours.has_newer(newer.bundle.serial, self._clock()))
         return True
 
