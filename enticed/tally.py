@@ -24,6 +24,15 @@ class Tally:
 
     def info(self, message: str, *arguments: object, extra: Mapping[str, object] | None = None) -> None:
         """As `Logger.info`, once in LOG_TALLY_PERIOD_S, with how many were left out before it; those are at DEBUG."""
+        self._tell(logging.INFO, message, arguments, extra)
+
+    def warning(self, message: str, *arguments: object, extra: Mapping[str, object] | None = None) -> None:
+        """As `info`, at WARNING."""
+        self._tell(logging.WARNING, message, arguments, extra)
+
+    def _tell(
+        self, level: int, message: str, arguments: tuple[object, ...], extra: Mapping[str, object] | None
+    ) -> None:
         now = self._clock()
         if self._told_at is not None and now < self._told_at + LOG_TALLY_PERIOD_S:
             self._left_out += 1
@@ -33,4 +42,4 @@ class Tally:
             message += " (and %d more like it since the last one that was told)"
             arguments = (*arguments, self._left_out)
         self._told_at, self._left_out = now, 0
-        self._log.info(message, *arguments, extra=extra)
+        self._log.log(level, message, *arguments, extra=extra)

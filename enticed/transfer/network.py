@@ -11,6 +11,7 @@ from functools import partial
 from enticed.identity.host import HostIdentity
 from enticed.landing import Landing
 from enticed.pace import Paces
+from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.bulk_client import BulkClient
 from enticed.transfer.bulk_server import BulkServer
@@ -81,6 +82,7 @@ class PeerNetwork:
         )
         self._listener = Listener(self._handshakes, self._on_secured, self._sessions.turn_away)
         self._disowned_by: dict[NodeId, None] = {}
+        self._disowned = Tally(log)
         self._bulk: dict[NodeId, BulkClient] = {}
         self._bulk_threads = Workers(BULK_DIALLED_MAX_COUNT, "bulk-fetch", bulk_nice)
         self._bulk_dials = Tasks()
@@ -265,7 +267,7 @@ class PeerNetwork:
     def _note_disowned(self, node: NodeId, why: EnticedError) -> None:
         if isinstance(why, DisownedError) and len(self._disowned_by) < DISOWNED_BY_MAX_COUNT:
             if node not in self._disowned_by:
-                log.warning("host %s says that this host was revoked", node.short, extra={"peer": node})
+                self._disowned.warning("host %s says that this host was revoked", node.short, extra={"peer": node})
             self._disowned_by[node] = None
 
     def _emit(self, event: Event) -> None:

@@ -23,6 +23,7 @@ def test_a_flood_is_two_lines_and_a_number(caplog: pytest.LogCaptureFixture) -> 
         "handshake with another: nonsense (and 6082 more like it since the last one that was told)"
     ]
     now[0] *= 2
-    tally.info("all is quiet", extra={"peer": "b"})
+    tally.warning("all is quiet", extra={"peer": "b"})
     assert caplog.messages[2:] == ["all is quiet"]
     assert caplog.records[2].peer == "b"  # type: ignore[attr-defined]
+    assert [record.levelno for record in caplog.records] == [logging.INFO, logging.INFO, logging.WARNING]

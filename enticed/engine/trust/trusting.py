@@ -15,6 +15,7 @@ from enticed.engine.threads import StoreThreads
 from enticed.identity.host import HostIdentity
 from enticed.identity.limits import TRUST_USELESS_MAX_COUNT
 from enticed.overlay.udp import UdpOverlay
+from enticed.tally import Tally
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
 from enticed.transfer.tasks import Tasks
@@ -50,6 +51,7 @@ class Trusting:
         self._addresses: dict[NodeId, str] = {}
         """Where those sit whose serial was heard last; while it is looked at."""
         self._unsaved = False
+        self._not_ours = Tally(log)
         self._tasks = Tasks()
 
     def start(self) -> None:
@@ -84,7 +86,7 @@ class Trusting:
         try:
             is_newer = self._take(sealed)
         except EnticedError as error:
-            log.warning("host %s: no trust bundle of ours: %s", node.short, error, extra={"peer": node})
+            self._not_ours.warning("host %s: no trust bundle of ours: %s", node.short, error, extra={"peer": node})
             self._network.hang_up(node, "a trust bundle that the CA has not signed")
             return
         if not is_newer:
