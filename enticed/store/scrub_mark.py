@@ -1,4 +1,5 @@
-"""How far the scrub has come: a small file, so that a restart goes on where it was. What is damaged begins anew."""
+"""How far the scrub has come: a small file, so that a restart goes on where it was. Where it is damaged, or cannot be
+read, all begins anew."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from enticed.store.files import Files
 from enticed.store.layout import read_file, replace_file
-from protocol.errors import AbsentError, CorruptError, MalformedError
+from protocol.errors import EnticedError
 from protocol.identifiers import ImageId
 
 SCRUB = "scrub"
@@ -41,7 +42,7 @@ class ScrubBook:
         replace_file(self._files, ".", SCRUB, f"{json.dumps(found)}\n".encode())
 
     def load(self) -> ScrubMark:
-        """The mark that was saved last; a new one where there is none, or one of the future."""
+        """The mark that was saved last; a new one where there is none that can be read, or one of the future."""
         new = ScrubMark(self._now())
         try:
             found = json.loads(read_file(self._files, SCRUB, _MAX_SIZE_BYTES))
@@ -52,6 +53,6 @@ class ScrubBook:
                 int(found["piece"]),
                 None if finished_at is None else float(finished_at),
             )
-        except (AbsentError, CorruptError, MalformedError, *_WRONG_JSON):
+        except (EnticedError, *_WRONG_JSON):
             return new
         return mark if 0 <= mark.begun_at <= new.begun_at and mark.piece >= 0 else new

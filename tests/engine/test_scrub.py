@@ -15,6 +15,7 @@ import pytest
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.stock.scrubbing import Pace, Scrubber
 from enticed.engine.stock.stockroom import HEAL_PREFIX
+from enticed.store.images import StoredImage
 from enticed.store.scrub_mark import ScrubMark
 from protocol.identifiers import ImageId
 from protocol.limits import BLOCK_SIZE_BYTES, MIB
@@ -233,5 +234,54 @@ def test_what_rots_after_stock_was_taken_is_fetched_too(tmp_path: Path, monkeypa
             assert ended.state.value == "ready", ended.reason
             assert late
             assert stored.path.read_bytes() == content
+
+    run(main())
+
+
+@pytest.mark.parametrize("piece", [0, 1])
+def test_what_is_pulled_anew_while_a_pass_goes_on_is_not_taken_for_rotten(tmp_path: Path, piece: int) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            published = await publish(engine, disk(1, 4), "a:1", tmp_path)
+            store, scrubber = engine.parts.store, scrubber_of(engine)
+            before = store.image(published.image)
+            pages = before.read_pages(0, before.root.pages_size_bytes)
+
+            async def anew() -> None:
+                await engine.remove("a:1")
+                store.begin_pull(before.root.encoded, pages, ())
+
+            async with scrubber.at_work:  # the pass has begun, and waits
+                scrubbing = asyncio.create_task(scrubber.scrub(ScrubMark(0.0, published.image, piece)))
+                await asyncio.sleep(0)
+                await anew()
+            await scrubbing
+            assert store.image(published.image) is not before
+            assert (engine.parts.stockroom.rotten_pieces, scrubber.scrubbed_bytes) == (0, 0)
+            await scrubber.close()
+
+    run(main())
+
+
+def test_a_bug_in_what_looks_at_an_image_keeps_no_other_from_being_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            for number in range(2):
+                await publish(engine, disk(number, 4), f"image:{number}", tmp_path)
+            first, second = engine.parts.store.images()
+            scrubber = scrubber_of(engine)
+            mend = scrubber._mend_files
+
+            async def mend_others(stored: StoredImage) -> None:
+                if stored is first:
+                    raise RuntimeError("a bug")
+                await mend(stored)
+
+            monkeypatch.setattr(scrubber, "_mend_files", mend_others)
+            await scrubber.scrub(ScrubMark(0.0))
+            assert scrubber.scrubbed_bytes == second.root.total_data_bytes
+            await scrubber.close()
 
     run(main())

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from enticed.engine.stock.scrubbing import Pace
 from enticed.limits import SCRUB_BATCH_SIZE_BYTES, SCRUB_DISK_SHARE, SCRUB_PERIOD_S
-from enticed.store.files import Access
+from enticed.store.files import Access, DiskError
 from enticed.store.memory_files import MemoryFiles
 from enticed.store.scrub_mark import SCRUB, ScrubBook, ScrubMark
+from protocol.errors import DeniedError, EnticedError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
 from tests.engine.swarm import disk, publish, run, swarm
@@ -73,6 +74,18 @@ def test_a_mark_of_the_future_begins_anew() -> None:
     book = ScrubBook(files, lambda: 999.0)
     book.save(ScrubMark(1000.0, IMAGE, 7))
     assert book.load() == ScrubMark(999.0)
+
+
+@pytest.mark.parametrize("failure", [DiskError("Input/output error"), DeniedError("Permission denied")])
+def test_a_mark_that_cannot_be_read_begins_anew(failure: EnticedError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise failure
+
+    files = MemoryFiles()
+    book = ScrubBook(files, lambda: 5.0)
+    book.save(ScrubMark(1.0, IMAGE, 7))
+    monkeypatch.setattr(files, "pread", fail)
+    assert book.load() == ScrubMark(5.0)
 
 
 def test_a_pass_goes_on_where_it_was(tmp_path: Path) -> None:

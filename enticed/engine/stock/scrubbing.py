@@ -99,14 +99,21 @@ class Scrubber:
             before = mark.image is not None and stored.image < mark.image
             if not before:
                 at = mark if mark.image == stored.image else replace(mark, image=stored.image, piece=0)
-                await self._scrub_image(stored, at, done_bytes)
+                try:
+                    await self._scrub_image(stored, at, done_bytes)
+                except Exception:  # a bug in what looks at one image is not to keep rot in all others from being found
+                    log.exception("the scrub of image %s has failed", stored.image.short, extra={"image": stored.image})
             done_bytes += stored.root.total_data_bytes
         await self._rest(0.0, mark, done_bytes)
 
     async def _scrub_image(self, stored: StoredImage, mark: ScrubMark, before_bytes: int) -> None:
+        """An image that has gone since the pass began is left; also where it is here again, as another one: nothing is
+        durable of that which was of this one."""
         if mark.piece == 0:
             started_s = time.monotonic()
             async with self.at_work:
+                if not self._is_here(stored):
+                    return
                 await self._mend(stored)
             await self._rest(time.monotonic() - started_s, mark, before_bytes)
         sizes = stored.root.data_bytes.astype(np.int64)
@@ -115,12 +122,17 @@ class Scrubber:
             until = max(piece + 1, int(np.searchsorted(np.cumsum(sizes[piece:]), SCRUB_BATCH_SIZE_BYTES)) + piece)
             started_s = time.monotonic()
             async with self.at_work:
+                if not self._is_here(stored):
+                    return
                 await self._look(stored, np.arange(piece, until))
             worked_s = time.monotonic() - started_s
             piece = until
             if self._driver.clock() >= self._marked_at + SCRUB_MARK_INTERVAL_S:
                 await self._save(replace(mark, piece=piece))
             await self._rest(worked_s, mark, before_bytes + int(sizes[:piece].sum()))
+
+    def _is_here(self, stored: StoredImage) -> bool:
+        return stored in self._store.images()
 
     async def _look(self, stored: StoredImage, pieces: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
         durable = pieces[stored.durable[pieces]]
@@ -158,7 +170,7 @@ class Scrubber:
             log.warning("image %s: %s", stored.image.short, trouble, extra={"image": stored.image})
 
     def _missed(self, stored: StoredImage, error: EnticedError) -> None:
-        if not isinstance(error, AbsentError) or stored in self._store.images():
+        if not isinstance(error, AbsentError) or self._is_here(stored):
             log.warning("image %s cannot be scrubbed: %s", stored.image.short, error, extra={"image": stored.image})
 
     async def _rest(self, worked_s: float, mark: ScrubMark, done_bytes: int) -> None:
