@@ -98,6 +98,43 @@ def test_what_keeps_an_image_is_named_and_holds(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_is_opened_or_stood_on_while_others_are_told_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("qemu-img")
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            published = await publish(founder, disk(1, 1), "a:1", tmp_path)
+            await pull_and_let_go(host, "a:1")
+            host.parts.keeping.limit(Terms(Marks(1.0, 1.0), (tmp_path / "guests",)))
+            path, removal = host.parts.store.image(published.image).path, host.parts.removal
+            opened: list[int] = []
+
+            async def open_it(key: object) -> None:
+                opened.append(os.open(path, os.O_RDONLY))
+
+            async def stand_on_it(key: object) -> None:
+                await asyncio.to_thread(make_guests, tmp_path / "guests", str(path))
+
+            monkeypatch.setattr(removal, "_withdraw", open_it)
+            with pytest.raises(LocalError, match="is open in another process"):
+                await host.remove("a:1")
+            os.close(opened.pop())
+            (judged,) = (await host.space.clear(EVERYTHING)).judged
+            assert "has it open" in judged.trouble
+            os.close(opened.pop())
+            monkeypatch.setattr(removal, "_withdraw", stand_on_it)
+            (judged,) = (await host.space.clear(EVERYTHING)).judged
+            assert "base.qcow2 stands on it" in judged.trouble
+            assert path.exists()
+            book = host.parts.driver.host.image(published.image)
+            assert book is not None
+            assert book.offer.value == "whole", "offered again"
+
+    run(main())
+
+
 def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: Path) -> None:
     contents = {name: disk(seed, SIZE_MIB) for seed, name in enumerate(("old:1", "new:1", "more:1"))}
 

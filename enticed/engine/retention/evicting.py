@@ -108,7 +108,7 @@ class Evicting:
                 now = replace(now, others=others, claimed=claims.count.whole)
                 (again,) = decide([now], 1, self._driver.clock(), pressing=pressing)
             if goes_all_the_same(decision, again):
-                return ""
+                return await self._bond_by_now(candidate.image)
             proofs.known[candidate.image] = now
             self._unproven[candidate.image] = now, self._driver.clock() + UNPROVEN_S
             return again.why
@@ -118,6 +118,12 @@ class Evicting:
         await self._removal.remove(candidate.image, objection)
         self.evicted_images += 1
         self.evicted_bytes += candidate.size_bytes
+
+    async def _bond_by_now(self, image: ImageId) -> str:
+        """What keeps an image that nothing kept when it was chosen; empty if nothing does."""
+        guests = await self._threads.run(guests_on, self.guests)
+        bond = (await self._bonds.of([self._store.image(image)], guests)).get(image)
+        return "" if bond is None else bond.who
 
     async def reckon(
         self,

@@ -55,8 +55,7 @@ class Removal:
         """
         stored = self._store.image(image)
         self._check(image)
-        if await self._threads.run(self._store.is_open_elsewhere, image):
-            raise LocalError(f"image {image.short} is open in another process: stop the guests that use it")
+        await self._threads.run(self._check_open, image)
         receipt_key = self._recalls.receipt_key(image)
         async with self._scrubber.at_work:
             self._check(image)
@@ -68,7 +67,7 @@ class Removal:
                     raise LocalError(f"image {image.short} stays: {why}")
                 self._check(image)
                 with self._stockroom.leaving(image):
-                    await to_its_end(self._threads.run(self._store.forget, image))
+                    await to_its_end(self._threads.run(self._forget, image))
             except BaseException:
                 self._offer_again(stored)
                 raise
@@ -83,6 +82,16 @@ class Removal:
             raise LocalError(f"image {image.short} is pinned: entice unpin it first")
         if self._store.held(image):
             raise LocalError(f"image {image.short} is in use: try again when its readers are done")
+
+    def _check_open(self, image: ImageId) -> None:
+        """Blocks."""
+        if self._store.is_open_elsewhere(image):
+            raise LocalError(f"image {image.short} is open in another process: stop the guests that use it")
+
+    def _forget(self, image: ImageId) -> None:
+        """Blocks. A guest may have started since it was asked first, which can be minutes."""
+        self._check_open(image)
+        self._store.forget(image)
 
     async def _withdraw(self, key: DiscoveryKey) -> None:
         """Wait until those who keep the record were told; not for ever: it expires, and who comes hears what is so."""
