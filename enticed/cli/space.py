@@ -146,7 +146,7 @@ def _reckoning_lines(answer: dict[str, Any]) -> Iterable[str]:
     freed = "would be freed" if answer["dry_run"] else "freed"
     yield f"images take {size(answer['claimed_bytes'])} of {size(answer['limit_bytes'])}; {_freed(answer, freed)}"
     if answer["unread_guests"]:
-        yield f"{answer['unread_guests']} files of guests could not be read: what they stand on is not known"
+        yield f"{answer['unread_guests']} files of guests are not seen: entice doctor names one"
 
 
 def _freed(answer: dict[str, Any], freed: str) -> str:

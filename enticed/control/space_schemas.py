@@ -41,7 +41,7 @@ SPACE_RECORDS: dict[str, Schema] = {
         freed_bytes=BYTES | {"description": "by what has gone, or would go"},
         claimed_bytes=BYTES | {"description": "what images take, and were promised"},
         limit_bytes=BYTES | {"description": "the most that they could take"},
-        unread_guests=COUNT | {"description": "files in guest_directories that could not be looked at"},
+        unread_guests=COUNT | {"description": "files and directories in guest_directories that were not looked at"},
         images=array(ref("Judged")),
     ),
     "Room": schema_of(RoomView),

@@ -126,7 +126,8 @@ def _guests(directories: Sequence[Path]) -> Finding:
         said = f"images that guests stand on may be removed: {', '.join(wrong)} cannot be read"
         return Finding(Area.STORE, "guests", Verdict.WRONG, said, to_do)
     if unread:
-        said = f"images that guests stand on may be removed: {unread} of their files cannot be read"
+        path, why = next(iter(unread.items()))
+        said = f"images that guests stand on may be removed: {len(unread)} of their files are not seen: {path} ({why})"
         return Finding(Area.STORE, "guests", Verdict.HINT, said, to_do)
     return Finding(Area.STORE, "guests", Verdict.GOOD, "what guests stand on is seen, and stays")
 

@@ -8,14 +8,14 @@ open, but its qcow2 file names the file that it was made from: the directories w
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from enticed.limits import QCOW2_BACKING_NAME_MAX_SIZE_BYTES
@@ -29,6 +29,8 @@ from enticed.store.limits import (
 
 _QCOW2 = struct.Struct(">4sIQI")
 """Magic, version, offset and size of the backing file's name: how each qcow2 file begins."""
+_NETWORKS = frozenset({"nbd", "http", "https", "ftp", "ftps", "ssh", "rbd", "iscsi", "nfs", "gluster"})
+"""What qemu calls ways to disks that are no file of this host."""
 FileId = tuple[int, int]
 """Device and inode."""
 
@@ -85,53 +87,74 @@ def openers() -> dict[FileId, list[str]]:
 class Guests:
     """on: which files guests' qcow2 files stand on, and one guest's file for each.
 
-    unread: how many files and directories could not be looked at, so that what they stand on is not known.
+    unread: files and directories that were not looked at, so that what they stand on is not known; and why, for people.
     """
 
     on: dict[FileId, Path]
-    unread: int
+    unread: dict[Path, str]
 
 
 def guests_on(directories: Iterable[Path]) -> Guests:
     """What the qcow2 files in and below these directories stand on."""
     on: dict[FileId, Path] = {}
-    unread: list[Path] = []
-    paths = islice((one for directory in directories for one in _files(directory, 0, unread)), GUEST_FILES_MAX_COUNT)
-    for path in paths:
+    unread: dict[Path, str] = {}
+    tops = {directory: Path(os.path.realpath(directory)) for directory in directories}
+    for count, path in enumerate(one for top in tops for one in _files(top, 0, tops.values(), unread)):
+        if count == GUEST_FILES_MAX_COUNT:
+            unread[path] = f"there are more than {count} files"
+            break
         try:
             for base in _chain(path):
                 on.setdefault(file_id(base), path)
-        except OSError:
-            unread.append(path)
-    return Guests(on, len(unread))
+        except (OSError, ValueError) as error:
+            unread[path] = _said(error)
+    return Guests(on, unread)
 
 
-def _files(directory: Path, depth: int, unread: list[Path]) -> Iterator[Path]:
-    """Regular files within; nothing is reached through a link. Directories that cannot be read are added to unread."""
+def _files(directory: Path, depth: int, tops: Collection[Path], unread: dict[Path, str]) -> Iterator[Path]:
+    """Regular files within, also those that a link leads to; no directory is reached through a link. tops: below which
+    all is looked at. Directories that are not looked at are added to unread."""
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError:
-        unread.append(directory)
+    except OSError as error:
+        unread[directory] = _said(error)
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and depth < GUEST_DEPTH_MAX_COUNT:
-            yield from _files(Path(entry.path), depth + 1, unread)
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
+        path = Path(entry.path)
+        try:
+            is_file, is_dir, is_link = entry.is_file(), entry.is_dir(), entry.is_symlink()
+        except OSError as error:
+            unread[path] = _said(error)
+            continue
+        if is_file:
+            yield path
+        elif is_link:
+            if not any(Path(os.path.realpath(path)).is_relative_to(top) for top in tops):
+                unread[path] = "a link out of the directories that are looked at"
+        elif is_dir and depth < GUEST_DEPTH_MAX_COUNT:
+            yield from _files(path, depth + 1, tops, unread)
+        elif is_dir:
+            unread[path] = f"more than {GUEST_DEPTH_MAX_COUNT} directories deep"
+
+
+def _said(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _chain(path: Path) -> Iterator[Path]:
-    """The files behind a qcow2 file, nearest first. `OSError` where one of them cannot be read."""
+    """The files behind a qcow2 file, nearest first. `OSError` and `ValueError` as of `backing_of`."""
     for _ in range(GUEST_CHAIN_MAX_COUNT):
         backing = backing_of(path)
         if backing is None:
             return
         yield backing
         path = backing
+    raise ValueError(f"it stands on more than {GUEST_CHAIN_MAX_COUNT} others")
 
 
 def backing_of(path: Path) -> Path | None:
-    """The file that a qcow2 file stands on; None where it stands on none, or is no such file.
+    """The file that a qcow2 file stands on; None where it stands on none of this host, or is no such file. `OSError`
+    where it cannot be read, `ValueError` where it cannot be told from the name that it gives.
 
     What such a name leads to may be of a guest's choosing: nothing but a regular file is opened.
     """
@@ -148,7 +171,38 @@ def backing_of(path: Path) -> Path | None:
         name = os.pread(fd, size_bytes, at) if at < QCOW2_HEADER_MAX_SIZE_BYTES else b""
     finally:
         os.close(fd)
-    text = name.decode(errors="surrogateescape").removeprefix("file:")
-    if not text or "\0" in text or text.startswith("json:"):
+    file = _file_of(name.partition(b"\0")[0].decode(errors="surrogateescape"))
+    return path.parent / file if file else None
+
+
+def _file_of(name: str) -> str | None:
+    """The file that a name is of, as qemu reads it: what stands before a colon, and has no slash, is a protocol."""
+    protocol, colon, rest = name.partition(":")
+    if not colon or "/" in protocol:
+        return name
+    match protocol.partition("+")[0]:
+        case "file":
+            return rest
+        case "json":
+            return _file_in(rest)
+        case network if network in _NETWORKS:
+            return None
+        case _:  # not said which: it may be a guest's words
+            raise ValueError("it stands on what is not known here")
+
+
+def _file_in(text: str) -> str | None:
+    """As `_file_of`, from the options of a block device in JSON, nested or with dots in their names."""
+    try:
+        levels = [json.loads(text)]
+        while isinstance(inner := levels[-1].get("file"), dict):
+            levels.append(inner)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError("it stands on json: that cannot be read") from error
+    last, is_chain = levels[-1], any(key.startswith("backing") for level in levels for key in level)
+    name, driver = last.get("filename", last.get("file.filename")), last.get("file.driver", last.get("driver"))
+    if not is_chain and isinstance(name, str) and name.startswith("/"):
+        return name
+    if not is_chain and isinstance(driver, str) and driver in _NETWORKS:
         return None
-    return path.parent / text
+    raise ValueError("it stands on json: that names no one file")

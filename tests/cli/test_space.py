@@ -21,7 +21,7 @@ def test_gc_says_of_each_image_why_and_does_it(cli: Cli, tmp_path: Path) -> None
     assert any(line.startswith("b:1") and "evict" in line for line in lines)
     assert any(line.startswith("a:1") and line.endswith("it is pinned") for line in lines)
     assert "would be freed" in planned.stdout
-    assert "1 files of guests could not be read" in planned.stdout
+    assert "1 files of guests are not seen" in planned.stdout
     done = cli.run("gc", "--free", "1000000000")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "only" in done.stderr

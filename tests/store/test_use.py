@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from enticed.store.limits import PIN_MAX_SIZE_BYTES
 from enticed.store.notes import Pin, PinBook
-from enticed.store.use import backing_of, file_id, guests_on, is_open_elsewhere, openers
+from enticed.store.use import Guests, backing_of, file_id, guests_on, is_open_elsewhere, openers
 from tests.programs import need
 from tests.project.imports import ROOT
 from tests.store.making import NOW, make_image, open_store, publish
@@ -95,15 +96,101 @@ def test_chains_of_qcow2_files_lead_to_what_they_stand_on(tmp_path: Path) -> Non
     os.mkfifo(guests / "pipe")
     found = guests_on([guests, tmp_path / "absent"])
     assert set(found.on) == {file_id(raw), file_id(guests / "base")}
-    assert found.unread == 1, "the one that is not there"
+    assert found.unread == {tmp_path / "absent": "No such file or directory"}
     raw.unlink()
-    assert guests_on([guests]).unread == 2, "what they stand on is not known"
+    assert set(guests_on([guests]).unread) == {guests / "base", guests / "deep" / "er" / "top"}
 
 
 def test_a_chain_without_end_ends(tmp_path: Path) -> None:
-    head = struct.pack(">4sIQI", b"QFI\xfb", 3, 20, 4) + b"self"
-    (tmp_path / "self").write_bytes(head)
-    assert set(guests_on([tmp_path]).on) == {file_id(tmp_path / "self")}
+    path = stand(tmp_path / "self", "self")
+    found = guests_on([tmp_path])
+    assert set(found.on) == {file_id(path)}
+    assert found.unread == {path: "it stands on more than 64 others"}
+
+
+def stand(path: Path, name: str) -> Path:
+    """A qcow2 file that gives this name for what it stands on; no guest could start from it."""
+    encoded = name.encode()
+    path.write_bytes(struct.pack(">4sIQI", b"QFI\xfb", 3, 20, len(encoded)) + encoded)
+    return path
+
+
+def test_what_is_not_looked_at_is_not_called_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.store.use.GUEST_DEPTH_MAX_COUNT", 1)
+    monkeypatch.setattr("enticed.store.use.GUEST_FILES_MAX_COUNT", 3)
+    guests, away = tmp_path / "guests", tmp_path / "away"
+    (guests / "a" / "b").mkdir(parents=True)
+    away.mkdir()
+    (guests / "away").symlink_to(away)
+    (guests / "dangling").symlink_to(tmp_path / "nothing")
+    (guests / "around").symlink_to(guests / "a")
+    (away / "base").write_bytes(b"x")
+    stand(away / "vm", str(away / "base"))
+    (guests / "vm").symlink_to(away / "vm")
+    found = guests_on([guests])
+    assert found.on == {file_id(away / "base"): guests / "vm"}, "a link to a file is followed"
+    assert found.unread == {
+        guests / "a" / "b": "more than 1 directories deep",
+        guests / "away": "a link out of the directories that are looked at",
+        guests / "dangling": "a link out of the directories that are looked at",
+    }
+    assert guests / "away" not in guests_on([guests, away]).unread
+    for number in range(3):
+        (guests / f"w{number}").write_bytes(b"no qcow2 at all")
+    assert guests_on([guests]).unread[guests / "w2"] == "there are more than 3 files"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("base", "base"),
+        ("file:base", "base"),
+        ("./a:b", "./a:b"),
+        ("/a:b", "/a:b"),
+        ("base\0rest", "base"),
+        ('json:{"driver":"raw","file":{"driver":"file","filename":"/base"}}', "/base"),
+        ('json:{"driver":"qcow2","file.driver":"file","file.filename":"/base"}', "/base"),
+        ('json:{"driver":"file","filename":"/base"}', "/base"),
+    ],
+)
+def test_names_of_files(tmp_path: Path, name: str, file: str) -> None:
+    assert backing_of(stand(tmp_path / "vm", name)) == tmp_path / file
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nbd+unix:///?socket=/run/entice-x/nbd.sock",
+        "nbd:unix:/run/entice-x/nbd.sock",
+        "https://images.example/base.qcow2",
+        "rbd:pool/base",
+        'json:{"driver":"qcow2","file":{"driver":"nbd","path":"/run/entice-x/nbd.sock"}}',
+        'json:{"driver":"raw","file.driver":"rbd","file.pool":"pool","file.image":"base"}',
+    ],
+)
+def test_what_stands_on_another_host_or_a_socket_stands_on_no_file(tmp_path: Path, name: str) -> None:
+    stand(tmp_path / "vm", name)
+    assert guests_on([tmp_path]) == Guests({}, {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blkdebug::base",
+        "json:",
+        "json:[]",
+        "json:" + "[" * 1000,
+        'json:{"driver":"raw","file":"node"}',
+        'json:{"driver":["file"],"filename":7}',
+        'json:{"driver":"file","filename":"base"}',
+        'json:{"driver":"file","filename":"/\\u0000"}',
+        'json:{"driver":"file","filename":"/\\ud800"}',
+        'json:{"driver":"qcow2","file":{"driver":"file","filename":"/top"},"backing":{"driver":"file","filename":"/base"}}',
+    ],
+)
+def test_a_name_that_says_nothing_is_counted(tmp_path: Path, name: str) -> None:
+    path = stand(tmp_path / "vm", name)
+    assert list(guests_on([tmp_path]).unread) == [path]
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=64).map(lambda tail: b"QFI\xfb\x00\x00\x00\x03" + tail))
@@ -111,8 +198,9 @@ def test_any_bytes_are_a_disk_that_stands_on_something_or_nothing(data: bytes) -
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        backing = backing_of(Path(file.name))
-        assert backing is None or data.startswith(b"QFI\xfb")
+        with suppress(ValueError):
+            backing = backing_of(Path(file.name))
+            assert backing is None or data.startswith(b"QFI\xfb")
 
 
 def test_pins_last_until_they_end_and_damaged_ones_hold(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class Evicting:
             sum(one.candidate.size_bytes for one in decisions if one.evict),
             space.claimed_bytes,
             space.limit_bytes,
-            guests.unread,
+            len(guests.unread),
         )
 
     def _names(self) -> tuple[dict[ImageId, list[str]], set[ImageId]]:

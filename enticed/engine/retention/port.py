@@ -27,7 +27,8 @@ class Judged:
 class Reckoning:
     """Which images go, and why the others stay. wanted_bytes: how much was to go; freed_bytes: how much has, or would.
 
-    claimed_bytes of limit_bytes were taken before. unread_guests: files of guests that could not be looked at.
+    claimed_bytes of limit_bytes were taken before. unread_guests: files and directories of guests that
+    were not looked at.
     """
 
     judged: tuple[Judged, ...]
