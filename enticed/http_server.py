@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Self
+from typing import Self, cast
 
 from aiohttp import web
 
@@ -43,9 +43,9 @@ async def refuse_web_pages(request: web.Request, handler: Handler) -> web.Stream
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a server's clients get. lifetime_s: after it a connection ends, whatever it does; None: as long as it likes.
+    """What a server's clients get. cancels: whether a client that goes away cancels what it has asked for.
 
-    cancels: whether a client that goes away cancels what it has asked for.
+    lifetime_s: after it a connection ends, whatever it does, unless it was told to stay (`ShortHandler`); None: never.
     """
 
     connections_max_count: int
@@ -136,12 +136,19 @@ class TcpServer:
         """End the answers that would not end by themselves."""
 
     def _admit(self) -> asyncio.Protocol:
-        server = self._runner.server
-        if server is None or len(server.connections) >= self._terms.connections_max_count:
-            return _Turned()
+        return Door(self._runner, self._handler)
+
+    def _handler(self, server: web.Server, transport: asyncio.Transport) -> ProblemHandler | None:
+        if len(server.connections) >= self._terms.connections_max_count:
+            return None
         if self._terms.lifetime_s is None:
             return ProblemHandler(server, self._terms.keepalive_s)
-        return _ShortHandler(server, self._terms.keepalive_s, self._terms.lifetime_s)
+        handler = ShortHandler(server, self._terms.keepalive_s, self._terms.lifetime_s)
+        return handler if self._takes(handler, transport) else None
+
+    def _takes(self, handler: ShortHandler, transport: asyncio.Transport) -> bool:
+        """Whether a connection for which there is room comes in; which of them stay is said here, too."""
+        return True
 
 
 class TlsListener:
@@ -204,24 +211,73 @@ def _close_if_cancelled(sock: socket.socket, task: asyncio.Task[None]) -> None:
         sock.close()
 
 
-class _Turned(asyncio.Protocol):
-    """A connection for which there is no room."""
+class Door(asyncio.Protocol):
+    """Lets a connection in to an HTTP server if there is room for it, else closes it.
+
+    choose: who answers on it, None where there is no room. Asked when it is known who comes, so after a TLS handshake,
+    and from the connections that there are then: nothing that could be left wrong.
+    """
+
+    def __init__(
+        self, runner: web.AppRunner, choose: Callable[[web.Server, asyncio.Transport], ProblemHandler | None]
+    ) -> None:
+        self._runner = runner
+        self._choose = choose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports do not register as one
+        server = self._runner.server
+        handler = None if server is None else self._choose(server, transport)
+        if handler is None:
+            transport.abort()  # who is turned away is not waited for
+            return
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
 
 
-class _ShortHandler(ProblemHandler):
-    """A connection that ends after a while: where nobody has to say who they are, nobody holds all there are."""
+class ShortHandler(ProblemHandler):
+    """A connection that ends after a while, whatever it does: where nobody has to say who they are, nobody holds all
+    there are. Before it does, its answer says that it is the last, so that no client is cut off that takes its answer.
+    """
 
     def __init__(self, server: web.Server, keepalive_s: float, lifetime_s: float) -> None:
         super().__init__(server, keepalive_s)
-        self._lifetime_s = lifetime_s
+        self._keepalive_s, self._lifetime_s = keepalive_s, lifetime_s
+        self._end: asyncio.TimerHandle | None = None
+        self.is_short = True
+        self.source: str | None = None
+        """Whose it is, for a server that gives each source so many."""
+
+    def stay(self) -> None:
+        """It lasts as long as it likes, until `leave`."""
+        self.is_short = False
+        self._cancel_end()
+
+    def leave(self) -> None:
+        """It ends after a while, from now on."""
+        self.is_short = True
+        self._cancel_end()
+        if self.transport is not None:
+            # Not closed: that would wait for a client which takes nothing.
+            self._end = self._loop.call_later(self._lifetime_s, self.transport.abort)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._end = asyncio.get_running_loop().call_later(self._lifetime_s, transport.close)
+        if self.is_short:
+            self.leave()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._end.cancel()
+        self._cancel_end()
         super().connection_lost(exc)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if self._end is not None and self._end.when() - self._loop.time() < self._keepalive_s:
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
+    def _cancel_end(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None

@@ -80,6 +80,11 @@ API_BODY_TIMEOUT_S = 10.0
 API_BODY_MAX_SIZE_BYTES = 4 * KIB
 API_BACKLOG_COUNT = 256
 API_CONNECTIONS_MAX_COUNT = 512
+API_STRANGERS_MAX_COUNT = 384
+"""Of these, of clients that have shown neither certificate nor token: they leave room for those that have."""
+API_STRANGERS_PER_SOURCE_MAX_COUNT = 128
+API_STRANGER_LIFETIME_S = 30.0
+"""As long as joining may take. In the last API_KEEPALIVE_S of it a connection has its last answer."""
 JOIN_FAILURES_MAX_COUNT = 10
 """Of one source within JOIN_FAILURES_WINDOW_S; beyond them it is told to wait."""
 JOIN_FAILURES_WINDOW_S = 60.0

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 from aiohttp import web
 
@@ -18,7 +18,7 @@ from enticed.control.order_events import EventStreams
 from enticed.control.routes import Routes
 from enticed.control.sockets import ListeningSocket
 from enticed.engine.port import Engine
-from enticed.http_server import refuse_web_pages
+from enticed.http_server import Door, refuse_web_pages
 from enticed.limits import (
     CONTENT_STALLED_S,
     CONTROL_BACKLOG_COUNT,
@@ -100,7 +100,7 @@ class ControlServer:
             await self._handoff.start()
             await self._runner.setup()
             self._server = await asyncio.get_running_loop().create_unix_server(
-                lambda: _Door(self._runner, self._access), sock=self._listening.socket, backlog=CONTROL_BACKLOG_COUNT
+                lambda: Door(self._runner, self._handler), sock=self._listening.socket, backlog=CONTROL_BACKLOG_COUNT
             )
         except BaseException:
             await self.close()
@@ -124,6 +124,19 @@ class ControlServer:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    def _handler(self, server: web.Server, transport: asyncio.Transport) -> ProblemHandler | None:
+        return ProblemHandler(server, CONTROL_KEEPALIVE_S) if self._has_room(server, transport) else None
+
+    def _has_room(self, server: web.Server, transport: asyncio.Transport) -> bool:
+        if len(server.connections) >= CONTROL_CONNECTIONS_MAX_COUNT:
+            return False
+        caller = caller_of(transport.get_extra_info("socket"))
+        if self._access.is_own(caller):
+            return True
+        sockets = [open_.transport.get_extra_info("socket") for open_ in server.connections if open_.transport]
+        theirs = sum(caller_of(socket).uid == caller.uid for socket in sockets)
+        return theirs < CONTROL_CONNECTIONS_PER_READER_MAX_COUNT
+
     async def _reader_of(self, request: web.Request) -> int | None:
         caller = caller_of(request.get_extra_info("socket"))
         return None if await self._access.may_change(caller) else caller.uid
@@ -143,34 +156,3 @@ class ControlServer:
 def handoff_path(socket_path: Path) -> Path:
     """Where descriptors go that belong to what is said on `socket_path`."""
     return socket_path.with_name(socket_path.name + HANDOFF_SUFFIX)
-
-
-class _Door(asyncio.Protocol):
-    """Lets a connection in to aiohttp's protocol if there is room for it, else closes it.
-
-    Counted anew for each, from the connections that there are: nothing that could be left wrong.
-    """
-
-    def __init__(self, runner: web.AppRunner, access: Access) -> None:
-        self._runner = runner
-        self._access = access
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's transports do not register as one
-        server = self._runner.server
-        if server is None or not self._has_room(transport, server):
-            transport.abort()
-            return
-        handler = ProblemHandler(server, CONTROL_KEEPALIVE_S)
-        transport.set_protocol(handler)
-        handler.connection_made(transport)
-
-    def _has_room(self, transport: asyncio.Transport, server: web.Server) -> bool:
-        if len(server.connections) >= CONTROL_CONNECTIONS_MAX_COUNT:
-            return False
-        caller = caller_of(transport.get_extra_info("socket"))
-        if self._access.is_own(caller):
-            return True
-        sockets = [open_.transport.get_extra_info("socket") for open_ in server.connections if open_.transport]
-        theirs = sum(caller_of(socket).uid == caller.uid for socket in sockets)
-        return theirs < CONTROL_CONNECTIONS_PER_READER_MAX_COUNT

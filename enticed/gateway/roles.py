@@ -6,10 +6,12 @@ import hmac
 import logging
 import ssl
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import sha256
 
 from aiohttp import web
 
+from enticed.http_server import ShortHandler
 from enticed.identity.host import HostIdentity
 from enticed.problems import Handler
 from protocol.credentials import Role
@@ -38,9 +40,18 @@ class Roles:
         if request.match_info.http_exception is None and request.match_info.handler not in self._open:
             name = self._scheduler(request)
             request[_SCHEDULER] = name
+            if isinstance(request.protocol, ShortHandler):
+                request.protocol.stay()
             if request.method != "GET":
                 _log.info("scheduler %s: %s %s", name, request.method, request.rel_url.raw_path)
         return await handler(request)
+
+    def knows(self, tls: object) -> bool:
+        """Whether who is at the other end of a connection has shown a certificate that the cluster believes."""
+        der = _certificate(tls)
+        with suppress(MalformedError, DeniedError):
+            return der is not None and bool(self._identity.verify(der, self._clock()))
+        return False
 
     @staticmethod
     def owner_of(request: web.Request) -> str:
@@ -55,8 +66,7 @@ class Roles:
 
         A certificate counts before a token: who shows one is who it says, whatever else is sent along.
         """
-        tls = request.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None
+        der = _certificate(request.get_extra_info("ssl_object"))
         said = request.headers.get("Authorization", "")
         if der is not None:
             return self._by_certificate(der)
@@ -85,3 +95,7 @@ class Roles:
         if not names:
             raise DeniedError("your token is wrong, has expired or was taken back")
         return names[0]
+
+
+def _certificate(tls: object) -> bytes | None:
+    return tls.getpeercert(binary_form=True) if isinstance(tls, ssl.SSLObject) else None

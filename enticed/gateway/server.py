@@ -19,8 +19,8 @@ from enticed.control.order_events import EventStreams
 from enticed.control.order_routes import OrderRoutes
 from enticed.engine.port import Engine
 from enticed.gateway.roles import Roles
-from enticed.gateway.throttle import FailureThrottle
-from enticed.http_server import TcpServer, Terms, refuse_web_pages
+from enticed.gateway.throttle import FailureThrottle, source_of
+from enticed.http_server import ShortHandler, TcpServer, Terms, refuse_web_pages
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import api_context, refresh
@@ -31,6 +31,9 @@ from enticed.limits import (
     API_CONNECTIONS_MAX_COUNT,
     API_KEEPALIVE_S,
     API_SHUTDOWN_TIMEOUT_S,
+    API_STRANGER_LIFETIME_S,
+    API_STRANGERS_MAX_COUNT,
+    API_STRANGERS_PER_SOURCE_MAX_COUNT,
 )
 from enticed.problems import UsageError, read_body, tell_problems
 from protocol.codec import pack_record, unpack_record
@@ -43,6 +46,7 @@ TERMS = Terms(
     backlog_count=API_BACKLOG_COUNT,
     keepalive_s=API_KEEPALIVE_S,
     shutdown_timeout_s=API_SHUTDOWN_TIMEOUT_S,
+    lifetime_s=API_STRANGER_LIFETIME_S,
 )
 
 
@@ -76,10 +80,38 @@ class ApiServer(TcpServer):
         tls = api_context(identity)
         identity.watch(lambda: refresh(tls, identity))
         identity.watch(self._streams.interrupt)  # who was revoked hears no more, others come back
+        identity.watch(self._look_who_stays)
         super().__init__(app, host, port, "api_listen", TERMS, lambda: tls)
 
     def _end_streams(self) -> None:
         self._streams.close()
+
+    def _takes(self, handler: ShortHandler, transport: asyncio.Transport) -> bool:
+        """Strangers have a part of the places, each source of them a part of those, and none for long.
+
+        Who comes with a bearer token is one until its first request shows it.
+        """
+        if self._roles.knows(transport.get_extra_info("ssl_object")):
+            handler.stay()
+            return True
+        handler.source = _source(transport)
+        sources = [one.source for one in self._open() if one.is_short]
+        return (
+            handler.source is not None
+            and len(sources) < API_STRANGERS_MAX_COUNT
+            and sources.count(handler.source) < API_STRANGERS_PER_SOURCE_MAX_COUNT
+        )
+
+    def _look_who_stays(self) -> None:
+        """Who was revoked is a stranger again; whoever has a token, until it is shown again."""
+        for one in self._open():
+            tls = None if one.transport is None else one.transport.get_extra_info("ssl_object")
+            if not one.is_short and not self._roles.knows(tls):
+                one.leave()
+
+    def _open(self) -> list[ShortHandler]:
+        server = self._runner.server
+        return [] if server is None else [one for one in server.connections if isinstance(one, ShortHandler)]
 
 
 class JoinRoutes:
@@ -137,6 +169,12 @@ def _address(source: str) -> IPv4Address | IPv6Address:
     """A peer's address as certificates name it."""
     address = ip_address(source.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _source(transport: asyncio.Transport) -> str | None:
+    """Where a connection comes from; None for one that has ended by now."""
+    peer = transport.get_extra_info("peername")
+    return None if peer is None else source_of(str(peer[0]))
 
 
 def _record_response(record: bytes) -> web.Response:

@@ -23,14 +23,14 @@ class FailureThrottle:
 
     def wait_s(self, address: str, now: float) -> float:
         """How long this address has to wait before its next attempt is looked at; 0 if it need not."""
-        failures = self._sources.get(_source(address))
+        failures = self._sources.get(source_of(address))
         if failures is None or failures.count < JOIN_FAILURES_MAX_COUNT:
             return 0.0
         return max(0.0, failures.since + JOIN_FAILURES_WINDOW_S - now)
 
     def charge(self, address: str, now: float) -> None:
         """An attempt from this address has failed."""
-        source = _source(address)
+        source = source_of(address)
         failures = self._sources.pop(source, None)
         if failures is None or now >= failures.since + JOIN_FAILURES_WINDOW_S:
             failures = _Failures(now, 0)
@@ -39,7 +39,8 @@ class FailureThrottle:
             self._sources.popitem(last=False)
 
 
-def _source(address: str) -> str:
+def source_of(address: str) -> str:
+    """Whom an address counts as."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)

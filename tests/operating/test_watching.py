@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +93,25 @@ def test_nobody_can_hold_all_connections(tmp_path: Path, monkeypatch: pytest.Mon
             assert (await reader.read()).endswith(b"ok\n")
             for one in (turned, writer, *(writer for _, writer in idle)):
                 one.close()
+
+    asyncio.run(run())
+
+
+def test_who_takes_nothing_loses_its_place_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "TERMS", replace(watching.TERMS, lifetime_s=1.0, keepalive_s=0.1))
+
+    async def run() -> None:
+        async with WatchingServer(MemoryOperations(tmp_path), "127.0.0.1", 0) as server, asyncio.timeout(20):
+            assert server._socket is not None
+            server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # soon full
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            _, deaf = await asyncio.open_connection(sock=connection)
+            deaf.transport.pause_reading()  # type: ignore[attr-defined]
+            deaf.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 400_000)  # more than all buffers on the way
+            with suppress(ConnectionError):
+                await deaf.wait_closed()
 
     asyncio.run(run())
 
