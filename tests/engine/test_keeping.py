@@ -17,10 +17,12 @@ from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.engine.retention.keeping import Terms
 from enticed.engine.retention.port import Reckoning, RoomView
+from enticed.engine.stock.stockroom import HEAL_PREFIX
 from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
 from tests.engine.swarm import content_of, disk, publish, pull, run, swarm, until
+from tests.engine.test_scrub import overwrite
 from tests.programs import need
 
 SIZE_MIB = 4
@@ -154,6 +156,31 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: P
             await host.cancel_order("new")
             ready = await until(host, "more", lambda order: order.state.value == "ready")
             assert content_of(ready) == contents["more:1"]
+
+    run(main())
+
+
+def test_what_was_never_whole_and_is_not_to_be_so_makes_room_and_what_is_healed_does_not(tmp_path: Path) -> None:
+    """All that is left of an image are pieces: those of a host that has given up go, those of one that heals stay."""
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            lost = await publish(founder, disk(1, SIZE_MIB), "lost:1", tmp_path)
+            await publish(founder, disk(2, SIZE_MIB), "new:1", tmp_path)
+            overwrite(founder.parts.store.image(lost.image).path, 5, b"rot")
+            await founder.verify("lost:1", lambda done, total: None)
+            await host.place_order("lost", OrderTerms("lost:1", priority=Priority.BOOT))
+            await until(host, "lost", lambda order: order.state.value == "fetching")
+            assert names(await host.space.look(EVERYTHING)) == {"lost:1": Ground.UNDER_WAY}
+            await host.cancel_order("lost")
+            assert names(await host.space.look(None)) == {"lost:1": Ground.LAST_COPY}
+            host.parts.store.limit(SIZE_MIB * MIB, 0)
+            ready = await pull(host, "new:1", key="new")
+            assert ready.state.value == "ready", ready.reason
+            assert [one.names for one in await host.images()] == [("new:1",)]
+
+            await until(founder, f"{HEAL_PREFIX}{lost.image}", lambda order: order.state.value == "failed")
+            assert names(await founder.space.look(EVERYTHING))["lost:1"] is Ground.REPLICAS
 
     run(main())
 

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from enticed.core.eviction import Bond, Candidate, Decision, Ground, decide, goes_all_the_same, proofs_wanted
+from enticed.core.orders import OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.retention.bonds import Bonds
 from enticed.engine.retention.floor_keeping import FloorKeeping
 from enticed.engine.retention.port import Judged, Reckoning
 from enticed.engine.retention.proving import Proving
 from enticed.engine.retention.removal import Removal
+from enticed.engine.stock.stockroom import HEAL_PREFIX
 from enticed.engine.threads import StoreThreads
 from enticed.engine.trust.recalls import Recalls
-from enticed.store.images import claim_bytes
+from enticed.store.images import StoredImage, claim_bytes
 from enticed.store.limits import EVICTIONS_MAX_COUNT, PROOFS_TIMEOUT_S, UNPROVEN_S
 from enticed.store.store import Store
 from enticed.store.use import guests_on
@@ -146,7 +148,7 @@ class Evicting:
                 claim_bytes(stored.root),
                 max(stored.last_used_at, leased_until.get(stored.image, 0.0)),
                 None if (count := counts[stored.image]) is None else count.whole,
-                max(self._floors.replicas(stored.image), int(stored.image in named)),
+                self._floor(stored, is_named=stored.image in named),
                 self._recalls.of(stored.image) is not None,
                 bonds.get(stored.image),
             )
@@ -164,6 +166,17 @@ class Evicting:
             space.limit_bytes,
             len(guests.unread),
         )
+
+    def _floor(self, stored: StoredImage, *, is_named: bool) -> int:
+        return 0 if self._is_given_up(stored) else max(self._floors.replicas(stored.image), int(is_named))
+
+    def _is_given_up(self, stored: StoredImage) -> bool:
+        """Whether it is not whole, nor to be so: no copy that anybody counts on, though it may have pieces that nobody
+        else has. What an order under way wants has a bond; what has rotted is healed as soon as it can be; and what
+        the core does not know is still read after the start: it may be whole."""
+        heal = self._driver.host.order(f"{HEAL_PREFIX}{stored.image}")
+        is_known = self._driver.host.image(stored.image) is not None
+        return is_known and not stored.ready and (heal is None or heal.state is OrderState.CANCELLED)
 
     def _names(self) -> tuple[dict[ImageId, list[str]], set[ImageId]]:
         """What people call each image; and which have a name that still holds: those are to be had somewhere, whether
