@@ -18,6 +18,10 @@ BULK_REQUESTS_AHEAD_COUNT = 4
 """Requests that are written ahead on a connection; the rest waits here, where it can still be withdrawn."""
 BULK_INQUIRIES_AHEAD_COUNT = 2
 """Requests of one served connection before the warehouse: what is being sent, and what is next."""
+PATIENCE_WINDOW_S = 600.0
+"""How long it is remembered of a host that what it said was of no use."""
+PATIENCE_HOSTS_MAX_COUNT = 4096
+"""Of which that is remembered; whose time began first is forgotten first."""
 ACCEPT_PAUSE_S = 0.5
 """When no descriptor or memory is left for another connection."""
 
@@ -275,6 +279,8 @@ ANNOUNCED_TIMEOUT_S = 3.0
 NAMES_RENEWAL_CHECK_S = 3600.0
 RECALLS_MAX_COUNT = 4096
 """That a host knows. Beyond them, only those of images that it has count."""
+RECALLS_USELESS_MAX_COUNT = 64
+"""Of one host within PATIENCE_WINDOW_S, that are none or no news; then it is hung up on."""
 RECALL_KEPT_S = 30 * 86400
 """As a floor: in the DHT by hosts near its key, counted anew each time it is handed on."""
 RECALL_LOOK_EVERY_S = 3600.0

@@ -72,13 +72,25 @@ def unseal_by(payload_type: str, data: bytes, quorum: Quorum) -> bytes:
 
     `MalformedError` if it is no envelope or one of another type, `DeniedError` if too few signatures verify.
     """
-    envelope = unpack_record(Envelope, data)
-    if envelope.payload_type != payload_type:
-        raise MalformedError(f"an envelope of another type than {payload_type}")
+    envelope = _of_type(payload_type, data)
     signed = len({holder for holder, _ in _verified(envelope, quorum)})
     if signed < quorum.threshold:
         raise DeniedError(f"{signed} trusted signatures where {quorum.threshold} must be")
     return envelope.payload
+
+
+def unseal_by_one(payload_type: str, data: bytes, trusted: frozenset[bytes]) -> tuple[bytes, bytes]:
+    """The payload of an envelope that has one signature, and by which trusted key: so of each there is one form.
+
+    Raises as `unseal_by` does, `MalformedError` also for one with more signatures.
+    """
+    envelope = _of_type(payload_type, data)
+    if len(envelope.signatures) != 1:
+        raise MalformedError("an envelope with more signatures than the one that is to be there")
+    (only,) = envelope.signatures
+    if only.key not in trusted or not _verifies(only, authentication_encoding(payload_type, envelope.payload)):
+        raise DeniedError("not signed by anybody who is trusted")
+    return envelope.payload, only.key
 
 
 def signers(data: bytes, quorum: Quorum) -> frozenset[str]:
@@ -124,6 +136,13 @@ def authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     """What is signed: DSSE's PAE(type, payload)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _of_type(payload_type: str, data: bytes) -> Envelope:
+    envelope = unpack_record(Envelope, data)
+    if envelope.payload_type != payload_type:
+        raise MalformedError(f"an envelope of another type than {payload_type}")
+    return envelope
 
 
 def _verified(envelope: Envelope, quorum: Quorum) -> list[tuple[str, Signature]]:

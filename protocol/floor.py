@@ -14,7 +14,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.codec import U64, Between, pack_record, unpack_record
-from protocol.dsse import seal, unseal
+from protocol.dsse import seal, unseal_by_one
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.identifiers import Digest, ImageId, PublisherKey
 from protocol.limits import FLOOR_MAX_SIZE_BYTES, NAME_VERSION_MAX_LEAD, REPLICAS_MAX_COUNT
@@ -58,10 +58,10 @@ def open_floor(envelope: bytes, trusted: frozenset[PublisherKey], now: float) ->
     """
     if len(envelope) > FLOOR_MAX_SIZE_BYTES:
         raise MalformedError(f"a floor of {len(envelope)} bytes")
-    floor = unpack_record(Floor, unseal(FLOOR_TYPE, envelope, trusted))
-    if floor.publisher not in trusted:
-        raise DeniedError("a floor in the name of a publisher that is not trusted")
-    unseal(FLOOR_TYPE, envelope, frozenset({floor.publisher}))
+    payload, signer = unseal_by_one(FLOOR_TYPE, envelope, trusted)
+    floor = unpack_record(Floor, payload)
+    if floor.publisher != signer:
+        raise DeniedError("a floor in the name of a publisher that has not signed it")
     if floor.issued_at_ms > (now + NAME_VERSION_MAX_LEAD) * 1000:
         raise MalformedError("a floor that is issued in the future")
     return floor

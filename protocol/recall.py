@@ -12,7 +12,7 @@ from typing import Annotated
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.codec import U64, Between, pack_record, unpack_record
-from protocol.dsse import seal, unseal
+from protocol.dsse import seal, unseal_by_one
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.limits import RECALL_MAX_SIZE_BYTES, RECALL_REASON_MAX_CHARS
@@ -49,11 +49,11 @@ def open_recall(envelope: bytes, trusted: frozenset[PublisherKey]) -> Recall:
     """
     if len(envelope) > RECALL_MAX_SIZE_BYTES:
         raise MalformedError(f"a recall of {len(envelope)} bytes")
-    recall = unpack_record(Recall, unseal(RECALL_TYPE, envelope, trusted))
+    payload, signer = unseal_by_one(RECALL_TYPE, envelope, trusted)
+    recall = unpack_record(Recall, payload)
     _check(recall)
-    if recall.publisher not in trusted:
-        raise DeniedError("a recall in the name of a publisher that is not trusted")
-    unseal(RECALL_TYPE, envelope, frozenset({recall.publisher}))
+    if recall.publisher != signer:
+        raise DeniedError("a recall in the name of a publisher that has not signed it")
     return recall
 
 

@@ -18,7 +18,9 @@ CERTIFIED_ID_MIN_CHARS = 8
 BACKUP_MAX_SIZE_BYTES = 512 * MIB
 PASSPHRASE_MIN_CHARS = 12
 COSIGNED_USELESS_MAX_COUNT = 64
-"""Signatures of one session that were no news; then it ends."""
+"""Signatures of one host within PATIENCE_WINDOW_S that were no news; then it is hung up on."""
+COSIGNED_KNOWN_MAX_COUNT = 256
+"""Statements whose signatures have come lately: all hosts that have an image tell each other."""
 COSIGN_HOLDERS_MAX_COUNT = 16
 """Hosts with an image that are given a further signature; they give it to others."""
 COSIGN_TIMEOUT_S = 5.0

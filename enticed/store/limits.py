@@ -16,7 +16,7 @@ FLOORS_SAID_EVERY_S = 0.05
 """Between two messages of FLOORS_SAID_COUNT floors: all there can be are said in a quarter of a minute, never much at
 once."""
 FLOORS_USELESS_MAX_COUNT = 64
-"""Of one session, of what is no floor; old ones are no fault of a host that was away."""
+"""Of one host within PATIENCE_WINDOW_S, of what is no floor; old ones are no fault of a host that was away."""
 FLOOR_LOOK_EVERY_S = 3600.0
 """Between looks for floors of what is here: most are heard of as they spread."""
 

@@ -19,11 +19,13 @@ from enticed.daemon import start
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms, RecallView
 from enticed.landing import Landing
+from enticed.limits import RECALLS_USELESS_MAX_COUNT
 from enticed.transfer.errors import RefusedError
+from protocol.dsse import countersign
 from protocol.errors import DeniedError, EnticedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.messages import FragmentsRequest, Recalled
-from protocol.recall import Recall, seal_recall
+from protocol.recall import Recall, open_recall, seal_recall
 from protocol.trust import TrustedPublisher
 from tests.clusters import make_cluster
 from tests.engine.liars import swarm_with_liar
@@ -222,7 +224,8 @@ def test_what_no_publisher_has_signed_recalls_nothing(tmp_path: Path) -> None:
             good = key.sign_recall(Recall(published.image, REASON, key.key, 1))
             said = Recall(published.image, REASON, type(key.key)(thief.public_key().public_bytes_raw()), 1)
             forged = [seal_recall(said, thief), b"\xc1", bytes(1000)]
-            forged += [good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :] for at in range(len(good))]
+            places = range(0, len(good), len(good) // (RECALLS_USELESS_MAX_COUNT - len(forged)) + 1)
+            forged += [good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :] for at in places]
             for engine in (publisher, host):
                 node = await liar.meet(engine)
                 for envelope in forged:
@@ -233,6 +236,45 @@ def test_what_no_publisher_has_signed_recalls_nothing(tmp_path: Path) -> None:
             liar.network.send(host.status().node, Recalled(good))
             await heard(host, published.image)
             await heard(publisher, published.image)
+
+    run(scenario())
+
+
+def test_who_says_recalls_that_are_none_is_hung_up_on_and_no_further_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look whether one is genuine costs time on the event loop; what is known word for word costs none."""
+    looked_at: list[bytes] = []
+
+    def counted(envelope: bytes, trusted: frozenset[PublisherKey]) -> Recall:
+        looked_at.append(envelope)
+        return open_recall(envelope, trusted)
+
+    monkeypatch.setattr("enticed.engine.trust.recalls.open_recall", counted)
+
+    async def scenario() -> None:
+        async with swarm_with_liar(tmp_path, hosts=1) as ((publisher,), liar):
+            key = publisher.parts.publishing._publisher
+            assert key is not None
+            image = (await publish(publisher, disk(1, 4), "debian:12", tmp_path)).image
+            good, later = (key.sign_recall(Recall(image, REASON, key.key, at)) for at in (1, 2))
+            again = countersign(good, signing_key("thief"))
+            node = await liar.meet(publisher)
+            for _ in range(1000):
+                liar.network.send(node, Recalled(good))
+            await heard(publisher, image)
+            for number in range(RECALLS_USELESS_MAX_COUNT + 100):
+                liar.network.send(node, Recalled((later, again, b"none")[number % 3]))
+            await liar.down.wait()
+            assert looked_at.count(good) <= 2  # when it came, and when it was saved
+            assert len([one for one in looked_at if one != good]) == RECALLS_USELESS_MAX_COUNT
+            looked_at.clear()
+            liar.down.clear()
+            await liar.meet(publisher)
+            liar.network.send(node, Recalled(good))
+            liar.network.send(node, Recalled(later))
+            await liar.down.wait()
+            assert looked_at == []
 
     run(scenario())
 

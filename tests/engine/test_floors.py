@@ -18,6 +18,7 @@ from enticed.engine.engine import DaemonEngine
 from enticed.engine.retention.census import Claims
 from enticed.store.notes import NoteBook
 from enticed.transfer.ports import PeerUp
+from protocol.dsse import countersign
 from protocol.errors import DeniedError
 from protocol.floor import Floor, open_floor, seal_floor
 from protocol.identifiers import Digest, ImageId, NodeId, PublisherKey
@@ -100,7 +101,13 @@ def test_a_host_that_says_many_floors_that_are_none_is_heard_no_more(tmp_path: P
             now_ms = int(founder.parts.clock() * 1000)
             first, second = (publisher.sign_floor(Floor(image, 2, publisher.key, now_ms + at)) for at in range(2))
             node = await liar.meet(founder)
-            for said in ((first,), (b"none",) * 32, (b"none",) * 32, (second,)):
+            another_form = countersign(first, Ed25519PrivateKey.generate())
+            for said in ((first,), (b"none",) * 32, (another_form,) * 32, (second,), None, (second,)):
+                if said is None:  # to come back does not help
+                    liar.network.hang_up(node, "to come back")
+                    await liar.down.wait()
+                    await liar.meet(founder)
+                    continue
                 liar.network.send(node, Floors(said))
                 await liar.asks(node, Subscribe(image))
                 while not any(isinstance(one.message, HaveMap) for one in liar.heard):

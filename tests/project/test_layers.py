@@ -17,7 +17,7 @@ DECISIONS = LEAVES | {"enticed.core"}
 PARTS = DECISIONS | {
     "enticed.identity", "enticed.config", "enticed.reflink", "enticed.image", "enticed.store", "enticed.transfer",
     "enticed.overlay", "enticed.landing", "enticed.pace", "enticed.origin", "enticed.origin.prefix",
-    "enticed.errnos", "enticed.histogram", "enticed.readiness", "enticed.tally",
+    "enticed.errnos", "enticed.histogram", "enticed.patience", "enticed.readiness", "enticed.tally",
 }  # fmt: skip
 
 LAYERS: dict[str, set[str]] = {
@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "enticed.histogram": set(),
     "enticed.logs": {"enticed.limits"},
     "enticed.tally": {"enticed.limits"},  # log lines about what others cause
+    "enticed.patience": LEAVES,  # with hosts that say what is of no use
     "enticed.reflink": set(),
     "enticed.errnos": {"protocol"},
     "enticed.host_address": set(),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codec import pack_record
-from protocol.dsse import seal
+from protocol.dsse import countersign, seal
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.floor import FLOOR_TYPE, Floor, open_floor, seal_floor
 from protocol.identifiers import ImageId, PublisherKey
@@ -46,10 +46,15 @@ def test_nobody_speaks_in_the_name_of_another() -> None:
     forged = seal(FLOOR_TYPE, pack_record(FLOOR), OTHER)
     with pytest.raises(DeniedError):
         open_floor(forged, frozenset({public("publisher"), public("other")}), NOW)
-    with pytest.raises(DeniedError, match="not trusted"):
+    with pytest.raises(DeniedError, match="not signed it"):
         open_floor(forged, frozenset({public("other")}), NOW)
     with pytest.raises(LocalError):
         seal_floor(FLOOR, OTHER)
+
+
+def test_there_is_one_form_of_it() -> None:
+    with pytest.raises(MalformedError, match="more signatures"):
+        open_floor(countersign(SEALED, OTHER), TRUSTED, NOW)
 
 
 @pytest.mark.parametrize("replicas", [-1, REPLICAS_MAX_COUNT + 1])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codec import pack_record
-from protocol.dsse import seal
+from protocol.dsse import countersign, seal
 from protocol.errors import DeniedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, PublisherKey
 from protocol.limits import RECALL_MAX_SIZE_BYTES, RECALL_REASON_MAX_CHARS
@@ -39,7 +39,7 @@ def test_whatever_can_be_said_is_heard(image: ImageId, reason: str, issued_at: i
 
 def test_the_largest_recall_fits_where_a_name_does() -> None:
     largest = replace(RECALL, reason="\U0001f4a5" * RECALL_REASON_MAX_CHARS, issued_at=2**64 - 1)
-    sealed = seal(RECALL_TYPE, pack_record(largest), PUBLISHER, *(signing_key(label) for label in "abc"))
+    sealed = seal_recall(largest, PUBLISHER)
     assert len(sealed) <= RECALL_MAX_SIZE_BYTES
     assert open_recall(sealed, TRUSTED) == largest
 
@@ -54,10 +54,16 @@ def test_nobody_recalls_in_the_name_of_another() -> None:
     forged = seal(RECALL_TYPE, pack_record(RECALL), OTHER)
     with pytest.raises(DeniedError):
         open_recall(forged, both)
-    with pytest.raises(DeniedError, match="not trusted"):
+    with pytest.raises(DeniedError, match="not signed it"):
         open_recall(forged, frozenset({public("other")}))
     with pytest.raises(LocalError):
         seal_recall(RECALL, OTHER)
+
+
+def test_there_is_one_form_of_it() -> None:
+    for more in (countersign(SEALED, OTHER), seal(RECALL_TYPE, pack_record(RECALL), OTHER, PUBLISHER)):
+        with pytest.raises(MalformedError, match="more signatures"):
+            open_recall(more, TRUSTED)
 
 
 def test_another_signed_thing_is_no_recall() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,8 +24,14 @@ from enticed.engine.threads import StoreThreads
 from enticed.engine.trust.port import NameSigning, Signing
 from enticed.engine.trust.recalls import Recalls
 from enticed.identity.host import HostIdentity
-from enticed.identity.limits import COSIGN_HOLDERS_MAX_COUNT, COSIGN_TIMEOUT_S, COSIGNED_USELESS_MAX_COUNT
+from enticed.identity.limits import (
+    COSIGN_HOLDERS_MAX_COUNT,
+    COSIGN_TIMEOUT_S,
+    COSIGNED_KNOWN_MAX_COUNT,
+    COSIGNED_USELESS_MAX_COUNT,
+)
 from enticed.identity.publisher import NO_KEY, Publisher
+from enticed.patience import Patience
 from enticed.store.names import SavedName
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
@@ -81,8 +86,10 @@ class Cosigning:
         self._reach = reach
         self._takers: set[NodeId] = set()
         """Hosts with a session that take signatures."""
-        self._useless: Counter[NodeId] = Counter()
-        """Signatures that a host has said in its session, and that were no news."""
+        self._patience = Patience(COSIGNED_USELESS_MAX_COUNT)
+        """With signatures that are none, or no news."""
+        self._lately: dict[bytes, None] = {}
+        """Statements here as a signature made them, the latest last: whoever says the same loses no patience."""
         self._answers: dict[tuple[NodeId, ImageId], asyncio.Event] = {}
         """Of hosts that were given a signature: they hand it on to whoever is there, this host too."""
         self._merging = asyncio.Lock()
@@ -205,13 +212,13 @@ class Cosigning:
                 self._takers.add(node)
             case PeerDown(node):
                 self._takers.discard(node)
-                self._useless.pop(node, None)
             case Heard(node, Cosigned(envelope)):
-                # Counted before it is looked at: to verify costs time, and much may come at once.
-                self._useless[node] += 1
-                if self._useless[node] > COSIGNED_USELESS_MAX_COUNT:
+                if envelope in self._lately and not self._answers:
+                    return
+                if self._patience.is_out(node):
                     self._network.hang_up(node, "signatures that are no news")
                 else:
+                    self._patience.lose(node)  # before it is looked at: much may come at once
                     self._tasks.spawn(self._take(node, envelope), "take a signature")
 
     async def _take(self, node: NodeId, envelope: bytes) -> None:
@@ -227,7 +234,7 @@ class Cosigning:
             elif kind == NAME_TYPE:
                 news = await self._naming.take_drawn_up(envelope)
         if news:
-            self._useless[node] -= 1
+            self._patience.regain(node)
 
     async def _take_statement(self, node: NodeId, envelope: bytes) -> bool:
         image = open_statement(envelope, self._identity.trust.one_of()).image
@@ -256,6 +263,9 @@ class Cosigning:
                 merged = with_signatures_of(ours, envelope, quorum)
                 if merged != ours:
                     await self._threads.run(self._stockroom.replace_statement, image, ours, merged)
+                    self._lately[merged] = None
+                    if len(self._lately) > COSIGNED_KNOWN_MAX_COUNT:
+                        del self._lately[next(iter(self._lately))]
                     signed = len(keys_named(merged))
                     log.info("%d have signed for image %s", signed, image.short, extra={"image": image})
                     return merged

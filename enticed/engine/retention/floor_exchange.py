@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from enticed.engine.retention.floor_keeping import FloorKeeping
+from enticed.patience import Patience
 from enticed.store.limits import (
     FLOORS_ENDED_MAX_COUNT,
     FLOORS_MAX_COUNT,
@@ -33,10 +34,6 @@ class _Session:
 
     has_asked: bool = False
     """It has said which floors it knows, and was told all if those were others."""
-    heard_count: int = 0
-    """Floors that were not known word for word, and looked at."""
-    useless_count: int = 0
-    """Of those, what is no floor."""
 
 
 class FloorExchange:
@@ -47,6 +44,10 @@ class FloorExchange:
         self._floors = floors
         self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
+        self._patience = Patience(FLOORS_USELESS_MAX_COUNT)
+        """With what is no floor."""
+        self._attention = Patience(FLOORS_MAX_COUNT + FLOORS_ENDED_MAX_COUNT)
+        """For what is not known word for word: no more than a host can know, whether it is news or old."""
 
     def network_event(self, event: Event) -> None:
         match event:
@@ -63,9 +64,8 @@ class FloorExchange:
                     if digest != self._floors.digest:
                         self._tasks.spawn(self._tell(node, session), "tell floors")
             case Heard(node, Floors(envelopes)):
-                session = self._sessions.get(node)
-                if session is not None:
-                    self._hear(node, session, envelopes)
+                if node in self._sessions:
+                    self._hear(node, envelopes)
 
     async def _tell(self, node: NodeId, session: _Session) -> None:
         """Some at a time: a peer that has much of ours unread is taken for one that does not read."""
@@ -76,18 +76,15 @@ class FloorExchange:
             self._network.send(node, Floors(known[first : first + FLOORS_SAID_COUNT]))
             await asyncio.sleep(FLOORS_SAID_EVERY_S)
 
-    def _hear(self, node: NodeId, session: _Session, envelopes: tuple[bytes, ...]) -> None:
-        """No more than a host can know; of what is none, less. Each costs a signature to find out."""
+    def _hear(self, node: NodeId, envelopes: tuple[bytes, ...]) -> None:
+        """Each costs a signature to find out what it is. Old ones are no fault: of a host, or many, that were away."""
         for envelope in envelopes:
-            if (
-                session.heard_count >= FLOORS_MAX_COUNT + FLOORS_ENDED_MAX_COUNT
-                or session.useless_count >= FLOORS_USELESS_MAX_COUNT
-            ):
+            if self._attention.is_out(node) or self._patience.is_out(node):
                 return
             if self._floors.knows(envelope):
                 continue
-            session.heard_count += 1
+            self._attention.lose(node)
             if not self._floors.hear_late(envelope):
-                session.useless_count += 1
-                if session.useless_count == FLOORS_USELESS_MAX_COUNT:
+                self._patience.lose(node)
+                if self._patience.is_out(node):
                     log.warning("%s says too much that is no floor", node.short, extra={"peer": node})

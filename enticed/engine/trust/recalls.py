@@ -22,8 +22,9 @@ from enticed.engine.threads import StoreThreads
 from enticed.engine.trust.groups import Groups
 from enticed.identity.host import HostIdentity
 from enticed.identity.publisher import Publisher
-from enticed.limits import RECALL_LOOK_AGAIN_S, RECALL_LOOK_EVERY_S, RECALLS_MAX_COUNT
+from enticed.limits import RECALL_LOOK_AGAIN_S, RECALL_LOOK_EVERY_S, RECALLS_MAX_COUNT, RECALLS_USELESS_MAX_COUNT
 from enticed.overlay.port import NameOffer, Overlay, ProviderOffer
+from enticed.patience import Patience
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
@@ -80,6 +81,9 @@ class Recalls:
         self._publisher = publisher
         self._tasks = Tasks()
         self._known: dict[ImageId, _Known] = {}
+        self._envelopes: set[bytes] = set()
+        """Of all that is known."""
+        self._patience = Patience(RECALLS_USELESS_MAX_COUNT)
         self._listeners: set[NodeId] = set()
         """Hosts with a session that hear of recalls."""
         self._looked_at: dict[ImageId, float] = {}
@@ -173,19 +177,34 @@ class Recalls:
             case PeerDown(node):
                 self._listeners.discard(node)
             case Heard(node, Recalled(envelope)):
-                self._heard(envelope)
+                self._heard_from(node, envelope)
             case Heard(node, Subscribe(image) | PlaceOrder(image=image)):
                 if image in self._known and node in self._listeners:
                     self._network.send(node, Recalled(self._known[image].envelope))
 
+    def _heard_from(self, node: NodeId, envelope: bytes) -> None:
+        """Over a session, from whoever has just heard of it, too: that costs nothing, to verify others does."""
+        if envelope in self._envelopes:
+            return
+        if self._patience.is_out(node):
+            self._network.hang_up(node, "recalls that are no news")
+        elif not self._hear(envelope):
+            self._patience.lose(node)
+
     def _heard(self, envelope: bytes) -> None:
         """From anywhere: most often what is known already."""
-        if self._take(envelope):
+        self._hear(envelope)
+
+    def _hear(self, envelope: bytes) -> bool:
+        """Whether it is news."""
+        is_news = self._take(envelope)
+        if is_news:
             self._tasks.spawn(self._save(envelope), "save a recall")
+        return is_news
 
     def _take(self, envelope: bytes) -> bool:
         """Believe a recall, and pass it on; False for one that is known, or none."""
-        recall = self._opened(envelope)
+        recall = None if envelope in self._envelopes else self._opened(envelope)
         if recall is None or not self._is_news(recall) or not self._has_room(recall.image):
             return False
         known = self._believe(recall, envelope)
@@ -214,9 +233,16 @@ class Recalls:
         return len(self._known) < RECALLS_MAX_COUNT or self.held(image) is not None
 
     def _believe(self, recall: Recall, envelope: bytes) -> _Known:
+        self._forget(recall.image)
         known = self._known[recall.image] = _Known(recall, envelope)
+        self._envelopes.add(envelope)
         self._driver.tell(ev.ImageRecalled(recall.image, known.line))
         return known
+
+    def _forget(self, image: ImageId) -> None:
+        known = self._known.pop(image, None)
+        if known is not None:
+            self._envelopes.remove(known.envelope)
 
     def _look_at_publishers(self) -> None:
         """What somebody has recalled who is trusted no more is served and ordered as before; its record stays."""
@@ -224,7 +250,7 @@ class Recalls:
         for image, known in list(self._known.items()):
             if known.recall.publisher in trusted:
                 continue
-            del self._known[image]
+            self._forget(image)
             log.warning("image %s is recalled no more: its publisher was revoked", image.short, extra={"image": image})
             self._driver.tell(ev.ImageRecalled(image, ""))
             self._tasks.spawn(self._overlay.withdraw(DiscoveryKey.of_recall(image)), "withdraw a recall")
