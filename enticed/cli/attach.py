@@ -131,12 +131,12 @@ def _raw_file(daemon: Daemon, order: dict[str, Any]) -> int | None:
 
 @contextmanager
 def _private_directory(uid: int | None) -> Iterator[Path]:
-    """Where nobody else reaches a socket before its mode says so."""
+    """Where nobody else reaches a socket, or, for another user's, goes through without being told what is in it."""
     parent = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run")
     directory = Path(tempfile.mkdtemp(prefix="entice-", dir=parent if os.access(parent, os.W_OK) else None))
     try:
         if uid is not None:
-            os.chown(directory, uid, -1)
+            directory.chmod(0o711)  # not given to that user, who could put other files in place of the socket
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -75,7 +75,8 @@ class NbdServer:
             self._clear()
             self._listening.bind(os.fspath(self.path))
             if self._owner is not None:
-                os.chown(self.path, self._owner, -1)
+                # Where the directory is the owner's, too, another file may be under that name by now.
+                os.chown(self.path, self._owner, -1, follow_symlinks=False)
         except OSError as error:
             self._listening.close()
             raise Failed(Exit.FAILED, f"cannot make the socket {self.path}: {error.strerror}") from error

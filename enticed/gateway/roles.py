@@ -86,7 +86,7 @@ class Roles:
 
     def _by_token(self, token: str) -> str:
         """Only hashes are known here, and all of them are compared, each in constant time."""
-        shown, now = sha256(token.encode()).digest(), self._clock()
+        shown, now = sha256(token.encode(errors="surrogateescape")).digest(), self._clock()
         names = [
             one.name
             for one in self._identity.trust.schedulers

@@ -1,7 +1,7 @@
 """Giving an image out as a file: a reflink where the file system can, else a sparse copy, or a qcow2 image.
 
 It runs in the process of whoever called `entice`, with that caller's rights. The file appears under its name when it is
-whole, and not before; like `cp`, nothing here waits for the disk.
+whole, and not before; like `cp`, nothing here waits for the disk, unless it is asked to.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ class Copied(Enum):
 
 
 def copy_out(
-    image: Source, destination: Path, cancel: threading.Event | None = None, progress: Progress | None = None
+    image: Source,
+    destination: Path,
+    cancel: threading.Event | None = None,
+    progress: Progress | None = None,
+    *,
+    durable: bool = False,
 ) -> Copied:
-    """Write the raw image to `destination`, replacing a regular file there; blocks until done.
+    """Write the raw image to `destination`, replacing a regular file there; blocks until done. durable: as `replacing`.
 
     `LocalError` where something else has that name, `DeniedError` or `ExhaustedError` as the file system says,
     `AbandonedError` once `cancel` is set; then nothing has changed.
     """
-    with replacing(destination) as target, told(f"writing {destination}"):
+    with replacing(destination, durable=durable) as target, told(f"writing {destination}"):
         if clone_file(image.fd, target):
             return Copied.REFLINK
         os.ftruncate(target, image.size_bytes)
@@ -67,9 +72,9 @@ def _steps(image: Source) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def replacing(destination: Path) -> Iterator[int]:
+def replacing(destination: Path, *, durable: bool = False) -> Iterator[int]:
     """A descriptor of a new file beside `destination` that takes its name at the end, or goes away; raises as
-    `copy_out` does."""
+    `copy_out` does. durable: what is in it is on the disk before it takes the name."""
     path = Path(os.path.realpath(destination))  # through a symbolic link to what it names, as `cp` does
     if path.exists() and not path.is_file():
         raise LocalError(f"{destination} is there and no regular file")
@@ -77,11 +82,16 @@ def replacing(destination: Path) -> Iterator[int]:
     with told(f"making {destination}"):
         fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        yield fd
+        try:
+            yield fd
+            if durable:
+                with told(f"writing {destination}"):
+                    os.fsync(fd)
+        finally:
+            with told(f"writing {destination}"):
+                os.close(fd)  # a file server tells only now of what it has no room for
         with told(f"making {destination}"):
             os.rename(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(fd)

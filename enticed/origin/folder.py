@@ -99,18 +99,16 @@ class FolderDepot:
 
     def put(self, name: str, data: bytes) -> None:
         path = self._place(name)
-        with replacing(path) as fd, told(f"writing {path}"):
+        with replacing(path, durable=True) as fd, told(f"writing {path}"):
             left = memoryview(data)
             while left:
                 left = left[os.write(fd, left) :]
-            os.fsync(fd)
         _sync(path.parent)
 
     def put_file(self, name: str, fd: int, size_bytes: int, progressed: Progressed) -> None:
         """A reflink where the file system can, else a copy of the data: holes stay holes."""
         path = self._place(name)
-        copy_out(inspect(fd), path, progress=progressed)
-        _sync(path)
+        copy_out(inspect(fd), path, progress=progressed, durable=True)
         _sync(path.parent)
 
     def close(self) -> None:

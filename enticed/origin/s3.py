@@ -84,7 +84,7 @@ class SignedAddresses:
             return str(self._client.generate_presigned_url("get_object", wanted, ORIGIN_ADDRESS_LIFETIME_S))
         except _NO_CREDENTIALS as error:
             raise ObjectAbsentError(f"there are no credentials for S3: {_HOW}") from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:  # the latter: whoever is to lend a role has refused
             raise OriginFaultError(f"no address in bucket {self._bucket} can be signed: {error}") from error
 
 

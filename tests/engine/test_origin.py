@@ -263,6 +263,26 @@ def test_an_origin_that_hangs_holds_up_neither_the_daemon_nor_its_end(tmp_path: 
     run(scenario())
 
 
+def test_an_error_that_nobody_knows_ends_the_order_and_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        image = await exported(tmp_path)
+        async with image.hosts(1, f"file://{image.directory}") as (host,):
+
+            def fail(*_: object) -> bytes:
+                raise ArithmeticError("of some library")
+
+            monkeypatch.setattr(host.parts.origin._origin, "read", fail)
+            order = await pull(host, NAME)
+            assert order.state is OrderState.FAILED
+            status = host.status().origin
+            assert status is not None
+            assert (status.state, "of some library" in status.said) == (OriginState.FAILS, True)
+
+    run(main())
+
+
 def test_nobody_at_the_origins_address(tmp_path: Path) -> None:
     async def scenario() -> None:
         image = await exported(tmp_path)

@@ -41,7 +41,7 @@ class Connection:
     async def ask(self, path: str, more: str = "") -> tuple[str, bool]:
         """The status, empty from who hangs up, and whether the answer is the last one."""
         try:
-            self.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n".encode())
+            self.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n".encode(errors="surrogateescape"))
             await self.writer.drain()
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
             if "\r\ncontent-length: " in head:
@@ -183,3 +183,13 @@ def test_who_is_trusted_no_more_is_a_stranger_again(serve: Callable[[Work], None
                 pass  # until it is hung up on
 
     serve(work)
+
+
+def test_a_token_of_any_bytes_is_a_wrong_one(serve: Callable[[Work], None], caplog: pytest.LogCaptureFixture) -> None:
+    async def work(api: Api) -> None:
+        stranger = await api.connect()
+        for _ in range(3):
+            assert (await stranger.ask("/v1/orders", "Authorization: Bearer \udcff\r\n"))[0] == "403"
+
+    serve(work)
+    assert not [record for record in caplog.records if record.exc_info]

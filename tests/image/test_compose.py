@@ -1,6 +1,7 @@
 """Giving images out: whole or not at all, sparse, shared where the file system can."""
 
 import asyncio
+import errno
 import os
 import stat
 import threading
@@ -12,7 +13,7 @@ from enticed.image.compose import Copied, copy_out, qcow2_out
 from enticed.image.faults import AbandonedError
 from enticed.image.source import inspect
 from enticed.reflink import clone_file, clone_range, clones_work, copy_range
-from protocol.errors import AbsentError, LocalError
+from protocol.errors import AbsentError, EnticedError, LocalError
 from tests.image.disks import (
     MIB,
     allocated_bytes,
@@ -85,6 +86,26 @@ def test_abandoning_leaves_what_was_there(image: Path, tmp_path: Path) -> None:
         copy_out(inspect(fd), tmp_path / "out", cancel)
     assert (tmp_path / "out").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["image", "out"]
+
+
+def test_what_a_file_server_says_at_the_very_end_leaves_what_was_there(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination, close = tmp_path / "given.raw", os.close
+    destination.write_bytes(b"mine")
+
+    def over_quota(fd: int) -> None:
+        is_new = os.readlink(f"/proc/self/fd/{fd}").endswith(".part")
+        close(fd)
+        if is_new:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", over_quota)
+        with pytest.raises(EnticedError, match="quota"):
+            given_out(image, destination)
+    assert destination.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.glob("*given*") if path != destination] == []
 
 
 def test_a_qcow2_is_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from enticed.origin.errors import ObjectAbsentError, OriginFaultError, OriginLos
 from enticed.origin.port import Depot, Origin
 from enticed.origin.prefix import parse_prefix
 from enticed.origin.schemes import open_depot, open_origin
-from protocol.errors import LocalError
+from protocol.errors import EnticedError, LocalError
 from protocol.limits import MIB
 from simnet.testbed.origins import S3_ENVIRONMENT, nginx, s3_service
 from tests.programs import need
@@ -144,6 +145,24 @@ def test_a_directory_keeps_holes(tmp_path: Path) -> None:
         depot.put_file("id/raw", file.fileno(), 64 * MIB, lambda done, total: None)
     assert (tmp_path / "depot/id/raw").stat().st_blocks * 512 <= 2 * MIB
     assert [path.name for path in (tmp_path / "depot/id").iterdir()] == ["raw"]
+
+
+def test_what_does_not_reach_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be taken for whole when the export is begun again."""
+    source = tmp_path / "raw"
+    source.write_bytes(os.urandom(MIB))
+    depot = open_depot(parse_prefix(f"file://{tmp_path}/depot"))
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with source.open("rb") as file, monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(EnticedError, match="Input/output"):
+            depot.put_file("id/raw", file.fileno(), MIB, lambda done, total: None)
+        with pytest.raises(EnticedError, match="Input/output"):
+            depot.put("id/root", b"root")
+    assert list((tmp_path / "depot/id").iterdir()) == []
 
 
 def test_who_reads_an_interrupted_range_is_told(place: Place) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.origin.errors import ObjectAbsentError
+from enticed.origin.errors import ObjectAbsentError, OriginFaultError
 from enticed.origin.prefix import Prefix, parse_prefix
+from enticed.origin.s3 import SignedAddresses
 from enticed.origin.schemes import open_depot, open_origin
 from protocol.errors import DeniedError, LocalError
 
@@ -53,6 +54,17 @@ def test_any_text_is_a_prefix_or_a_local_error(text: str) -> None:
         return
     assert isinstance(prefix, Prefix)
     assert ".." not in prefix.path.split("/")
+
+
+def test_a_role_that_is_not_lent_is_a_fault_of_the_origin() -> None:
+    from botocore.exceptions import ClientError
+
+    class Refused:
+        def generate_presigned_url(self, *_: object) -> str:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRole")
+
+    with pytest.raises(OriginFaultError, match="AccessDenied"):
+        SignedAddresses(Refused(), "bucket", "")("name")
 
 
 def test_a_web_server_is_not_written_to() -> None:

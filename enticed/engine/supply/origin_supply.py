@@ -17,7 +17,7 @@ from typing import TypeVar
 from enticed.engine.port import OriginState, OriginView
 from enticed.landing import CorruptFragmentError, Landing, LandingError
 from enticed.limits import ORIGIN_THREADS_COUNT
-from enticed.origin.errors import ObjectAbsentError
+from enticed.origin.errors import ObjectAbsentError, OriginFaultError
 from enticed.origin.fragments import FragmentsRead
 from enticed.origin.layout import object_of, object_of_name
 from enticed.origin.port import Origin
@@ -122,6 +122,10 @@ class OriginSupply:
             raise
         except RuntimeError as error:  # the pool is closed: the daemon stops
             raise LocalError("the daemon stops") from error
+        except Exception as error:  # of a library: whoever waits for the origin is told, as ever
+            log.exception("the origin")
+            self._failed(repr(error))
+            raise OriginFaultError(f"the origin cannot be asked: {error!r}") from error
         self._answered("")
         return got
 
