@@ -59,7 +59,9 @@ class DaemonEngine:
         self.parts, self.trust, self.cosigning, self.space = parts, parts.trust, parts.cosigning, parts.keeping
         self._host = parts.driver.host
         self._views = Views(self._host, parts.store, parts.stockroom, parts.naming, parts.keeping.replicas)
-        self._quotas = Quotas(parts.identity, parts.planning, self._host.orders, self.campaigns, parts.clock)
+        self._quotas = Quotas(
+            parts.identity, parts.planning, self._host.orders, parts.dispatch.campaigns.runs, parts.clock
+        )
         self.started_at = parts.clock()
 
     # --- publish ---

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from enticed.core.orders import OrderState
+from enticed.engine.campaigns.port import CampaignTerms
 from enticed.engine.port import OrderTerms
 from protocol.errors import AbsentError, QuotaError
 from protocol.limits import MIB
@@ -47,6 +48,30 @@ def test_a_greedy_scheduler_at_once_gets_no_more_than_its_quota(tmp_path: Path) 
             with pytest.raises(AbsentError, match="how large"):
                 await host.place_order("unknown", OrderTerms("ab" * 32), "scheduler:nova")
             await host.place_order("own", OrderTerms(names[3]))  # this host's users have no quota
+
+    run(scenario())
+
+
+def test_campaigns_at_once_get_a_scheduler_no_more_than_its_quota(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            names = [f"img:{number}" for number in range(4)]
+            for number, name in enumerate(names):
+                await publish(founder, disk(number, 4), name, tmp_path)
+            await founder.trust.grant_token("nova", None, None, 7 * MIB, 60.0)  # each has 3 MiB of data
+
+            async def place(name: str) -> bool:
+                terms = CampaignTerms(name, (str(host.parts.identity.node),), keep_s=60.0)
+                try:
+                    await founder.place_campaign(name, terms, "scheduler:nova")
+                except QuotaError:
+                    return False
+                return True
+
+            assert sum(await asyncio.gather(*map(place, names))) == 2
+            assert len(founder.campaigns()) == 2
+            for one in founder.campaigns():
+                await founder.cancel_campaign(one.key, "scheduler:nova")
 
     run(scenario())
 

@@ -66,7 +66,7 @@ class MemoryCampaigns:
         return campaign_view(run, {node: host for host, node in HOSTS.items()})
 
     def campaigns(self) -> tuple[CampaignView, ...]:
-        return tuple(self.campaign(run.campaign.key) for run in self.machine.runs())
+        return tuple(campaign_view(run, None) for run in self.machine.runs())
 
     async def campaign_after(self, key: str, revision: int, timeout_s: float) -> CampaignView:
         try:

@@ -116,6 +116,8 @@ class Run:
         self.asked_at = now
         self.patient_until = 0.0
         self.revision = revision
+        self.leased_at = 0.0
+        """When a host was last asked that has said that the image is ready."""
         self.placements: dict[str, Placement] = {}
         self.by_node: dict[NodeId, str] = {}
         self._by_stage: dict[Stage, dict[str, None]] = {stage: {} for stage in Stage}
@@ -128,6 +130,7 @@ class Run:
             return
         self.revision += 1
         self.placements[placement.host] = placement
+        self.leased_at = max(self.leased_at, placement.leased_at or 0.0)
         if placement.node is not None:
             self.by_node.setdefault(placement.node, placement.host)
         if before is None or before.stage is not placement.stage:
@@ -167,6 +170,10 @@ class Run:
     @property
     def is_over(self) -> bool:
         return self.count(*OVER) == len(self.placements)
+
+    def holds_place(self, now: float) -> bool:
+        """Whether it counts among what its owner has: it goes on, or a host keeps the image for it."""
+        return not self.is_over or (self.count(Stage.READY) > 0 and now < self.leased_at + self.campaign.keep_s)
 
     def _first_alarm(self) -> tuple[float, str] | None:
         while self._alarms:

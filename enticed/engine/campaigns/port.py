@@ -82,7 +82,9 @@ class CampaignEngine(Protocol):
 
     def campaign(self, key: str) -> CampaignView: ...
 
-    def campaigns(self) -> tuple[CampaignView, ...]: ...
+    def campaigns(self) -> tuple[CampaignView, ...]:
+        """All, without their hosts."""
+        ...
 
     async def campaign_after(self, key: str, revision: int, timeout_s: float) -> CampaignView:
         """The campaign once it is newer than `revision`, or after so long."""

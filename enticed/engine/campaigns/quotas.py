@@ -1,7 +1,7 @@
 """Quotas: how many orders, and of how many bytes, a scheduler may have on one host at once.
 
-What counts is what it has ordered here that goes on or keeps an image, and its campaigns from here that run: an image
-is counted once, by its data. Bounds stand in the trust bundle, so they change everywhere while orders go on; what is
+What counts is what it has ordered here, and its campaigns from here, while they go on or keep an image: an image is
+counted once, by its data. Bounds stand in the trust bundle, so they change everywhere while orders go on; what is
 ordered stays when a bound is lowered.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from enticed.core.campaigns.campaign import Run
 from enticed.core.orders import Order, owner_text
-from enticed.engine.campaigns.port import CampaignState, CampaignView
 from enticed.engine.planning import Planning
 from enticed.identity.host import HostIdentity
 from enticed.limits import ORDERS_MAX_COUNT, ORDERS_PER_OWNER_MAX_COUNT
@@ -20,7 +20,6 @@ from protocol.identifiers import ImageId
 from protocol.limits import GIB
 
 SCHEDULER = "scheduler:"
-_OVER = (CampaignState.FAILED, CampaignState.CANCELLED)
 
 
 class Quotas:
@@ -29,7 +28,7 @@ class Quotas:
         identity: HostIdentity,
         planning: Planning,
         orders: Callable[[], Iterable[Order]],
-        campaigns: Callable[[], Iterable[CampaignView]],
+        campaigns: Callable[[], Iterable[Run]],
         clock: Callable[[], float],
     ) -> None:
         self._identity = identity
@@ -76,7 +75,8 @@ class Quotas:
     def _ordered(self, owner: str) -> set[ImageId]:
         now = self._clock()
         orders = {one.image for one in self._orders() if one.owner == owner and one.holds_place(now) and one.image}
-        return orders | {one.image for one in self._campaigns() if one.owner == owner and one.state not in _OVER}
+        runs = (one for one in self._campaigns() if one.campaign.owner == owner and one.holds_place(now))
+        return orders | {one.campaign.image for one in runs}
 
     async def _size(self, image: ImageId) -> int:
         """The data of an image, asked for once. `AbsentError` where nobody says."""

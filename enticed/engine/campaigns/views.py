@@ -10,8 +10,8 @@ from enticed.engine.campaigns.port import CampaignHostView, CampaignState, Campa
 from protocol.identifiers import NodeId
 
 
-def campaign_view(run: Run, names: Mapping[NodeId, str]) -> CampaignView:
-    """names: what hosts are called that have been seen."""
+def campaign_view(run: Run, names: Mapping[NodeId, str] | None) -> CampaignView:
+    """names: what hosts are called that have been seen; None for a view without its hosts."""
     campaign, counted = run.campaign, summary(run.placements.values())
     return CampaignView(
         key=campaign.key,
@@ -29,7 +29,7 @@ def campaign_view(run: Run, names: Mapping[NodeId, str]) -> CampaignView:
         hosts_ready=counted.ready,
         hosts_total=counted.total,
         revision=run.revision,
-        hosts=tuple(_host_view(one, names) for one in run.placements.values()),
+        hosts=() if names is None else tuple(_host_view(one, names) for one in run.placements.values()),
     )
 
 
