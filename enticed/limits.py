@@ -184,6 +184,8 @@ ORDER_TERM_MAX_S = 10 * 365 * 86400
 HANDOFF_CONNECTIONS_MAX_COUNT = 64
 HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT = 8
 """Of one user who is neither root nor the daemon's."""
+HANDOFF_CLOSE_TIMEOUT_S = 1.0
+"""For closing what clients have sent, when the daemon ends; what takes longer, the kernel closes."""
 HANDOFF_MESSAGE_MAX_SIZE_BYTES = 4 * KIB
 HANDOFF_TIMEOUT_S = 10.0
 """For a client's one message."""

@@ -6,6 +6,8 @@ way on a SOCK_SEQPACKET connection, JSON, a descriptor beside it (SCM_RIGHTS):
     {"op": "give"} + descriptor      ->  {"ticket": "...", "expires_in_s": 30.0}
     {"op": "open", "image": "..."}   ->  {"size_bytes": n} + read-only descriptor of the raw file
     anything that goes wrong         ->  {"error": a problem document}
+
+Anybody can connect and send a descriptor, and closing it may take as long as they like: that is done beside the loop.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from enticed.control.access import Access, Caller, caller_of
+from enticed.control.beside import begin, beside
 from enticed.control.fields import parse_object, parse_target
 from enticed.control.sockets import ListeningSocket
 from enticed.control.tickets import Tickets
@@ -28,6 +31,7 @@ from enticed.engine.port import Engine
 from enticed.image.source import inspect
 from enticed.limits import (
     ACCEPT_PAUSE_S,
+    HANDOFF_CLOSE_TIMEOUT_S,
     HANDOFF_CONNECTIONS_MAX_COUNT,
     HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT,
     HANDOFF_MESSAGE_MAX_SIZE_BYTES,
@@ -51,25 +55,34 @@ class HandoffServer:
         self._listening: ListeningSocket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._clients: dict[asyncio.Task[None], int] = {}
-        """Per connection being served: whose it is."""
+        """Per connection, until it is closed: whose it is."""
+        self._turned: set[asyncio.Future[None]] = set()
+        """Connections for which there was no place, until they are closed."""
 
     async def start(self) -> None:
         """`LocalError` where the socket cannot be had."""
-        self._listening = ListeningSocket(self._path, socket.SOCK_SEQPACKET)
+        self._listening = ListeningSocket(self._path, socket.SOCK_SEQPACKET, takes_descriptors=True)
         self._accepting = asyncio.create_task(self._accept(self._listening.socket))
 
     async def close(self) -> None:
-        """Close the socket, all that is under way, and the descriptors of every ticket."""
+        """Close the socket, all that is under way, and the descriptors of every ticket; what takes long, goes on."""
         tasks = [*self._clients, *([self._accepting] if self._accepting else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        under_way: list[asyncio.Future[None]] = [*tasks, *self._turned]
+        if under_way:
+            _, long = await asyncio.wait(under_way, timeout=HANDOFF_CLOSE_TIMEOUT_S)
+            for future in long:
+                future.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
         if self._listening is not None:
             self._listening.close()
         self.tickets.close()
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
+            while len(self._turned) >= HANDOFF_CONNECTIONS_MAX_COUNT:
+                await asyncio.wait(self._turned, return_when=asyncio.FIRST_COMPLETED)
             try:
                 connection, _ = await accept(listening)
             except OSError as error:
@@ -77,12 +90,14 @@ class HandoffServer:
                 await asyncio.sleep(ACCEPT_PAUSE_S)  # for want of descriptors or memory: others must give some back
                 continue
             if not self._has_room(connection):
-                connection.close()
+                turned = asyncio.wrap_future(begin(connection.close))
+                self._turned.add(turned)
+                turned.add_done_callback(self._turned.discard)
                 continue
             task = asyncio.create_task(self._serve(connection))
             self._clients[task] = caller_of(connection).uid
             task.add_done_callback(self._clients.pop)
-            task.add_done_callback(partial(_close_connection, connection))  # also of one that never gets to begin
+            task.add_done_callback(partial(_close_unserved, connection))  # also of one that never gets to begin
 
     def _has_room(self, connection: socket.socket) -> bool:
         """Anybody can connect: so that no other user has all the places, even one who may do nothing here."""
@@ -93,31 +108,38 @@ class HandoffServer:
         return self._access.is_own(caller) or theirs < HANDOFF_CONNECTIONS_PER_USER_MAX_COUNT
 
     async def _serve(self, connection: socket.socket) -> None:
-        with suppress(TimeoutError, OSError):  # the client is gone, or never said anything
-            async with asyncio.timeout(HANDOFF_TIMEOUT_S):
-                await readable(connection)
-            await self._answer(connection)
+        """A connection has its place until it is closed: with it, what it sent and nobody has taken."""
+        try:
+            with suppress(TimeoutError, OSError):  # the client is gone, or never said anything
+                async with asyncio.timeout(HANDOFF_TIMEOUT_S):
+                    await readable(connection)
+                await self._answer(connection)
+        finally:
+            await beside(connection.close)
 
     async def _answer(self, connection: socket.socket) -> None:
         """One message in, one out; whatever was received is closed unless a ticket stands for it."""
-        message, received, cut = _receive(connection)
-        if not message:
-            _close(received)
-            return
-        opened: list[int] = []
+        caller = caller_of(connection)
         try:
-            caller = caller_of(connection)
             if not await self._access.may_change(caller):
                 raise DeniedError("only root, the daemon's user and members of its group may do this")
+        except Exception as error:  # noqa: BLE001 - as below
+            await beside(_refuse, connection, _told(error))
+            return
+        message, received, cut = _receive(connection)
+        opened: list[int] = []
+        try:
             if cut:
                 raise UsageError("too large a message, or more than one descriptor")
             answer = await self._do(caller, message, received, opened)
         except Exception as error:  # noqa: BLE001 - the client is told, and what is no error of ours is logged
-            answer = {"error": problem_of(error).document()}
+            answer = _told(error)
         finally:
-            _close(received)
+            if received:
+                await beside(_close, received)
         try:
-            socket.send_fds(connection, [json.dumps(answer).encode()], opened)
+            if message:
+                socket.send_fds(connection, [json.dumps(answer).encode()], opened)
         finally:
             _close(opened)
 
@@ -156,8 +178,21 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int], bool]:
     return message, received, bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
 
 
-def _close_connection(connection: socket.socket, task: asyncio.Task[None]) -> None:
-    connection.close()
+def _refuse(connection: socket.socket, answer: dict[str, Any]) -> None:
+    """Take the message, so that the answer to it arrives, and close what came with it. Blocks as long as they like."""
+    message, received, _ = _receive(connection)
+    _close(received)
+    if message:
+        connection.send(json.dumps(answer).encode())
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    return {"error": problem_of(error).document()}
+
+
+def _close_unserved(connection: socket.socket, task: asyncio.Task[None]) -> None:
+    if connection.fileno() >= 0:
+        begin(connection.close)
 
 
 def _close(descriptors: list[int]) -> None:

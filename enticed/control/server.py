@@ -96,7 +96,7 @@ class ControlServer:
     async def start(self) -> None:
         """Listen. `LocalError` where another daemon answers there or a socket cannot be had; then nothing is open."""
         try:
-            self._listening = ListeningSocket(self._path, socket.SOCK_STREAM)
+            self._listening = ListeningSocket(self._path, socket.SOCK_STREAM, takes_descriptors=False)
             await self._handoff.start()
             await self._runner.setup()
             self._server = await asyncio.get_running_loop().create_unix_server(

@@ -16,15 +16,23 @@ from protocol.errors import LocalError
 
 OPEN_MODE = 0o666
 """Everybody may connect; what they may do is asked of their credentials. The directory says who reaches it at all."""
+_SO_PASSRIGHTS = 83
+"""Of Linux 6.16, and in no module of Python yet."""
 
 
 class ListeningSocket:
     """A listening, non-blocking unix socket and its name in the file system."""
 
-    def __init__(self, path: Path, kind: socket.SocketKind) -> None:
-        """Blocks for a moment. `LocalError` where another answers there, the path is taken or cannot be had."""
+    def __init__(self, path: Path, kind: socket.SocketKind, *, takes_descriptors: bool) -> None:
+        """Blocks for a moment. `LocalError` where another answers there, the path is taken or cannot be had.
+
+        takes_descriptors: else the kernel, if it can, lets nobody send one: it would be closed as bytes are read.
+        """
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, kind)
+        if not takes_descriptors:
+            with suppress(OSError):  # an older kernel
+                self.socket.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         try:
             with _only_one(path.parent):
                 _clear(path, kind)

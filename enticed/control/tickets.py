@@ -7,6 +7,7 @@ import os
 import secrets
 from dataclasses import dataclass
 
+from enticed.control.beside import begin
 from enticed.limits import HANDOFF_TICKET_LIFETIME_S, HANDOFF_TICKETS_MAX_COUNT
 from enticed.problems import UsageError
 from protocol.errors import ExhaustedError
@@ -35,7 +36,7 @@ class Tickets:
     def issue(self, fd: int, uid: int) -> str:
         """A ticket for `fd`, which is this object's from now on. `ExhaustedError` if too many are out: it is closed."""
         if len(self._held) >= HANDOFF_TICKETS_MAX_COUNT:
-            os.close(fd)
+            begin(os.close, fd)
             raise ExhaustedError("too many files were handed over and not asked for: try again in a while")
         ticket = secrets.token_urlsafe(TICKET_SIZE_BYTES)
         expiry = asyncio.get_running_loop().call_later(self.lifetime_s, self._drop, ticket)
@@ -58,4 +59,4 @@ class Tickets:
     def _drop(self, ticket: str) -> None:
         held = self._held.pop(ticket)
         held.expiry.cancel()
-        os.close(held.fd)
+        begin(os.close, held.fd)
