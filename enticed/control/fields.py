@@ -36,6 +36,8 @@ from protocol.limits import IMAGE_MAX_SIZE_BYTES, LABELS_MAX_COUNT, REMOTE_KEY_M
 from protocol.names import is_digest_name, is_image_id, parse_name
 
 _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{ORDER_KEY_MAX_CHARS - 1}}}")
+_OTHERS_KEY = re.compile(r"[0-9a-f]{40}:.*|(?:read|heal|keep)-[0-9a-f]{64}")
+"""Keys of orders that hosts place: `<node id>:<key>` for the campaigns of others, the rest for themselves."""
 _FORMAT = re.compile(rf"[a-z0-9]{{1,{SOURCE_FORMAT_MAX_CHARS}}}")
 
 
@@ -98,6 +100,14 @@ def parse_key(text: str) -> str:
     if not _KEY.fullmatch(text):
         raise UsageError(f"an order's key is 1 to {ORDER_KEY_MAX_CHARS} letters, digits and any of . _ : @ + -")
     return text
+
+
+def parse_own_key(text: str) -> str:
+    """The key of an order to place: none that a host gives to those that it places."""
+    key = parse_key(text)
+    if _OTHERS_KEY.fullmatch(key):
+        raise UsageError(f"{quoted(key)} is a key of orders that hosts place by themselves: take another one")
+    return key
 
 
 def parse_order(values: dict[str, Any]) -> OrderTerms:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from enticed.control.answers import json_of
-from enticed.control.fields import parse_key, parse_object, parse_order
+from enticed.control.fields import parse_key, parse_object, parse_order, parse_own_key
 from enticed.control.order_events import EventStreams, Followed
 from enticed.control.queries import parse_event_number, parse_progress_interval, parse_query, parse_state
 from enticed.engine.port import Engine, OrderView
@@ -53,7 +53,7 @@ class OrderRoutes:
         return web.json_response({"orders": [json_of(one) for one in self._engine.why(query["what"])]})
 
     async def place_order(self, request: web.Request) -> web.Response:
-        key, terms = _key(request), parse_order(await _body(request))
+        key, terms = parse_own_key(_key(request)), parse_order(await _body(request))
         return web.json_response(json_of(await self._engine.place_order(key, terms, self._owner_of(request))))
 
     async def order(self, request: web.Request) -> web.Response:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from enticed.core.campaigns.admission import key_of
+from enticed.core.campaigns.campaign import Stage
 from enticed.core.orders import OrderState
 from enticed.engine.campaigns.port import CampaignTerms
 from enticed.engine.port import OrderTerms
@@ -72,6 +74,28 @@ def test_campaigns_at_once_get_a_scheduler_no_more_than_its_quota(tmp_path: Path
             assert len(founder.campaigns()) == 2
             for one in founder.campaigns():
                 await founder.cancel_campaign(one.key, "scheduler:nova")
+
+    run(scenario())
+
+
+def test_an_order_that_waits_under_the_key_of_a_campaign_is_not_taken_for_its(tmp_path: Path) -> None:
+    """Such keys are no clients' (`parse_own_key`); one may be here from before that was so."""
+
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            published = await publish(founder, disk(1, 4), "debian:12", tmp_path)
+            await level([founder, host])
+            key = key_of(founder.parts.identity.node, "web")
+            await host.place_order(key, OrderTerms(str(published.image), keep_s=60), "scheduler:evil")
+            terms = CampaignTerms("debian:12", (str(host.parts.identity.node),), keep_s=3600.0)
+            placed = await founder.place_campaign("web", terms)
+            async with asyncio.timeout(20):
+                while (one := placed.hosts[0]).state is not Stage.FAILED:
+                    placed = await founder.campaign_after("web", placed.revision, 20.0)
+            assert "is in use there by scheduler evil" in one.reason
+            order = host.parts.driver.host.order(key)
+            assert order is not None
+            assert (order.owner, order.keep_s) == ("scheduler:evil", 60)
 
     run(scenario())
 

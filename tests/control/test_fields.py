@@ -13,12 +13,18 @@ from enticed.control.fields import (
     parse_key,
     parse_object,
     parse_order,
+    parse_own_key,
     parse_publish,
     parse_target,
     parse_token_request,
 )
 from enticed.control.queries import parse_progress_interval
+from enticed.core.campaigns.admission import key_of
+from enticed.engine.reading import KEY_PREFIX
+from enticed.engine.retention.floor_keeping import KEEP_PREFIX
+from enticed.engine.stock.stockroom import HEAL_PREFIX
 from enticed.problems import UsageError
+from protocol.identifiers import ImageId, NodeId
 
 FIELDS = (
     "image", "deadline_s", "priority", "keep_s", "ticket", "name", "source_format", "verbatim", "relatives", "digests",
@@ -53,10 +59,20 @@ def test_any_body(body: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("parse", [parse_key, parse_target, parse_progress_interval])
+@pytest.mark.parametrize("parse", [parse_key, parse_own_key, parse_target, parse_progress_interval])
 @given(text=st.text(max_size=300))
 def test_any_text(parse: Callable[[str], object], text: str) -> None:
     try:
         parse(text)
     except UsageError:
         pass
+
+
+def test_keys_of_orders_that_hosts_place_are_no_clients() -> None:
+    node, image = NodeId(bytes(range(20))), ImageId(bytes(range(32)))
+    for key in (key_of(node, "web"), *(f"{prefix}{image}" for prefix in (KEY_PREFIX, HEAL_PREFIX, KEEP_PREFIX))):
+        assert parse_key(key) == key  # to look at it, and for who may, to cancel it
+        with pytest.raises(UsageError, match="hosts place by themselves"):
+            parse_own_key(key)
+    for key in ("web:tuesday", "read-the-news", f"{node}", f"my-{node}:web", f"keep-{node}"):
+        assert parse_own_key(key) == key

@@ -236,6 +236,7 @@ BAD_REQUESTS: list[tuple[str, str, Any, str]] = [
     ("PUT", "/v1/orders/a", {"image": "web:1", "priority": "now"}, "priority is one of boot, prewarm"),
     ("PUT", "/v1/orders/a%20b", {"image": "web:1"}, "an order's key"),
     ("PUT", f"/v1/orders/{'a' * 129}", {"image": "web:1"}, "an order's key"),
+    ("PUT", f"/v1/orders/{'0a' * 20}:web", {"image": "web:1"}, "hosts place by themselves"),
     ("PUT", "/v1/orders/a?now=1", {"image": "web:1"}, "no parameter is called 'now'"),
     ("PUT", "/v1/orders/a", ["web:1"], "not a JSON object"),
     ("GET", "/v1/orders?state=done", None, "no state of an order"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from enticed.core.orders import Failure, Order, Priority
+from enticed.core.orders import Failure, Order, Priority, owner_text
 from protocol.identifiers import NodeId
 from protocol.messages import PlaceOrder
 
@@ -48,6 +48,8 @@ def admit(
     key, owner = key_of(node, asked.key), owner_of(node)
     theirs = in_all = 0
     for order in orders:
+        if order.key == key and order.owner != owner:
+            return Declined(Failure.DENIED, f"the key {key} is in use there by {owner_text(order.owner)}")
         if order.key != key and order.owner.startswith("node:") and order.holds_place(now):
             in_all += 1
             theirs += order.owner == owner

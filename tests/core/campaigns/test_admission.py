@@ -48,6 +48,15 @@ def test_so_many_orders_of_one_host_and_of_all() -> None:
         assert is_taken or (isinstance(taken, Declined) and taken.failure is Failure.BUSY)
 
 
+def test_an_order_of_somebody_else_is_never_taken_for_one_of_the_host() -> None:
+    for state in (OrderState.FETCHING, OrderState.READY, OrderState.CANCELLED):
+        for owner in ("", "scheduler:nova", owner_of(OTHER)):
+            theirs = replace(order_of(ONE, "c", state), owner=owner)
+            taken = admit(ASKED, ONE, True, [theirs], BOUNDS, now=100.0)
+            assert isinstance(taken, Declined)
+            assert (taken.failure, "is in use there by" in taken.reason) == (Failure.DENIED, True)
+
+
 def test_a_lease_is_never_longer_than_this_host_allows() -> None:
     order = admit(replace(ASKED, keep_s=2**32 - 1, due_in_ms=None), ONE, True, (), BOUNDS, now=0.0)
     assert isinstance(order, Order)
