@@ -242,7 +242,9 @@ class ShortHandler(ProblemHandler):
 
     def __init__(self, server: web.Server, keepalive_s: float, lifetime_s: float) -> None:
         super().__init__(server, keepalive_s)
-        self._keepalive_s, self._lifetime_s = keepalive_s, lifetime_s
+        self._lifetime_s = lifetime_s
+        self._last_s = min(keepalive_s, lifetime_s / 2)
+        """An answer so shortly before the end is the last one."""
         self._end: asyncio.TimerHandle | None = None
         self.is_short = True
         self.source: str | None = None
@@ -273,7 +275,7 @@ class ShortHandler(ProblemHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if self._end is not None and self._end.when() - self._loop.time() < self._keepalive_s:
+        if self._end is not None and self._end.when() - self._loop.time() < self._last_s:
             resp.force_close()
         return await super().finish_response(request, resp, start_time)
 

@@ -97,6 +97,15 @@ def test_nobody_can_hold_all_connections(tmp_path: Path, monkeypatch: pytest.Mon
     asyncio.run(run())
 
 
+def test_a_monitor_keeps_its_connection_from_one_look_to_the_next(tmp_path: Path) -> None:
+    async def work(session: aiohttp.ClientSession, base: str, operations: MemoryOperations) -> None:
+        for _ in range(2):
+            async with session.get(base + "/metrics") as response:
+                assert (response.status, response.headers.get("Connection")) == (200, None)
+
+    visit(tmp_path, work)
+
+
 def test_who_takes_nothing_loses_its_place_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "TERMS", replace(watching.TERMS, lifetime_s=1.0, keepalive_s=0.1))
 
