@@ -6,7 +6,7 @@ RENEWAL_TIMEOUT_S = 20.0
 RENEWAL_CHECK_S = 3600.0
 RENEWALS_MIN_INTERVAL_S = 10.0
 TRUST_USELESS_MAX_COUNT = 16
-"""Trust bundles of one session that were no news; then it ends."""
+"""Trust bundles of one host within PATIENCE_WINDOW_S that are none, or no news; then it is hung up on."""
 RENEWED_REMEMBERED_MAX_COUNT = 65_536
 CERTIFICATE_WARNING_S = 7 * 86400.0
 """A certificate that ends within so long has failed to renew for a week, and people are told."""

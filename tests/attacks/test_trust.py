@@ -19,6 +19,7 @@ from enticed.core.dht.events import ProviderOffer
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import with_publisher, with_revoked, with_scheduler, without_scheduler
 from enticed.identity.host import HostIdentity, found_cluster, load_identity
+from enticed.identity.limits import TRUST_USELESS_MAX_COUNT
 from enticed.identity.pem import load_signing_key
 from enticed.identity.publisher import make_publisher
 from enticed.limits import TRUST_CLAIMS_MAX_COUNT
@@ -34,7 +35,7 @@ from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import ALPN_CONTROL, CONTROL, TRUST, Hello, Renewal, RenewalRequest, Trust
 from protocol.names import NameRecord
 from protocol.providers import ProviderState
-from protocol.trust import Revocation, TrustedPublisher, TrustedScheduler, seal_trust
+from protocol.trust import Revocation, SealedTrust, TrustedPublisher, TrustedScheduler, seal_trust
 from tests.attacks.members import Member, member
 from tests.clusters import make_cluster, state_dir
 from tests.engine.swarm import swarm as engines
@@ -230,6 +231,29 @@ def test_a_rolled_back_bundle_is_not_taken(identities: list[HostIdentity], tmp_p
     again = load_identity(state_dir(tmp_path, 1))
     assert rogue.node in again.trust.revoked_nodes
     assert not again.take_trust(old)
+
+
+def test_bundles_that_are_no_news_are_not_looked_at_for_ever(
+    identities: list[HostIdentity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor when who says them comes back."""
+    victim, rogue = identities[1], identities[3]
+    looked_at, look = list[bytes](), HostIdentity.newer_trust
+
+    def look_and_count(identity: HostIdentity, sealed: bytes) -> SealedTrust | None:
+        looked_at.append(sealed)
+        return look(identity, sealed)
+
+    monkeypatch.setattr(HostIdentity, "newer_trust", look_and_count)
+    known = Trust(victim.sealed_trust.sealed)
+
+    async def scenario() -> None:
+        async with member(victim) as host:
+            for messages in ([known] * 40, [known]):
+                await asyncio.to_thread(talk, rogue, host.network.listening[0], *messages)
+                assert len(looked_at) == TRUST_USELESS_MAX_COUNT
+
+    run(scenario())
 
 
 def test_a_newer_bundle_comes_to_hosts_without_a_session(identities: list[HostIdentity], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -15,6 +14,7 @@ from enticed.engine.threads import StoreThreads
 from enticed.identity.host import HostIdentity
 from enticed.identity.limits import TRUST_USELESS_MAX_COUNT
 from enticed.overlay.udp import UdpOverlay
+from enticed.patience import Patience
 from enticed.tally import Tally
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
@@ -46,8 +46,8 @@ class Trusting:
         self._rumours = Rumours(identity.trust.serial, Random(secrets.randbits(64)), clock())
         self._takers: dict[NodeId, int] = {}
         """Hosts with a session that take bundles, and the serial of what each has."""
-        self._useless: Counter[NodeId] = Counter()
-        """Bundles that a host has said in its session, and that were no news."""
+        self._patience = Patience(TRUST_USELESS_MAX_COUNT)
+        """With bundles that are none, or no news: two hosts may each tell the other, but to verify one costs time."""
         self._addresses: dict[NodeId, str] = {}
         """Where those sit whose serial was heard last; while it is looked at."""
         self._unsaved = False
@@ -71,7 +71,6 @@ class Trusting:
                 self._pass_on(node, self._identity.sealed_trust)
             case PeerDown(node):
                 self._takers.pop(node, None)
-                self._useless.pop(node, None)
             case Heard(node, Trust(sealed)):
                 self._take_from(node, sealed)
 
@@ -83,16 +82,18 @@ class Trusting:
     # --- bundles ---
 
     def _take_from(self, node: NodeId, sealed: bytes) -> None:
+        if self._patience.is_out(node):
+            self._network.hang_up(node, "trust bundles that are no news")
+            return
         try:
             is_newer = self._take(sealed)
         except EnticedError as error:
+            self._patience.lose(node)
             self._not_ours.warning("host %s: no trust bundle of ours: %s", node.short, error, extra={"peer": node})
             self._network.hang_up(node, "a trust bundle that the CA has not signed")
             return
         if not is_newer:
-            self._useless[node] += 1  # two hosts may each have told the other; but to verify one costs time
-            if self._useless[node] > TRUST_USELESS_MAX_COUNT:
-                self._network.hang_up(node, "trust bundles that are no news")
+            self._patience.lose(node)
             return
         log.info("trust bundle %d, from host %s", self._identity.trust.serial, node.short)
         self._takers[node] = self._identity.trust.serial
