@@ -312,6 +312,8 @@ CAMPAIGN_HOSTS_CHECKED_COUNT = 16
 CAMPAIGN_BODY_MAX_SIZE_BYTES = 1 * MIB
 CAMPAIGN_HOSTS_FILE_MAX_SIZE_BYTES = 4 * MIB
 """Of `entice order --hosts`: with what people write beside each host."""
+CAMPAIGN_SAVE_RETRY_S = 10.0
+"""Between two tries to save how campaigns ended, where the disk does not take it."""
 CAMPAIGN_KEEP_S = 86400.0
 """Where nobody says how long an image is to stay on the hosts of a campaign."""
 CAMPAIGN_WAIT_MAX_S = 30.0

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from enticed.core.campaigns.campaign import Campaign
+from enticed.core.campaigns.campaign import Campaign, Ending, Stage
 from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
 from enticed.store.catalogue import ImageRecord
 from enticed.store.files import DiskError, typed
@@ -257,8 +257,18 @@ def _campaign_from(row: Any) -> Campaign:
         "image": ImageId.from_hex(terms["image"]),
         "hosts": tuple((str(host), None if node is None else NodeId.from_hex(node)) for host, node in terms["hosts"]),
         "labels": tuple(map(parse_label_text, terms["labels"])),
+        "endings": tuple(map(_ending_from, terms.get("endings", ()))),
     }
     return _made(Campaign, {**terms, **made})
+
+
+def _ending_from(terms: Any) -> Ending:
+    made = {
+        "stage": Stage(terms["stage"]),
+        "failure": None if terms["failure"] is None else Failure(terms["failure"]),
+        "promise": None if terms["promise"] is None else Promise(terms["promise"]),
+    }
+    return _made(Ending, {**terms, **made})
 
 
 def _made(kind: Callable[..., Item], values: dict[str, Any]) -> Item:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enticed.core.campaigns.campaign import Campaign
-from enticed.core.orders import Failure, Order, OrderState, Priority
+from enticed.core.campaigns.campaign import Campaign, Ending, Stage
+from enticed.core.orders import Failure, Order, OrderState, Priority, Promise
 from enticed.store.catalogue import Catalogue, ImageRecord, bitmap_of, pieces_of
 from enticed.store.memory_catalogue import MemoryCatalogue
 from enticed.store.sqlite import SqliteCatalogue, open_or_rebuild
@@ -66,7 +66,8 @@ def test_campaigns(catalogue: Catalogue) -> None:
     node = NodeId(bytes(range(20)))
     full = Campaign(
         "b", "web:1", IMAGE, 5.0, (("h1", None), (str(node), node)), 9.5, 60.0, (HostLabel("zone", "a"),), False, 7,
-        "scheduler:nova", True,
+        "scheduler:nova", True, 70.5,
+        (Ending("h1", Stage.FAILED, Failure.DENIED, Promise.INFEASIBLE, "no"), Ending(str(node), Stage.CANCELLED)),
     )  # fmt: skip
     plain = Campaign("a", "web:1", IMAGE, 6.0, ())
     for campaign in (plain, full):
@@ -249,6 +250,16 @@ def test_what_broke_it_once_gives_a_catalogue(tmp_path: Path, data: bytes) -> No
     (tmp_path / "c").write_bytes(data)
     open_and_close(tmp_path)
     assert open_and_close(tmp_path) is None
+
+
+def test_a_campaign_of_before_it_was_noted_that_one_is_over(tmp_path: Path) -> None:
+    path, campaign = tmp_path / "c", Campaign("a", "web:1", IMAGE, 6.0, (("h1", None),))
+    with closing(SqliteCatalogue.open(path)) as catalogue:
+        catalogue.put_campaign(campaign)
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE campaigns SET terms = json_remove(terms, '$.over_at', '$.endings')")
+    with closing(SqliteCatalogue.open(path)) as catalogue:
+        assert catalogue.campaigns() == (campaign,)
 
 
 def test_a_catalogue_of_before_there_were_campaigns(tmp_path: Path) -> None:

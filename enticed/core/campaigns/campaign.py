@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import islice
@@ -64,8 +64,22 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How a campaign ended on a host."""
+
+    host: str
+    stage: Stage
+    failure: Failure | None = None
+    promise: Promise | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Campaign:
-    """What is to be brought to which hosts. owner: who asked, as of orders. Times are unix seconds."""
+    """What is to be brought to which hosts, and how that ended.
+
+    owner: who asked, as of orders. Times are unix seconds.
+    """
 
     key: str
     target: str
@@ -83,6 +97,14 @@ class Campaign:
     """How many of its hosts pull at the same time; 0 for as many as may."""
     owner: str = ""
     cancelled: bool = False
+    over_at: float | None = None
+    """Since when every host has come to its end; None while it goes on."""
+    endings: tuple[Ending, ...] = ()
+    """Of one that is over, on the hosts that are not simply ready and on time."""
+
+    def well(self, host: str) -> Ending:
+        """The end that is wanted."""
+        return Ending(host, Stage.READY, promise=None if self.due_at is None else Promise.ON_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +138,32 @@ class Run:
         self.asked_at = now
         self.patient_until = 0.0
         self.revision = revision
-        self.leased_at = 0.0
-        """When a host was last asked that has said that the image is ready."""
+        self.noted_revision = -1
+        """At which it was last looked whether it is over."""
         self.placements: dict[str, Placement] = {}
         self.by_node: dict[NodeId, str] = {}
         self._by_stage: dict[Stage, dict[str, None]] = {stage: {} for stage in Stage}
         self._alarms: list[tuple[float, str]] = []
         """A heap; those count that are still what the host waits for."""
+
+    @classmethod
+    def ended(cls, campaign: Campaign, over_at: float) -> Run:
+        """One that was over before a restart, as its campaign says. There is a session with none of its hosts."""
+        run, endings = cls(campaign, over_at), {one.host: one for one in campaign.endings}
+        for host, node in campaign.hosts:
+            end = endings.get(host) or campaign.well(host)
+            is_ready = end.stage is Stage.READY
+            run.put(
+                Placement(
+                    host, node, end.stage, None, end.failure, 100.0 if is_ready else 0.0, end.promise,
+                    0.0 if is_ready else None, end.reason,
+                    asked=True,
+                    # At the earliest: whoever asks for it again has each lease renewed.
+                    leased_at=campaign.created_at if is_ready else None,
+                )
+            )  # fmt: skip
+        run.noted_revision = run.revision
+        return run
 
     def put(self, placement: Placement) -> None:
         before = self.placements.get(placement.host)
@@ -130,7 +171,6 @@ class Run:
             return
         self.revision += 1
         self.placements[placement.host] = placement
-        self.leased_at = max(self.leased_at, placement.leased_at or 0.0)
         if placement.node is not None:
             self.by_node.setdefault(placement.node, placement.host)
         if before is None or before.stage is not placement.stage:
@@ -173,7 +213,25 @@ class Run:
 
     def holds_place(self, now: float) -> bool:
         """Whether it counts among what its owner has: it goes on, or a host keeps the image for it."""
-        return not self.is_over or (self.count(Stage.READY) > 0 and now < self.leased_at + self.campaign.keep_s)
+        over_at = self.campaign.over_at
+        return over_at is None or (self.count(Stage.READY) > 0 and now < over_at + self.campaign.keep_s)
+
+    def note_end(self, now: float) -> bool:
+        """Have the campaign say whether it is over, and how it ended; whether that is anything new."""
+        if self.noted_revision == self.revision:
+            return False
+        self.noted_revision, before = self.revision, self.campaign
+        if self.is_over:
+            hosts = tuple((host, self.placements[host].node) for host, _ in before.hosts)
+            ends = (
+                Ending(one.host, one.stage, one.failure, one.promise, one.reason) for one in self.placements.values()
+            )
+            endings = tuple(end for end in ends if end != before.well(end.host))
+            over_at = now if before.over_at is None else before.over_at
+            self.campaign = replace(before, hosts=hosts, over_at=over_at, endings=endings)
+        elif before.over_at is not None:
+            self.campaign = replace(before, over_at=None, endings=())
+        return self.campaign != before
 
     def _first_alarm(self) -> tuple[float, str] | None:
         while self._alarms:

@@ -12,7 +12,8 @@ from protocol.labels import HostLabel
 
 @dataclass(frozen=True, slots=True)
 class CampaignPlaced:
-    """A new campaign, a known key asked for again, or (`is_resumed`) a stored one after a restart."""
+    """A new campaign, a known key asked for again, or (`is_resumed`) a stored one after a restart: it goes on, or is
+    known for as long as it may have an image kept."""
 
     campaign: Campaign
     is_resumed: bool = False

@@ -34,9 +34,10 @@ class Campaigns:
         """Take one event in and return what is to be done about it, in order."""
         match event:
             case ev.CampaignPlaced(campaign, is_resumed):
-                self._place(campaign, now)
                 if is_resumed:
-                    self._runs[campaign.key].patient_until = now + self._policy.resume_patience_s
+                    self._resume(campaign, now)
+                else:
+                    self._place(campaign, now)
             case ev.CampaignCancelled(key):
                 self._cancel(key)
             case ev.Reached(key, host, node):
@@ -51,6 +52,7 @@ class Campaigns:
             case ev.Woken():
                 pass
         self._go_on(now)
+        self._note_ends(now)
         effects, self._effects = self._effects, []
         return effects
 
@@ -81,6 +83,16 @@ class Campaigns:
         for one in list(run.placements.values()):
             self._ask_again(run, one, now)
         self._forget_oldest()
+
+    def _resume(self, campaign: Campaign, now: float) -> None:
+        """Nobody is asked again for what was over: hosts would fetch and keep anew what they were done with."""
+        if campaign.over_at is None:
+            self._place(campaign, now)
+            self._runs[campaign.key].patient_until = now + self._policy.resume_patience_s
+        elif now < campaign.over_at + campaign.keep_s:
+            self._runs[campaign.key] = Run.ended(campaign, campaign.over_at)
+        else:
+            self._effects.append(ev.ForgetCampaign(campaign.key))
 
     def _choose_hosts(self, run: Run) -> None:
         """The hosts that the campaign names now: new ones wait for their turn, others are let go."""
@@ -248,6 +260,11 @@ class Campaigns:
             for one in run.first(Stage.WAITING, min(here, self._policy.at_once_max - taken)):
                 self._call(run, one, now)
                 taken += 1
+
+    def _note_ends(self, now: float) -> None:
+        for run in self._runs.values():
+            if run.note_end(now):
+                self._effects.append(ev.SaveCampaign(run.campaign))
 
     def _call(self, run: Run, one: Placement, now: float) -> None:
         run.put(replace(one, stage=Stage.CALLING, turn_at=now + self._policy.answer_patience_s))

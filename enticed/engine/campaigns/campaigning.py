@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from enticed.core.campaigns import events as ev
 from enticed.core.campaigns.campaign import Campaign, Run
@@ -21,6 +22,7 @@ from enticed.limits import (
     CAMPAIGN_HOSTS_CHECKED_COUNT,
     CAMPAIGN_HOSTS_MAX_COUNT,
     CAMPAIGN_KEEP_S,
+    CAMPAIGN_SAVE_RETRY_S,
     CAMPAIGNS_PER_OWNER_MAX_COUNT,
 )
 from enticed.store.store import Store
@@ -60,12 +62,13 @@ class Campaigning:
         self._tasks = Tasks()
         self._unsaved: list[ev.SaveCampaign | ev.ForgetCampaign] = []
         self._saving = asyncio.Lock()
+        self._saver: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def start(self) -> None:
-        """Go on with the campaigns that were under way."""
+        """Go on with the campaigns that were under way, and know of the others."""
         for campaign in self._store.campaigns():
             self._tell(ev.CampaignPlaced(campaign, is_resumed=True))
 
@@ -73,6 +76,8 @@ class Campaigning:
         self._is_closed = True
         if self._alarm is not None:
             self._alarm.cancel()
+        with suppress(EnticedError):
+            await self._saved()
         await self._tasks.close()
 
     # --- what may be asked ---
@@ -199,15 +204,24 @@ class Campaigning:
 
     async def _saved(self) -> None:
         """Wait until every campaign is durable as it is now; raises what the store does."""
+        last = self._unsaved[-1] if self._unsaved else None  # what comes after it is for others to wait for
         async with self._saving:
-            while self._unsaved:
-                match change := self._unsaved[0]:
+            while any(one is last for one in self._unsaved):
+                match self._unsaved[0]:
                     case ev.SaveCampaign(campaign):
                         await self._threads.run(self._store.save_campaign, campaign)
                     case ev.ForgetCampaign(key):
                         await self._threads.run(self._store.delete_campaign, key)
-                if self._unsaved and self._unsaved[0] is change:
-                    del self._unsaved[0]
+                del self._unsaved[0]
+
+    async def _save(self) -> None:
+        """What nobody waits for: that a campaign is over, or forgotten."""
+        while self._unsaved:
+            try:
+                await self._saved()
+            except EnticedError as error:
+                log.warning("how campaigns ended cannot be saved: %s", error)
+                await asyncio.sleep(CAMPAIGN_SAVE_RETRY_S)
 
     def _tell(self, event: ev.Event) -> None:
         if self._is_closed:
@@ -216,6 +230,8 @@ class Campaigning:
             self._carry_out(effect)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        if self._unsaved and (self._saver is None or self._saver.done()):
+            self._saver = self._tasks.spawn(self._save(), "save campaigns")
         self._set_alarm()
 
     def _carry_out(self, effect: ev.Effect) -> None:

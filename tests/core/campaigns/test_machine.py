@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from enticed.core.campaigns import events as ev
-from enticed.core.campaigns.campaign import OVER, TIMED, Stage, summary
+from enticed.core.campaigns.campaign import OVER, TIMED, Campaign, Stage, summary
 from enticed.core.campaigns.policy import CampaignPolicy
 from enticed.core.orders import Failure, OrderState, Promise
 from tests.core.campaigns.world import OTHER, World, campaign, node
@@ -244,6 +244,73 @@ def test_after_a_restart_nobody_is_given_up_at_once() -> None:
     assert world.stages() == [S.FAILED]
 
 
+def last_saved(world: World) -> Campaign:
+    return [effect.campaign for effect in world.done if isinstance(effect, ev.SaveCampaign)][-1]
+
+
+def over(keep_s: float = 60.0) -> World:
+    """A campaign of three hosts: one is ready in time, one too late, and one fails."""
+    world = placed(World(failing={2: Failure.DENIED}), keep_s=keep_s, due_at=1010.0)
+    world.finish(0)
+    world.wait(20)
+    world.tell(ev.Told(node(1), "c", OrderState.READY, promise=Promise.LATE, percent=100.0))
+    return world
+
+
+def test_after_a_restart_nobody_is_asked_for_what_was_over() -> None:
+    before = over()
+    after = World(now=before.now + 59.0)
+    after.tell(ev.CampaignPlaced(last_saved(before), is_resumed=True))
+    assert after.done == []
+    assert after.machine.next_deadline(after.now) is None
+    assert after.stages() == [S.READY, S.READY, S.FAILED]
+    for number in range(3):
+        one, was = after.placement(number), before.placement(number)
+        assert (one.node, one.promise, one.failure) == (was.node, was.promise, was.failure)
+        assert (one.reason, one.percent) == (was.reason, was.percent)
+    run = after.machine.run("c")
+    assert run is not None
+    assert (run.is_over, run.holds_place(after.now), run.holds_place(after.now + 1.0)) == (True, True, False)
+
+
+def test_after_a_restart_what_was_over_past_its_lease_is_forgotten() -> None:
+    before = over()
+    after = World(now=before.now + 60.0)
+    after.tell(ev.CampaignPlaced(last_saved(before), is_resumed=True))
+    assert after.done == [ev.ForgetCampaign("c")]
+    assert after.machine.runs() == ()
+
+
+def test_what_was_over_before_a_restart_can_be_asked_for_again() -> None:
+    before = over()
+    after = World(now=before.now + 30.0)
+    after.tell(ev.CampaignPlaced(last_saved(before), is_resumed=True))
+    placed(after, keep_s=60.0)
+    assert after.stages() == [S.ORDERED] * 3
+    assert last_saved(after).over_at is None
+
+
+def test_what_was_over_before_a_restart_can_be_cancelled_everywhere() -> None:
+    before = over()
+    after = World(now=before.now + 30.0, orders=dict(before.orders))
+    after.tell(ev.CampaignPlaced(last_saved(before), is_resumed=True))
+    after.tell(ev.CampaignCancelled("c"))
+    assert (after.orders, set(after.stages())) == ({}, {S.CANCELLED})
+    again = World(now=after.now)
+    again.tell(ev.CampaignPlaced(last_saved(after), is_resumed=True))
+    assert (again.done, set(again.stages())) == ([], {S.CANCELLED})
+
+
+def test_a_host_that_has_to_get_its_image_again_has_the_campaign_go_on() -> None:
+    world = over()
+    assert last_saved(world).over_at == world.now
+    world.tell(ev.Told(node(0), "c", OrderState.FETCHING))
+    assert (last_saved(world).over_at, last_saved(world).endings) == (None, ())
+    world.wait(5)
+    world.finish(0)
+    assert last_saved(world).over_at == world.now
+
+
 def test_another_image_under_a_key_is_another_campaign() -> None:
     world = placed(World(), hosts=1)
     world.finish(0)
@@ -343,6 +410,15 @@ class AnyOrder(RuleBasedStateMachine):
             timed = [one.turn_at for one in run.placements.values() if one.stage in TIMED]
             assert run.next_alarm() == min(timed, default=None)
         assert turns <= 6 + 8 * 3  # a campaign whose `at_most_at_once` shrinks takes no turn away
+
+    @invariant()
+    def what_is_over_is_saved_as_that(self) -> None:
+        saved = {
+            effect.campaign.key: effect.campaign for effect in self.world.done if isinstance(effect, ev.SaveCampaign)
+        }
+        for run in self.world.machine.runs():
+            assert saved[run.campaign.key] == run.campaign
+            assert (run.campaign.over_at is not None) == run.is_over
 
     def teardown(self) -> None:
         """All is well again: then every campaign comes to its end."""

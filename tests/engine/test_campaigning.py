@@ -1,0 +1,80 @@
+"""Campaigns over restarts of the host that they were placed on: what is over is shown, and nobody is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from enticed.core.campaigns.campaign import Campaign
+from enticed.daemon import start
+from enticed.engine.campaigns.port import CampaignState, CampaignTerms, CampaignView
+from enticed.engine.engine import DaemonEngine
+from enticed.store.store import Store
+from protocol.errors import ExhaustedError
+from tests.clusters import make_cluster
+from tests.engine.swarm import config_of, disk, publish, run
+
+
+async def ended(engine: DaemonEngine, key: str) -> CampaignView:
+    view = engine.campaign(key)
+    while view.state is CampaignState.RUNNING:
+        view = await engine.campaign_after(key, view.revision, 20.0)
+    return view
+
+
+def test_a_restart_asks_nobody_again_for_a_campaign_that_was_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        identities = make_cluster(tmp_path, hosts=2)
+        directories = [identity.directory.parent for identity in identities]
+        async with AsyncExitStack() as stack:
+            async with AsyncExitStack() as first_life:
+                founder = await start(config_of(directories[0]), first_life)
+                host = await start(config_of(directories[1], founder.status().listen), stack)
+                await publish(founder, disk(1, 4), "web:7", tmp_path)
+                hosts = tuple(str(identity.node) for identity in identities)
+                for key, keep_s in (("kept", 3600.0), ("passed", 0.0)):
+                    await founder.place_campaign(key, CampaignTerms("web:7", hosts, deadline_s=50.0, keep_s=keep_s))
+                    assert (await ended(founder, key)).state is CampaignState.READY
+                before = founder.campaign("kept")
+            leases = {order.key: order.keep_until for order in host.orders()}
+            founder = await start(config_of(directories[0]), stack)
+            (after,) = founder.campaigns()
+            assert (after.key, after.state, after.promise) == ("kept", CampaignState.READY, before.promise)
+            assert founder.campaign("kept").hosts == tuple(before.hosts)
+            await founder.place_campaign("next", CampaignTerms("web:7", hosts[1:], keep_s=60.0))
+            await ended(founder, "next")  # whoever was asked before that has answered
+            assert leases.items() < {order.key: order.keep_until for order in host.orders()}.items()
+
+    run(main())
+
+
+def test_how_a_campaign_ended_is_saved_once_the_disk_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.engine.campaigns.campaigning.CAMPAIGN_SAVE_RETRY_S", 0.01)
+    tried, saved, save = list[Campaign](), threading.Event(), Store.save_campaign
+
+    def save_late(store: Store, campaign: Campaign) -> None:
+        if campaign.over_at is not None:
+            tried.append(campaign)
+            if len(tried) < 3:
+                raise ExhaustedError("the disk is full")
+        save(store, campaign)
+        if campaign.over_at is not None:
+            saved.set()
+
+    monkeypatch.setattr(Store, "save_campaign", save_late)
+
+    async def main() -> None:
+        (identity,) = make_cluster(tmp_path, hosts=1)
+        async with AsyncExitStack() as stack:
+            founder = await start(config_of(identity.directory.parent), stack)
+            await publish(founder, disk(1, 4), "web:7", tmp_path)
+            await founder.place_campaign("web", CampaignTerms("web:7", (str(identity.node),), keep_s=60.0))
+            await ended(founder, "web")
+            assert await asyncio.to_thread(saved.wait, 20)
+            assert [one.over_at for one in founder.parts.store.campaigns()] == [tried[0].over_at]
+
+    run(main())
