@@ -102,9 +102,10 @@ class Campaign:
     endings: tuple[Ending, ...] = ()
     """Of one that is over, on the hosts that are not simply ready and on time."""
 
-    def well(self, host: str) -> Ending:
-        """The end that is wanted."""
-        return Ending(host, Stage.READY, promise=None if self.due_at is None else Promise.ON_TIME)
+    @property
+    def kept_promise(self) -> Promise | None:
+        """Of a host that is ready in time."""
+        return None if self.due_at is None else Promise.ON_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ class Run:
     """A campaign under way: its terms, and its hosts by the name that they were asked for by.
 
     revision grows with every change: whoever follows a campaign asks for what is newer. asked_at: when it was placed,
-    asked for again, or taken up after a restart. Nothing here takes longer the more hosts there are.
+    asked for again, or taken up after a restart. Nothing here takes longer the more hosts there are, but to
+    begin and to end.
     """
 
     def __init__(self, campaign: Campaign, now: float, revision: int = 0) -> None:
@@ -151,7 +153,7 @@ class Run:
         """One that was over before a restart, as its campaign says. There is a session with none of its hosts."""
         run, endings = cls(campaign, over_at), {one.host: one for one in campaign.endings}
         for host, node in campaign.hosts:
-            end = endings.get(host) or campaign.well(host)
+            end = endings.get(host) or Ending(host, Stage.READY, promise=campaign.kept_promise)
             is_ready = end.stage is Stage.READY
             run.put(
                 Placement(
@@ -223,10 +225,12 @@ class Run:
         self.noted_revision, before = self.revision, self.campaign
         if self.is_over:
             hosts = tuple((host, self.placements[host].node) for host, _ in before.hosts)
-            ends = (
-                Ending(one.host, one.stage, one.failure, one.promise, one.reason) for one in self.placements.values()
+            kept = before.kept_promise
+            endings = tuple(
+                Ending(one.host, one.stage, one.failure, one.promise, one.reason)
+                for one in self.placements.values()
+                if one.stage is not Stage.READY or one.promise is not kept or one.failure or one.reason
             )
-            endings = tuple(end for end in ends if end != before.well(end.host))
             over_at = now if before.over_at is None else before.over_at
             self.campaign = replace(before, hosts=hosts, over_at=over_at, endings=endings)
         elif before.over_at is not None:
