@@ -35,6 +35,8 @@ LOOK_EVERY_S = 0.1
 
 HARMLESS = frozenset({Trouble.CLOCK, Trouble.SLOW_DISK, Trouble.FULL_DISK})
 """Of these no host is to find an image unavailable."""
+FORGETFUL = frozenset({Trouble.GONE, Trouble.CRASH})
+"""After these, what a host kept for others is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,8 @@ def _play(case: Case, counter: _Counter) -> tuple[int, int]:
     world.run(_at(stage, TROUBLED_S + stage.world.policy.nobody_holds_s), PATIENCE_S)
     _order_again(stage, _failed(stage) - failed)
     world.run(_all_ended(stage), PATIENCE_S)
-    if Trouble.GONE in {mishap.what for mishap in case.scenario.faults} and (unfound := _failed_in_vain(stage)):
-        # So many went that none is left of those who knew the holders: what they forgot is told anew.
+    if FORGETFUL & {mishap.what for mishap in case.scenario.faults} and (unfound := _failed_in_vain(stage)):
+        # So many went, or began anew, that none is left of those who knew the holders: they are told again.
         world.run(_at(stage, world.now - stage.started_at + RECALLED_S), RECALLED_S + 1)
         _order_again(stage, unfound)
         world.run(_all_ended(stage), PATIENCE_S)
