@@ -123,7 +123,7 @@ def _ablations(axes: Axes, found: Sequence[Worth]) -> None:
     axes.axvline(1.0, color="0.4", linestyle="--", label="bound")
     axes.set_xlabel("time / bound")
     axes.set_ylabel("percent of the hosts")
-    axes.legend(fontsize="x-small", loc="lower right")
+    axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _rates(trace: Trace, sent: Sequence[float]) -> tuple[list[float], list[float]]:
