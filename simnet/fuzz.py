@@ -27,7 +27,7 @@ PATIENCE_S = 200.0
 """After the last fault every order has ended within so long."""
 QUIET_S = 200.0
 """And so much later no host has anything left of it."""
-RECALLED_S = 180.0
+TOLD_AGAIN_S = 180.0
 """After all replicas of a record are gone the next round of its refreshes brings it to others within so long: an eighth
 of `PROVIDER_REFRESH_S`, and another try."""
 EVENTS_MAX = 400_000
@@ -149,7 +149,7 @@ def _play(case: Case, counter: _Counter) -> tuple[int, int]:
     world.run(_all_ended(stage), PATIENCE_S)
     if FORGETFUL & {mishap.what for mishap in case.scenario.faults} and (unfound := _failed_in_vain(stage)):
         # So many went, or began anew, that none is left of those who knew the holders: they are told again.
-        world.run(_at(stage, world.now - stage.started_at + RECALLED_S), RECALLED_S + 1)
+        world.run(_at(stage, world.now - stage.started_at + TOLD_AGAIN_S), TOLD_AGAIN_S + 1)
         _order_again(stage, unfound)
         world.run(_all_ended(stage), PATIENCE_S)
     _hold(_incomplete(stage))

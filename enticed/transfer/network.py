@@ -89,6 +89,8 @@ class PeerNetwork:
         self.couriers = Couriers(identity, self._handshakes, self._timing, clock, bulk_nice)
         self._served = BulkServer(warehouse, self._capabilities, self._timing, self._paces, bulk_nice)
         self._running = False
+        self._refreshing: asyncio.TimerHandle | None = None
+        """Another try to show what is new."""
         self._authorities = identity.trust.authorities
 
     @property
@@ -120,6 +122,8 @@ class PeerNetwork:
     async def close(self) -> None:
         """Say goodbye to everybody and end every connection, thread and task; what is under way fails."""
         self._running = False
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         for client in self._bulk.values():
             client.close(PeerLostError("this host is shutting down"))
         self._bulk.clear()
@@ -209,14 +213,14 @@ class PeerNetwork:
 
     def _refresh(self) -> None:
         """In connections to come, show what is new; again in a while where its files cannot be read just now."""
-        if not self._running:
-            return
+        if self._refreshing is not None:  # one at a time, however often all of it changes
+            self._refreshing.cancel()
         try:
             self._handshakes.refresh()
             self.couriers.refresh()
         except LocalError as error:
             log.error("peers are shown the certificate of before: %s", error)
-            asyncio.get_running_loop().call_later(CERTIFICATE_RETRY_S, self._refresh)
+            self._refreshing = asyncio.get_running_loop().call_later(CERTIFICATE_RETRY_S, self._refresh)
 
     def _hello(self) -> Hello:
         version, trust = PROTOCOL_VERSION, self._identity.trust

@@ -11,6 +11,7 @@ from enticed.core.campaigns.admission import key_of
 from enticed.core.campaigns.campaign import Stage
 from enticed.core.orders import OrderState
 from enticed.engine.campaigns.port import CampaignTerms
+from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from protocol.errors import AbsentError, QuotaError
 from protocol.limits import MIB
@@ -19,15 +20,21 @@ from tests.engine.liars import swarm_with_liar
 from tests.engine.swarm import disk, level, publish, run, swarm
 
 
+async def four_images_and_a_quota_for_two(founder: DaemonEngine, directory: Path) -> list[str]:
+    """The images' names; the quota is that of scheduler nova."""
+    names = [f"img:{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        await publish(founder, disk(number, 4), name, directory)
+    await founder.trust.grant_token("nova", None, None, 7 * MIB, 60.0)  # each has 3 MiB of data
+    return names
+
+
 def test_a_greedy_scheduler_at_once_gets_no_more_than_its_quota(tmp_path: Path) -> None:
     """Neither by asking for all at the same time, nor with keys that it had cancelled, nor for sizes nobody knows."""
 
     async def scenario() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
-            names = [f"img:{number}" for number in range(4)]
-            for number, name in enumerate(names):
-                await publish(founder, disk(number, 4), name, tmp_path)
-            await founder.trust.grant_token("nova", None, None, 7 * MIB, 60.0)  # each has 3 MiB of data
+            names = await four_images_and_a_quota_for_two(founder, tmp_path)
             await level([founder, host])
 
             async def order(key: str, target: str) -> bool:
@@ -57,10 +64,7 @@ def test_a_greedy_scheduler_at_once_gets_no_more_than_its_quota(tmp_path: Path) 
 def test_campaigns_at_once_get_a_scheduler_no_more_than_its_quota(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
-            names = [f"img:{number}" for number in range(4)]
-            for number, name in enumerate(names):
-                await publish(founder, disk(number, 4), name, tmp_path)
-            await founder.trust.grant_token("nova", None, None, 7 * MIB, 60.0)  # each has 3 MiB of data
+            names = await four_images_and_a_quota_for_two(founder, tmp_path)
 
             async def place(name: str) -> bool:
                 terms = CampaignTerms(name, (str(host.parts.identity.node),), keep_s=60.0)

@@ -72,49 +72,42 @@ def test_who_is_slow_gives_way_to_a_member(cluster: Cluster) -> None:
     run(scenario())
 
 
-def test_a_member_that_says_too_much_is_read_no_faster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def hear_all(cluster: Cluster, said: bytes, count: int) -> tuple[Heard, float]:
+    """The last of so many messages that a member says at once, and after how many seconds it was heard."""
+    loop, member = asyncio.get_running_loop(), cluster[1]
+    async with host(cluster[0]) as a:
+        with await asyncio.to_thread(connect, member, a.network.listening[0], ALPN_CONTROL) as sock:
+            sock.sendall(encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))))
+            await a.told.wait(PeerUp, member.node)
+            started_s = loop.time()
+            sending = threading.Thread(target=sock.sendall, args=(said,))
+            sending.start()
+            heard = await a.told.wait(Heard, member.node, count)
+            took_s = loop.time() - started_s
+            sending.join()
+    return heard, took_s
+
+
+@pytest.fixture
+def a_thousand_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 1000)
     monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
 
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with host(cluster[0]) as a:
-            with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL) as sock:
-                sock.sendall(encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))))
-                await a.told.wait(PeerUp, cluster[1].node)
-                started_s = loop.time()
-                flood = encode_frame(CONTROL.encode(Unsubscribe(IMAGE))) * 1500
-                last = encode_frame(CONTROL.encode(Subscribe(IMAGE)))
-                sending = threading.Thread(target=sock.sendall, args=(flood + last,))
-                sending.start()
-                heard = await a.told.wait(Heard, cluster[1].node, 1501)
-                assert isinstance(heard.message, Subscribe)  # nothing is lost, in its order
-                assert loop.time() - started_s > 1.0
-                sending.join()
 
-    run(scenario())
+@pytest.mark.usefixtures("a_thousand_a_second")
+def test_a_member_that_says_too_much_is_read_no_faster(cluster: Cluster) -> None:
+    flood = encode_frame(CONTROL.encode(Unsubscribe(IMAGE))) * 1500
+    heard, took_s = run(hear_all(cluster, flood + encode_frame(CONTROL.encode(Subscribe(IMAGE))), 1501))
+    assert isinstance(heard.message, Subscribe)  # nothing is lost, in its order
+    assert took_s > 1.0
 
 
-def test_a_long_message_counts_as_several(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 1000)
-    monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with host(cluster[0]) as a:
-            with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL) as sock:
-                sock.sendall(encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))))
-                await a.told.wait(PeerUp, cluster[1].node)
-                started_s = loop.time()
-                long = encode_frame(CONTROL.encode(HaveChange(IMAGE, tuple(range(2000)), tuple(range(2000, 4000)))))
-                count = 1500 * CONTROL_MESSAGE_USUAL_SIZE_BYTES // len(long)
-                sending = threading.Thread(target=sock.sendall, args=(long * count,))
-                sending.start()
-                await a.told.wait(Heard, cluster[1].node, count)
-                assert loop.time() - started_s > 1.0
-                sending.join()
-
-    run(scenario())
+@pytest.mark.usefixtures("a_thousand_a_second")
+def test_a_long_message_counts_as_several(cluster: Cluster) -> None:
+    long = encode_frame(CONTROL.encode(HaveChange(IMAGE, tuple(range(2000)), tuple(range(2000, 4000)))))
+    count = 1500 * CONTROL_MESSAGE_USUAL_SIZE_BYTES // len(long)
+    _, took_s = run(hear_all(cluster, long * count, count))
+    assert took_s > 1.0
 
 
 def test_to_hang_up_on_a_member_that_says_too_much_costs_nothing(
