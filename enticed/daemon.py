@@ -65,8 +65,8 @@ from enticed.notify import Notifier
 from enticed.operating.live_settings import LiveSettings
 from enticed.operating.operations import DaemonOperations
 from enticed.operating.watching import WatchingServer
-from enticed.origin.patience import PatientOrigin
 from enticed.origin.prefix import parse_prefix
+from enticed.origin.retry import PatientOrigin
 from enticed.origin.schemes import open_origin
 from enticed.overlay.udp import UdpOverlay
 from enticed.pace import Pace, Paces

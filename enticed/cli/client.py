@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from enticed.cli.failures import KINDS, Exit, Failed
-from enticed.cli.patience import PatientSocket
+from enticed.cli.patient_socket import PatientSocket
 from enticed.limits import DAEMON_LINE_MAX_SIZE_BYTES, DAEMON_SILENT_S
 
 Object = dict[str, Any]

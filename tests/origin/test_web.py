@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from enticed.origin.errors import ObjectAbsentError, OriginFaultError, OriginLostError
-from enticed.origin.patience import PatientOrigin
+from enticed.origin.retry import PatientOrigin
 from enticed.origin.web import WebOrigin
 from protocol.limits import KIB, MIB
 from simnet.testbed.origins import free_port

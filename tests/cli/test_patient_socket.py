@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from enticed.cli import patience
+from enticed.cli import patient_socket
 from enticed.cli.main import run as entice
 
 HASTE_S = 0.05
@@ -33,7 +33,7 @@ sys.stdin.read()
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DAEMON_LOOK_S", "DAEMON_LOOK_TIMEOUT_S", "DAEMON_HUNG_S"):
-        monkeypatch.setattr(patience, name, HASTE_S)
+        monkeypatch.setattr(patient_socket, name, HASTE_S)
 
 
 @contextmanager
@@ -73,15 +73,15 @@ def test_one_that_lives_is_waited_for_however_long_it_takes(
     chunks: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each part of its answer comes only after it has been looked at for longer than one that hangs is given."""
-    monkeypatch.setattr(patience, "DAEMON_LOOK_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(patient_socket, "DAEMON_LOOK_TIMEOUT_S", 30.0)
     limits_s: list[float | None] = []
-    set_timeout = patience.PatientSocket.settimeout
+    set_timeout = patient_socket.PatientSocket.settimeout
 
-    def note(connection: patience.PatientSocket, limit_s: float | None) -> None:
+    def note(connection: patient_socket.PatientSocket, limit_s: float | None) -> None:
         limits_s.append(limit_s)
         set_timeout(connection, limit_s)
 
-    monkeypatch.setattr(patience.PatientSocket, "settimeout", note)
+    monkeypatch.setattr(patient_socket.PatientSocket, "settimeout", note)
     body = json.dumps({"removed": True, "names": ["a:1"], "image_id": "0" * 64}).encode()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "entice.sock"))
