@@ -124,5 +124,16 @@ def next_name_record(name: str, image: ImageId, last: int, now: float) -> NameRe
 
     Versions rise by one, and never fall behind the clock: a publisher that lost its records still overtakes them.
     """
-    version = max(int(now), last + 1)
+    return _name_record(name, max(int(now), last + 1), image, now)
+
+
+def renewed_name_record(name: str, image: ImageId, last: int, now: float) -> NameRecord:
+    """What to sign so that what `name` meant at version `last` holds for another lifetime.
+
+    Its version follows that one and not the clock: what another publisher has signed since, unheard of here, stays newer.
+    """
+    return _name_record(name, last + 1, image, now)
+
+
+def _name_record(name: str, version: int, image: ImageId, now: float) -> NameRecord:
     return NameRecord(name, version, image, int(now), int(now) + NAME_LIFETIME_S)

@@ -327,6 +327,46 @@ def test_a_cosigner_signs_again_only_what_it_has_signed(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("is_heard_of", [True, False])
+def test_who_renews_a_name_does_not_undo_what_another_has_signed_since(tmp_path: Path, is_heard_of: bool) -> None:
+    """Also where it cannot be asked for in the moment in which the old meaning is signed anew."""
+
+    async def scenario() -> None:
+        victim = Victim(tmp_path / "first", trusted=BOTH)
+        replicas, publisher = victim.replicas, Publisher(key_of("publisher"), PUBLISHER)
+        async with victim.naming(publisher) as naming:
+            await naming.publish(publisher, NAME, OLD)
+        newer = seal_name(NameRecord(NAME, NOW + DAY_S, NEW, NOW + DAY_S, NOW + 31 * DAY_S), SECOND)
+        replicas.say = (newer,) if is_heard_of else ()
+        victim.now = NOW + 16 * DAY_S
+        first = len(offers(replicas))
+        async with victim.naming(publisher) as naming:
+            naming.start()
+            while len(offers(replicas)) < first + 2:  # what it has, and what it makes of that
+                replicas.heard_more.clear()
+                await replicas.heard_more.wait()
+        renewed = offers(replicas)[-1].record
+        assert (renewed == newer) == is_heard_of
+        assert open_past_name(renewed, Quorum.any_of(BOTH)).expires_at > NOW + 30 * DAY_S
+        other = Victim(tmp_path / "other", now=victim.now, trusted=BOTH)
+        assert await other.resolves(renewed, newer) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_what_is_published_is_newer_than_all_that_is_known(tmp_path: Path) -> None:
+    """The clock of who published before may be ahead of this host's."""
+
+    async def scenario() -> None:
+        victim, publisher = Victim(tmp_path, trusted=BOTH), Publisher(key_of("publisher"), PUBLISHER)
+        ahead = seal_name(NameRecord(NAME, NOW + 200, OLD, NOW + 200, NOW + 30 * DAY_S), SECOND)
+        victim.replicas.say = (ahead,)
+        async with victim.naming(publisher) as naming:
+            assert await naming.publish(publisher, NAME, NEW) == NOW + 201
+
+    asyncio.run(scenario())
+
+
 def offers(replicas: Replicas) -> list[NameOffer]:
     return [one for one in replicas.announced_offers if isinstance(one, NameOffer)]
 

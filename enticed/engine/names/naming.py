@@ -21,7 +21,7 @@ from enticed.engine.names.drafts import Drafts
 from enticed.engine.supply.discovery import told_others
 from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
-from enticed.identity.publisher import Publisher, next_name_record
+from enticed.identity.publisher import Publisher, next_name_record, renewed_name_record
 from enticed.limits import NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
 from enticed.store.files import DiskError
@@ -204,10 +204,15 @@ class Naming:
 
         Where several have to sign, it is a draft until they have.
         """
+        if len(self._trust().quorum_of(name).holders) > 1:  # another's clock, and so its version, may be ahead of ours
+            await self._look_for(name)
         saved = await self._sign(publisher, name, image)
+        await self._tell_others(name)
+        return saved.version
+
+    async def _tell_others(self, name: str) -> None:
         is_draft = self.signatures_needed > 1
         await told_others(self._overlay, DiscoveryKey.of_draft(name) if is_draft else DiscoveryKey.of_name(name))
-        return saved.version
 
     async def cosign(self, publisher: Publisher, draft: SavedName) -> SavedName:
         """Sign somebody's draft too, and tell others: with the last signature that it takes it is a name.
@@ -243,17 +248,21 @@ class Naming:
             if self._record(Quorum.any_of((old,)), saved) is None:
                 continue
             if keys_named(saved.envelope)[0] == old:
-                await self._sign(publisher, saved.name, saved.image)
+                await self._sign(publisher, saved.name, saved.image, renews=saved)
             else:  # drawn up by another publisher: the same words, with the new signature
                 anew = replace(saved, envelope=publisher.countersign(saved.envelope, instead_of=old))
                 await self._save(anew)
                 self._announce(anew)
 
-    async def _sign(self, publisher: Publisher, name: str, image: ImageId) -> SavedName:
+    async def _sign(
+        self, publisher: Publisher, name: str, image: ImageId, *, renews: SavedName | None = None
+    ) -> SavedName:
+        """renews: what is signed again, and means no more than before; else it takes the place of all before it."""
         async with self._signing:
-            standing = self._standing(name)
-            last = max(self.drafts.last_version(name), 0 if standing is None else standing.version)
-            record = next_name_record(name, image, last, self._clock())
+            before = [saved.version for saved in (self._standing(name), renews) if saved is not None]
+            last = max(self.drafts.last_version(name), *before, 0)
+            next_record = next_name_record if renews is None else renewed_name_record
+            record = next_record(name, image, last, self._clock())
             saved = SavedName(name, record.version, image, record.expires_at, publisher.sign_name(record))
             if self.signatures_needed > 1:
                 await self.drafts.keep(saved)
@@ -306,11 +315,19 @@ class Naming:
         if drawn_up is not None and drawn_up.image == saved.image:
             return
         if renewal_due(record, self._clock()) or not self._stands(saved):
+            await self._renew(publisher, saved)
+
+    async def _renew(self, publisher: Publisher, saved: SavedName) -> None:
+        """For another lifetime, unless the name means something else by now."""
+        await self._overlay.ready()
+        await self._look_for(saved.name)
+        if self._seen(saved.name) == saved:
             log.info("signing name %s anew", saved.name)
-            await self.publish(publisher, saved.name, saved.image)
+            await self._sign(publisher, saved.name, saved.image, renews=saved)
+            await self._tell_others(saved.name)
 
     async def _look_for(self, name: str) -> None:
-        """Others may have signed a draft of this host while it was away."""
+        """Others may have signed a draft of this host while it was away, or given the name another meaning."""
         with suppress(EnticedError):
             for envelope in (await self._overlay.find(DiscoveryKey.of_name(name))).names:
                 await self.take(envelope)
