@@ -130,7 +130,7 @@ def next_name_record(name: str, image: ImageId, last: int, now: float) -> NameRe
 def renewed_name_record(name: str, image: ImageId, last: int, now: float) -> NameRecord:
     """What to sign so that what `name` meant at version `last` holds for another lifetime.
 
-    Its version follows that one and not the clock: what another publisher has signed since, unheard of here, stays newer.
+    Its version follows that one and not the clock: what another publisher has signed since stays newer.
     """
     return _name_record(name, last + 1, image, now)
 
