@@ -118,7 +118,7 @@ def _identity(state_dir: Path) -> Iterator[Finding]:
     except EnticedError as error:
         to_do = (
             f"is this host's clock right? Else move {state_dir}/identity away and let it join again: entice join; "
-            "the founding host: restore its backup"
+            "the founding host: entice trust renew, or restore its backup"
         )
         yield _wrong("trust", "identity", str(error), to_do)
     else:

@@ -216,11 +216,38 @@ def restore(ctx: click.Context, file: Path, state_dir: Path) -> None:
     \b
     entice trust restore ca.backup --state /var/lib/enticed
     """
+    from enticed.identity.authority import Authority
     from enticed.identity.backup import restore_backup
 
     identity = restore_backup(file, state_dir, _passphrase(confirm=False))
+    Authority.load(state_dir, identity=identity).renew_own_at_rest()
     result = {"node_id": str(identity.node), "serial": identity.trust.serial}
     setup_of(ctx).show(result, lambda: [f"This is the founding host {identity.node} again."])
+
+
+@trust.command(cls=Command)
+@click.option(
+    "--state",
+    "state_dir",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The founding host's state.",
+)
+@click.pass_context
+def renew(ctx: click.Context, state_dir: Path) -> None:
+    """Sign the founding host's own certificate anew, where it was off until that had expired.
+
+    Other hosts' certificates, and its own while it runs, are renewed by themselves. Look at the clock first: what is
+    signed with a wrong one is of no use to anybody. Needs no daemon; start it then.
+
+    \b
+    entice trust renew --state /var/lib/enticed
+    """
+    from enticed.identity.authority import Authority
+
+    expires_at = Authority.load(state_dir).renew_own_at_rest()
+    setup_of(ctx).show({"expires_at": expires_at}, lambda: [f"The certificate of this host expires {ago(expires_at)}."])
 
 
 def _passphrase(*, confirm: bool) -> str:

@@ -177,6 +177,17 @@ class Authority:
         own = self._identity
         return self._certify(renewed(own.credential, self._clock()), served_at(own.certificate_der), by)
 
+    def renew_own_at_rest(self) -> int:
+        """As `renew_own`, and written down, while no daemon runs: for a founding host that was off until its
+        certificate had expired, or comes from a backup as old. Until when (s) it is good now.
+
+        No start does it: where the clock is wrong, an expired certificate is what keeps the CA from signing by it.
+        """
+        certificate = self.renew_own()
+        self._identity.save_certificate(certificate)
+        self._identity.take_certificate(certificate, self._clock())
+        return self._identity.credential.not_after
+
     # --- who is trusted ---
 
     def certified(self) -> tuple[Certified, ...]:

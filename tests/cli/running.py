@@ -76,11 +76,11 @@ class Cli:
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(TIMEOUT_S)
 
 
-def run(socket: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end; `variables` are added to its environment."""
+def run(socket: Path, *arguments: str | Path, told: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end. told: on its standard input. `variables` are added to its environment."""
     return subprocess.run(
         [*ENTICE, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
+        input=told,
         capture_output=True,
         text=True,
         check=False,

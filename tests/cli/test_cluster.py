@@ -6,17 +6,23 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from enticed.config_sources import Sources
 from enticed.gateway.server import ApiServer
 from enticed.identity.authority import Authority
-from enticed.identity.host import is_founder, load_identity
+from enticed.identity.backup import write_backup
+from enticed.identity.host import found_cluster, is_founder, load_identity
+from protocol.errors import DeniedError
 from tests.cli.running import run
 
 NOWHERE = Path("/nowhere/entice.sock")
+PASSPHRASE = "correct horse battery staple"
 
 
 def test_init_founds_a_cluster_and_says_what_is_next(tmp_path: Path) -> None:
@@ -90,3 +96,23 @@ def test_join(tmp_path: Path) -> None:
     gone = run(NOWHERE, "join", token, "--state", tmp_path / "third")
     assert (gone.returncode, gone.stdout) == (75, "")
     assert "the founding host's daemon has to run" in gone.stderr
+
+
+def test_a_founding_host_that_was_off_for_too_long_or_comes_from_an_old_backup(tmp_path: Path) -> None:
+    """Nobody else could renew its certificate."""
+    state, file = tmp_path / "state", tmp_path / "ca.backup"
+    found_cluster(state, "", "", time.time() - 31 * 86_400)
+    write_backup(state, file, PASSPHRASE)
+    with pytest.raises(DeniedError, match="expired"):
+        load_identity(state).require_valid(time.time())
+
+    ran = run(NOWHERE, "trust", "renew", "--state", state)
+    assert (ran.returncode, ran.stdout) == (0, "The certificate of this host expires in 30 days.\n"), ran.stderr
+    load_identity(state).require_valid(time.time())
+    assert run(NOWHERE, "trust", "renew", "--state", tmp_path / "nowhere").returncode != 0
+
+    restored = run(NOWHERE, "trust", "restore", file, "--state", tmp_path / "restored", told=PASSPHRASE)
+    assert restored.returncode == 0, restored.stderr
+    identity = load_identity(tmp_path / "restored")
+    identity.require_valid(time.time())
+    assert identity.node == load_identity(state).node
