@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -28,9 +29,17 @@ def distance(one: bytes, other: bytes) -> int:
     return int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
 
 
-def conspire(liars: list[Host]) -> None:
-    """They take every record and keep none; whoever asks is told of none, and sent to the liars that are nearest."""
-    contacts = [Contact(liar.id, liar.endpoint) for liar in liars]
+def each_other(liars: list[Host], honest: list[Host]) -> list[Contact]:
+    return [Contact(one.id, one.endpoint) for one in liars]
+
+
+def honest_hosts_elsewhere(liars: list[Host], honest: list[Host]) -> list[Contact]:
+    """Under endpoints where nobody is."""
+    return [Contact(one.id, bytes([172, 16, *number.to_bytes(4, "big")])) for number, one in enumerate(honest)]
+
+
+def conspire(liars: list[Host], contacts: list[Contact]) -> None:
+    """They take every record and keep none; whoever asks is told of none, and sent to the nearest of `contacts`."""
 
     def answer(heard: Heard) -> DhtMessage | None:
         match heard.message:
@@ -52,12 +61,16 @@ def conspire(liars: list[Host]) -> None:
 
 
 @pytest.mark.parametrize("seed", [11, 12])
-def test_a_third_of_the_hosts_lie_and_images_are_found_all_the_same(seed: int) -> None:
+@pytest.mark.parametrize("send_to", [each_other, honest_hosts_elsewhere])
+def test_a_third_of_the_hosts_lie_and_images_are_found_all_the_same(
+    send_to: Callable[[list[Host], list[Host]], list[Contact]], seed: int
+) -> None:
     """From the start, before anything is announced: liars are among the replicas of every key, and in every table."""
     world = World(seed)
     hosts = world.network(HOSTS)
-    conspire(world.dice.sample(hosts, HOSTS // 3))
-    honest = [one for one in hosts if one.answer is None]
+    liars = world.dice.sample(hosts, HOSTS // 3)
+    honest = [one for one in hosts if one not in liars]
+    conspire(liars, send_to(liars, honest))
     for number in range(IMAGES):
         honest[number].announce(offer(number))
     world.run(20)

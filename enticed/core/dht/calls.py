@@ -97,5 +97,5 @@ class Calls:
 
     def _fail(self, call: _Call, now: float) -> None:
         del self._out[call.token]
-        self._table.failed(call.contact.node)
+        self._table.failed(call.contact)
         call.asker.failed(call.contact, now)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from enticed.core.dht.policy import DhtPolicy
@@ -25,9 +26,23 @@ class Standing(Enum):
 
 @dataclass(slots=True)
 class _Candidate:
+    """`contact`: where it is asked. `others`: where else it is said to be, not tried yet. `endpoints`: all of them, the
+    tried ones too.
+    """
+
     contact: Contact
     distance: int
     standing: Standing = Standing.NEW
+    others: deque[Contact] = field(default_factory=deque)
+    endpoints: set[bytes] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.endpoints.add(self.contact.endpoint)
+
+    def try_elsewhere(self) -> None:
+        """One that is silent where it was asked may be sitting where others say."""
+        if self.others and self.standing in (Standing.LATE, Standing.FAILED):
+            self.contact, self.standing = self.others.popleft(), Standing.NEW
 
 
 class Lookup:
@@ -35,6 +50,10 @@ class Lookup:
 
     The walk heads for the nearest `width` that are neither late nor dead. It is over when all of those have answered,
     when nobody is left to ask or to wait for, or when its calls or its time are used up.
+
+    Where a host is, anybody may say, and say wrongly: whoever names it first has not the last word. One that is silent
+    is asked where others say that it is, as soon as it is late; what becomes of the earlier try then counts only if it
+    is an answer.
     """
 
     def __init__(self, own: NodeId, target: bytes, width: int, policy: DhtPolicy, started_at: float) -> None:
@@ -52,9 +71,13 @@ class Lookup:
         return self._ends_at
 
     def add(self, contacts: Iterable[Contact]) -> None:
-        """Candidates from the own table or from an answer; those known already stay as they are."""
+        """Candidates from the own table or from an answer; of those known already, perhaps another endpoint."""
         for contact in contacts:
-            if contact.node == self._own or contact.node in self._by_node:
+            if contact.node == self._own:
+                continue
+            known = self._by_node.get(contact.node)
+            if known is not None:
+                self._add_endpoint(known, contact)
                 continue
             candidate = _Candidate(contact, int.from_bytes(contact.node, "big") ^ self._target)
             self._by_node[contact.node] = candidate
@@ -85,18 +108,35 @@ class Lookup:
             return False
         return self.calls >= self._policy.lookup_calls_max or not any(one.standing is Standing.NEW for one in ahead)
 
-    def answered(self, node: NodeId) -> None:
-        self._by_node[node].standing = Standing.ANSWERED
+    def answered(self, contact: Contact) -> bool:
+        """Whether this is the first answer of this host."""
+        one = self._by_node[contact.node]
+        if one.standing is Standing.ANSWERED:
+            return False
+        one.contact, one.standing = contact, Standing.ANSWERED
+        return True
 
-    def late(self, node: NodeId) -> None:
-        self._by_node[node].standing = Standing.LATE
+    def late(self, contact: Contact) -> None:
+        self._silent(contact, Standing.LATE)
 
-    def failed(self, node: NodeId) -> None:
-        self._by_node[node].standing = Standing.FAILED
+    def failed(self, contact: Contact) -> None:
+        self._silent(contact, Standing.FAILED)
 
     def nearest(self) -> list[Contact]:
         """All that have answered, nearest first."""
         return [one.contact for one in self._order if one.standing is Standing.ANSWERED]
+
+    def _add_endpoint(self, one: _Candidate, contact: Contact) -> None:
+        if contact.endpoint not in one.endpoints and len(one.endpoints) < self._policy.endpoints_per_host:
+            one.endpoints.add(contact.endpoint)
+            one.others.append(contact)
+            one.try_elsewhere()
+
+    def _silent(self, contact: Contact, standing: Standing) -> None:
+        one = self._by_node[contact.node]
+        if one.standing is not Standing.ANSWERED and one.contact.endpoint == contact.endpoint:
+            one.standing = standing
+            one.try_elsewhere()
 
     def _ahead(self) -> list[_Candidate]:
         live = (one for one in self._order if one.standing not in (Standing.LATE, Standing.FAILED))

@@ -34,6 +34,8 @@ class DhtPolicy:
     hard_timeout_s: float = 0.250
     lookup_calls_max: int = 40
     lookup_timeout_s: float = 3.0
+    endpoints_per_host: int = 4
+    """One that does not answer is asked at other endpoints that were named for it, so many in all."""
     lookups_max: int = 32
     """At once; further ones wait their turn."""
     lookups_waiting_max: int = 4096

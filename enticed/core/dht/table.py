@@ -145,13 +145,14 @@ class Table(RoutingTable):  # type: ignore[misc]
         if not self.add_contact(entry) and len(self._entries) > 2 * len(self):
             self._drop_unlisted()
 
-    def failed(self, node: NodeId) -> None:
-        """It did not answer. The second time in a row it goes, and the newest replacement takes its place."""
-        entry = self._entries.get(node)
-        if entry is not None:
+    def failed(self, contact: Contact) -> None:
+        """It did not answer there. The second time in a row it goes, and the newest replacement takes its place."""
+        entry = self._entries.get(contact.node)
+        # Nobody goes for not being where others said.
+        if entry is not None and entry.contact == contact:
             entry.failures += 1
             if entry.failures >= self._failures_max:
-                self.forget(node)
+                self.forget(contact.node)
                 self.lost[entry.contact.endpoint] = None
                 if len(self.lost) > self._lost_max:
                     del self.lost[next(iter(self.lost))]

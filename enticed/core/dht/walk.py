@@ -119,30 +119,29 @@ class _Walk:
         if self._ended:
             return
         for contact in self._lookup.next_calls(now):
-            # This host's own word on where a host is counts for more than what others say.
-            known = self._walks.table.get(contact.node) or contact
-            self._walks.calls.ask(known, self._goal.question, self._goal.expected, self, now)
+            self._walks.calls.ask(contact, self._goal.question, self._goal.expected, self, now)
         if self._lookup.is_over(now):
             self._end(now)
 
     def answered(self, contact: Contact, reply: Reply, now: float) -> None:
-        if self._ended:
+        if self._ended or not self._lookup.answered(contact):
             return
-        self._lookup.answered(contact.node)
         if isinstance(reply, Nodes | Values):
-            # No more than are wanted: a host that invents contacts wastes so many calls, not all of them.
-            self._lookup.add(reply.contacts[: self._goal.width])
+            # No more than are wanted: a host that invents contacts wastes so many calls, not all of them. And this
+            # host's own word on where a host is counts for more than what others say.
+            known = self._walks.table.get
+            self._lookup.add(known(one.node) or one for one in reply.contacts[: self._goal.width])
         if self._goal.heard(contact, reply, now):
             self._end(now)
         else:
             self.step(now)
 
     def late(self, contact: Contact, now: float) -> None:
-        self._lookup.late(contact.node)
+        self._lookup.late(contact)
         self.step(now)
 
     def failed(self, contact: Contact, now: float) -> None:
-        self._lookup.failed(contact.node)
+        self._lookup.failed(contact)
         self.step(now)
 
     def _end(self, now: float) -> None:

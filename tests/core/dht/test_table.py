@@ -96,13 +96,22 @@ def test_silence_twice_in_a_row_evicts() -> None:
     table = Table(OWN, SIZE, 2, 4)
     one = node(Random(6))
     table.heard(contact(one), 1.0)
-    table.failed(one)
+    table.failed(contact(one))
     table.heard(contact(one), 2.0)
-    table.failed(one)
+    table.failed(contact(one))
     assert len(table) == 1
-    table.failed(one)
+    table.failed(contact(one))
     assert len(table) == 0
-    table.failed(one)  # who is not known cannot fail
+    table.failed(contact(one))  # who is not known cannot fail
+
+
+def test_nobody_is_evicted_for_not_being_where_others_say() -> None:
+    table = Table(OWN, SIZE, 2, 4)
+    one = node(Random(6))
+    table.heard(contact(one, 1), 1.0)
+    for port in range(2, 8):
+        table.failed(contact(one, port))
+    assert list(table) == [contact(one, 1)]
 
 
 def test_whoever_waited_takes_the_place_of_the_dead() -> None:
