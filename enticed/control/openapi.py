@@ -150,7 +150,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ref("Plan"),
         query={"target": TARGET},
         needed=("target",),
-        problems=(403, 409, 422, 503),
+        problems=(403, 409, 422, 503, 507),
     ),
     ("GET", "/v1/orders"): Operation("All orders", _listed("orders", "Order"), query={"state": enum(OrderState)}),
     ("GET", "/v1/why"): Operation(
@@ -163,10 +163,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Order an image onto this host, or renew an order: the same key again is the same order",
         ref("Order"),
         takes="OrderTerms",
-        problems=(409, 503),
+        problems=(409, 503, 507),
     ),
     ("GET", "/v1/orders/{key}"): Operation("One order", ref("Order")),
-    ("DELETE", "/v1/orders/{key}"): Operation("Cancel an order, and end its lease", ref("Order"), problems=(409,)),
+    ("DELETE", "/v1/orders/{key}"): Operation("Cancel an order, and end its lease", ref("Order"), problems=(409, 503)),
     ("GET", "/v1/events"): Operation(
         "Changes of orders as they happen, server-sent; resumable by Last-Event-ID",
         ref("Order"),
@@ -180,7 +180,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Bring an image to many hosts, or ask for that again: the same key again is the same campaign",
         ref("CampaignWithHosts"),
         takes="CampaignTerms",
-        problems=(409, 503),
+        problems=(409, 503, 507),
     ),
     ("GET", "/v1/campaigns/{campaign}"): Operation(
         "One campaign and each of its hosts: now, or once it is newer than the revision `after`",
@@ -191,7 +191,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         },
     ),
     ("DELETE", "/v1/campaigns/{campaign}"): Operation(
-        "Cancel a campaign, and its orders on all hosts", ref("CampaignWithHosts")
+        "Cancel a campaign, and its orders on all hosts", ref("CampaignWithHosts"), problems=(503,)
     ),
     ("GET", "/v1/peers"): Operation("The hosts that this one is connected to", _listed("peers", "Peer")),
     ("POST", "/v1/tokens"): Operation(

@@ -45,7 +45,7 @@ from enticed.engine.views import Views
 from enticed.limits import PROMISE_TIMEOUT_S, VERIFY_BATCH_PIECES
 from enticed.store.images import StoredImage
 from protocol.credentials import read_certificate
-from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import ImageId
 from protocol.providers import ProviderState
 
@@ -89,8 +89,14 @@ class DaemonEngine:
             await self._quotas.check_bytes(owner, image)
             self._check_place(order, now)  # again: others may have ordered meanwhile
             order = replace(order, image=image)  # what was counted is what is ordered
+        before = self._host.order(key)
         self.parts.driver.tell(ev.OrderPlaced(order))
-        await self.parts.ledger.saved(key)
+        try:
+            await self._saved(key)
+        except ExhaustedError:
+            if before is None or not before.holds_place(now):  # who asked hears that there is none: so be it
+                self.parts.driver.tell(ev.OrderCancelled(key))
+            raise
         if due_at is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PROMISE_TIMEOUT_S):
@@ -122,8 +128,14 @@ class DaemonEngine:
             raise DeniedError(f"the order {key} is of {owner_text(order.owner)}, not yours to cancel")
         self.order(key)
         self.parts.driver.tell(ev.OrderCancelled(key))
-        await self.parts.ledger.saved(key)
+        await self._saved(key)
         return self.order(key)
+
+    async def _saved(self, key: str) -> None:
+        try:
+            await self.parts.ledger.saved(key)
+        except EnticedError as error:  # a full disk, or one that fails: either passes
+            raise ExhaustedError(f"this host takes no orders just now: {error}") from error
 
     def order(self, key: str) -> OrderView:
         order = self._host.order(key)

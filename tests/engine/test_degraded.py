@@ -14,9 +14,11 @@ import pytest
 from enticed.core import events as ev
 from enticed.core.orders import Priority
 from enticed.daemon import _feed_watchdog
+from enticed.engine.campaigns.port import CampaignTerms
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.notify import Notifier
+from enticed.problems import Kind, kind_of
 from enticed.store.files import DiskError, typed
 from protocol.errors import ExhaustedError
 from tests.engine.swarm import content_of, disk, publish, pull, recovery_of, run, swarm, until
@@ -114,6 +116,56 @@ def test_an_order_waits_until_its_name_can_be_remembered(
             assert content_of(ready) == content
             assert ready.image is not None
             assert host.parts.naming.names_of(ready.image) == ("a:1",)
+
+    run(main())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_an_order_that_cannot_be_noted_is_refused_and_never_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    content = disk(1, 1)
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, content, "a:1", tmp_path)
+            await pull(host, "a:1", "before")
+
+            def broken(*_: object) -> None:
+                raise typed(error := OSError(code, os.strerror(code)), "cannot write in /state") from error
+
+            recovered = recovery_of(host)
+            with monkeypatch.context() as patched:
+                patched.setattr(host.parts.store, "save_order", broken)
+                with pytest.raises(ExhaustedError, match="takes no orders just now: cannot write in /state"):
+                    await host.place_order("refused", OrderTerms("a:1"))
+                assert host.order("refused").state.value == "cancelled"
+                with pytest.raises(ExhaustedError, match="takes no orders just now: cannot write in /state"):
+                    await host.place_order("before", OrderTerms("a:1"))
+                assert host.order("before").state.value == "ready", "it was there before, and stays"
+            await recovered.wait()
+            await host.parts.ledger.saved()
+            assert [order.key for order in host.parts.store.orders()] == ["before"]
+            assert content_of(await pull(host, "a:1", "refused")) == content, "whoever asks again has it"
+
+    run(main())
+
+
+def test_a_campaign_that_cannot_be_noted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, disk(1, 1), "a:1", tmp_path)
+
+            def broken(*_: object) -> None:
+                raise typed(error := OSError(errno.ENOSPC, "full"), "cannot write in /state") from error
+
+            with monkeypatch.context() as patched:
+                patched.setattr(founder.parts.store, "save_campaign", broken)
+                patched.setattr(founder.parts.store, "delete_campaign", broken)
+                with pytest.raises(ExhaustedError, match="takes no campaigns just now: ") as refused:
+                    await founder.place_campaign("web", CampaignTerms("a:1", (str(host.status().node),)))
+                assert kind_of(refused.value) is Kind.TEMPORARY
+                assert founder.campaign("web").state.value in ("cancelling", "cancelled")
 
     run(main())
 

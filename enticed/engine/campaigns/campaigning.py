@@ -112,8 +112,8 @@ class Campaigning:
         )
         self._tell(ev.CampaignPlaced(campaign))
         try:
-            await self._saved()
-        except EnticedError:
+            await self._saved_for_asker()
+        except ExhaustedError:
             if known is None:  # whoever asked is told that it is not placed, and so it must not be
                 self._tell(ev.CampaignCancelled(key))
             raise
@@ -124,7 +124,7 @@ class Campaigning:
         if owner not in ("", campaign.owner):
             raise DeniedError(f"the campaign {key} is of {owner_text(campaign.owner)}, not yours to cancel")
         self._tell(ev.CampaignCancelled(key))
-        await self._saved()
+        await self._saved_for_asker()
         return self.view(key)
 
     def view(self, key: str) -> CampaignView:
@@ -213,6 +213,12 @@ class Campaigning:
                     case ev.ForgetCampaign(key):
                         await self._threads.run(self._store.delete_campaign, key)
                 del self._unsaved[0]
+
+    async def _saved_for_asker(self) -> None:
+        try:
+            await self._saved()
+        except EnticedError as error:  # a full disk, or one that fails: either passes
+            raise ExhaustedError(f"this host takes no campaigns just now: {error}") from error
 
     async def _save(self) -> None:
         """What nobody waits for: that a campaign is over, or forgotten."""
