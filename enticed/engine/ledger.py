@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.orders import ENDED, Order, OrderState
+from enticed.core.orders import ENDED, Failure, Order, OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.threads import StoreThreads
 from enticed.limits import ORDER_EVENTS_KEPT_COUNT, ORDER_WATCHERS_MAX_COUNT
@@ -51,7 +51,9 @@ class OrderLedger:
         self._states: dict[str, OrderState] = {}
         """Of each order, as last logged; of those that were here before, as an earlier life has left them."""
         self.ended: Counter[OrderState] = Counter()
-        """How many orders have come to each end since the start."""
+        """How many orders have come to each end since the start;"""
+        self.failed: Counter[Failure | None] = Counter()
+        """of those that have failed, why."""
         driver.carry(ef.SaveOrder, self._take)
         driver.carry(ef.ForgetOrder, self._forget)
 
@@ -161,6 +163,7 @@ class OrderLedger:
         about = {"order": order.key, "image": order.image}
         if order.state is OrderState.FAILED:
             log.warning("order %s for %s has failed: %s", order.key, order.target, order.reason, extra=about)
+            self.failed[order.failure] += 1
         else:
             level = logging.INFO if order.state in ENDED else logging.DEBUG
             log.log(level, "order %s for %s is %s", order.key, order.target, order.state, extra=about)

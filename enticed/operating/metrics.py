@@ -56,9 +56,14 @@ def _orders(engine: DaemonEngine, parts: Parts) -> Iterable[Family]:
         {state.value: parts.ledger.ended[state] for state in sorted(ENDED)},
     )
     yield by(
-        gauge("enticed_orders_failed", "Orders that have failed, by why.", 0),
+        gauge("enticed_orders_failed", "Failed orders that this host knows of, by why.", 0),
         "failure",
         {failure.value: failures[failure] for failure in Failure},
+    )
+    yield by(
+        counter("enticed_order_failures_total", "Orders that failed since the start, by why.", 0),
+        "failure",
+        {failure.value: parts.ledger.failed[failure] for failure in Failure},
     )
     yield gauge("enticed_orders_late", "Orders under way that are past their due date, or going to be.", engine.late())
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from enticed.core.orders import Failure
 from enticed.histogram import SECONDS, Histogram
 from enticed.operating import health, metrics
 from enticed.operating.exposition import Family, Sample, exposition, gauge, histogram
@@ -47,6 +48,7 @@ def test_a_real_swarm_is_measured_as_prometheus_wants_it(tmp_path: Path) -> None
         async with swarm(tmp_path, 2) as (publisher, host):
             await publish(publisher, disk(1, 4), "a:1", tmp_path)
             assert (await pull(host, "a:1")).failure is None
+            assert (await pull(host, "misspelt:1", key="other")).failure is Failure.NOT_FOUND
             found = list(metrics.families(host, host.parts))
             assert [check for check in health.checks(host.parts) if not check.is_ok] == []
             return exposition(found), exposition(metrics.families(publisher, publisher.parts)), found
@@ -66,6 +68,9 @@ def test_a_real_swarm_is_measured_as_prometheus_wants_it(tmp_path: Path) -> None
     assert received_bytes == 3 << 20
     assert sent["enticed_sent_bytes_total", ()] >= received_bytes
     assert seen["enticed_orders", (("state", "ready"),)] == 1
+    assert {why: seen["enticed_order_failures_total", (("failure", why),)] for why in Failure} == {
+        why: why is Failure.NOT_FOUND for why in Failure
+    }
     assert seen["enticed_orders_late", ()] == 0
     assert seen["enticed_images", (("state", "whole"),)] == 1
     assert seen["enticed_dht_contacts", ()] == 1
