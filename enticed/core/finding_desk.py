@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enticed.core.books import Books
 from enticed.core.effects import Dial, FindProviders, Say
 from enticed.core.peers import Peer
-from enticed.core.pulls import Pull
+from enticed.core.pulls import AskedAnew, Pull
 from enticed.core.vocabulary import Contact
 from protocol.identifiers import NodeId
 from protocol.messages import Subscribe
@@ -31,18 +31,18 @@ class FindingDesk:
         pull.find_at = now + pull.find_pause_s
         self._books.do(FindProviders(pull.image))
         if pull.nobody_since is not None:
-            self._ask_anew(pull, now - pull.nobody_since)
+            self._ask_anew(pull, now - pull.nobody_since, now)
 
-    def _ask_anew(self, pull: Pull, for_s: float) -> None:
+    def _ask_anew(self, pull: Pull, for_s: float, now: float) -> None:
         """Nobody has what is missing for so long. Who refused some of it may have it after all.
 
-        The last time is kept for when orders are about to fail.
+        The last time is kept for when orders are about to fail. Those that wait for longer have it tried now and then.
         """
         policy = self._books.policy
         most = policy.ask_anew_max if for_s >= policy.nobody_holds_s / 2 else policy.ask_anew_max - 1
-        for node, times in list(pull.refused_by.items()):
-            if node in pull.availability and times < most:
-                pull.refused_by[node] += 1
+        for node, anew in list(pull.refused_by.items()):
+            if node in pull.availability and (anew.times < most or now >= anew.at + policy.find_last_s):
+                pull.refused_by[node] = AskedAnew(anew.times + 1, now)
                 self._books.do(Say(node, Subscribe(pull.image)))
 
     def hurry(self, pull: Pull, now: float) -> None:

@@ -106,7 +106,8 @@ class Policy:
     holder_patience_s: float = 0.5
     """How long a run waits for a busy holder before the seed is asked."""
     ask_anew_max: int = 4
-    """How often a host that refused what it had said it has is asked what it has, while nobody has what is missing."""
+    """How often a host that refused what it had said it has is asked what it has, while nobody has what is missing;
+    then every `find_last_s`."""
     wider_after_s: float = 2.5
     """While nobody has what is missing for so long, hosts beyond `degree` are dialled too."""
     nobody_holds_s: float = 5.0

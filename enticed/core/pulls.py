@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +78,13 @@ class OriginUse:
     """and the longest that it ever took until they gained something, while it was needed."""
 
 
+class AskedAnew(NamedTuple):
+    """How often a host was asked again what it has, and when last."""
+
+    times: int = 0
+    at: float = -inf
+
+
 @dataclass
 class Pull:
     """The work of getting one image, for all orders that want it; it lives while one does."""
@@ -111,8 +120,8 @@ class Pull:
     availability: Availability = field(default_factory=Availability)
     charged: set[NodeId] = field(default_factory=set)
     """Hosts that sent corrupt bytes: nothing more of this image is asked of them."""
-    refused_by: dict[NodeId, int] = field(default_factory=dict)
-    """Hosts that refused what they had said they have: how often they were asked anew since they last sent some."""
+    refused_by: dict[NodeId, AskedAnew] = field(default_factory=dict)
+    """Hosts that refused what they had said they have, and how often they were asked anew since anything last came."""
 
     # Fetching. Arrays have one entry per piece.
     missing_bytes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

@@ -19,7 +19,7 @@ from enticed.core.origin_desk import OriginDesk
 from enticed.core.peers import Peer
 from enticed.core.picker import pick_source
 from enticed.core.pull_desk import PullDesk
-from enticed.core.pulls import Pull
+from enticed.core.pulls import AskedAnew, Pull
 from enticed.core.reach import Reach
 from enticed.core.reader_desk import ReaderDesk
 from enticed.core.requests import Asked, Run
@@ -292,8 +292,8 @@ class RequestDesk:
         supply = Supply.ORIGIN if asked.node == ORIGIN else Supply.PEERS
         self._books.images[run.image].bytes_from[supply] += run.size_bytes
         pull.starved_since = None
-        if asked.node in pull.refused_by:
-            pull.refused_by[asked.node] = 0
+        if pull.refused_by:
+            pull.refused_by = dict.fromkeys(pull.refused_by, AskedAnew())
         pull.answers.pop(asked.node, None)
         self._measure(pull, run.size_bytes, now)
         self._readers.arrived(run.image, run.piece, run.indices)
@@ -335,7 +335,7 @@ class RequestDesk:
                 pull.answers[peer.node] = event.reason
                 ledger.availability.change(peer.node, (), (wanted.piece,))
                 peer.failed(now, self._books.policy)
-                pull.refused_by.setdefault(peer.node, 0)
+                pull.refused_by.setdefault(peer.node, AskedAnew())
                 if peer.node == ORIGIN:
                     pull.origin.shut_until = now + self._books.policy.origin_shut_s
             case Fault.CORRUPT:

@@ -4,6 +4,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.orders import Order, Priority
 from enticed.core.vocabulary import Contact, Fault
 from protocol import messages as ms
 from tests.core.bench import IMAGE, OTHER, Bench
@@ -163,3 +164,40 @@ def test_who_refused_what_is_missing_is_asked_anew_what_it_has_and_not_for_ever(
     assert asked[2] > 4
     bench.has(1, pieces=1)
     assert bench.one(ef.Fetch).node == node(1)
+
+
+def ask_in_vain(bench: Bench, wait_s: float) -> int:
+    """Let it look for hosts for so long, and find none but the one that it knows; how often that was asked anew."""
+    asked, until = 0, bench.now + wait_s
+    while bench.now < until:
+        bench.tell(ev.ProvidersFound(IMAGE, (there(1),)))
+        asked += bench.said(1).count(ms.Subscribe(IMAGE))
+        bench.wait(1.1)
+        asked += bench.said(1).count(ms.Subscribe(IMAGE))
+    return asked
+
+
+def test_who_refused_is_asked_anew_so_often_again_once_something_has_come() -> None:
+    """Its disk may have been mended while others had something."""
+    bench = Bench(ask_anew_max=3, nobody_holds_s=12.0)
+    bench.fetching(2)
+    first, second = bench.open_all()
+    bench.tell(ev.FetchFailed(first.request, Fault.REFUSED, "the disk failed"))
+    bench.tell(ev.FetchFailed(second.request, Fault.REFUSED, "the disk failed"))
+    assert ask_in_vain(bench, 9.0) == 3
+    bench.meet(2)
+    bench.has(2, held=[first.wanted.piece], pieces=2)
+    (fetch,) = bench.all(ef.Fetch)
+    bench.tell(ev.Fetched(fetch.request))
+    assert ask_in_vain(bench, 9.0) == 3
+
+
+def test_an_order_that_waits_for_its_due_date_has_who_refused_asked_now_and_then() -> None:
+    bench = Bench(ask_anew_max=3, nobody_holds_s=12.0)
+    bench.fetching(1, priority=Priority.PREWARM)
+    due_at = bench.now + 600
+    bench.tell(ev.OrderPlaced(Order("order", IMAGE.hex(), bench.now, due_at=due_at, priority=Priority.PREWARM)))
+    (fetch,) = bench.open_all()
+    bench.tell(ev.FetchFailed(fetch.request, Fault.REFUSED, "the disk failed"))
+    assert ask_in_vain(bench, 20.0) == 3
+    assert 2 <= ask_in_vain(bench, 100.0) <= 4
