@@ -29,15 +29,15 @@ class OrderDesk:
         known = self._books.orders.get(wanted.key)
         if known is None:
             self._take_up(wanted, now)
+        elif not known.is_renewed_by(wanted, now):
+            self._begin(wanted, now)
         elif known.ended and known.image in self._books.recalled and known.leases(known.image, now):
             pass  # it keeps what it has, and gets no more
-        elif known.target == wanted.target and known.state not in (OrderState.FAILED, OrderState.CANCELLED):
+        else:
             known = known.renewed(now, wanted)
             self._books.put_order(known)
             if known.ended and not self._is_whole(known.image):
                 self._resolve(replace(known, image=None), now)
-        else:
-            self._begin(wanted, now)
         self._forget_oldest(now)
 
     def _forget_oldest(self, now: float) -> None:

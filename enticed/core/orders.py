@@ -133,6 +133,15 @@ class Order:
             changes["promise"] = met if state is S.READY else Promise.INFEASIBLE
         return replace(self, state=state, **changes)  # type: ignore[arg-type]
 
+    def is_renewed_by(self, wanted: Order, now: float) -> bool:
+        """Whether `wanted`, of the same key, is this order asked for again; else it is another that takes its place.
+
+        Once this one keeps nothing any more, that is so too where the name means another image by now.
+        """
+        if self.target != wanted.target or self.state in (S.FAILED, S.CANCELLED):
+            return False
+        return wanted.image in (None, self.image) or self.holds_place(now)
+
     def renewed(self, now: float, wanted: Order) -> Order:
         """The same order asked for again as `wanted` has it: its terms are the new ones, its progress stays."""
         keep_until = None if wanted.keep_s is None else now + wanted.keep_s

@@ -81,10 +81,10 @@ class DaemonEngine:
         known = self._host.order(key)
         if known is not None and known.image is not None and known.holds_place(now):
             self.parts.recalls.check(known.image)
-        elif owner:
-            image = await self.parts.naming.resolve(
-                terms.target, origin=terms.origin
-            )  # who types names wrong is told so, and leaves no order
+        elif owner or (known is not None and known.state is OrderState.READY):
+            # A scheduler that types names wrong is told so, and leaves no order. Of a lease that is over, the name may
+            # mean another image by now.
+            image = await self.parts.naming.resolve(terms.target, origin=terms.origin)
             self.parts.recalls.check(image)
             await self._quotas.check_bytes(owner, image)
             self._check_place(order, now)  # again: others may have ordered meanwhile

@@ -311,8 +311,9 @@ class Engine(CampaignEngine, Offices, Protocol):
     async def place_order(self, key: str, terms: OrderTerms, owner: str = "") -> OrderView:
         """Place it, or ask for it again. Answers once its promise can be made, or it is clear that this takes long.
 
-        LocalError for a key in use for something else, ExhaustedError for an owner with too many orders, AbsentError
-        where a scheduler names what nobody knows.
+        One that keeps nothing any more is another order by now, of what its name means now. LocalError for a key in use
+        for something else, ExhaustedError for an owner with too many orders, AbsentError where a scheduler, or a key
+        whose lease is over, names what nobody knows.
         """
         ...
 

@@ -53,6 +53,33 @@ def test_asking_again_renews_the_lease_and_nothing_else() -> None:
     assert not bench.host.is_leased(IMAGE, bench.now)
 
 
+def test_once_the_lease_is_over_the_key_is_for_what_the_name_means_now() -> None:
+    bench = Bench()
+    bench.published()
+    placed(bench, image=IMAGE, keep_s=10.0)
+    bench.wait(9)
+    placed(bench, image=OTHER, keep_s=10.0)
+    assert bench.host.is_leased(IMAGE, bench.now), "it keeps what it leases"
+    bench.wait(10)
+    placed(bench, image=IMAGE, keep_s=10.0)
+    assert [type(effect) for effect in bench.done] == [ef.SaveOrder], "the same image: it is renewed"
+    bench.wait(10)
+    placed(bench, image=OTHER, keep_s=10.0)
+    order = bench.host.order("order")
+    assert order is not None
+    assert (order.state, order.image, order.created_at) == (OrderState.RESOLVING, OTHER, bench.now)
+    assert list(bench.host.books.pulls) == [OTHER]
+
+
+def test_another_image_takes_the_place_of_one_that_is_recalled() -> None:
+    bench = Bench()
+    bench.published()
+    placed(bench, target=IMAGE.hex(), image=IMAGE)
+    bench.tell(ev.ImageRecalled(IMAGE, "it is no good"))
+    placed(bench, target=OTHER.hex(), image=OTHER)
+    assert list(bench.host.books.pulls) == [OTHER]
+
+
 def test_asking_again_for_what_went_away_starts_over() -> None:
     bench = Bench()
     bench.published()

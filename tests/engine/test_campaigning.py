@@ -14,7 +14,7 @@ from enticed.daemon import start
 from enticed.engine.campaigns.port import CampaignState, CampaignTerms, CampaignView
 from enticed.engine.engine import DaemonEngine
 from enticed.store.store import Store
-from protocol.errors import ExhaustedError
+from protocol.errors import ExhaustedError, LocalError
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of, disk, publish, run
 
@@ -48,6 +48,45 @@ def test_a_restart_asks_nobody_again_for_a_campaign_that_was_over(tmp_path: Path
             await founder.place_campaign("next", CampaignTerms("web:7", hosts[1:], keep_s=60.0))
             await ended(founder, "next")  # whoever was asked before that has answered
             assert leases.items() < {order.key: order.keep_until for order in host.orders()}.items()
+
+    run(main())
+
+
+def test_a_key_that_is_over_brings_what_its_name_means_by_now(tmp_path: Path) -> None:
+    """As from cron, each night the same: an image that is newer comes in place of the one before."""
+
+    async def main() -> None:
+        identities = make_cluster(tmp_path, hosts=2)
+        hosts = tuple(str(identity.node) for identity in identities)
+        async with AsyncExitStack() as stack:
+            founder = await start(config_of(identities[0].directory.parent), stack)
+            host = await start(config_of(identities[1].directory.parent, founder.status().listen), stack)
+            nightly = CampaignTerms("web:7", hosts, deadline_s=50.0, keep_s=3600.0)
+            for night in range(2):
+                published = await publish(founder, disk(night, 4), "web:7", tmp_path)
+                for _ in range(2):  # what has not changed is renewed
+                    await founder.place_campaign("nightly", nightly)
+                    assert (await ended(founder, "nightly")).state is CampaignState.READY
+                for engine in (founder, host):
+                    (order,) = engine.orders()
+                    assert (order.state, order.image) == ("ready", published.image)
+                assert [one.image for one in founder.parts.store.campaigns()] == [published.image]
+
+    run(main())
+
+
+def test_a_key_that_goes_on_stays_with_the_image_that_it_began_with(tmp_path: Path) -> None:
+    async def main() -> None:
+        (identity,) = make_cluster(tmp_path, hosts=1)
+        async with AsyncExitStack() as stack:
+            founder = await start(config_of(identity.directory.parent), stack)
+            old = await publish(founder, disk(1, 4), "web:7", tmp_path)
+            terms = CampaignTerms("web:7", (str(identity.node), "ab" * 20), deadline_s=50.0, keep_s=60.0)
+            await founder.place_campaign("web", terms)
+            await publish(founder, disk(2, 4), "web:7", tmp_path)
+            with pytest.raises(LocalError, match="in use for what web:7 meant before"):
+                await founder.place_campaign("web", terms)
+            assert founder.campaign("web").image == old.image
 
     run(main())
 

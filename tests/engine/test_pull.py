@@ -100,6 +100,25 @@ def test_a_scheduler_that_repeats_itself_has_one_order_and_one_pull(tmp_path: Pa
     run(scenario())
 
 
+@pytest.mark.parametrize("owner", ["", "scheduler:nova"])
+def test_once_its_lease_is_over_a_key_is_for_what_the_name_means_now(tmp_path: Path, owner: str) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+
+            async def ask(keep_s: float) -> ImageId | None:
+                await host.place_order("vm", OrderTerms("debian:12", keep_s=keep_s), owner)
+                return (await until(host, "vm", lambda order: order.state is OrderState.READY)).image
+
+            first = await publish(publisher, disk(1, 4), "debian:12", tmp_path)
+            assert await ask(keep_s=3600.0) == first.image
+            second = await publish(publisher, disk(2, 4), "debian:12", tmp_path)
+            assert await ask(keep_s=0.0) == first.image, "what is leased stays what it is"
+            assert await ask(keep_s=0.0) == second.image
+            assert content_of(host.order("vm")) == disk(2, 4)
+
+    run(scenario())
+
+
 def test_images_are_known_by_id_and_by_digest(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with swarm(tmp_path, 2) as (publisher, host):

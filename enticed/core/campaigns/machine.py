@@ -75,6 +75,8 @@ class Campaigns:
         if known is None or known.campaign.image != campaign.image or known.campaign.cancelled:
             # Whoever followed one of this key before must see that it changes.
             run = self._runs[campaign.key] = Run(campaign, now, 0 if known is None else known.revision + 1)
+            if known is not None and not known.campaign.cancelled:
+                self._take_over(known, run)
         else:
             run = known
             run.campaign, run.asked_at, run.revision = campaign, now, run.revision + 1
@@ -93,6 +95,17 @@ class Campaigns:
             self._runs[campaign.key] = Run.ended(campaign, campaign.over_at)
         else:
             self._effects.append(ev.ForgetCampaign(campaign.key))
+
+    def _take_over(self, known: Run, run: Run) -> None:
+        """Another campaign has the key: hosts that it names too have their orders replaced when it is their turn, the
+        others are let go."""
+        named = dict(run.campaign.hosts)
+        for one in known.placements.values():
+            if one.host in named:
+                self._leave(known, one)
+                run.put(Placement(one.host, one.node, asked=one.asked))
+            else:
+                self._let_go(known, one)
 
     def _choose_hosts(self, run: Run) -> None:
         """The hosts that the campaign names now: new ones wait for their turn, others are let go."""

@@ -169,22 +169,25 @@ class Campaigning:
     def _check_key(self, key: str, target: str, owner: str, image: ImageId | None = None) -> Run | None:
         """The campaign of that key, which this would renew; None where it would be a new one."""
         run = self._machine.run(key)
-        if run is None:
-            theirs = sum(1 for one in self._machine.runs() if one.campaign.owner == owner and not one.is_over)
-            if theirs >= CAMPAIGNS_PER_OWNER_MAX_COUNT:
-                raise ExhaustedError(f"{owner_text(owner)} has {theirs} campaigns under way: cancel some, or wait")
-            return None
-        campaign = run.campaign
-        if campaign.owner != owner:
-            raise LocalError(f"the key {key} is in use by {owner_text(campaign.owner)}")
-        if campaign.cancelled:
-            if not run.is_over:
-                raise ExhaustedError(f"the campaign {key} is being cancelled: try again when that is done")
-            return None
-        if campaign.target != target or (image is not None and campaign.image != image):
-            which = campaign.target if campaign.target != target else f"what {target} meant before"
-            raise LocalError(f"the key {key} is in use for {which}: cancel that first, or take another key")
-        return run
+        if run is not None:
+            campaign = run.campaign
+            if campaign.owner != owner:
+                raise LocalError(f"the key {key} is in use by {owner_text(campaign.owner)}")
+            if campaign.cancelled:
+                if not run.is_over:
+                    raise ExhaustedError(f"the campaign {key} is being cancelled: try again when that is done")
+            elif campaign.target != target:
+                which = campaign.target
+                raise LocalError(f"the key {key} is in use for {which}: cancel that first, or take another key")
+            elif image in (None, campaign.image):
+                return run
+            elif not run.is_over:
+                which = f"what {target} meant before"
+                raise LocalError(f"the key {key} is in use for {which}: cancel that first, or ask when it is over")
+        theirs = sum(1 for one in self._machine.runs() if one.campaign.owner == owner and not one.is_over)
+        if theirs >= CAMPAIGNS_PER_OWNER_MAX_COUNT:
+            raise ExhaustedError(f"{owner_text(owner)} has {theirs} campaigns under way: cancel some, or wait")
+        return None
 
     async def _chosen(self, terms: CampaignTerms) -> tuple[tuple[tuple[str, NodeId | None], ...], bool]:
         """The hosts of a campaign, and whether these are all."""

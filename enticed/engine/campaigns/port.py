@@ -72,8 +72,11 @@ class CampaignView:
 
 class CampaignEngine(Protocol):
     async def place_campaign(self, key: str, terms: CampaignTerms, owner: str = "") -> CampaignView:
-        """Place it, or ask for it again. AbsentError for an image or for hosts that nobody knows, LocalError for a key
-        in use for something else, DeniedError on a host that may not order on others, ExhaustedError for too many."""
+        """Place it, or ask for it again; one that is over gives its key to what its name means by now.
+
+        AbsentError for an image or for hosts that nobody knows, LocalError for a key in use for something else,
+        DeniedError on a host that may not order on others, ExhaustedError for too many.
+        """
         ...
 
     async def cancel_campaign(self, key: str, owner: str = "") -> CampaignView:

@@ -319,6 +319,22 @@ def test_another_image_under_a_key_is_another_campaign() -> None:
     assert asks[-1] == OTHER
 
 
+def test_hosts_that_another_campaign_of_the_key_does_not_name_are_let_go() -> None:
+    world = placed(World(), hosts=3)
+    for number in range(3):
+        world.finish(number)
+    world.down.add(1)
+    placed(world, hosts=2, image=OTHER)
+    assert set(world.orders) == {(0, "c"), (1, "c")}
+    for number in range(3):
+        world.lose(number)
+    assert world.stages() == [S.READY, S.RETRYING]
+    world.down.clear()
+    world.tell(ev.CampaignCancelled("c"))
+    world.wait(60)
+    assert (world.orders, set(world.stages())) == ({}, {S.CANCELLED}), "what they had of the one before goes, too"
+
+
 def test_the_oldest_that_are_over_are_forgotten() -> None:
     world = World(CampaignPolicy(campaigns_kept=2))
     for number in range(4):
