@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import cache
 from random import Random
 
 import pytest
@@ -107,6 +108,46 @@ def test_ten_thousand_records_for_one_image_leave_a_sample() -> None:
     values = ask(node, key(1), now[0])
     assert 0.7 * ANNOUNCERS < values.population < 1.4 * ANNOUNCERS
     assert 0 < len(values.providers) <= 8
+
+
+MEMBERS = 16
+IMAGES_KEPT = 20
+HOLDERS = 10
+
+
+def test_a_few_members_do_not_take_all_places_of_a_host_they_choose() -> None:
+    """Keys are whatever their announcers like. 16 members announce as many as they may, all next to one host: it keeps
+    what others had announced, and takes more of it."""
+    ledger = Ledger(lambda: 1000.0)
+    me = NodeId(Random(1).randbytes(20))
+    policy = DhtPolicy(providers_max=3200, providers_per_source=200, checks_per_s=1e6, checks_burst=1e6)
+    node = DhtNode(me, LedgerNotary(me, ledger), Random(1), policy)
+    node.handle(Join(()), 1000.0)
+    now = 1000.0
+
+    def store(sender: NodeId, of: DiscoveryKey) -> Verdict:
+        nonlocal now
+        now += 0.04  # no faster than signatures of one host are checked
+        effects = node.handle(Heard(sender, bytes(6), Store(1, notary(sender).sign(of, ProviderState.WHOLE))), now)
+        (stored,) = [one.message for one in effects if isinstance(one, Send) and isinstance(one.message, Stored)]
+        return stored.verdict
+
+    @cache
+    def notary(sender: NodeId) -> LedgerNotary:
+        return LedgerNotary(sender, ledger)
+
+    members = [NodeId(Random(number).randbytes(20)) for number in range(100, 100 + MEMBERS)]
+    holders = [NodeId(Random(number).randbytes(20)) for number in range(200, 200 + HOLDERS)]
+    for holder in holders:
+        for number in range(IMAGES_KEPT):
+            assert store(holder, key(number)) is Verdict.KEPT
+    for number in range(policy.providers_per_source):
+        for index, member in enumerate(members):
+            store(member, DiscoveryKey(me[:16] + (number * MEMBERS + index).to_bytes(4, "big")))
+    for number in range(IMAGES_KEPT):
+        assert node.shelves.population(key(number)) == HOLDERS
+    assert store(holders[0], key(0)) is Verdict.RENEWED
+    assert store(NodeId(b"n" * 20), key(0)) is Verdict.KEPT
 
 
 def ask(node: DhtNode, wanted: DiscoveryKey, now: float) -> Values:

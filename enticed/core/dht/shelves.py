@@ -9,7 +9,6 @@ crowded out by those that are still fetching.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -55,12 +54,6 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._kept)
-
-    def __contains__(self, node: NodeId) -> bool:
-        return node in self._kept
-
-    def __iter__(self) -> Iterator[NodeId]:
-        return iter(tuple(self._kept))
 
     def put(self, checked: CheckedProvider, lifetime_s: float, now: float) -> tuple[Verdict, NodeId | None]:
         """What becomes of a record, and whose record had to go for it."""
@@ -127,7 +120,12 @@ class Shelf:
 
 
 class Shelves:
-    """All that is kept: so much in all, so much for one host. When full, what is nearest to this host stays."""
+    """All that is kept: so much in all, so much for one host.
+
+    When full, every host keeps the records whose keys are nearest to this one, as many of them as any other host or all
+    that it has. Keys are whatever their announcers like: nearness alone would give a few hosts with keys made for it
+    the places of everybody.
+    """
 
     def __init__(self, own: NodeId, policy: DhtPolicy, dice: Random) -> None:
         self._own = int.from_bytes(own, "big")
@@ -137,7 +135,8 @@ class Shelves:
         self._shelves: dict[DiscoveryKey, Shelf] = {}
         self._keys_of: dict[NodeId, set[DiscoveryKey]] = {}
         self._count = 0
-        self._horizon = 1 << 160
+        self._horizons: dict[NodeId, int] = {}
+        """Of hosts some of whose records had to go, the distance of the nearest of these: nothing so far comes in."""
         self.names: dict[DiscoveryKey, KeptName] = {}
 
     def __len__(self) -> int:
@@ -150,10 +149,9 @@ class Shelves:
         shelf = self._shelves.get(key)
         if shelf is not None and len(shelf) >= self._policy.providers_per_key:
             self._expire(key, shelf, now)
-            shelf = self._shelves.get(key)
-        is_new = shelf is None or node not in shelf
-        if is_new and not (self._has_share(node) and self._has_room(key)):
+        if key not in self._keys_of.get(node, ()) and not self._has_room(key, node):
             return Verdict.REFUSED
+        shelf = self._shelves.get(key)  # what was there may have gone to make room
         if shelf is None:
             salt = blake3(key, key=self._salt).digest()
             shelf = self._shelves[key] = Shelf(self._policy.providers_per_key, salt)
@@ -216,7 +214,7 @@ class Shelves:
         for key, name in list(self.names.items()):
             if name.expires_at <= now:
                 del self.names[key]
-        self._horizon = 1 << 160
+        self._horizons.clear()
 
     def _expire(self, key: DiscoveryKey, shelf: Shelf, now: float) -> None:
         for node in shelf.expire(now):
@@ -237,20 +235,42 @@ class Shelves:
     def _distance(self, key: DiscoveryKey) -> int:
         return int.from_bytes(key, "big") ^ self._own
 
-    def _has_share(self, node: NodeId) -> bool:
-        return len(self._keys_of.get(node, ())) < self._policy.providers_per_source
-
-    def _has_room(self, key: DiscoveryKey) -> bool:
-        """Whether a record under this key may come in; if need be, keys farther from this host make room for it."""
-        if self._distance(key) >= self._horizon:
+    def _has_room(self, key: DiscoveryKey, node: NodeId) -> bool:
+        """Whether a record of this host may come in under this key; if need be, room is made for it."""
+        if len(self._keys_of.get(node, ())) >= self._policy.providers_per_source:
             return False
-        if self._count < self._policy.providers_max:
-            return True
-        # A sixteenth goes at once, so that a full host does not sort its keys for every record.
-        for other in sorted(self._shelves, key=self._distance, reverse=True):
-            self._horizon = self._distance(other)
-            if self._horizon <= self._distance(key) or self._count <= self._policy.providers_max * 15 // 16:
-                break
-            for node in self._shelves[other]:
-                self.drop(other, node)
-        return self._distance(key) < self._horizon and self._count < self._policy.providers_max
+        if self._count >= self._policy.providers_max and not self._is_beyond(key, node):
+            self._make_room()
+        return not self._is_beyond(key, node)
+
+    def _is_beyond(self, key: DiscoveryKey, node: NodeId) -> bool:
+        horizon = self._horizons.get(node)
+        return horizon is not None and self._distance(key) >= horizon
+
+    def _make_room(self) -> None:
+        """Of the hosts that have most the farthest goes: the last of each, then the last but one of each, and so on.
+
+        A sixteenth goes at once, so that a full host does not sort its records for every one that comes.
+        """
+        places = self._policy.providers_max * 15 // 16
+        share = _even_share([len(keys) for keys in self._keys_of.values()], places)
+        above: list[tuple[int, int, NodeId]] = []
+        for node, keys in self._keys_of.items():
+            if len(keys) > share:
+                distances = sorted(map(self._distance, keys))
+                above += ((rank, distance, node) for rank, distance in enumerate(distances[share:]))
+        above.sort(reverse=True)
+        for _, distance, node in above[: self._count - places]:
+            self._horizons[node] = distance
+            self.drop(DiscoveryKey((distance ^ self._own).to_bytes(DiscoveryKey.size_bytes, "big")), node)
+
+
+def _even_share(counts: list[int], places: int) -> int:
+    """The most that everybody can have, or all that it has, where there are fewer places than are wanted."""
+    counts.sort()
+    for index, count in enumerate(counts):
+        share = places // (len(counts) - index)
+        if count > share:
+            return share
+        places -= count
+    return counts[-1]

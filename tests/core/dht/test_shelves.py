@@ -188,11 +188,89 @@ def test_when_full_the_nearest_keys_stay() -> None:
         assert len(here) <= 320
     by_distance = sorted(keys, key=lambda one: int.from_bytes(one, "big") ^ own)
     assert all(here.population(one) for one in by_distance[:250])
-    assert here.put(record(2, by_distance[-1]), 0.0) is Verdict.REFUSED
+    assert here.put(record(1, by_distance[-1]), 0.0) is Verdict.REFUSED
+    assert here.put(record(2, by_distance[-1]), 0.0) is Verdict.KEPT
     here.sweep(1.0)
     for one in keys:  # there is room again, up to the limit
         here.put(record(1, one, sequence=2), 1.0)
         assert len(here) <= 320
+
+
+def near(number: int, seed: int = 1) -> DiscoveryKey:
+    """A key that somebody has chosen for its nearness to `shelves(seed)`."""
+    return DiscoveryKey(Random(seed).randbytes(20)[:16] + number.to_bytes(4, "big"))
+
+
+def test_who_has_least_loses_nothing_to_who_chooses_near_keys() -> None:
+    here = shelves(providers_max=320, providers_per_source=32)
+    for n in range(10):
+        for of in range(2):
+            here.put(record(n, key(of)), 0.0)
+    for n in range(32):
+        for liar in range(100, 120):
+            here.put(record(liar, near(32 * liar + n)), 0.0)
+            assert len(here) <= 320
+    assert [here.population(key(of)) for of in range(2)] == [10, 10]
+    assert here.put(record(50, key(5)), 0.0) is Verdict.KEPT
+    assert here.put(record(3, key(5)), 0.0) is Verdict.KEPT
+
+
+def test_when_full_everybody_has_as_much_as_anybody() -> None:
+    here = shelves(providers_max=320, providers_per_source=200)
+    keys = {n: [key(1000 * n + of) for of in range(200)] for n in range(1, 5)}
+    for of in range(200):
+        for n in range(1, 5):
+            here.put(record(n, keys[n][of]), 0.0)
+    for n in range(1, 5):
+        mine = [one for one in keys[n] if here.population(one)]
+        assert 75 <= len(mine) <= 85
+        own = int.from_bytes(Random(1).randbytes(20), "big")
+        nearest = sorted(keys[n], key=lambda one: int.from_bytes(one, "big") ^ own)
+        assert set(nearest[:70]) <= set(mine)
+
+
+def test_more_hosts_than_places() -> None:
+    here = shelves(providers_max=64)
+    for n in range(1000):
+        here.put(record(n, key(n)), 0.0)
+        assert len(here) <= 64
+    assert len(here) >= 60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_counted_is_what_is_there(seed: int) -> None:
+    dice = Random(seed)
+    here = shelves(providers_max=40, providers_per_source=15, providers_per_key=8)
+    keys = [key(n) for n in range(20)]
+    for step in range(4000):
+        of, by, now = dice.choice(keys), dice.randrange(12), step * 1.0
+        if dice.random() < 0.9:
+            here.put(record(by, of, dice.choice([WHOLE, PARTIAL]), sequence=step, lifetime_s=300.0), now)
+        else:
+            here.drop(of, host(by))
+        if step % 500 == 0:
+            here.sweep(now)
+        assert len(here) <= 40
+        if step % 50 == 0:
+            there = {one: kept(here, one, now, draws=3) for one in keys}  # which lets go of what has expired
+            assert len(here) == sum(map(len, there.values()))
+            assert all(sum(by in those for those in there.values()) <= 15 for by in range(12))
+
+
+def test_full_shelves_are_not_sorted_for_every_record() -> None:
+    here = shelves(providers_max=1600, providers_per_source=200)
+    passes = 0
+    put_right = here._make_room
+
+    def counting() -> None:
+        nonlocal passes
+        passes += 1
+        put_right()
+
+    here._make_room = counting  # type: ignore[method-assign]
+    for n in range(5000):
+        here.put(record(n % 50, near(n)), 0.0)
+    assert 1 <= passes <= 5000 // 100
 
 
 # --- names ---
