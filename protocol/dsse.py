@@ -59,7 +59,7 @@ def seal(payload_type: str, payload: bytes, *keys: Ed25519PrivateKey) -> bytes:
 
 def sealed_type(data: bytes) -> str:
     """What an envelope says to hold; whether that is so, its signatures say. `MalformedError` if it is none."""
-    return unpack_record(Envelope, data).payload_type
+    return _envelope(data).payload_type
 
 
 def unseal(payload_type: str, data: bytes, trusted: frozenset[bytes]) -> bytes:
@@ -82,11 +82,13 @@ def unseal_by(payload_type: str, data: bytes, quorum: Quorum) -> bytes:
 def unseal_by_one(payload_type: str, data: bytes, trusted: frozenset[bytes]) -> tuple[bytes, bytes]:
     """The payload of an envelope that has one signature, and by which trusted key: so of each there is one form.
 
-    Raises as `unseal_by` does, `MalformedError` also for one with more signatures.
+    Raises as `unseal_by` does, `MalformedError` also for one with more signatures, or not in the shortest encoding.
     """
     envelope = _of_type(payload_type, data)
     if len(envelope.signatures) != 1:
         raise MalformedError("an envelope with more signatures than the one that is to be there")
+    if pack_record(envelope) != data:
+        raise MalformedError("an envelope that is not in the shortest encoding")
     (only,) = envelope.signatures
     if only.key not in trusted or not _verifies(only, authentication_encoding(payload_type, envelope.payload)):
         raise DeniedError("not signed by anybody who is trusted")
@@ -95,12 +97,12 @@ def unseal_by_one(payload_type: str, data: bytes, trusted: frozenset[bytes]) -> 
 
 def signers(data: bytes, quorum: Quorum) -> frozenset[str]:
     """Which of the holders have signed an envelope, however many must have. `MalformedError` if it is none."""
-    return frozenset(holder for holder, _ in _verified(unpack_record(Envelope, data), quorum))
+    return frozenset(holder for holder, _ in _verified(_envelope(data), quorum))
 
 
 def keys_named(data: bytes) -> tuple[bytes, ...]:
     """By which keys an envelope says that it is signed, the first to sign first; unverified."""
-    return tuple(one.key for one in unpack_record(Envelope, data).signatures)
+    return tuple(one.key for one in _envelope(data).signatures)
 
 
 def countersign(data: bytes, key: Ed25519PrivateKey, instead_of: bytes | None = None) -> bytes:
@@ -108,7 +110,7 @@ def countersign(data: bytes, key: Ed25519PrivateKey, instead_of: bytes | None = 
 
     instead_of: whose signature goes for it, if it is there. `LocalError` where there is no room for another.
     """
-    envelope = unpack_record(Envelope, data)
+    envelope = _envelope(data)
     public = key.public_key().public_bytes_raw()
     others = tuple(one for one in envelope.signatures if one.key not in (public, instead_of))
     if len(others) >= STATEMENT_MAX_SIGNATURES:
@@ -122,7 +124,7 @@ def with_signatures_of(data: bytes, other: bytes, quorum: Quorum) -> bytes:
 
     As it was if there are none, or no room. `MalformedError` if either is no envelope.
     """
-    ours, theirs = unpack_record(Envelope, data), unpack_record(Envelope, other)
+    ours, theirs = _envelope(data), _envelope(other)
     if (ours.payload_type, ours.payload) != (theirs.payload_type, theirs.payload):
         return data
     known = {one.key for one in ours.signatures}
@@ -138,15 +140,22 @@ def authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def _of_type(payload_type: str, data: bytes) -> Envelope:
+def _envelope(data: bytes) -> Envelope:
     envelope = unpack_record(Envelope, data)
+    if len({one.key for one in envelope.signatures}) < len(envelope.signatures):
+        raise MalformedError("an envelope that a key has signed twice")
+    return envelope
+
+
+def _of_type(payload_type: str, data: bytes) -> Envelope:
+    envelope = _envelope(data)
     if envelope.payload_type != payload_type:
         raise MalformedError(f"an envelope of another type than {payload_type}")
     return envelope
 
 
 def _verified(envelope: Envelope, quorum: Quorum) -> list[tuple[str, Signature]]:
-    """The signatures that count and verify, each key's once, and whose they are."""
+    """The signatures that count and verify, and whose they are."""
     message = authentication_encoding(envelope.payload_type, envelope.payload)
     by_key = {one.key: one for one in envelope.signatures}
     counting = sorted((key, holder) for key, holder in quorum.holders if key in by_key)

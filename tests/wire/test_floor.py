@@ -55,6 +55,9 @@ def test_nobody_speaks_in_the_name_of_another() -> None:
 def test_there_is_one_form_of_it() -> None:
     with pytest.raises(MalformedError, match="more signatures"):
         open_floor(countersign(SEALED, OTHER), TRUSTED, NOW)
+    assert SEALED[0] == 0x93, "three fields"
+    with pytest.raises(MalformedError, match="shortest"):
+        open_floor(b"\xdc\x00\x03" + SEALED[1:], TRUSTED, NOW)
 
 
 @pytest.mark.parametrize("replicas", [-1, REPLICAS_MAX_COUNT + 1])

@@ -64,6 +64,10 @@ def test_there_is_one_form_of_it() -> None:
     for more in (countersign(SEALED, OTHER), seal(RECALL_TYPE, pack_record(RECALL), OTHER, PUBLISHER)):
         with pytest.raises(MalformedError, match="more signatures"):
             open_recall(more, TRUSTED)
+    assert SEALED[0] == 0x93, "three fields"
+    for longer in (b"\xdc\x00\x03" + SEALED[1:], b"\xdd\x00\x00\x00\x03" + SEALED[1:]):
+        with pytest.raises(MalformedError, match="shortest"):
+            open_recall(longer, TRUSTED)
 
 
 def test_another_signed_thing_is_no_recall() -> None:
