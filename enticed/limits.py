@@ -255,6 +255,10 @@ PIECES_OPENED_TOGETHER_COUNT = 4
 """By one of these threads in one go."""
 READER_THREADS_COUNT = 4
 """Threads that read for readers alone: they do not wait behind what fills the disk."""
+NAME_FRESH_S = 5.0
+"""What a name means is looked up again after so long, for readers and others who use it again and again."""
+NAME_LOOKUP_TIMEOUT_S = 2.0
+"""So long they wait for that, and then go by what is known here."""
 READ_IDLE_S = 600.0
 """An order that a read has raised ends when nobody has read for so long; and so long it keeps the image then."""
 PROFILE_TRACE_UNIT_SIZE_BYTES = 16 * KIB

@@ -128,7 +128,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         problems=(409, 503, 507),
     ),
     ("GET", "/v1/images/{target}/content"): Operation(
-        "An image's bytes, all or one range of them, whole on this host or not; what is not here is fetched first",
+        "An image's bytes, all or one range of them, whole on this host or not; what is not here is fetched first. By "
+        "name it is what that means now, and the ETag says which image that is",
         TEXT | {"format": "binary"},
         BYTES,
         query={"deadline_s": {"type": "number", "exclusiveMinimum": 0, "maximum": CONTENT_DEADLINE_MAX_S}},

@@ -231,11 +231,10 @@ class DaemonEngine:
             return await to_its_end(opening, give_back=os.close)
 
     async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Reader:
-        with suppress(AbsentError):
-            image = self.parts.naming.known(target)
-            if not self._host.is_leased(image, self.parts.clock()):  # else it is a guest's disk
-                self.parts.recalls.check(image)
-        reader = await self.parts.reading.open(target, deadline_s, may_order=may_order)
+        image = await self.parts.reading.resolve(target, may_order=may_order)
+        if not self._host.is_leased(image, self.parts.clock()):  # else it is a guest's disk
+            self.parts.recalls.check(image)
+        reader = await self.parts.reading.open(image, deadline_s, may_order=may_order)
         try:
             await self.parts.keeping.used(reader.image)
         except BaseException:  # also where the client goes away just now: nobody else would close it

@@ -354,6 +354,8 @@ class Engine(CampaignEngine, Offices, Protocol):
     async def open_content(self, target: str, deadline_s: float, *, may_order: bool) -> Content:
         """By name or id. may_order: order it onto this host, as far as it is read, where nobody has; else AbsentError.
 
+        A name means what it means now, looked up every few seconds where it is known here; without may_order, what this
+        host knows it to mean. So a name may be another image from one range to the next: `Content.image` says which.
         deadline_s: for each read, and for what is to be known before the first; then ExhaustedError.
         """
         ...

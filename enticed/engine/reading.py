@@ -79,19 +79,23 @@ class Reading:
             future.cancel()
         await self._threads.close()
 
-    async def open(self, target: str, deadline_s: float, *, may_order: bool) -> Reader:
+    async def resolve(self, target: str, *, may_order: bool) -> ImageId:
+        """What a reader's target means. Nobody else is asked for the sake of who may not order: what this host knows
+        counts for them. `AbsentError` where it is not known."""
+        return await self._naming.resolve_lately(target) if may_order else self._naming.known(target)
+
+    async def open(self, image: ImageId, deadline_s: float, *, may_order: bool) -> Reader:
         """An image to be read, its manifest here. may_order: whether to order what nobody has ordered onto this host.
 
-        `AbsentError` where nobody knows it; `ExhaustedError` where its manifest does not come in time.
+        `AbsentError` where nobody has; `ExhaustedError` where its manifest does not come in time.
         """
-        image = await self._resolve(target, may_order=may_order)
         deadline = self._clock() + deadline_s
         stored = self._find(image)
         if stored is None or not stored.ready:
             self._see_ordered(image, may_order=may_order)
         if stored is None:
             if not self._driver.host.is_wanted(image):
-                raise AbsentError(f"image {target} is not on this host")
+                raise AbsentError(f"image {image.short} is not on this host")
             await self.demand(image, (), deadline)
         return Reader(self, self._stockroom.hold(image), self._threads, deadline_s)
 
@@ -137,14 +141,6 @@ class Reading:
             self._read_at[image] = self._clock()
 
     # --- orders ---
-
-    async def _resolve(self, target: str, *, may_order: bool) -> ImageId:
-        try:
-            return self._naming.known(target)
-        except AbsentError:
-            if not may_order:
-                raise
-        return await self._naming.resolve(target)
 
     def _find(self, image: ImageId) -> StoredImage | None:
         try:

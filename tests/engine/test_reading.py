@@ -11,8 +11,9 @@ from enticed.core import events as ev
 from enticed.core.orders import Priority
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms, OrderView
+from enticed.overlay.port import Found
 from protocol.errors import AbsentError, ExhaustedError, LocalError
-from protocol.identifiers import ImageId
+from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.limits import KIB, MIB
 from tests.engine.swarm import changed, content_of, disk, publish, pull, run, swarm, until
 
@@ -105,6 +106,44 @@ def test_what_nobody_has_is_an_error_within_the_deadline(tmp_path: Path) -> None
                 await read(host, 0, 1, str(ImageId.of(b"nothing")), deadline_s=1.0)
             with pytest.raises(AbsentError):
                 await host.open_content(str(ImageId.of(b"something")), 1.0, may_order=False)
+
+    run(scenario())
+
+
+def test_a_name_is_read_as_what_it_means_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        old, new = disk(seed=1, size_mib=4), disk(seed=2, size_mib=4)
+        async with swarm(tmp_path, hosts=2) as (publisher, host):
+            await publish(publisher, old, NAME, tmp_path)
+            await pull(host, NAME)
+            await publish(publisher, new, NAME, tmp_path)
+            assert await read(host, 0, MIB) == old[:MIB], "looked up a moment ago"
+            monkeypatch.setattr("enticed.engine.names.naming.NAME_FRESH_S", 0.0)
+            assert await read(host, 0, MIB) == new[:MIB]
+
+            async def no_answer(key: DiscoveryKey) -> Found:
+                answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+                return await answer
+
+            monkeypatch.setattr(host.parts.overlay, "find", no_answer)
+            monkeypatch.setattr("enticed.engine.names.naming.NAME_LOOKUP_TIMEOUT_S", 0.01)
+            assert await read(host, 0, MIB) == new[:MIB], "what is known counts where nobody answers"
+
+    run(scenario())
+
+
+def test_who_may_not_order_reads_a_name_as_this_host_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enticed.engine.names.naming.NAME_FRESH_S", 0.0)
+
+    async def scenario() -> None:
+        old = disk(seed=1, size_mib=4)
+        async with swarm(tmp_path, hosts=2) as (publisher, host):
+            await publish(publisher, old, NAME, tmp_path)
+            await pull(host, NAME)
+            await publish(publisher, disk(seed=2, size_mib=4), NAME, tmp_path)
+            content = await host.open_content(NAME, 10.0, may_order=False)
+            assert await content.read(0, MIB) == old[:MIB]
+            content.close()
 
     run(scenario())
 

@@ -22,7 +22,7 @@ from enticed.engine.supply.discovery import told_others
 from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
 from enticed.identity.publisher import Publisher, next_name_record, renewed_name_record
-from enticed.limits import NAMES_RENEWAL_CHECK_S
+from enticed.limits import NAME_FRESH_S, NAME_LOOKUP_TIMEOUT_S, NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
 from enticed.store.files import DiskError
 from enticed.store.names import SavedName, TooManyNamesError
@@ -62,6 +62,8 @@ class Naming:
         self._signing = asyncio.Lock()
         """A version is given once, whoever publishes or renews at the same time."""
         self._hurry = asyncio.Event()
+        self._looked_up_at: dict[str, float] = {}
+        """When others were last asked for names that are known here."""
         driver.carry(ef.ResolveTarget, self._start_resolve)
 
     def start(self) -> None:
@@ -100,7 +102,26 @@ class Naming:
         if newest.expires_at <= self._clock():
             raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one{trouble}")
         await self._save(newest)
+        self._looked_up_at[name] = self._clock()
         return newest.image
+
+    async def resolve_lately(self, target: str) -> ImageId:
+        """As `resolve`, for who asks again and again: a name that is known here is looked up every few seconds only,
+        and where no answer comes soon, what is known counts.
+        """
+        if is_image_id(target):
+            return ImageId.from_hex(target)
+        name, now = self.checked(target), self._clock()
+        known = self._standing(name)
+        if known is None or known.expires_at <= now:
+            return await self.resolve(name)
+        if now >= self._looked_up_at.get(name, 0.0) + NAME_FRESH_S:
+            try:
+                async with asyncio.timeout(NAME_LOOKUP_TIMEOUT_S):
+                    return await self.resolve(name)
+            except TimeoutError:
+                self._looked_up_at[name] = self._clock()
+        return known.image
 
     async def _ask_others(self, name: str) -> tuple[bytes, ...]:
         """The records that other hosts have of a name. They are asked again before it is said that there are none:
