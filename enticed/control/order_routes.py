@@ -50,7 +50,7 @@ class OrderRoutes:
         query = parse_query(request.query, "what")
         if "what" not in query:
             raise UsageError("what is missing: the key of an order, or the name or id of an image")
-        return web.json_response({"orders": [json_of(one) for one in self._engine.why(query["what"])]})
+        return web.json_response({"orders": [json_of(one) for one in await self._engine.why(query["what"])]})
 
     async def place_order(self, request: web.Request) -> web.Response:
         key, terms = parse_own_key(_key(request)), parse_order(await _body(request))

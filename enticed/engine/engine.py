@@ -148,14 +148,23 @@ class DaemonEngine:
         now, forecasts = self.parts.clock(), self._host.forecasts()
         return tuple(self._views.order(order, now, forecasts) for order in chosen)
 
-    def why(self, what: str) -> tuple[Why, ...]:
-        known, now = self._host.order(what), self.parts.clock()
-        same = (one for one in self._host.orders() if what in (one.target, str(one.image)))
-        chosen = [known] if known is not None else list(same)
+    async def why(self, what: str) -> tuple[Why, ...]:
+        known = self._host.order(what)
+        chosen = [known] if known is not None else await self._orders_for(what)
         if not chosen:
             raise AbsentError(f"there is no order {what!r}, and none for an image of that name or id")
-        said = ((order, self._host.why(order.key, now)) for order in chosen)
+        said = ((order, self._host.why(order.key, self.parts.clock())) for order in chosen)
         return tuple(Why(order.key, order.target, order.image, order.state, why) for order, why in said)
+
+    async def _orders_for(self, target: str) -> list[Order]:
+        """Those placed by this name or id, and those for the image that it means, as other hosts place theirs by id."""
+        meant: ImageId | None = None
+        with suppress(AbsentError, LocalError):  # nobody knows it, or it can be no name
+            meant = await self.parts.naming.meant_here(
+                target, lambda image: any(order.image == image for order in self._host.orders())
+            )
+        orders = self._host.orders()
+        return [one for one in orders if one.target == target or (meant is not None and one.image == meant)]
 
     def late(self) -> int:
         """How many orders under way are past their due date, or by the present rate going to be."""
@@ -201,7 +210,7 @@ class DaemonEngine:
         return tuple(self._view(stored, now) for stored in self.parts.store.images())
 
     async def image(self, target: str) -> ImageView:
-        return self._view(self._stored(target), self.parts.clock())
+        return self._view(await self.parts.naming.stored(target), self.parts.clock())
 
     async def recall(self, target: str, reason: str | None) -> RecallReport:
         parts = self.parts
@@ -220,7 +229,7 @@ class DaemonEngine:
         return RecallReport(image, recall, tuple(holders.receipts.values()), holders.estimated_others)
 
     async def open_image(self, target: str) -> int:
-        stored = self._stored(target)
+        stored = await self.parts.naming.stored(target)
         self.parts.recalls.check(stored.image)
         if not stored.ready:
             raise LocalError(f"image {stored.image.short} is not whole yet")
@@ -243,13 +252,13 @@ class DaemonEngine:
         return reader
 
     async def noted_reads(self, target: str) -> ProfileView:
-        return self.parts.reading.profiles.noted(self._stored(target).image)
+        return self.parts.reading.profiles.noted((await self.parts.naming.stored(target)).image)
 
     async def record_profile(self, target: str, ranges: tuple[tuple[int, int], ...] | None) -> ProfileView:
-        return await self.parts.reading.profiles.record(self._stored(target).image, ranges)
+        return await self.parts.reading.profiles.record((await self.parts.naming.stored(target)).image, ranges)
 
     async def open_papers(self, target: str) -> int:
-        stored = self._stored(target)
+        stored = await self.parts.naming.stored(target)
         self.parts.recalls.check(stored.image)
         if not stored.ready:
             raise LocalError(f"image {stored.image.short} is not whole yet")
@@ -260,13 +269,13 @@ class DaemonEngine:
             return await to_its_end(self.parts.threads.run(papers_of, stored, records), give_back=os.close)
 
     async def remove(self, target: str) -> ImageView:
-        stored = self._stored(target)
+        stored = await self.parts.naming.stored(target)
         view = self._view(stored, self.parts.clock())
         await self.parts.removal.remove(stored.image)
         return view
 
     async def verify(self, target: str, progressed: Progressed) -> Verification:
-        stored = self._stored(target)
+        stored = await self.parts.naming.stored(target)
         root = stored.root
         wrong: list[int] = []
         durable = np.flatnonzero(stored.durable)
@@ -353,10 +362,3 @@ class DaemonEngine:
 
     def _view(self, stored: StoredImage, now: float) -> ImageView:
         return replace(self._views.image(stored, now), recalled=self.parts.recalls.of(stored.image))
-
-    def _stored(self, target: str) -> StoredImage:
-        image: ImageId = self.parts.naming.known(target)
-        try:
-            return self.parts.store.image(image)
-        except AbsentError as error:
-            raise AbsentError(f"image {target} is not in this host's store") from error

@@ -325,7 +325,7 @@ class Engine(CampaignEngine, Offices, Protocol):
 
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]: ...
 
-    def why(self, what: str) -> tuple[Why, ...]:
+    async def why(self, what: str) -> tuple[Why, ...]:
         """The order of this key, or all orders for an image given by name or id. `AbsentError` where there is none."""
         ...
 

@@ -395,7 +395,7 @@ class MemoryEngine(MemoryCampaigns):
         views = [self.order(key) for key in self._orders]
         return tuple(view for view in views if state is None or view.state is state)
 
-    def why(self, what: str) -> tuple[Why, ...]:
+    async def why(self, what: str) -> tuple[Why, ...]:
         chosen = [key for key, order in self._orders.items() if what in (key, order.target)]
         if not chosen:
             raise AbsentError(f"there is no order {what}")

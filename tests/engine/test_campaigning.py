@@ -14,7 +14,8 @@ from enticed.daemon import start
 from enticed.engine.campaigns.port import CampaignState, CampaignTerms, CampaignView
 from enticed.engine.engine import DaemonEngine
 from enticed.store.store import Store
-from protocol.errors import ExhaustedError, LocalError
+from protocol.errors import AbsentError, ExhaustedError, LocalError
+from protocol.identifiers import ImageId
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of, disk, publish, run
 
@@ -71,6 +72,36 @@ def test_a_key_that_is_over_brings_what_its_name_means_by_now(tmp_path: Path) ->
                     (order,) = engine.orders()
                     assert (order.state, order.image) == ("ready", published.image)
                 assert [one.image for one in founder.parts.store.campaigns()] == [published.image]
+
+    run(main())
+
+
+def test_what_a_campaign_brought_is_known_by_its_name(tmp_path: Path) -> None:
+    """It comes by its id alone, and whoever is there calls it as everybody does."""
+
+    async def main() -> None:
+        identities = make_cluster(tmp_path, hosts=2)
+        where = (str(identities[1].node),)
+        async with AsyncExitStack() as stack:
+            founder = await start(config_of(identities[0].directory.parent), stack)
+            host = await start(config_of(identities[1].directory.parent, founder.status().listen), stack)
+            brought = list[ImageId]()
+            for number in range(2):  # onto a host to which the name is new, and onto one that has the version before
+                brought.append((await publish(founder, disk(number, 4), "web:7", tmp_path)).image)
+                await founder.place_campaign(f"c{number}", CampaignTerms("web:7", where, keep_s=0.0))
+                assert (await ended(founder, f"c{number}")).state is CampaignState.READY
+                (why,) = await host.why("web:7")
+                assert (why.image, why.why) == (brought[-1], "all of it is here")
+                await host.space.pin("web:7", None)
+                view = await host.image("web:7")
+                assert (view.image, view.pinned, view.names) == (brought[-1], True, ("web:7",))
+                await host.space.unpin("web:7")
+                assert not any(one.pinned for one in await host.images())
+            await publish(founder, disk(2, 4), "web:7", tmp_path)
+            assert (await host.image("web:7")).image == brought[-1], "of the versions here, the one it knows"
+            assert (await host.remove("web:7")).image == brought[-1]
+            with pytest.raises(AbsentError, match="image web:7 is not in this host's store"):
+                await host.remove("web:7")
 
     run(main())
 

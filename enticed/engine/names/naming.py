@@ -25,6 +25,7 @@ from enticed.identity.publisher import Publisher, next_name_record, renewed_name
 from enticed.limits import NAME_FRESH_S, NAME_LOOKUP_TIMEOUT_S, NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
 from enticed.store.files import DiskError
+from enticed.store.images import StoredImage
 from enticed.store.names import SavedName, TooManyNamesError
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
@@ -88,7 +89,12 @@ class Naming:
         """
         if is_image_id(target):
             return ImageId.from_hex(target)
-        name = self.checked(target)
+        newest = await self._look_up(self.checked(target), origin=origin)
+        await self._save(newest)
+        self._looked_up_at[newest.name] = self._clock()
+        return newest.image
+
+    async def _look_up(self, name: str, *, origin: bool) -> SavedName:
         await self._overlay.ready()  # an order placed right after the start is not refused for want of acquaintances
         envelopes = await self._ask_others(name)
         newest, trouble = self._newest(name, self._standing(name), envelopes), ""
@@ -101,9 +107,7 @@ class Naming:
             raise AbsentError(f"no name {name!r} is known in this cluster{trouble}{_id_hint(name)}")
         if newest.expires_at <= self._clock():
             raise AbsentError(f"the last record of name {name!r} has expired, and nobody has a newer one{trouble}")
-        await self._save(newest)
-        self._looked_up_at[name] = self._clock()
-        return newest.image
+        return newest
 
     async def resolve_lately(self, target: str) -> ImageId:
         """As `resolve`, for who asks again and again: a name that is known here is looked up every few seconds only,
@@ -149,6 +153,37 @@ class Naming:
         if saved is None:
             raise AbsentError(f"no name {target!r} is known on this host{_id_hint(target)}")
         return saved.image
+
+    async def stored(self, target: str) -> StoredImage:
+        """The image in this host's store that a target means, `AbsentError` where there is none."""
+        image = await self.meant_here(target, self._is_stored)
+        if not self._is_stored(image):
+            raise AbsentError(f"image {target} is not in this host's store")
+        return self._store.image(image)
+
+    async def meant_here(self, target: str, is_here: Callable[[ImageId], bool]) -> ImageId:
+        """What a target means on this host: what its name means now, if that is here, else what this host knows it to
+        mean. `AbsentError` where nobody knows it.
+
+        What other hosts order comes by its id alone, so its name may be news to this one.
+        """
+        if is_image_id(target):
+            return ImageId.from_hex(target)
+        name = self.checked(target)
+        try:
+            async with asyncio.timeout(NAME_LOOKUP_TIMEOUT_S):
+                newest = await self._look_up(name, origin=False)
+        except (AbsentError, TimeoutError):
+            return self.known(target)
+        if self._is_stored(newest.image):
+            with suppress(EnticedError):  # only so that it is shown by its name from now on
+                await self._save(newest)
+        elif self._seen(name) is not None and not is_here(newest.image):
+            return self.known(target)
+        return newest.image
+
+    def _is_stored(self, image: ImageId) -> bool:
+        return any(stored.image == image for stored in self._store.images())
 
     def records_of(self, image: ImageId) -> tuple[SavedName, ...]:
         """What has been signed for the image, and still holds."""

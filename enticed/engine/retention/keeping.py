@@ -132,12 +132,12 @@ class Keeping:
     # --- what keeps an image here ---
 
     async def pin(self, target: str, ttl_s: float | None) -> None:
-        image = self._known(target)
+        image = (await self._naming.stored(target)).image
         until = None if ttl_s is None else self._driver.clock() + ttl_s
         await self._threads.run(self._store.pin_book.put, image, Pin(until))
 
     async def unpin(self, target: str) -> None:
-        await self._threads.run(self._store.pin_book.drop, self._known(target))
+        await self._threads.run(self._store.pin_book.drop, (await self._naming.stored(target)).image)
 
     async def floor(self, target: str) -> FloorView:
         return await self.floors.view(target)
@@ -214,9 +214,6 @@ class Keeping:
             return free_bytes
         space, low = self._store.space(), self._terms.marks.low
         return max(surplus_bytes(space.claimed_bytes, space.limit_bytes, Marks(low, low)), space.overdrawn_bytes)
-
-    def _known(self, target: str) -> ImageId:
-        return self._store.image(self._naming.known(target)).image
 
     # --- by itself ---
 
