@@ -35,7 +35,8 @@ class _Announcement:
     `withdrawing`: somebody waits for `Withdrawn`. `told`: who kept the record in the last rounds; what was kept
     before those has expired. `replicas`: whom the next round may ask without a walk, until `walk_at`; none, if one of
     them did not settle it. `owed`: those of them that have forgotten another record of this host, and so this one; they
-    are told between rounds, which does not put off the round that is due.
+    are told between rounds, which does not put off the round that is due. `here`: what became of the record on this
+    host's own shelf; None where that is none of the replicas.
     """
 
     key: DiscoveryKey
@@ -52,7 +53,12 @@ class _Announcement:
     owed: dict[NodeId, Contact] = field(default_factory=dict)
     walk_at: float = 0.0
     due_at: float = inf
+    here: Verdict | None = None
     told: deque[list[Contact]] = field(default_factory=lambda: deque(maxlen=_ROUNDS_TOLD))
+
+    @property
+    def is_here(self) -> bool:
+        return self.here in (Verdict.KEPT, Verdict.RENEWED)
 
     def everyone_told(self) -> dict[NodeId, Contact]:
         return {contact.node: contact for kept in self.told for contact in kept}
@@ -222,12 +228,14 @@ class Announcer:
             record = offer.record
             question = lambda token: wire.StoreName(token, offer.key, record)  # noqa: E731
         replicas = self._policy.replicas
-        here = self._is_replica(one.key, nearest[:replicas])
-        chosen = nearest[: replicas - here]
-        if here and not (some and one.next_replica):  # once in a turn, as with every other replica
-            self._store_here(offer, record, now)
+        is_replica = self._is_replica(one.key, nearest[:replicas])
+        chosen = nearest[: replicas - is_replica]
+        if not is_replica:
+            one.here = None
+        elif not (some and one.next_replica):  # once in a turn, as with every other replica
+            one.here = self._store_here(offer, record, now)
         ended, reserve = (self._refreshed, []) if some else (self._ended, nearest[len(chosen) :])
-        telling = Telling(self._walks.calls, question, reserve, lambda tally, then: ended(one, tally, here, then))
+        telling = Telling(self._walks.calls, question, reserve, lambda tally, then: ended(one, tally, then))
         telling.start(list(some) or chosen, now)
 
     def _is_replica(self, key: DiscoveryKey, nearest: list[Contact]) -> bool:
@@ -237,41 +245,40 @@ class Announcer:
         own, last = (int.from_bytes(node, "big") ^ position for node in (self._walks.own, nearest[-1].node))
         return own < last
 
-    def _store_here(self, offer: Offer, record: bytes, now: float) -> None:
+    def _store_here(self, offer: Offer, record: bytes, now: float) -> Verdict:
         try:
             if isinstance(offer, ProviderOffer):
-                self._shelves.put(self._notary.check_provider(record), now)
-            else:
-                self._shelves.put_name(offer.key, self._notary.check_name(offer.key, record), now)
+                return self._shelves.put(self._notary.check_provider(record), now)
+            return self._shelves.put_name(offer.key, self._notary.check_name(offer.key, record), now)
         except EnticedError:
-            pass  # a name that has expired, or was never one: nobody will keep it
+            return Verdict.REFUSED  # a name that has expired, or was never one: nobody will keep it
 
-    def _ended(self, one: _Announcement, tally: Tally, here: bool, now: float) -> None:
+    def _ended(self, one: _Announcement, tally: Tally, now: float) -> None:
         if one.replicas:
             self._note_forgetful(tally, one, now)
         one.told.append(tally.kept)
         was_straight, one.replicas = bool(one.replicas), self._nearest_first(one.key, tally)
         if one.is_ours:
-            self._emit(Announced(one.key, len(tally.kept) + here))
+            self._emit(Announced(one.key, len(tally.kept) + one.is_here))
         lost_one = was_straight and not one.replicas
         if lost_one or one.offer is None:
             interval_s = self._policy.retry_s
         else:
-            interval_s = self._interval_s(one.offer, tally, here)
+            interval_s = self._interval_s(one.offer, tally, one.is_here)
         if one.replicas and self._in_turn:
             interval_s /= self._turns(one)
-        if not one.is_ours and not one.changed and not here and len(tally.kept) * 2 > tally.asked:
+        if not one.is_ours and not one.changed and one.here is None and len(tally.kept) * 2 > tally.asked:
             self._shelves.names.pop(one.key, None)
         self._go_on(one, interval_s, now)
 
-    def _refreshed(self, one: _Announcement, tally: Tally, here: bool, now: float) -> None:
+    def _refreshed(self, one: _Announcement, tally: Tally, now: float) -> None:
         """Some replicas were told again."""
         if len(tally.settled) < tally.asked or one.offer is None:
             one.replicas, interval_s = [], self._policy.retry_s
         elif tally.anew:
             interval_s = self._policy.forgotten_s
         else:
-            interval_s = self._interval_s(one.offer, tally, here or bool(one.told[-1]))
+            interval_s = self._interval_s(one.offer, tally, one.is_here or bool(one.told[-1]))
             if self._in_turn:
                 interval_s /= self._turns(one)
         self._note_forgetful(tally, one, now)

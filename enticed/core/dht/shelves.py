@@ -21,6 +21,9 @@ from protocol.identifiers import DiscoveryKey, NodeId
 from protocol.limits import PROVIDERS_MAX_COUNT
 from protocol.providers import ProviderState
 
+_FARTHEST = 1 << 8 * NodeId.size_bytes
+"""No distance is so large."""
+
 
 @dataclass(slots=True)
 class _Kept:
@@ -124,7 +127,7 @@ class Shelves:
 
     When full, every host keeps the records whose keys are nearest to this one, as many of them as any other host or all
     that it has. Keys are whatever their announcers like: nearness alone would give a few hosts with keys made for it
-    the places of everybody.
+    the places of everybody. Names have places of their own, and there the nearest stay.
     """
 
     def __init__(self, own: NodeId, policy: DhtPolicy, dice: Random) -> None:
@@ -138,6 +141,7 @@ class Shelves:
         self._horizons: dict[NodeId, int] = {}
         """Of hosts some of whose records had to go, the distance of the nearest of these: nothing so far comes in."""
         self.names: dict[DiscoveryKey, KeptName] = {}
+        self._names_horizon = _FARTHEST
 
     def __len__(self) -> int:
         """Provider records."""
@@ -192,7 +196,7 @@ class Shelves:
     def put_name(self, key: DiscoveryKey, checked: CheckedName, now: float) -> Verdict:
         """Keep a name, checked, unless one of a higher version is there; of one version the first stays."""
         known = self.names.get(key)
-        if known is None and len(self.names) >= self._policy.names_max:
+        if known is None and not self._has_room_for_name(key):
             return Verdict.REFUSED
         is_newest = known is not None and known.expires_at > now and known.version >= checked.version
         if known is not None and is_newest and known.data != checked.data:
@@ -215,6 +219,7 @@ class Shelves:
             if name.expires_at <= now:
                 del self.names[key]
         self._horizons.clear()
+        self._names_horizon = _FARTHEST
 
     def _expire(self, key: DiscoveryKey, shelf: Shelf, now: float) -> None:
         for node in shelf.expire(now):
@@ -263,6 +268,18 @@ class Shelves:
         for _, distance, node in above[: self._count - places]:
             self._horizons[node] = distance
             self.drop(DiscoveryKey((distance ^ self._own).to_bytes(DiscoveryKey.size_bytes, "big")), node)
+
+    def _has_room_for_name(self, key: DiscoveryKey) -> bool:
+        """Whether a name may come in under this key; if need be, a sixteenth of all goes, the farthest.
+
+        Who brought a name does not matter: only publishers make any.
+        """
+        if len(self.names) >= self._policy.names_max and self._distance(key) < self._names_horizon:
+            farthest = sorted(self.names, key=self._distance)[self._policy.names_max * 15 // 16 :]
+            self._names_horizon = self._distance(farthest[0])
+            for other in farthest:
+                del self.names[other]
+        return self._distance(key) < self._names_horizon
 
 
 def _even_share(counts: list[int], places: int) -> int:

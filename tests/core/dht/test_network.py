@@ -13,7 +13,7 @@ from protocol.dht import FindNode, Store
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.limits import PROVIDER_EXPIRY_S, PROVIDER_REFRESH_S
 from protocol.providers import ProviderState
-from tests.core.dht.harness import Host, World
+from tests.core.dht.harness import Host, LedgerNotary, World
 
 WHOLE, PARTIAL = ProviderState.WHOLE, ProviderState.PARTIAL
 
@@ -439,6 +439,38 @@ def test_a_name_is_kept_by_its_replicas_while_hosts_come_and_go() -> None:
     assert 8 <= sum(name in host.node.shelves.names for host in alive) <= 20
     world.run(2_000)
     assert alive[-1].look_up(name)[1].names == ()
+
+
+def put_name(host: Host, name: DiscoveryKey) -> None:
+    """Whoever liked to has brought it there: it is signed."""
+    checked = LedgerNotary(host.id, host.world.ledger).check_name(name, host.world.ledger.name(name, 1))
+    host.node.shelves.put_name(name, checked, host.world.now)
+
+
+def test_a_name_has_a_place_with_its_replicas_however_many_they_were_given() -> None:
+    world = World(26)
+    hosts = world.network(40, policy=DhtPolicy(names_max=160))
+    for host in hosts:
+        for number in range(160):
+            put_name(host, DiscoveryKey.of_name(f"another:{number}"))
+    for number in range(10):
+        name = DiscoveryKey.of_name(f"debian:{number}")
+        record = world.ledger.name(name, 1)
+        hosts[3].announce(NameOffer(name, record, 1))
+        world.run(2)
+        assert hosts[3].announced[-1][1].replicas == 8
+        assert hosts[9].look_up(name)[1].names == (record,)
+
+
+def test_who_keeps_nothing_itself_does_not_count_itself() -> None:
+    world = World(27)
+    host = world.host(DhtPolicy(names_max=1))
+    host.tell(Join(()))
+    put_name(host, DiscoveryKey(host.id))
+    name = DiscoveryKey.of_name("debian:12")
+    host.announce(NameOffer(name, world.ledger.name(name, 1), 1))
+    world.run(2)
+    assert [one.replicas for _, one in host.announced] == [0]
 
 
 # --- many providers ---

@@ -310,8 +310,16 @@ def test_names_expire() -> None:
     assert here.names == {}
 
 
-def test_names_are_limited() -> None:
-    here = shelves(names_max=3)
-    verdicts = [here.put_name(key(n), name(1), 0.0) for n in range(4)]
-    assert verdicts == [Verdict.KEPT] * 3 + [Verdict.REFUSED]
-    assert here.put_name(key(0), name(2), 0.0) is Verdict.KEPT
+def test_of_too_many_names_the_nearest_stay() -> None:
+    here = shelves(names_max=160)
+    own = int.from_bytes(Random(1).randbytes(20), "big")
+    by_distance = sorted(map(key, range(1000)), key=lambda one: int.from_bytes(one, "big") ^ own)
+    for one in map(key, range(1000)):
+        here.put_name(one, name(1), 0.0)
+        assert len(here.names) <= 160
+    assert set(by_distance[:140]) <= set(here.names)
+    assert here.put_name(near(1), name(1), 0.0) is Verdict.KEPT
+    assert here.put_name(by_distance[-1], name(1), 0.0) is Verdict.REFUSED
+    assert here.put_name(by_distance[0], name(2), 0.0) is Verdict.KEPT
+    here.sweep(2000.0)
+    assert here.put_name(by_distance[-1], name(1), 2000.0) is Verdict.KEPT
