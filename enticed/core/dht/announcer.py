@@ -18,7 +18,7 @@ from enticed.core.dht.events import Announced, Effect, NameOffer, Offer, Provide
 from enticed.core.dht.policy import DhtPolicy
 from enticed.core.dht.ports import Notary
 from enticed.core.dht.shelves import Shelves
-from enticed.core.dht.storing import Tally, Telling
+from enticed.core.dht.storing import SETTLED_NAME, SETTLED_RECORD, Tally, Telling
 from enticed.core.dht.walk import Nearest, Walks
 from protocol import dht as wire
 from protocol.dht import Contact, Question, Verdict
@@ -223,10 +223,10 @@ class Announcer:
         question: Callable[[int], Question]
         if isinstance(offer, ProviderOffer):
             record = self._notary.sign(offer.key, offer.state)
-            question = lambda token: wire.Store(token, record)  # noqa: E731
+            question, settled = lambda token: wire.Store(token, record), SETTLED_RECORD
         else:
             record = offer.record
-            question = lambda token: wire.StoreName(token, offer.key, record)  # noqa: E731
+            question, settled = lambda token: wire.StoreName(token, offer.key, record), SETTLED_NAME
         replicas = self._policy.replicas
         is_replica = self._is_replica(one.key, nearest[:replicas])
         chosen = nearest[: replicas - is_replica]
@@ -235,7 +235,7 @@ class Announcer:
         elif not (some and one.next_replica):  # once in a turn, as with every other replica
             one.here = self._store_here(offer, record, now)
         ended, reserve = (self._refreshed, []) if some else (self._ended, nearest[len(chosen) :])
-        telling = Telling(self._walks.calls, question, reserve, lambda tally, then: ended(one, tally, then))
+        telling = Telling(self._walks.calls, question, settled, reserve, lambda tally, then: ended(one, tally, then))
         telling.start(list(some) or chosen, now)
 
     def _is_replica(self, key: DiscoveryKey, nearest: list[Contact]) -> bool:
@@ -267,7 +267,7 @@ class Announcer:
             interval_s = self._interval_s(one.offer, tally, one.is_here)
         if one.replicas and self._in_turn:
             interval_s /= self._turns(one)
-        if not one.is_ours and not one.changed and one.here is None and len(tally.kept) * 2 > tally.asked:
+        if not one.is_ours and not one.changed and one.here is None and len(tally.settled) * 2 > tally.asked:
             self._shelves.names.pop(one.key, None)
         self._go_on(one, interval_s, now)
 
@@ -346,7 +346,8 @@ class Announcer:
         told = list(one.everyone_told().values())
         one.told.clear()
         question: Callable[[int], Question] = lambda token: wire.Withdraw(token, one.key)  # noqa: E731
-        Telling(self._walks.calls, question, [], lambda _, then: self._retracted(one, then)).start(told, now)
+        telling = Telling(self._walks.calls, question, SETTLED_RECORD, [], lambda _, then: self._retracted(one, then))
+        telling.start(told, now)
 
     def _retracted(self, one: _Announcement, now: float) -> None:
         one.working = one.withdrawing = False

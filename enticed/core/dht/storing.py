@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from enticed.core.dht.calls import Calls
 from protocol.dht import Contact, Question, Reply, Stored, Verdict
 
+SETTLED_RECORD = frozenset({Verdict.KEPT, Verdict.RENEWED, Verdict.SAMPLED_OUT})
+SETTLED_NAME = frozenset({Verdict.KEPT, Verdict.RENEWED, Verdict.OUTDATED})
+"""Who has a later version of a name, or another envelope of this one, will not take it the next time either."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -29,11 +33,14 @@ class Telling:
         self,
         calls: Calls,
         question: Callable[[int], Question],
+        settled: frozenset[Verdict],
         reserve: list[Contact],
         then: Callable[[Tally, float], None],
     ) -> None:
+        """settled: the answers after which a replica need not be asked again soon."""
         self._calls = calls
         self._question = question
+        self._settled = settled
         self._reserve = reserve
         self._then = then
         self._out = 0
@@ -56,7 +63,7 @@ class Telling:
             self._tally.anew.append(contact)
         if reply.verdict in (Verdict.KEPT, Verdict.RENEWED):
             self._tally.kept.append(contact)
-        if reply.verdict in (Verdict.KEPT, Verdict.RENEWED, Verdict.SAMPLED_OUT):
+        if reply.verdict in self._settled:
             self._tally.settled.append(contact)
         self._done(now)
 

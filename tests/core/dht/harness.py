@@ -57,8 +57,9 @@ class Ledger:
         self.recalls: set[bytes] = set()
         """Of `names`, those that every host is to know."""
 
-    def name(self, key: DiscoveryKey, version: int, lifetime_s: float = 1e6) -> bytes:
-        data = blake3(b"name" + key + version.to_bytes(8, "big")).digest(400)
+    def name(self, key: DiscoveryKey, version: int, lifetime_s: float = 1e6, form: bytes = b"") -> bytes:
+        """form: of two envelopes of one version, which."""
+        data = blake3(b"name" + form + key + version.to_bytes(8, "big")).digest(400)
         self.names[data] = key, version, self.clock() + lifetime_s
         return data
 

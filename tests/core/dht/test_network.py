@@ -9,7 +9,7 @@ import pytest
 
 from enticed.core.dht.events import Join, NameOffer, ProviderOffer
 from enticed.core.dht.policy import DhtPolicy
-from protocol.dht import FindNode, Store
+from protocol.dht import FindNode, Store, StoreName
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.limits import PROVIDER_EXPIRY_S, PROVIDER_REFRESH_S
 from protocol.providers import ProviderState
@@ -439,6 +439,22 @@ def test_a_name_is_kept_by_its_replicas_while_hosts_come_and_go() -> None:
     assert 8 <= sum(name in host.node.shelves.names for host in alive) <= 20
     world.run(2_000)
     assert alive[-1].look_up(name)[1].names == ()
+
+
+@pytest.mark.parametrize("version", [7, 8])
+def test_who_has_an_older_name_or_another_form_of_it_does_not_insist(version: int) -> None:
+    world = World(28)
+    hosts = world.network(20)
+    name = DiscoveryKey.of_name("debian:12")
+    record, there = world.ledger.name(name, 7), world.ledger.name(name, version, form=b"another")
+    hosts[4].announce(NameOffer(name, there, version))
+    world.run(5)
+    hosts[4].withdraw(name)  # it only stops being announced
+    hosts[3].announce(NameOffer(name, record, 7))
+    world.run(200)
+    assert hosts[3].announced[0][1].replicas == 0
+    assert asked(hosts[3], StoreName) <= 8 + 2
+    assert hosts[9].look_up(name)[1].names == (there,)
 
 
 def put_name(host: Host, name: DiscoveryKey) -> None:
