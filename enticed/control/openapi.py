@@ -39,6 +39,7 @@ from enticed.problems import CONTENT_TYPE
 PATH = "/v1/openapi.json"
 JSON, LINES, EVENTS, PLAIN = "application/json", "application/x-ndjson", "text/event-stream", "text/plain"
 BYTES = "application/octet-stream"
+_REFERENCE = re.compile(r"#/components/schemas/(\w+)")
 
 REFUSED = (400, 404, 405, 413)
 """What any request can meet: itself, its path, its method, its size."""
@@ -161,7 +162,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         needed=("what",),
     ),
     ("PUT", "/v1/orders/{key}"): Operation(
-        "Order an image onto this host, or renew an order: the same key again is the same order",
+        "Order an image onto this host, or renew an order: the same key again is the same order. A name that nobody "
+        "knows is 404 to a scheduler; for this host's users, the order fails",
         ref("Order"),
         takes="OrderTerms",
         problems=(409, 503, 507),
@@ -268,22 +270,41 @@ async def serve(request: web.Request) -> web.Response:
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+    """All that is spoken on the unix socket."""
+    return document_of(
+        OPERATIONS,
+        "Spoken over the daemon's unix socket. Whoever can connect may read; root, the daemon's own user and members "
+        "of `socket_group` may change things.",
+    )
+
+
+def document_of(operations: Mapping[tuple[str, str], Operation], description: str) -> dict[str, Any]:
+    """These operations as an OpenAPI 3.1 document, with the records that they speak of."""
     paths: dict[str, dict[str, Any]] = {}
-    for (method, path), operation in OPERATIONS.items():
+    for (method, path), operation in operations.items():
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "enticed",
             "version": enticed.__version__,
-            "description": "Spoken over the daemon's unix socket. Whoever can connect may read; root, the daemon's own "
-            "user and members of `socket_group` may change things.",
+            "description": description,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": RECORDS},
+        "components": {"schemas": _records(paths)},
     }
+
+
+def _records(described: object) -> dict[str, Schema]:
+    """The records that something refers to, and those that they refer to."""
+    found: dict[str, Schema] = {}
+    new = {name: RECORDS[name] for name in _REFERENCE.findall(json.dumps(described))}
+    while new:
+        found |= new
+        named = _REFERENCE.findall(json.dumps(list(new.values())))
+        new = {name: RECORDS[name] for name in named if name not in found}
+    return found
 
 
 @cache

@@ -18,6 +18,7 @@ from enticed.control.campaign_routes import CampaignRoutes
 from enticed.control.order_events import EventStreams
 from enticed.control.order_routes import OrderRoutes
 from enticed.engine.port import Engine
+from enticed.gateway import openapi
 from enticed.gateway.roles import Roles
 from enticed.gateway.throttle import FailureThrottle, source_of
 from enticed.http_server import ShortHandler, TcpServer, Terms, refuse_web_pages
@@ -75,8 +76,9 @@ class ApiServer(TcpServer):
         if authority is not None:
             self._roles.open_to_all(app.add_routes(JoinRoutes(authority, bootstrap).routes))
         if engine is not None:
-            app.add_routes(OrderRoutes(engine, self._streams, self._roles.owner_of).table)
-            app.add_routes(CampaignRoutes(engine, self._roles.owner_of).table)
+            orders = OrderRoutes(engine, self._streams, self._roles.owner_of).table
+            routes = [*orders, *CampaignRoutes(engine, self._roles.owner_of).table]
+            app.add_routes([*routes, openapi.route(routes)])
         tls = api_context(identity)
         identity.watch(lambda: refresh(tls, identity))
         identity.watch(self._streams.interrupt)  # who was revoked hears no more, others come back
