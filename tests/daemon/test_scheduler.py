@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +14,10 @@ from typing import Any
 import pytest
 
 from simnet.testbed import ControlError, Daemon, Testbed
+from simnet.testbed.daemon import ENTICE
 from tests.daemon.pulls import WAIT_S, cluster, new_disk
 from tests.programs import need
+from tests.project.imports import ROOT
 
 pytestmark = pytest.mark.slow
 API_PORT = 7401
@@ -121,6 +125,27 @@ def test_a_campaign(swarm: Testbed, nova: Curl) -> None:
     with pytest.raises(ControlError, match="may not order on others"):
         refused.put("/v1/campaigns/x", {"image": "good:1", "hosts": ["h0"]})
     assert nova("DELETE", path)[1]["state"] in ("cancelling", "cancelled")
+
+
+def test_the_nightly_example_brings_what_a_name_means_by_then(swarm: Testbed, tmp_path: Path) -> None:
+    founder, host = swarm.daemons
+    (tmp_path / "entice").write_text(f'#!/bin/sh\nexec {shlex.join(ENTICE)} --socket {founder.socket} "$@"\n')
+    (tmp_path / "entice").chmod(0o755)
+    (tmp_path / "plan").write_text("nightly:1 host=h1 60\n")
+    for seed in (32, 33):
+        published = founder.json("publish", new_disk(swarm, f"{seed}.raw", 4, seed), "nightly:1")
+        done = subprocess.run(
+            [ROOT / "examples" / "prewarm" / "libvirt-prewarm", tmp_path / "plan"],
+            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * WAIT_S,
+        )
+        assert done.returncode == 0, done.stderr
+        orders = host.control.get("/v1/orders")["orders"]
+        (order,) = [one for one in orders if one["key"].endswith(":nightly:1-host-h1")]
+        assert (order["state"], order["image_id"]) == ("ready", published["image_id"])
 
 
 def test_quotas_in_orders_and_bytes_that_change_while_orders_go_on(swarm: Testbed, nova: Curl) -> None:
