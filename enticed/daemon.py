@@ -149,7 +149,7 @@ async def start(
     purchasing = owned(Purchasing(driver, network, stockroom, origin, identity))
     owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, groups, identity.credential.zone, identity.credential.rack))
-    naming = owned(Naming(driver, store, threads, overlay, origin, lambda: identity.trust, publisher, clock))
+    naming = owned(Naming(driver, store, threads, overlay, origin, identity, authority, publisher, clock))
     publishing = Publishing(driver, store, stockroom, discovery, naming, publisher, groups)
     planning = Planning(driver, store, threads, purchasing, discovery, network, origin, identity.credential)
     scrubber = owned(Scrubber(driver, store, stockroom, planning))

@@ -39,6 +39,7 @@ ORDER_FAILURES = {
     "integrity": Exit.INTEGRITY,
     "no_space": Exit.FAILED,
     "disk": Exit.FAILED,
+    "alone": Exit.TEMPORARY,
 }
 """By why an order failed."""
 

@@ -38,6 +38,9 @@ class Failure(StrEnum):
     """Known, but for the moment nobody reachable holds all of it."""
     BUSY = "busy"
     """Another host has so many orders from here that it takes no more for now."""
+    ALONE = "alone"
+    """What a name means is not known here, and no other host answers that could be asked. Orders that hosts place on
+    one another are by id: this is never said between hosts."""
 
 
 class Promise(StrEnum):

@@ -70,7 +70,8 @@ class MemoryOverlay:
         here = self._swarm.providers.get(key, {})
         providers = tuple(here[node].record for node in here if node != self._node)
         names = tuple(name.data for name in (self._swarm.names.get(key),) if name and self._holds(key, name))
-        return Found(providers, names, len(here), len(self._swarm.hosts) - 1)
+        others = len(self._swarm.hosts) - 1
+        return Found(providers, names, len(here), others, others)
 
     def announce(self, offer: Offer) -> None:
         self._require_running()

@@ -18,13 +18,15 @@ class Found:
     """What is known under a key.
 
     providers: other hosts, each once, in no order; a sample where there are many, `population` how many there seem to
-    be. names: signed names that verify, newest first. asked: how many hosts were asked.
+    be. names: signed names that verify, newest first. asked: how many hosts were asked;
+    answered: how many of them have answered.
     """
 
     providers: tuple[ProviderRecord, ...]
     names: tuple[bytes, ...]
     population: int
     asked: int
+    answered: int
 
 
 class Overlay(Protocol):

@@ -264,7 +264,8 @@ class UdpOverlay:
             case ev.Answered():
                 future = self._searches.get(effect.ticket)
                 if future is not None and not future.done():
-                    future.set_result(Found(effect.providers, effect.names, effect.population, effect.asked))
+                    found = (effect.providers, effect.names, effect.population, effect.asked, effect.answered)
+                    future.set_result(Found(*found))
             case ev.Announced():
                 self._told.add(effect.key)
                 _release(self._announced, effect.key)

@@ -14,6 +14,7 @@ import pytest
 from enticed.core.host import Host
 from enticed.core.vocabulary import Contact
 from enticed.engine.driver import Driver
+from enticed.engine.names.asking import AloneError
 from enticed.engine.names.naming import Naming
 from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
@@ -33,6 +34,7 @@ from tests.wire.cas import DAY_S, NOW, signing_key
 NAME = "debian:12"
 OLD, NEW, EVIL = ImageId.of(b"old"), ImageId.of(b"new"), ImageId.of(b"evil")
 PUBLISHER, SECOND, THIEF = signing_key("publisher"), signing_key("second"), signing_key("thief")
+ME = NodeId(bytes(20))
 
 
 def key_of(label: str) -> PublisherKey:
@@ -47,6 +49,7 @@ class Replicas:
     """The DHT, all of it the attacker's: it says what it is told to say."""
 
     say: tuple[bytes, ...] = ()
+    answering: int = 8
     asked: list[DiscoveryKey] = field(default_factory=list)
     announced_offers: list[Offer] = field(default_factory=list)
     heard_more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,7 +58,7 @@ class Replicas:
 
     async def find(self, key: DiscoveryKey) -> Found:
         self.asked.append(key)
-        return Found((), self.say, 0, 8)
+        return Found((), self.say, 0, 8, self.answering)
 
     def announce(self, offer: Offer) -> None:
         self.announced_offers.append(offer)
@@ -79,6 +82,7 @@ class Victim:
     trusted: frozenset[PublisherKey] = TRUSTED
     threshold: int = 1
     replicas: Replicas = field(default_factory=Replicas)
+    node: NodeId = ME
 
     @asynccontextmanager
     async def naming(self, publisher: Publisher | None = None) -> AsyncIterator[Naming]:
@@ -86,7 +90,7 @@ class Victim:
         clock = lambda: self.now  # noqa: E731
         with Store.open(self.state_dir, None, 0, clock) as store, self._driver() as driver:
             threads, origin = StoreThreads(), OriginSupply(None)
-            naming = Naming(driver, store, threads, self.replicas, origin, self._trust, publisher, clock)
+            naming = Naming(driver, store, threads, self.replicas, origin, self, None, publisher, clock)
             try:
                 yield naming
             finally:
@@ -94,13 +98,14 @@ class Victim:
                 await origin.close()
                 await threads.close()
 
-    def _trust(self) -> TrustBundle:
+    @property
+    def trust(self) -> TrustBundle:
         publishers = tuple(TrustedPublisher(key, key.short, (ALL_NAMES,)) for key in self.trusted)
         return TrustBundle(1, NOW, (), publishers, self.threshold, (), (), ())
 
     @contextmanager
     def _driver(self) -> Iterator[Driver]:
-        driver = Driver(Host(Contact(NodeId(bytes(20)), ()), np.random.default_rng(1)), lambda: self.now)
+        driver = Driver(Host(Contact(ME, ()), np.random.default_rng(1)), lambda: self.now)
         try:
             yield driver
         finally:
@@ -377,11 +382,27 @@ class LateReplicas(Replicas):
 
     async def find(self, key: DiscoveryKey) -> Found:
         found = await super().find(key)
-        return found if len(self.asked) > 1 else Found((), (), 0, 8)
+        return found if len(self.asked) > 1 else Found((), (), 0, 8, 0)
 
 
 def test_one_silence_is_no_answer(tmp_path: Path) -> None:
     async def scenario() -> None:
         assert await Victim(tmp_path, replicas=LateReplicas()).resolves(signed(1, NEW)) == NEW
+
+    asyncio.run(scenario())
+
+
+def test_who_is_answered_by_none_of_those_it_asks_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with pytest.raises(AbsentError, match="is known in this cluster"):
+            await Victim(tmp_path).resolves()
+        victim = Victim(tmp_path, replicas=Replicas(answering=0))
+        with pytest.raises(AloneError, match="reaches no other host"):
+            await victim.resolves()
+        await Victim(tmp_path).resolves(signed(1, NEW))
+        assert await victim.resolves() == NEW, "what it knows it says"
+        victim.now += 31 * DAY_S
+        with pytest.raises(AloneError, match="reaches no other host"):
+            await victim.resolves()
 
     asyncio.run(scenario())

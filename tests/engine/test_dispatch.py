@@ -70,7 +70,7 @@ async def _roster(stack: AsyncExitStack, swarm: MemorySwarm, host: HostIdentity,
 
 def test_every_word_of_the_core_has_one_on_the_wire() -> None:
     for ours, theirs in ((OrderState, OrderStage), (Failure, OrderFault), (Promise, OrderPromise)):
-        assert {one.name for one in ours} - {"PAUSED"} == {one.name for one in theirs}
+        assert {one.name for one in ours} - {"PAUSED", "ALONE"} == {one.name for one in theirs}
 
 
 def test_an_order_that_is_paused_is_told_of_as_reserving_and_why() -> None:

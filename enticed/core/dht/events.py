@@ -148,13 +148,15 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a `Find` found: each provider once, this host not among them; names, newest first; how many were asked."""
+    """What a `Find` found: each provider once, this host not among them; names, newest first; how many were asked, and
+    how many of them have answered."""
 
     ticket: int
     providers: tuple[ProviderRecord, ...]
     names: tuple[bytes, ...]
     population: int
     asked: int
+    answered: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class Search:
                 tuple(one.data for one in names),
                 max(population, len(self._providers)),
                 asked,
+                len(nearest),
             )
         )
 

@@ -14,23 +14,22 @@ from dataclasses import replace
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.dht.events import NameOffer
-from enticed.core.orders import Failure
 from enticed.engine.driver import Driver
-from enticed.engine.faults import failure_of
+from enticed.engine.names.asking import AloneError, Asking, Member, failure_to_resolve
 from enticed.engine.names.drafts import Drafts
 from enticed.engine.supply.discovery import told_others
 from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.threads import StoreThreads
+from enticed.identity.authority import Authority
 from enticed.identity.publisher import Publisher, next_name_record, renewed_name_record
 from enticed.limits import NAME_FRESH_S, NAME_LOOKUP_TIMEOUT_S, NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
-from enticed.store.files import DiskError
 from enticed.store.images import StoredImage
 from enticed.store.names import SavedName, TooManyNamesError
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.dsse import Quorum, keys_named
-from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError, MalformedError
+from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.names import NameRecord, is_image_id, open_name, open_past_name, parse_name, renewal_due
 from protocol.trust import TrustBundle
@@ -39,6 +38,8 @@ log = logging.getLogger(__name__)
 
 
 class Naming:
+    """authority: the CA, on the founding host."""
+
     def __init__(
         self,
         driver: Driver,
@@ -46,17 +47,19 @@ class Naming:
         threads: StoreThreads,
         overlay: Overlay,
         origin: OriginSupply,
-        trust: Callable[[], TrustBundle],
+        member: Member,
+        authority: Authority | None,
         publisher: Publisher | None,
         clock: Callable[[], float],
     ) -> None:
-        self.drafts = Drafts(store, threads, overlay, trust, clock)
+        self._member = member
+        self.drafts = Drafts(store, threads, overlay, self._trust, clock)
         self._driver = driver
         self._store = store
         self._threads = threads
         self._overlay = overlay
         self._origin = origin
-        self._trust = trust
+        self._asking = Asking(overlay, member, is_founder=authority is not None)
         self._publisher = publisher
         self._clock = clock
         self._tasks = Tasks()
@@ -66,6 +69,9 @@ class Naming:
         self._looked_up_at: dict[str, float] = {}
         """When others were last asked for names that are known here."""
         driver.carry(ef.ResolveTarget, self._start_resolve)
+
+    def _trust(self) -> TrustBundle:
+        return self._member.trust
 
     def start(self) -> None:
         """On the publishing host, announce its names and sign them anew from half of their life."""
@@ -85,7 +91,8 @@ class Naming:
         """The image that a name (or an id) means now: the newest record that a trusted publisher has signed.
 
         origin: whether the origin may be asked where no host knows the name. `LocalError` for what can be no name,
-        `AbsentError` where nobody knows it, `ExhaustedError` and `DiskError` where it cannot be remembered.
+        `AbsentError` where nobody knows it, `AloneError` or `DeniedError` where that cannot be known, `ExhaustedError`
+        and `DiskError` where it cannot be remembered.
         """
         if is_image_id(target):
             return ImageId.from_hex(target)
@@ -95,14 +102,15 @@ class Naming:
         return newest.image
 
     async def _look_up(self, name: str, *, origin: bool) -> SavedName:
-        await self._overlay.ready()  # an order placed right after the start is not refused for want of acquaintances
-        envelopes = await self._ask_others(name)
-        newest, trouble = self._newest(name, self._standing(name), envelopes), ""
-        if origin and self._origin.is_there and not envelopes:
+        found = await self._asking.ask(name)
+        newest, trouble = self._newest(name, self._standing(name), found.names), ""
+        if origin and self._origin.is_there and not found.names:
             try:
                 newest = self._newest(name, newest, (await self._origin.name(name),))
             except EnticedError as error:
                 trouble = f"; {error}"
+        if newest is None or newest.expires_at <= self._clock():
+            self._asking.check(name, found, trouble)
         if newest is None:
             raise AbsentError(f"no name {name!r} is known in this cluster{trouble}{_id_hint(name)}")
         if newest.expires_at <= self._clock():
@@ -126,12 +134,6 @@ class Naming:
             except TimeoutError:
                 self._looked_up_at[name] = self._clock()
         return known.image
-
-    async def _ask_others(self, name: str) -> tuple[bytes, ...]:
-        """The records that other hosts have of a name. They are asked again before it is said that there are none:
-        right after a start, who is asked first may have to be met anew, and answers too late."""
-        key = DiscoveryKey.of_name(name)
-        return (await self._overlay.find(key)).names or (await self._overlay.find(key)).names
 
     def _newest(self, name: str, newest: SavedName | None, envelopes: tuple[bytes, ...]) -> SavedName | None:
         """`newest`, or what of these is newer and signed by a trusted publisher."""
@@ -173,7 +175,7 @@ class Naming:
         try:
             async with asyncio.timeout(NAME_LOOKUP_TIMEOUT_S):
                 newest = await self._look_up(name, origin=False)
-        except (AbsentError, TimeoutError):
+        except (AbsentError, AloneError, DeniedError, TimeoutError):
             return self.known(target)
         if self._is_stored(newest.image):
             with suppress(EnticedError):  # only so that it is shown by its name from now on
@@ -234,11 +236,9 @@ class Naming:
     async def _resolve_for_order(self, effect: ef.ResolveTarget) -> None:
         try:
             image = await self.resolve(effect.target, origin=effect.origin)
-        except (DiskError, ExhaustedError) as error:  # it is known, and cannot be remembered
-            for_good = isinstance(error, TooManyNamesError)
-            self._driver.tell(ev.TargetUnresolved(effect.key, failure_of(error), str(error), for_good))
         except EnticedError as error:
-            self._driver.tell(ev.TargetUnresolved(effect.key, Failure.NOT_FOUND, str(error)))
+            for_good = isinstance(error, TooManyNamesError)
+            self._driver.tell(ev.TargetUnresolved(effect.key, failure_to_resolve(error), str(error), for_good))
         else:
             self._driver.tell(ev.TargetResolved(effect.key, image))
 

@@ -397,7 +397,11 @@ def test_a_host_that_was_cut_off_comes_back() -> None:
     hosts = world.network(20)
     hosts[5].announce(offer(1))
     world.run(5)
+    before = hosts[5].look_up(key(2))[1]
+    assert 0 < before.answered <= before.asked
     world.cut = lambda one, other: hosts[5] in (one, other)
+    after = hosts[5].look_up(key(2))[1]
+    assert after.asked > after.answered == 0, "it still asks whom it knows, and nobody answers"
     world.run(3600)
     assert len(hosts[5].node.table) == 0
     assert nodes(hosts[9].look_up(key(1))) == set()
