@@ -229,6 +229,8 @@ ATTACH_FIND_TIMEOUT_S = 60.0
 """For finding an image that is to be attached, unless --deadline says otherwise."""
 CAMPAIGN_WATCH_GRACE_S = 2.0
 """After the due date, until hosts that could not be reached have been given up."""
+CAMPAIGN_WATCH_PATIENCE_S = 60.0
+"""How long who watches a campaign waits for a daemon that went away: one that is started anew is seen to go on."""
 PAUSED_PATIENCE_S = 10.0
 """How long `entice pull` waits for an order that waits for the disk: one that is tried again soon is seen to go on."""
 BAR_INTERVAL_S = 0.25

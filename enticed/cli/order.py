@@ -20,6 +20,7 @@ from enticed.limits import (
     CAMPAIGN_HOSTS_MAX_COUNT,
     CAMPAIGN_WAIT_MAX_S,
     CAMPAIGN_WATCH_GRACE_S,
+    CAMPAIGN_WATCH_PATIENCE_S,
     REMOTE_LEASE_MAX_S,
 )
 
@@ -119,13 +120,31 @@ def _watch(daemon: Daemon, campaign: Object, *, shows: bool) -> Object:
             while campaign["state"] in ("running", "cancelling") and not _is_overdue(campaign):
                 shown.update(campaign)
                 time.sleep(BAR_INTERVAL_S)  # what changes meanwhile is drawn at once
-                campaign = daemon.ask("GET", f"{_path(campaign['key'])}?after={campaign['revision']}&{_wait(campaign)}")
+                campaign = _newer(daemon, campaign)
             shown.update(campaign)
     except KeyboardInterrupt as error:
         code = Exit.TERMINATED if isinstance(error, Terminated) else Exit.INTERRUPTED
         key = campaign["key"]
         raise Failed(code, f"interrupted; the campaign goes on: entice campaigns {key} (--cancel ends it)") from error
     return campaign
+
+
+def _newer(daemon: Daemon, campaign: Object) -> Object:
+    """The campaign once it has changed. A daemon's end is none of its campaigns: started anew, it goes on with them."""
+    key = campaign["key"]
+    gone_since: float | None = None
+    while True:
+        try:
+            return daemon.ask("GET", f"{_path(key)}?after={campaign['revision']}&{_wait(campaign)}")
+        except Failed as error:
+            is_starting = gone_since is not None and error.code is Exit.NOT_FOUND  # it answers before it knows of any
+            if error.code is not Exit.NO_DAEMON and not is_starting:
+                raise
+            gone_since = gone_since or time.monotonic()
+            if time.monotonic() > gone_since + CAMPAIGN_WATCH_PATIENCE_S or _is_overdue(campaign):
+                goes_on = f"the campaign goes on when it is back: entice campaigns {key} --watch"
+                raise Failed(Exit.NO_DAEMON, f"{error}; {goes_on}") from error
+        time.sleep(BAR_INTERVAL_S)
 
 
 def _is_overdue(campaign: Object) -> bool:

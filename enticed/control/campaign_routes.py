@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from aiohttp import web
 
 from enticed.control.answers import json_of
 from enticed.control.fields import parse_campaign, parse_campaign_key, parse_object
+from enticed.control.order_events import EventStreams
 from enticed.control.queries import parse_query, parse_revision, parse_wait
-from enticed.engine.campaigns.port import CampaignEngine
+from enticed.engine.campaigns.port import CampaignEngine, CampaignView
 from enticed.limits import CAMPAIGN_BODY_MAX_SIZE_BYTES, CAMPAIGN_WAIT_MAX_S, CONTROL_BODY_TIMEOUT_S
 from enticed.problems import read_body
 
 
 class CampaignRoutes:
-    """owner_of: whose the campaigns are that a request places or cancels, as of `enticed.core.orders.Order`."""
+    """streams: with their end ends every waiting for news. owner_of: whose the campaigns are that a request places or
+    cancels, as of `enticed.core.orders.Order`."""
 
-    def __init__(self, engine: CampaignEngine, owner_of: Callable[[web.Request], str]) -> None:
+    def __init__(self, engine: CampaignEngine, streams: EventStreams, owner_of: Callable[[web.Request], str]) -> None:
         self._engine = engine
+        self._streams = streams
         self._owner_of = owner_of
 
     @property
@@ -45,15 +50,25 @@ class CampaignRoutes:
         return web.json_response(json_of(placed))
 
     async def campaign(self, request: web.Request) -> web.Response:
-        """With `after`, once it is newer than that, or when `wait_s` have passed."""
+        """With `after`, once it is newer than that, when `wait_s` have passed, or when this server ends."""
         query = parse_query(request.query, "after", "wait_s")
         key = parse_campaign_key(request.match_info["campaign"])
         wait_s = parse_wait(query.get("wait_s", str(CAMPAIGN_WAIT_MAX_S)))
         self._engine.campaign(key)  # what is not there is said before anything is waited for
         if "after" in query:
             revision = parse_revision(query["after"])
-            return web.json_response(json_of(await self._engine.campaign_after(key, revision, wait_s)))
+            await self._wait_for(self._engine.campaign_after(key, revision, wait_s))
         return web.json_response(json_of(self._engine.campaign(key)))
+
+    async def _wait_for(self, news: Coroutine[Any, Any, CampaignView]) -> None:
+        """Until there are news, but not beyond the end of the server, which would wait for it."""
+        waiting = (asyncio.ensure_future(news), asyncio.ensure_future(self._streams.ended()))
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def cancel(self, request: web.Request) -> web.Response:
         parse_query(request.query)

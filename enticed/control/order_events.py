@@ -54,6 +54,10 @@ class EventStreams:
         """End all streams, in good order."""
         self._closing.set()
 
+    async def ended(self) -> None:
+        """Returns when the streams that are open are to end: whoever waits for news otherwise waits no longer, too."""
+        await self._closing.wait()
+
     def interrupt(self) -> None:
         """As `close`, and others may come: whoever may still listen comes back with the last number that it has."""
         self.close()

@@ -44,7 +44,7 @@ class Routes:
         self._tickets = tickets
         self._orders = OrderRoutes(engine, streams, owner_of=lambda request: "")
         self._contents = contents
-        self._campaigns = CampaignRoutes(engine, owner_of=lambda request: "")
+        self._campaigns = CampaignRoutes(engine, streams, owner_of=lambda request: "")
         self._trust = TrustRoutes(engine.trust, engine.cosigning)
         self._space = SpaceRoutes(engine, access)
 

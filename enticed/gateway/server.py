@@ -77,7 +77,7 @@ class ApiServer(TcpServer):
             self._roles.open_to_all(app.add_routes(JoinRoutes(authority, bootstrap).routes))
         if engine is not None:
             orders = OrderRoutes(engine, self._streams, self._roles.owner_of).table
-            routes = [*orders, *CampaignRoutes(engine, self._roles.owner_of).table]
+            routes = [*orders, *CampaignRoutes(engine, self._streams, self._roles.owner_of).table]
             app.add_routes([*routes, openapi.route(routes)])
         tls = api_context(identity)
         identity.watch(lambda: refresh(tls, identity))

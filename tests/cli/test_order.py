@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from enticed.control.server import ControlServer
 from enticed.core.campaigns import events as ev
 from enticed.core.orders import Failure, OrderState, Promise
 from tests.cli.running import Cli
@@ -41,6 +42,34 @@ def test_watching_ends_when_every_host_is_ready(cli: Cli) -> None:
     timer.join()
     assert (ran.returncode, ran.stdout.splitlines()[0].split(": ")[1][:20]) == (0, "ready, 5 of 5 ready,")
     assert sorted(ran.stderr.splitlines()) == [f"h{number} ready" for number in range(1, 6)]
+
+
+def test_watching_goes_on_after_a_restart_of_the_daemon(cli: Cli) -> None:
+    cli.engine.hold = {"h3"}
+    with cli.start("order", "web:1", "--label", "zone=a", "--key", "k", "--deadline", "30", "--watch") as watching:
+        assert cli.engine.awaited.wait(20)
+        cli.do(cli.control.server.close())
+        cli.engine.awaited.clear()
+        again = ControlServer(cli.engine, cli.control.operations, cli.control.path)
+        cli.do(again.start())
+        try:
+            assert cli.engine.awaited.wait(20), "it asks again"
+            cli.do(lambda: cli.engine.release("k", "h3"))
+            shown, _ = watching.communicate(timeout=20)
+        finally:
+            cli.do(again.close())
+    assert (watching.returncode, "ready, 5 of 5 ready" in shown) == (0, True)
+
+
+def test_who_waits_for_a_daemon_in_vain_hears_how_to_go_on(cli: Cli) -> None:
+    cli.engine.hold = {"h3"}
+    with cli.start("order", "web:1", "--label", "zone=a", "--deadline", "5", "--watch") as watching:
+        assert cli.engine.awaited.wait(20)
+        (key,) = (one.key for one in cli.engine.campaigns())
+        cli.do(cli.control.server.close())
+        _, said = watching.communicate(timeout=30)
+    assert watching.returncode == 3
+    assert f"the campaign goes on when it is back: entice campaigns {key} --watch" in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 
@@ -28,6 +29,8 @@ class MemoryCampaigns:
         self.hold: set[str] = set()
         self.campaign_images = {"web:1": ImageId(bytes(32))}
         self._changed = asyncio.Event()
+        self.awaited = threading.Event()
+        """Somebody waits for news of a campaign."""
 
     async def place_campaign(self, key: str, terms: CampaignTerms, owner: str = "") -> CampaignView:
         if terms.target not in self.campaign_images:
@@ -69,6 +72,7 @@ class MemoryCampaigns:
         return tuple(campaign_view(run, None) for run in self.machine.runs())
 
     async def campaign_after(self, key: str, revision: int, timeout_s: float) -> CampaignView:
+        self.awaited.set()
         try:
             async with asyncio.timeout(timeout_s):
                 while self.campaign(key).revision == revision:

@@ -43,6 +43,19 @@ def test_a_campaign_is_placed_followed_and_cancelled(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
+def test_who_waits_for_news_is_answered_when_the_server_ends(tmp_path: Path) -> None:
+    async def test(control: Running) -> None:
+        control.engine.hold = {"h2"}
+        _, campaign = await control.ask("PUT", PATH, TERMS)
+        waiting = asyncio.create_task(control.ask("GET", f"{PATH}?after={campaign['revision']}&wait_s=30"))
+        assert await asyncio.to_thread(control.engine.awaited.wait, 10)
+        async with asyncio.timeout(2):
+            await control.server.close()
+            assert await waiting == (200, campaign), "as it is: whoever wants to know more asks again"
+
+    serve(tmp_path, test)
+
+
 def test_by_labels(tmp_path: Path) -> None:
     async def test(control: Running) -> None:
         status, campaign = await control.ask("PUT", PATH, {"image": "web:1", "labels": {"zone": "a"}})
