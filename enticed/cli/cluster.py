@@ -99,7 +99,7 @@ def join(
     the token is read from standard input: an argument can be seen by everybody on this host.
 
     \b
-    entice join ENT1.10.0.0.1:7401.5f3a... --state /var/lib/enticed --rack r13
+    entice join - --state /var/lib/enticed --rack r13
     """
     said = _check_host(listen, rack, zone, labels)
     from enticed.config_sources import remember_listen
