@@ -132,7 +132,7 @@ class Pull:
     wanted: int = 0
     """Pieces (bits) of which fragments are missing and that were not opened yet."""
     here: deque[int] = field(default_factory=deque)
-    """Pieces that local images can provide and that were not opened yet."""
+    """Pieces that local images can provide, or that readers have had all of, and that were not opened yet."""
     opening: set[int] = field(default_factory=set)
     runs: deque[Run] = field(default_factory=deque)
     """Ready to be asked for."""
@@ -181,3 +181,9 @@ class Pull:
     bytes_per_s: float = 0.0
     rate_bytes: int = 0
     rate_since: float = 0.0
+
+    def was_read(self, piece: int, size_bytes: int) -> None:
+        """So much of a piece has come for readers. Of one that is all here by now nobody else need have anything."""
+        self.read_bytes[piece] += size_bytes
+        if self.read_bytes[piece] >= self.missing_bytes[piece]:
+            self.here.append(piece)

@@ -298,7 +298,7 @@ class RequestDesk:
         self._measure(pull, run.size_bytes, now)
         self._readers.arrived(run.image, run.piece, run.indices)
         if run.for_reader:
-            pull.read_bytes[run.piece] += run.size_bytes
+            pull.was_read(run.piece, run.size_bytes)
             return
         pull.outstanding[run.piece] -= 1
         if pull.outstanding[run.piece] == 0:

@@ -66,6 +66,18 @@ def test_the_rest_follows_when_readers_are_quiet() -> None:
     assert bench.host.books.images[IMAGE].counts[2] == 1
 
 
+def test_a_piece_that_readers_had_all_of_is_opened_though_nobody_has_it_any_more() -> None:
+    """Else the order would wait for ever, and so would others, who can have it from here."""
+    bench = reading(2, readers_quiet_s=1.0)
+    bench.deliver(demand(bench, 1, stretch(1, 0, 2)))
+    bench.deliver(demand(bench, 2, stretch(1, 2, 2)))
+    bench.hear(1, ms.HaveChange(IMAGE, (), (0, 1)))
+    bench.wait(1.1)
+    assert bench.all(ef.OpenPiece) == [ef.OpenPiece(IMAGE, 1)]
+    bench.open(1, missing=[])
+    assert bench.host.books.images[IMAGE].is_held(1)
+
+
 def test_the_rest_follows_after_some_minutes_whatever_readers_do() -> None:
     bench = reading(readers_alone_s=300.0)
     bench.wait(301)
