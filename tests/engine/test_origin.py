@@ -103,7 +103,7 @@ def test_an_order_that_says_never_asks_it_for_nothing(tmp_path: Path) -> None:
         with rogue(serving(image.directory)) as server:
             async with image.hosts(1, server.url) as (engine,):
                 order = await pull(engine, NAME, "by name", origin=False)
-                assert (order.state, order.failure) == (OrderState.FAILED, Failure.NOT_FOUND)
+                assert (order.state, order.failure) == (OrderState.FAILED, Failure.ALONE)
                 order = await pull(engine, str(image.published.image), "by id", origin=False)
                 assert (order.state, order.failure) == (OrderState.FAILED, Failure.UNAVAILABLE)
                 assert not [path for path in server.asked if str(image.published.image) in path]
@@ -237,7 +237,7 @@ def test_an_older_name_does_not_come_back(tmp_path: Path) -> None:
                 assert (await pull(engine, NAME, "again")).image == second.image
                 (image.directory / object_of_name("other:1")).write_bytes(record)
                 order = await pull(engine, "other:1", "another's record")
-                assert order.failure is Failure.NOT_FOUND
+                assert order.failure is Failure.ALONE
 
     run(scenario())
 
@@ -288,7 +288,7 @@ def test_nobody_at_the_origins_address(tmp_path: Path) -> None:
         image = await exported(tmp_path)
         async with image.hosts(1, f"http://127.0.0.1:{free_port()}/images") as (engine,):
             order = await pull(engine, NAME)
-            assert order.failure is Failure.NOT_FOUND
+            assert order.failure is Failure.ALONE
             assert "no connection can be made" in order.reason
             with pytest.raises(AbsentError, match="no manifest"):
                 await engine.plan(str(image.published.image))

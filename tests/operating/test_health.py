@@ -74,7 +74,7 @@ def test_orders_that_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         recovered = recovery_of(engine)
         with monkeypatch.context() as patched:
             patched.setattr(engine.parts.store, "save_order", broken)
-            with pytest.raises(LocalError):
+            with pytest.raises(ExhaustedError, match="takes no orders just now: the disk is read-only"):
                 await engine.place_order("a", OrderTerms("none:1"))
             assert "the disk is read-only" in only(engine, "store").said
             with pytest.raises(ExhaustedError, match="takes no new orders just now: it is degraded"):
@@ -82,7 +82,7 @@ def test_orders_that_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await recovered.wait()
         assert failing(engine) == {}
         await engine.place_order("b", OrderTerms("none:1"))
-        assert {"a", "b"} == {order.key for order in engine.parts.store.orders()}, "what could not be saved is now"
+        assert {"b"} == {order.key for order in engine.parts.store.orders()}, "what was refused has not come back"
 
     check_founder(tmp_path, work)
 
