@@ -47,7 +47,7 @@ def _host_options(command: Callable[..., None]) -> Callable[..., None]:
             "state_dir",
             metavar="DIR",
             required=True,
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, readable=False),
             help="Where the daemon will keep identity and images.",
         ),
     ):

@@ -70,4 +70,4 @@ def exit_code(error: EnticedError) -> Exit:
         case ExhaustedError():
             return Exit.TEMPORARY
         case _:
-            return Exit.FAILED
+            return Exit.DENIED if isinstance(error.__cause__, PermissionError) else Exit.FAILED

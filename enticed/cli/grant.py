@@ -33,7 +33,7 @@ _DAY_S = 86400
     "--output",
     metavar="DIR",
     default=".",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
     help="Where to write what is made: NAME.key, and of a scheduler NAME.crt and ca.crt.  [default: here]",
 )
 @click.option(

@@ -16,7 +16,7 @@ state_option = click.option(
     "state_dir",
     metavar="DIR",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False, exists=True, readable=False),
     help="Where the daemon keeps identity and images.",
 )
 

@@ -149,7 +149,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except OSError as error:
-        return ends(Exit.FAILED, error.strerror or str(error))
+        said = error.strerror or str(error)
+        code = Exit.DENIED if isinstance(error, PermissionError) else Exit.FAILED
+        return ends(code, f"{os.fsdecode(error.filename)}: {said}" if isinstance(error.filename, str | bytes) else said)
     return Exit.DONE
 
 

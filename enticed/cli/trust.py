@@ -144,7 +144,7 @@ def rotate(ctx: click.Context, what: str, finish: bool, force: bool) -> None:
     "state_dir",
     metavar="DIR",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="The daemon's state.",
 )
 @click.pass_context
@@ -171,13 +171,13 @@ def key(ctx: click.Context, state_dir: Path) -> None:
 
 
 @trust.command(cls=Command)
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, readable=False))
 @click.option(
     "--state",
     "state_dir",
     metavar="DIR",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="The founding host's state.",
 )
 @click.pass_context
@@ -197,13 +197,13 @@ def backup(ctx: click.Context, file: Path, state_dir: Path) -> None:
 
 
 @trust.command(cls=Command)
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, readable=False))
 @click.option(
     "--state",
     "state_dir",
     metavar="DIR",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Where the founding host's state is to be: without an identity yet.",
 )
 @click.pass_context
@@ -231,7 +231,7 @@ def restore(ctx: click.Context, file: Path, state_dir: Path) -> None:
     "state_dir",
     metavar="DIR",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="The founding host's state.",
 )
 @click.pass_context

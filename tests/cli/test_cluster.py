@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from enticed.identity.backup import write_backup
 from enticed.identity.host import found_cluster, is_founder, load_identity
 from protocol.errors import DeniedError
 from tests.cli.running import run
+from tests.programs import need_root
 
 NOWHERE = Path("/nowhere/entice.sock")
 PASSPHRASE = "correct horse battery staple"
@@ -116,3 +120,38 @@ def test_a_founding_host_that_was_off_for_too_long_or_comes_from_an_old_backup(t
     identity = load_identity(tmp_path / "restored")
     identity.require_valid(time.time())
     assert identity.node == load_identity(state).node
+
+
+def test_who_may_not_read_the_state_or_write_there_is_denied(tmp_path: Path) -> None:
+    need_root()
+    state, file = tmp_path / "state", tmp_path / "ca.backup"
+    found_cluster(state, "", "", time.time())
+    write_backup(state, file, PASSPHRASE)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.getuid() and not directory.stat().st_mode & 0o001:
+            directory.chmod(directory.stat().st_mode | 0o055)  # pytest's directories are closed to others
+    load = (  # all of it, before the interpreter's own files may be out of reach
+        "import importlib, os, pkgutil, enticed.cli, enticed.identity\n"
+        "for package in (enticed.cli, enticed.identity):\n"
+        "    for one in pkgutil.iter_modules(package.__path__):\n"
+        "        importlib.import_module(f'{package.__name__}.{one.name}')\n"
+        "from enticed.cli.main import run\n"
+    )
+    drop = "os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3); raise SystemExit(run({!r}))"
+    for command in (
+        ["init", "--state", str(tmp_path / "new")],
+        ["trust", "key", "--state", str(state)],
+        ["trust", "backup", str(tmp_path / "other"), "--state", str(state)],
+        ["trust", "renew", "--state", str(state)],
+        ["trust", "restore", str(file), "--state", str(tmp_path / "new")],
+        ["group", "create", "team", "--state", str(state)],
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", load + drop.format(command)],
+            input=PASSPHRASE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (6, ""), ran.stderr
+        assert re.fullmatch(r"entice: .*Permission denied\n", ran.stderr), command
