@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,12 @@ from enticed.cli.command import Command, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import ago, short, size
 from enticed.limits import ORDERS_MAX_COUNT, SCHEDULER_MAX_LIFETIME_S, TOKEN_LINE_MAX_CHARS
+
+
+def _state_option(about: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Not checked by click: who may not read it is denied, which is no wrong usage."""
+    path = click.Path(path_type=Path, readable=False)
+    return click.option("--state", "state_dir", metavar="DIR", required=True, type=path, help=about)
 
 
 @click.command(cls=Command)
@@ -139,14 +145,7 @@ def rotate(ctx: click.Context, what: str, finish: bool, force: bool) -> None:
 
 
 @trust.command(cls=Command)
-@click.option(
-    "--state",
-    "state_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="The daemon's state.",
-)
+@_state_option("The daemon's state.")
 @click.pass_context
 def key(ctx: click.Context, state_dir: Path) -> None:
     """Print the public key with which this host publishes; make the key if there is none.
@@ -172,14 +171,7 @@ def key(ctx: click.Context, state_dir: Path) -> None:
 
 @trust.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, readable=False))
-@click.option(
-    "--state",
-    "state_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="The founding host's state.",
-)
+@_state_option("The founding host's state.")
 @click.pass_context
 def backup(ctx: click.Context, file: Path, state_dir: Path) -> None:
     """Write the founding host's identity to FILE, encrypted with a passphrase: the CA and all keys.
@@ -198,14 +190,7 @@ def backup(ctx: click.Context, file: Path, state_dir: Path) -> None:
 
 @trust.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, readable=False))
-@click.option(
-    "--state",
-    "state_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="Where the founding host's state is to be: without an identity yet.",
-)
+@_state_option("Where the founding host's state is to be: without an identity yet.")
 @click.pass_context
 def restore(ctx: click.Context, file: Path, state_dir: Path) -> None:
     """Make this host the founding host again, from a FILE of `entice trust backup`.
@@ -226,14 +211,7 @@ def restore(ctx: click.Context, file: Path, state_dir: Path) -> None:
 
 
 @trust.command(cls=Command)
-@click.option(
-    "--state",
-    "state_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="The founding host's state.",
-)
+@_state_option("The founding host's state.")
 @click.pass_context
 def renew(ctx: click.Context, state_dir: Path) -> None:
     """Sign the founding host's own certificate anew, where it was off until that had expired.
