@@ -23,7 +23,7 @@ from enticed.overlay.notary import HostNotary
 from enticed.overlay.port import Found, NameOffer, Offer
 from enticed.store.store import Store
 from protocol.dsse import Quorum, countersign, keys_named
-from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError
+from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, NoSpaceError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId, PublisherKey
 from protocol.limits import CLOCK_SKEW_MAX_S, NAME_VERSION_MAX_LEAD
 from protocol.names import NameRecord, open_past_name, seal_name
@@ -404,5 +404,24 @@ def test_who_is_answered_by_none_of_those_it_asks_says_so(tmp_path: Path) -> Non
         victim.now += 31 * DAY_S
         with pytest.raises(AloneError, match="reaches no other host"):
             await victim.resolves()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_disk_keeps_no_reader_from_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name was signed anew for the same image, and that cannot be noted."""
+
+    def full(*_: object) -> None:
+        raise NoSpaceError("no space left")
+
+    async def scenario() -> None:
+        victim = Victim(tmp_path)
+        assert await victim.resolves(signed(2, NEW)) == NEW
+        victim.replicas.say = (signed(3, NEW),)
+        monkeypatch.setattr(Store, "save_name", full)
+        async with victim.naming() as naming:
+            assert await naming.resolve_lately(NAME) == NEW
+            with pytest.raises(NoSpaceError):
+                await naming.resolve(NAME)
 
     asyncio.run(scenario())

@@ -24,12 +24,13 @@ from enticed.identity.authority import Authority
 from enticed.identity.publisher import Publisher, next_name_record, renewed_name_record
 from enticed.limits import NAME_FRESH_S, NAME_LOOKUP_TIMEOUT_S, NAMES_RENEWAL_CHECK_S
 from enticed.overlay.port import Overlay
+from enticed.store.files import DiskError
 from enticed.store.images import StoredImage
 from enticed.store.names import SavedName, TooManyNamesError
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.dsse import Quorum, keys_named
-from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
+from protocol.errors import AbsentError, DeniedError, EnticedError, ExhaustedError, LocalError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId, PublisherKey
 from protocol.names import NameRecord, is_image_id, open_name, open_past_name, parse_name, renewal_due
 from protocol.trust import TrustBundle
@@ -119,7 +120,7 @@ class Naming:
 
     async def resolve_lately(self, target: str) -> ImageId:
         """As `resolve`, for who asks again and again: a name that is known here is looked up every few seconds only,
-        and where no answer comes soon, what is known counts.
+        and where no answer comes soon, or it cannot be remembered, what is known counts.
         """
         if is_image_id(target):
             return ImageId.from_hex(target)
@@ -131,7 +132,7 @@ class Naming:
             try:
                 async with asyncio.timeout(NAME_LOOKUP_TIMEOUT_S):
                     return await self.resolve(name)
-            except TimeoutError:
+            except (TimeoutError, DiskError, ExhaustedError):
                 self._looked_up_at[name] = self._clock()
         return known.image
 
