@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from enticed.core.books import Books
-from enticed.core.effects import Dial, FindProviders, Say
+from enticed.core.effects import Dial, FindProviders, HangUp, Say
 from enticed.core.peers import Peer
 from enticed.core.pulls import AskedAnew, Pull
 from enticed.core.vocabulary import Contact
@@ -120,34 +120,53 @@ class FindingDesk:
                 pull.named.discard(node)
                 self._dial_more(pull, now)
 
+    def turns_away(self, pull: Pull, peer: Peer) -> bool:
+        """Hang up on a host that has just dialled, for an image that this one is after too, where enough are known:
+        then it tries others. Whoever comes again may stay, for it may have found nobody else."""
+        policy, others = self._books.policy, [one for one in self._books.peers if pull.image in one.subscriptions]
+        is_new = peer.dialled_us and not peer.subscriptions and not peer.in_flight
+        if len(others) < policy.degree_most or not is_new or peer.node in pull.turned_away:
+            return False
+        if not peer.same_rack and sum(not one.same_rack for one in others) < policy.degree_outside_rack_most:
+            return False
+        pull.turned_away.add(peer.node)
+        self._books.do(HangUp(peer.node, "enough others are known"))
+        return True
+
     def _dial_more(self, pull: Pull, now: float) -> None:
-        """Up to `degree` hosts for the image, most of them in this rack, some of them not; others beside these where
-        none of them has what is missing for long."""
+        for contact in self._to_dial(pull, now):
+            pull.dialled_at[contact.node] = now
+            pull.asked.add(contact.node)
+            self._books.dialling.add(contact.node)
+            self._books.do(Dial(contact))
+
+    def _to_dial(self, pull: Pull, now: float) -> list[Contact]:
+        """Up to `degree` hosts for the image, most of them in this rack, and some that are not however many mates have
+        dialled; others beside these where none of them has what is missing for long."""
         policy, books = self._books.policy, self._books
         useful = [peer for peer in books.peers if self._is_useful(pull, peer)]
         if pull.nobody_since is not None and now >= pull.nobody_since + policy.wider_after_s:
             useful = []
         under_way = [contact for node, contact in pull.contacts.items() if node in books.dialling]
         near = sum(peer.same_rack for peer in useful) + sum(map(self._is_near, under_way))
-        room = policy.degree - len(useful) - len(under_way)
-        room = min(room, policy.sessions_max - len(books.peers) - len(books.dialling))
-        if room <= 0:
-            return
+        far = len(useful) + len(under_way) - near
+        room = max(0, policy.degree - near - far)
+        kept = max(0, min(policy.degree, policy.degree_outside_rack) - far) if books.me.rack else 0
+        left = policy.sessions_max - len(books.peers) - len(books.dialling)
+        if min(left, max(room, kept)) <= 0:
+            return []
         waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
         books.dice.shuffle(waiting)
         named = [contact for contact in waiting if contact.node in pull.hearsay]
         known = [contact for contact in waiting if contact.node not in pull.hearsay]
         mates = [contact for contact in known if self._is_near(contact)]
         others = [contact for contact in known if not self._is_near(contact)]
-        first = max(0, policy.degree - policy.degree_outside_rack - near)
+        first = max(0, room - min(kept, len(others)))
         by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
         some = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
         few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
-        for contact in [*[*mates[:first], *others, *mates[first:]][:some], *named[:few]][:room]:
-            pull.dialled_at[contact.node] = now
-            pull.asked.add(contact.node)
-            books.dialling.add(contact.node)
-            books.do(Dial(contact))
+        wanted = [*[*mates[:first], *others, *mates[first:room]][:some], *named[:few]]
+        return wanted[: min(left, max(room, kept))]
 
     def _is_useful(self, pull: Pull, peer: Peer) -> bool:
         """Whether a peer has or wants some of the image, or was asked and has not answered yet."""

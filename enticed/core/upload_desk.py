@@ -69,7 +69,8 @@ class UploadDesk:
         self._grant(now)
 
     def others_after(self, image: ImageId, node: NodeId) -> list[Alternative]:
-        """Some of the hosts that are after the image, those in `node`'s rack first."""
+        """Some of the hosts that are after the image, half of them in `node`'s rack where there are as many: it finds
+        these by itself, and may have nobody but us to tell it of others."""
         asking = self._books.peers.get(node)
         place = (asking.contact.zone, asking.contact.rack) if asking else None
         near, far = list[Contact](), list[Contact]()
@@ -77,7 +78,8 @@ class UploadDesk:
             contact = peer.contact
             if image in peer.subscriptions and contact.addresses and contact.node != node:
                 (near if (contact.zone, contact.rack) == place else far).append(contact)
-        named = self._drawn(near, ALTERNATIVES_MAX_COUNT)
+        mates_most = max(ALTERNATIVES_MAX_COUNT // 2, ALTERNATIVES_MAX_COUNT - len(far))
+        named = self._drawn(near, mates_most)
         named += self._drawn(far, ALTERNATIVES_MAX_COUNT - len(named))
         return [Alternative(contact.node, contact.addresses) for contact in named]
 
