@@ -17,7 +17,7 @@ class Policy:
     """Who knows so many turns away who dials it, once each: those that are found first would be dialled by many, and
     share their links among more than others do."""
     degree_outside_rack: int = 8
-    """Of `degree`, kept for hosts in other racks however many mates have dialled: over these pieces come into the rack."""
+    """Of these, kept for hosts in other racks however many mates have dialled: they are how pieces enter the rack."""
     degree_outside_rack_most: int = 16
     """Who knows fewer outside its rack turns away none of them."""
     dials_at_once: int = 16

@@ -127,11 +127,16 @@ class UploadSlots:
     def grant(self, most_copies: Callable[[ImageId], float] = lambda _: inf) -> list[Waiting]:
         """Those that may start now. most_copies: so many at once of the same, by image.
 
-        As long as first copies wait, no more are sent in all than would let one of them start.
+        As long as first copies wait, no more are sent in all than would let one of them start. Each peer's begin in the
+        order in which it asked: a connection's answers come in that order, so that one that begins before another of
+        the same peer keeps its slot and waits for it, perhaps for ever, as the other may wait for that slot.
         """
         granted: list[Waiting] = []
         while self._queue and len(self._sending) < self._most:
-            waiting = [one for one in self._queue.values() if self._may_start(one, most_copies(one.request.image))]
+            next_of: dict[NodeId, Waiting] = {}
+            for one in self._queue.values():
+                next_of.setdefault(one.node, one)
+            waiting = [one for one in next_of.values() if self._may_start(one, most_copies(one.request.image))]
             is_slow = len(self._sending) >= self._policy.first_copies_transmitting
             if not waiting or (is_slow and any(upload.is_first for upload in waiting)):
                 break

@@ -241,12 +241,12 @@ def test_what_a_seed_had_no_place_for_it_still_has_sent_nobody() -> None:
 def test_who_has_little_under_way_sends_few_at_a_time_of_the_same() -> None:
     bench = Bench(copies_at_once=1, plenty_bytes=2 * MIB)
     bench.fetching(pieces=8, durable=[0, 1])
-    bench.meet(2, 3)
+    bench.meet(2, 3, 4)
     ask(bench, 1, 2, 0)
     assert bench.one(ef.GrantUpload).ticket == 1
     ask(bench, 2, 3, 0)
     assert not bench.done
-    ask(bench, 3, 3, 1)
+    ask(bench, 3, 4, 1)
     assert bench.one(ef.GrantUpload).ticket == 3
     assert len(bench.open_all()) >= 2, "now it has plenty"
     bench.tell(ev.UploadEnded(3, MIB))
@@ -274,3 +274,23 @@ def test_first_copies_do_not_wait_behind_what_others_could_send() -> None:
     assert not bench.done, "there is a slot, and the first copy would wait the longer"
     bench.tell(ev.UploadEnded(1, MIB))
     assert [granted.ticket for granted in bench.all(ef.GrantUpload)] == [2, 3]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), max_size=30))
+def test_nobody_waits_for_ever_where_answers_come_in_the_order_of_requests(asked: list[tuple[int, int]]) -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=4, uploads_queued=48))
+    unanswered: dict[int, list[int]] = {who: [] for who in range(1, 5)}
+    for ticket, (who, piece) in enumerate(asked):
+        if slots.ask(Waiting(ticket, node(who), FragmentsRequest(IMAGE, piece, 0, 4), MIB), 0.0):
+            unanswered[who].append(ticket)
+    sending: set[int] = set()
+    while any(unanswered.values()):
+        sending |= {upload.ticket for upload in slots.grant(lambda _: 1)}
+        answered = [tickets[0] for tickets in unanswered.values() if tickets and tickets[0] in sending]
+        assert answered, "each that is sent waits for another one that waits for its slot"
+        for ticket in answered[:1]:
+            slots.end(ticket, 0.0, is_sent=True)
+            sending.discard(ticket)
+            for tickets in unanswered.values():
+                if ticket in tickets:
+                    tickets.remove(ticket)
