@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from enticed.core.orders import Priority
+from enticed.core.policy import Policy
 from protocol.errors import LocalError
 from simnet.command import main
 from simnet.outcome import Outcome
@@ -72,6 +73,16 @@ def test_bad_peers_cost_time_and_others_little() -> None:
     assert outcome.hosts == 40
     assert outcome.last_over_clean is not None
     assert outcome.wasted_fragments_max > 0
+
+
+def test_racks_of_more_hosts_than_one_wants_to_know_get_the_image_from_each_other() -> None:
+    scenario = load("racks").resized(160, 64, None)
+    assert scenario.network.rack_hosts == 40 > Policy().degree
+    outcome = run(replace(scenario, hosts=120))
+    assert outcome.incomplete == 0
+    assert outcome.last_s is not None
+    assert outcome.last_s < 1, "nobody waits for a time-out"
+    assert outcome.seed_copies < 3, "each rack could have had one of its own"
 
 
 def test_a_relative_saves_most_bytes_and_the_seed() -> None:
