@@ -14,6 +14,8 @@ RATE_BURST_S = 0.05
 """What comes in so long, at the limit, may go at once."""
 RATE_PORTION_SIZE_BYTES = 256 * KIB
 """Taken at once at the most."""
+SESSIONS_MAX_COUNT = 256
+"""Control connections; a goodbye is all that a peer beyond them gets."""
 BULK_REQUESTS_AHEAD_COUNT = 4
 """Requests that are written ahead on a connection; the rest waits here, where it can still be withdrawn."""
 BULK_INQUIRIES_AHEAD_COUNT = 2

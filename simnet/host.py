@@ -15,6 +15,7 @@ from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.vocabulary import ORIGIN, Contact, Fault
+from enticed.limits import SESSIONS_MAX_COUNT
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Control
 from simnet.disk import SimDisk
@@ -252,7 +253,11 @@ class SimHost:
         def connect() -> None:
             if not other.is_up:
                 self.tell(ev.DialFailed(node, "connection refused"))
-            elif node not in self.sessions:
+            elif node in self.sessions:
+                return
+            elif max(len(self.sessions), len(other.sessions)) >= SESSIONS_MAX_COUNT:
+                self.tell(ev.DialFailed(node, "too many sessions are open"))
+            else:
                 self.sessions[node] = other.sessions[self.contact.node] = None
                 self.tell(ev.PeerUp(other.contact))
                 other.tell(ev.PeerUp(self.contact))

@@ -7,8 +7,6 @@ HANDSHAKES_MAX_COUNT = 64
 """Handshakes of strangers at once; beyond them the kernel's backlog waits."""
 HANDSHAKES_PER_SOURCE_MAX_COUNT = 32
 """Of one address, so that no single stranger can have all places."""
-SESSIONS_MAX_COUNT = 256
-"""Control connections; a goodbye is all that a peer beyond them gets."""
 CONTROL_READ_SIZE_BYTES = 64 * KIB
 CONTROL_READS_PER_TURN = 16
 """What one busy peer may have read before the event loop looks at the others."""

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from enticed.limits import SESSIONS_MAX_COUNT
 from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort, dialable
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
-from enticed.transfer.limits import OUTCASTS_TOLD_MAX_COUNT, SESSIONS_BEFORE_HELLO_PER_PEER_COUNT, SESSIONS_MAX_COUNT
+from enticed.transfer.limits import OUTCASTS_TOLD_MAX_COUNT, SESSIONS_BEFORE_HELLO_PER_PEER_COUNT
 from enticed.transfer.ports import Said
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing

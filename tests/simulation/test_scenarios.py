@@ -11,12 +11,14 @@ from click.testing import CliRunner, Result
 
 from enticed.core.orders import Priority
 from enticed.core.policy import Policy
+from enticed.limits import SESSIONS_MAX_COUNT
 from protocol.errors import LocalError
 from simnet.command import main
 from simnet.outcome import Outcome
 from simnet.running import run
 from simnet.scenario import Scenario
 from simnet.scenario_files import load, scenario_of, shipped
+from simnet.stage import build
 
 SMALL = {"hosts": 40, "size_mib": 64}
 LEAST = """
@@ -83,6 +85,17 @@ def test_racks_of_more_hosts_than_one_wants_to_know_get_the_image_from_each_othe
     assert outcome.last_s is not None
     assert outcome.last_s < 1, "nobody waits for a time-out"
     assert outcome.seed_copies < 3, "each rack could have had one of its own"
+
+
+@pytest.mark.hundreds
+def test_who_finds_no_place_at_a_seed_has_the_image_from_others() -> None:
+    stage = build(load("kraken").resized(SESSIONS_MAX_COUNT + 40, 4, None))
+    hosts, most = stage.hosts_of("hosts"), 0
+    while not all(host.ready_at for host in hosts) and stage.world.now < stage.started_at + 5:
+        stage.world.let_pass(0.05)
+        most = max(most, *(len(seed.sessions) for seed in stage.sources))
+    assert most == SESSIONS_MAX_COUNT
+    assert all(host.ready_at for host in hosts)
 
 
 def test_a_relative_saves_most_bytes_and_the_seed() -> None:
