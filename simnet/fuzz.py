@@ -67,8 +67,7 @@ def case_of(seed: int) -> Case:
     hosts = 2 + int(57 * dice.random() ** 6)
     pieces = 1 + int(min(40, 200 / hosts) * dice.random())
     policy = Policy(
-        degree=(degree := dice.choice([3, 8, 32])),
-        degree_most=degree + 1 + degree // 10,
+        degree=dice.choice([3, 8, 32]),
         request_bytes=dice.choice([256 * KIB, 512 * KIB, 2 * MIB]),
         in_flight_bytes=dice.choice([2 * MIB, 64 * MIB]),
         peer_in_flight=dice.choice([2, 16]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from enticed.core.books import Books
-from enticed.core.effects import Dial, FindProviders, HangUp, Say
+from enticed.core.effects import Dial, FindProviders, Say
 from enticed.core.peers import Peer
 from enticed.core.pulls import AskedAnew, Pull
 from enticed.core.vocabulary import Contact
@@ -105,6 +105,14 @@ class FindingDesk:
         pull.dialled_at[node] = now
         self._books.do(Say(node, Subscribe(pull.image)))
 
+    def met(self, contact: Contact) -> None:
+        """There is a session with this host, and so it is known where it is."""
+        if contact.node in self._books.dialling and self._is_near(contact):
+            for pull in self._books.pulls.values():
+                dialled = pull.contacts.get(contact.node)
+                pull.outside_in_vain += dialled is not None and not dialled.rack
+        self.reached(contact.node)
+
     def reached(self, node: NodeId) -> None:
         self._books.dialling.discard(node)
 
@@ -119,19 +127,6 @@ class FindingDesk:
                 pull.hearsay.discard(node)
                 pull.named.discard(node)
                 self._dial_more(pull, now)
-
-    def turns_away(self, pull: Pull, peer: Peer) -> bool:
-        """Hang up on a host that has just dialled, for an image that this one is after too, where enough are known:
-        then it tries others. Whoever comes again may stay, for it may have found nobody else."""
-        policy, others = self._books.policy, [one for one in self._books.peers if pull.image in one.subscriptions]
-        is_new = peer.dialled_us and not peer.subscriptions and not peer.in_flight
-        if len(others) < policy.degree_most or not is_new or peer.node in pull.turned_away:
-            return False
-        if not peer.same_rack and sum(not one.same_rack for one in others) < policy.degree_outside_rack_most:
-            return False
-        pull.turned_away.add(peer.node)
-        self._books.do(HangUp(peer.node, "enough others are known"))
-        return True
 
     def _dial_more(self, pull: Pull, now: float) -> None:
         for contact in self._to_dial(pull, now):
@@ -151,7 +146,9 @@ class FindingDesk:
         near = sum(peer.same_rack for peer in useful) + sum(map(self._is_near, under_way))
         far = len(useful) + len(under_way) - near
         room = max(0, policy.degree - near - far)
-        kept = max(0, min(policy.degree, policy.degree_outside_rack) - far) if books.me.rack else 0
+        kept = max(0, min(policy.degree, policy.degree_outside_rack) - far)
+        if not books.me.rack or pull.outside_in_vain >= policy.outside_in_vain_max:
+            kept = 0
         left = policy.sessions_max - len(books.peers) - len(books.dialling)
         if min(left, max(room, kept)) <= 0:
             return []
@@ -165,7 +162,7 @@ class FindingDesk:
         by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
         some = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
         few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
-        wanted = [*[*mates[:first], *others, *mates[first:room]][:some], *named[:few]]
+        wanted = [*[*mates[:first], *others][:some], *named[:few]]
         return wanted[: min(left, max(room, kept))]
 
     def _is_useful(self, pull: Pull, peer: Peer) -> bool:

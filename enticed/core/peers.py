@@ -23,8 +23,6 @@ class Peer:
     most_bytes: int
     """What it may have in flight: as much as it delivers in a moment, so that nothing waits long in its line."""
     node: NodeId = field(init=False)
-    dialled_us: bool = False
-    """Whether it has opened the session."""
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
     groups: frozenset[GroupId] = frozenset()

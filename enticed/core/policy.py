@@ -13,13 +13,11 @@ class Policy:
     degree: int = 32
     """Hosts that are after the same image, most of them in the same rack: those of a rack work out among themselves who
     fetches which piece from outside, and do it twice where they do not know each other."""
-    degree_most: int = 36
-    """Who knows so many turns away who dials it, once each: those that are found first would be dialled by many, and
-    share their links among more than others do."""
     degree_outside_rack: int = 8
-    """Of these, kept for hosts in other racks however many mates have dialled: they are how pieces enter the rack."""
-    degree_outside_rack_most: int = 16
-    """Who knows fewer outside its rack turns away none of them."""
+    """Of `degree`, kept for hosts in other racks however many mates have dialled: over these pieces come in."""
+    outside_in_vain_max: int = 16
+    """Hosts that are dialled for such a place and turn out to be mates. Then no places are kept any more: there may be
+    nobody outside."""
     dials_at_once: int = 16
     """Of hosts that are after the image, and half as many of those of whom only a peer has told. Where all dial at
     once, who has been dialled often enough meanwhile dials no more, and all know about as many."""

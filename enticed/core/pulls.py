@@ -101,8 +101,8 @@ class Pull:
     dialled_at: dict[NodeId, float] = field(default_factory=dict)
     """When each host was last dialled, or asked over a session that was there."""
     asked: set[NodeId] = field(default_factory=set)
-    turned_away: set[NodeId] = field(default_factory=set)
-    """Hosts that dialled when this one knew enough. Who comes again is let in: it may have found nobody else."""
+    outside_in_vain: int = 0
+    """Hosts of which it was not known where they are, and that turned out to be mates once they were dialled."""
     finding: bool = False
     find_at: float = 0.0
     find_pause_s: float = 0.0

@@ -39,9 +39,8 @@ class SessionDesk:
     # --- sessions ---
 
     def up(self, contact: Contact, now: float) -> None:
-        dialled_us = contact.node not in self._books.dialling
-        self._finding.reached(contact.node)
-        self._books.peers.add(contact).dialled_us = dialled_us
+        self._finding.met(contact)
+        self._books.peers.add(contact)
         self._finding.remember(contact)
         for pull in self._books.pulls.values():
             self._finding.ask(pull, contact.node, now)
@@ -66,7 +65,7 @@ class SessionDesk:
             return
         peer.groups |= groups
         for pull in self._books.pulls.values():
-            if node not in pull.asked and node not in pull.charged:
+            if node not in pull.availability and node not in pull.charged:
                 self._finding.ask(pull, node, now)
 
     def start(self, pull: Pull, now: float) -> None:
@@ -146,14 +145,12 @@ class SessionDesk:
             self._books.do(Say(peer.node, NotHeld(image)))
             return False
         others = tuple(self._uploads.others_after(image, peer.node))
-        if others:
-            self._books.do(Say(peer.node, Acquaint(image, others)))
-        if pull is not None and self._finding.turns_away(pull, peer):
-            return False
         is_new = image not in peer.subscriptions
         peer.subscriptions.add(image)
         if book is not None:
             self._send_map(peer, book)
+        if others:
+            self._books.do(Say(peer.node, Acquaint(image, others)))
         if is_new and pull is not None and peer.node not in pull.availability and peer.node not in pull.charged:
             # It pulls what we pull: it will have pieces that we want.
             self._finding.ask(pull, peer.node, now)

@@ -69,8 +69,8 @@ class UploadDesk:
         self._grant(now)
 
     def others_after(self, image: ImageId, node: NodeId) -> list[Alternative]:
-        """Some of the hosts that are after the image, half of them in `node`'s rack where there are as many: it finds
-        these by itself, and may have nobody but us to tell it of others."""
+        """Some of the hosts that are after the image, half of them in `node`'s rack where there are others: it finds
+        its mates by itself, and may have nobody but us to tell it of hosts elsewhere."""
         asking = self._books.peers.get(node)
         place = (asking.contact.zone, asking.contact.rack) if asking else None
         near, far = list[Contact](), list[Contact]()

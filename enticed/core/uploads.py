@@ -127,9 +127,10 @@ class UploadSlots:
     def grant(self, most_copies: Callable[[ImageId], float] = lambda _: inf) -> list[Waiting]:
         """Those that may start now. most_copies: so many at once of the same, by image.
 
-        As long as first copies wait, no more are sent in all than would let one of them start. Each peer's begin in the
-        order in which it asked: a connection's answers come in that order, so that one that begins before another of
-        the same peer keeps its slot and waits for it, perhaps for ever, as the other may wait for that slot.
+        As long as first copies are next in somebody's line, no more are sent in all than would let one of them start.
+        Each peer's begin in the order in which it asked: a connection's answers come in that order, so that one that
+        began before another of the same peer would keep its slot and wait for it, perhaps for ever, as the other may
+        wait for that slot.
         """
         granted: list[Waiting] = []
         while self._queue and len(self._sending) < self._most:

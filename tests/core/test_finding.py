@@ -217,63 +217,25 @@ def test_mates_that_have_dialled_leave_places_for_hosts_outside_the_rack() -> No
     assert dialled(bench) == set(), "these two count while they are dialled"
 
 
-def crowded(most: int = 4, outside_most: int = 1) -> Bench:
-    """A host that knows `most` others, one of them in another rack, that are after what it is after."""
-    bench = Bench(degree=most, degree_most=most, degree_outside_rack_most=outside_most)
+def test_hosts_outside_the_rack_are_not_looked_for_for_ever_where_all_are_mates() -> None:
+    bench = Bench(degree=4, degree_outside_rack=2, outside_in_vain_max=3)
     bench.order()
-    for number in (*range(2, 2 * most, 2), 1):
+    for number in (2, 4, 6, 8):
         bench.meet(number)
         bench.hear(number, ms.Subscribe(IMAGE))
-    return bench
+    met: set[int] = set()
+    for number in range(10, 40, 2):
+        bench.hear(2, ms.Acquaint(IMAGE, (ms.Alternative(node(number), ("10.0.0.1:1",)),)))
+        met |= dialled(bench)
+        bench.meet(*dialled(bench))
+    assert len(met) == 3
 
 
-def test_who_dials_where_enough_are_known_is_named_others_and_may_come_again() -> None:
-    bench = crowded()
-    bench.meet(10)
-    bench.hear(10, ms.Subscribe(IMAGE))
-    (said,) = bench.said(10)
-    assert isinstance(said, ms.Acquaint)
-    assert len(said.hosts) == 4
-    assert bench.one(ef.HangUp).node == node(10)
-    bench.tell(ev.PeerDown(node(10)))
-    bench.meet(10)
-    bench.hear(10, ms.Subscribe(IMAGE))
-    assert bench.all(ef.HangUp) == []
-    assert node(10) in bench.host.books.peers
-
-
-def test_a_host_of_another_rack_is_not_turned_away_where_few_are_known() -> None:
-    bench = crowded(outside_most=2)
-    bench.meet(11)
-    bench.hear(11, ms.Subscribe(IMAGE))
-    assert bench.all(ef.HangUp) == []
-    bench.meet(13)
-    bench.hear(13, ms.Subscribe(IMAGE))
-    assert bench.one(ef.HangUp).node == node(13)
-
-
-def test_who_was_dialled_or_is_known_for_another_image_is_not_turned_away() -> None:
-    bench = Bench(degree=8, degree_most=2)
+def test_a_mate_is_not_dialled_for_a_place_outside_the_rack() -> None:
+    bench = Bench(degree=6, degree_outside_rack=2)
     bench.order()
-    bench.order("another", OTHER)
-    bench.meet(10)
-    bench.hear(10, ms.Subscribe(OTHER))
-    for number in (2, 4):
+    for number in range(2, 12, 2):
         bench.meet(number)
         bench.hear(number, ms.Subscribe(IMAGE))
-    bench.hear(10, ms.Subscribe(IMAGE))
-    assert bench.all(ef.HangUp) == []
-    bench.tell(ev.ProvidersFound(IMAGE, (there(12),)))
-    assert dialled(bench) == {12}
-    bench.meet(12)
-    bench.hear(12, ms.Subscribe(IMAGE))
-    assert bench.all(ef.HangUp) == []
-
-
-def test_a_seed_turns_nobody_away() -> None:
-    bench = Bench(degree=1, degree_most=1)
-    bench.published()
-    for number in range(1, 9):
-        bench.meet(number)
-        bench.hear(number, ms.Subscribe(IMAGE))
-        assert bench.all(ef.HangUp) == []
+    bench.tell(ev.ProvidersFound(IMAGE, (there(21, "far"), there(12), there(14))))
+    assert dialled(bench) == {21}

@@ -8,6 +8,7 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from protocol import messages as ms
+from protocol.group import GroupId
 from protocol.identifiers import ImageId
 from protocol.limits import HAVE_CHANGE_MAX_PIECES
 from tests.core.bench import IMAGE, OTHER, Bench
@@ -32,6 +33,17 @@ def test_who_asks_for_what_is_not_here_is_told_so() -> None:
     bench.meet(1)
     bench.hear(1, ms.Subscribe(IMAGE))
     assert bench.said(1) == [ms.NotHeld(IMAGE)]
+
+
+def test_a_host_that_was_dialled_for_a_private_image_is_asked_once_it_has_proven_its_group() -> None:
+    bench, group = Bench(), GroupId(bytes(16))
+    bench.order()
+    bench.tell(ev.ProvidersFound(IMAGE, (contact(1),), (), group))
+    assert bench.one(ef.Dial).contact == contact(1)
+    bench.meet(1)
+    assert bench.said(1) == []
+    bench.tell(ev.PeerBelongs(node(1), frozenset({group})))
+    assert bench.said(1) == [ms.Subscribe(IMAGE)]
 
 
 def test_who_pulls_what_we_pull_is_asked_back_once_and_acquainted_with_others() -> None:
