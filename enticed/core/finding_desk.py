@@ -107,7 +107,8 @@ class FindingDesk:
 
     def met(self, contact: Contact) -> None:
         """There is a session with this host, and so it is known where it is."""
-        if contact.node in self._books.dialling and self._is_near(contact):
+        is_one_more = len(self._books.peers) >= self._books.policy.degree
+        if is_one_more and contact.node in self._books.dialling and self._is_near(contact):
             for pull in self._books.pulls.values():
                 dialled = pull.contacts.get(contact.node)
                 pull.outside_in_vain += dialled is not None and not dialled.rack

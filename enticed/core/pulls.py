@@ -102,7 +102,7 @@ class Pull:
     """When each host was last dialled, or asked over a session that was there."""
     asked: set[NodeId] = field(default_factory=set)
     outside_in_vain: int = 0
-    """Hosts of which it was not known where they are, and that turned out to be mates once they were dialled."""
+    """Hosts that were dialled beside `degree`, while it was not known where they are, and that are mates."""
     finding: bool = False
     find_at: float = 0.0
     find_pause_s: float = 0.0
