@@ -106,7 +106,7 @@ class FindingDesk:
         self._books.do(Say(node, Subscribe(pull.image)))
 
     def met(self, contact: Contact) -> None:
-        """There is a session with this host, and so it is known where it is."""
+        """There is a session with this host, and so it is known where it is: a mate takes no place outside the rack."""
         is_one_more = len(self._books.peers) >= self._books.policy.degree
         if is_one_more and contact.node in self._books.dialling and self._is_near(contact):
             for pull in self._books.pulls.values():
@@ -150,8 +150,8 @@ class FindingDesk:
         kept = max(0, min(policy.degree, policy.degree_outside_rack) - far)
         if not books.me.rack or pull.outside_in_vain >= policy.outside_in_vain_max:
             kept = 0
-        left = policy.sessions_max - len(books.peers) - len(books.dialling)
-        if min(left, max(room, kept)) <= 0:
+        places = min(max(room, kept), policy.sessions_max - len(books.peers) - len(books.dialling))
+        if places <= 0:
             return []
         waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
         books.dice.shuffle(waiting)
@@ -163,8 +163,7 @@ class FindingDesk:
         by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
         some = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
         few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
-        wanted = [*[*mates[:first], *others][:some], *named[:few]]
-        return wanted[: min(left, max(room, kept))]
+        return [*[*mates[:first], *others][:some], *named[:few]][:places]
 
     def _is_useful(self, pull: Pull, peer: Peer) -> bool:
         """Whether a peer has or wants some of the image, or was asked and has not answered yet."""

@@ -288,9 +288,5 @@ def test_nobody_waits_for_ever_where_answers_come_in_the_order_of_requests(asked
         sending |= {upload.ticket for upload in slots.grant(lambda _: 1)}
         answered = [tickets[0] for tickets in unanswered.values() if tickets and tickets[0] in sending]
         assert answered, "each that is sent waits for another one that waits for its slot"
-        for ticket in answered[:1]:
-            slots.end(ticket, 0.0, is_sent=True)
-            sending.discard(ticket)
-            for tickets in unanswered.values():
-                if ticket in tickets:
-                    tickets.remove(ticket)
+        slots.end(answered[0], 0.0, is_sent=True)
+        next(tickets for tickets in unanswered.values() if answered[0] in tickets).remove(answered[0])
