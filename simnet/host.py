@@ -232,8 +232,10 @@ class SimHost:
             case ef.Dial(contact):
                 self._dial(contact.node)
             case ef.HangUp(node):
+                other = self.world.hosts[node]
                 self.lose_session(node)
-                self.world.hosts[node].lose_session(self.contact.node)
+                # What was said before comes before it.
+                other.after(self.link.latency_s, partial(other.lose_session, self.contact.node))
 
     def _found(self, found: ev.ProvidersFound) -> None:
         if found.mates and self.condition.has(Trouble.LOST_LOOKUPS):
@@ -257,9 +259,11 @@ class SimHost:
                 return
             elif max(len(self.sessions), len(other.sessions)) >= SESSIONS_MAX_COUNT:
                 self.tell(ev.DialFailed(node, "too many sessions are open"))
+            elif self.contact.node in other.sessions:
+                self.tell(ev.DialFailed(node, "it does not answer: it has not heard of the last goodbye"))
             else:
                 self.sessions[node] = other.sessions[self.contact.node] = None
-                self.tell(ev.PeerUp(other.contact))
+                self.tell(ev.PeerUp(other.contact, dialled_here=True))
                 other.tell(ev.PeerUp(self.contact))
 
         self.after(2 * self.link.latency_s, connect)

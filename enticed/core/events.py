@@ -252,6 +252,7 @@ class ProvidersFound:
 @dataclass(frozen=True, slots=True)
 class PeerUp:
     contact: Contact
+    dialled_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +266,7 @@ class PeerBelongs:
 @dataclass(frozen=True, slots=True)
 class PeerDown:
     node: NodeId
+    reason: str = "went away"
 
 
 @dataclass(frozen=True, slots=True)

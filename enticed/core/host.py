@@ -100,7 +100,8 @@ class Host:
         times = [books.requests.next_deadline(), self._readers.next_deadline(), books.promise_at]
         times += self._disk.moments()
         if not books.pulls:
-            times += [peer.idle_since + policy.session_idle_s for peer in books.peers if peer.idle_since is not None]
+            idle_s = self._sessions.idle_s
+            times += [peer.idle_since + idle_s for peer in books.peers if peer.idle_since is not None]
         for book in books.busy.values():
             times.append(book.tell_at)
             if book.unsynced and not book.syncing and not book.sealing:
@@ -266,12 +267,12 @@ class Host:
                 if pull is not None:
                     pull.finding = False
                     self._finding.found(pull, providers, mates, now)
-            case ev.PeerUp(contact):
-                self._sessions.up(contact, now)
+            case ev.PeerUp(contact, dialled_here):
+                self._sessions.up(contact, now, dialled_here=dialled_here)
             case ev.PeerBelongs(node, groups):
                 self._sessions.belongs(node, groups, now)
-            case ev.PeerDown(node):
-                self._requests.peer_lost(node, now)
+            case ev.PeerDown(node, reason):
+                self._requests.peer_lost(node, reason, now)
             case ev.DialFailed(node, reason):
                 self._finding.unreachable(node, reason, now)
 

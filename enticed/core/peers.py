@@ -22,6 +22,8 @@ class Peer:
     same_zone: bool
     most_bytes: int
     """What it may have in flight: as much as it delivers in a moment, so that nothing waits long in its line."""
+    dialled_here: bool = False
+    """Whether this host has dialled it, for an image or for a campaign."""
     node: NodeId = field(init=False)
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
@@ -189,7 +191,7 @@ class PeerBook:
     def get(self, node: NodeId) -> Peer | None:
         return self._peers.get(node)
 
-    def add(self, contact: Contact) -> Peer:
+    def add(self, contact: Contact, *, dialled_here: bool = False) -> Peer:
         """Enter a host that has a session now; for one that is known, what it says of itself is taken anew."""
         same_zone = contact.zone == self._me.zone
         peer = self._peers.get(contact.node)
@@ -197,7 +199,7 @@ class PeerBook:
             least_bytes, stirred = self._policy.peer_in_flight_least_bytes, self.standing.stirred
             peer = self._peers[contact.node] = Peer(contact, False, False, least_bytes, stirred=stirred)
             stirred[contact.node] = peer
-        peer.contact, peer.same_zone = contact, same_zone
+        peer.contact, peer.same_zone, peer.dialled_here = contact, same_zone, dialled_here
         peer.same_rack = same_zone and contact.rack == self._me.rack
         return peer
 

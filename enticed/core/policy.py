@@ -34,6 +34,11 @@ class Policy:
     dial_retry_s: float = 2.0
     session_idle_s: float = 60.0
     """A session that neither side has a use for is closed after so long."""
+    sessions_kept: int = 224
+    """Who dials when there are more, and asks for an image, is told of others that are after it, and hung up on: up to
+    `SESSIONS_MAX_COUNT`, beyond which nobody is told anything, there is room for those who come and go."""
+    session_idle_crowded_s: float = 5.0
+    """As `session_idle_s`, when there are more than `sessions_kept`."""
 
     # What is asked for.
     ahead_bytes: int = 4 * MIB

@@ -359,7 +359,7 @@ class RequestDesk:
             self._books.do(Abandon(asked.number))
             self.failed(FetchFailed(asked.number, Fault.SILENT, "did not answer in time"), now)
 
-    def peer_lost(self, node: NodeId, now: float) -> None:
+    def peer_lost(self, node: NodeId, reason: str, now: float) -> None:
         """A session ended, and with it every request of it."""
         self._finding.reached(node)
         self._books.peers.remove(node)
@@ -369,7 +369,7 @@ class RequestDesk:
             self._ask_again(self._books.pulls[asked.run.image], asked)
         for pull in self._books.pulls.values():
             if node in pull.asked:
-                pull.answers[node] = "went away"
+                pull.answers[node] = reason
             if pull.availability.drop(node):
                 self._finding.hurry(pull, now)
             if pull.manifest_from == node:

@@ -38,9 +38,9 @@ class SessionDesk:
 
     # --- sessions ---
 
-    def up(self, contact: Contact, now: float) -> None:
+    def up(self, contact: Contact, now: float, *, dialled_here: bool = False) -> None:
         self._finding.met(contact)
-        self._books.peers.add(contact)
+        self._books.peers.add(contact, dialled_here=dialled_here)
         self._finding.remember(contact)
         for pull in self._books.pulls.values():
             self._finding.ask(pull, contact.node, now)
@@ -85,6 +85,17 @@ class SessionDesk:
                 peer.subscriptions.discard(pull.image)
                 self._books.do(Say(peer.node, NotHeld(pull.image)))
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are as many sessions as are kept, and whoever comes now should rather go to others."""
+        return len(self._books.peers) > self._books.policy.sessions_kept
+
+    @property
+    def idle_s(self) -> float:
+        """How long a session is kept that neither side has a use for: not for long where others want its place."""
+        policy = self._books.policy
+        return policy.session_idle_crowded_s if self.is_crowded else policy.session_idle_s
+
     def hang_up_idle(self, now: float) -> None:
         """Sessions are of no use once nothing is pulled and the peer wants no news; these are hung up after a while."""
         if self._books.pulls:
@@ -94,7 +105,7 @@ class SessionDesk:
                 peer.idle_since = None
             elif peer.idle_since is None:
                 peer.idle_since = now
-            elif now >= peer.idle_since + self._books.policy.session_idle_s:
+            elif now >= peer.idle_since + self.idle_s:
                 peer.idle_since = None
                 self._books.do(HangUp(peer.node, "idle"))
 
@@ -146,6 +157,9 @@ class SessionDesk:
             return False
         others = tuple(self._uploads.others_after(image, peer.node))
         is_new = image not in peer.subscriptions
+        if self.is_crowded and others and not peer.subscriptions and not peer.dialled_here:
+            self._turn_away(peer, Acquaint(image, others))
+            return False
         peer.subscriptions.add(image)
         if book is not None:
             self._send_map(peer, book)
@@ -155,6 +169,12 @@ class SessionDesk:
             # It pulls what we pull: it will have pieces that we want.
             self._finding.ask(pull, peer.node, now)
         return True
+
+    def _turn_away(self, peer: Peer, others: Acquaint) -> None:
+        """Send a peer that has dialled to others who are after the image: it would know nobody until it is time to dial
+        again, were it just refused."""
+        self._books.do(Say(peer.node, others))
+        self._books.do(HangUp(peer.node, "too many sessions are open; others are named"))
 
     def _charged(self, peer: Peer, image: ImageId, piece: int) -> None:
         book = self._books.images.get(image)

@@ -251,7 +251,8 @@ class PeerNetwork:
         )
         where = tuple(str(address) for address in addresses)
         serial = connection.hello.trust_serial
-        self._emit(PeerUp(node, connection.credential, where, agreement.capabilities, serial))
+        dialled_here = connection.dialler == self.node
+        self._emit(PeerUp(node, connection.credential, where, agreement.capabilities, serial, dialled_here))
         if node in self._identity.trust.revoked_nodes:  # while hellos were said
             asyncio.get_running_loop().call_soon(self.hang_up, node, REVOKED)
 

@@ -95,6 +95,7 @@ class PeerUp:
     addresses: tuple[str, ...]
     capabilities: tuple[str, ...]
     trust_serial: int
+    dialled_here: bool
 
 
 @dataclass(frozen=True, slots=True)

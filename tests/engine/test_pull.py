@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import threading
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from enticed.core import effects as ef
 from enticed.core.effects import Effect
 from enticed.core.events import Event
 from enticed.core.host import Host
@@ -36,6 +38,27 @@ def test_what_is_pulled_is_what_was_published(tmp_path: Path) -> None:
                 assert order.bytes_from.zero == len(content) - published.data_bytes
             # Manifests included, hardly more than one copy has left the publisher for three hosts.
             assert publisher.status().sent_bytes < 1.6 * published.data_bytes
+
+    run(scenario())
+
+
+def test_who_finds_no_place_at_the_publisher_has_the_image_from_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with swarm(tmp_path, 5) as (publisher, *others):
+            parts, sent_away = publisher.parts, list[ef.HangUp]()
+            books = parts.driver.host.books
+            books.policy = replace(books.policy, sessions_kept=2)
+
+            def hang_up(call: ef.HangUp) -> None:
+                sent_away.append(call)
+                parts.network.hang_up(call.node, call.reason)
+
+            parts.driver.carry(ef.HangUp, hang_up)
+            content = disk(6, 64)
+            await publish(publisher, content, "debian:12", tmp_path)
+            for order in await asyncio.gather(*(pull(engine, "debian:12") for engine in others)):
+                assert content_of(order) == content
+            assert any("others are named" in call.reason for call in sent_away)
 
     run(scenario())
 

@@ -65,8 +65,8 @@ def test_both_sides_learn_who_the_other_is(cluster: Cluster, loop: str) -> None:
     async def scenario() -> None:
         async with host(cluster[0], capabilities=["a", "b"]) as a, host(cluster[1], capabilities=["b", "c"]) as b:
             await a.meet(b)
-            assert a.told.events == [PeerUp(b.node, b.identity.credential, b.network.listening, ("b",), 1)]
-            assert b.told.events == [PeerUp(a.node, a.identity.credential, a.network.listening, ("b",), 1)]
+            assert a.told.events == [PeerUp(b.node, b.identity.credential, b.network.listening, ("b",), 1, True)]
+            assert b.told.events == [PeerUp(a.node, a.identity.credential, a.network.listening, ("b",), 1, False)]
             (of_a,), (of_b,) = a.network.peers(), b.network.peers()
             assert (of_a.node, of_a.dialled_here, of_a.address) == (b.node, True, b.network.listening[0])
             assert (of_b.node, of_b.dialled_here, of_b.credential) == (a.node, False, a.identity.credential)

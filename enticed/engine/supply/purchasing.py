@@ -90,10 +90,11 @@ class Purchasing:
     def network_event(self, event: Event) -> None:
         """What the network tells, in the core's words."""
         match event:
-            case PeerUp(node, credential, addresses):
-                self._driver.tell(ev.PeerUp(Contact(node, addresses, credential.zone, credential.rack)))
-            case PeerDown(node):
-                self._driver.tell(ev.PeerDown(node))
+            case PeerUp(node, credential, addresses, dialled_here=dialled_here):
+                contact = Contact(node, addresses, credential.zone, credential.rack)
+                self._driver.tell(ev.PeerUp(contact, dialled_here))
+            case PeerDown(node, why):
+                self._driver.tell(ev.PeerDown(node, str(why)))
             case DialFailed(node, why):
                 self._driver.tell(ev.DialFailed(node, str(why)))
             case Heard(node, message):
