@@ -46,6 +46,8 @@ def _wrong_requests(books: Books) -> Iterator[str]:
         if (peer.in_flight, peer.in_flight_bytes) != (len(sizes), sum(sizes)):
             yield f"what {peer.node.short} has in flight is not counted right"
     yield from _wrong_standing(books)
+    if any(node not in books.peers for node in books.peers.leaving):
+        yield "somebody is about to leave who is not here"
     for asked in requests:
         if asked.wanted not in (asked.run.request, asked.run.elsewhere):
             yield "something else was asked for than the run"

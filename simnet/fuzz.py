@@ -66,25 +66,7 @@ def case_of(seed: int) -> Case:
     dice = random.Random(seed)
     hosts = 2 + int(57 * dice.random() ** 6)
     pieces = 1 + int(min(40, 200 / hosts) * dice.random())
-    policy = Policy(
-        degree=dice.choice([3, 8, 32]),
-        request_bytes=dice.choice([256 * KIB, 512 * KIB, 2 * MIB]),
-        in_flight_bytes=dice.choice([2 * MIB, 64 * MIB]),
-        peer_in_flight=dice.choice([2, 16]),
-        uploads_transmitting=dice.choice([1, 2, 16]),
-        uploads_queued=dice.choice([1, 4, 48]),
-        uploads_queued_per_peer=dice.choice([1, 16]),
-        opening_pieces=dice.choice([2, 16]),
-        sync_batch_bytes=dice.choice([2 * MIB, 256 * MIB]),
-        sync_batch_s=dice.choice([0.3, 2.0]),
-        hedge_after_s=dice.choice([0.2, 1.0]),
-        kin_after_s=dice.choice([0.0, 1.0]),
-        request_timeout_s=dice.choice([2.0, 10.0]),
-        readers_quiet_s=dice.choice([1.0, 5.0]),
-        readers_alone_s=dice.choice([5.0, 30.0]),
-        first_copies_transmitting=dice.choice([1, 16]),
-        copies_at_once=dice.choice([1, 4]),
-    )
+    policy = _policy(dice)
     images = _images(dice, pieces)
     seeds = Group("seeds", dice.choice([1, 1, 2]), has=tuple(image.name for image in images if not _is_old(image)))
     groups, orders = [seeds], []
@@ -115,8 +97,35 @@ def case_of(seed: int) -> Case:
         faults=tuple(_mishap(dice, [group.name for group in groups]) for _ in range(dice.choice([0, 1, 2, 3, 5]))),
         seed=seed,
     )
-    policy = replace(policy, sources_max=dice.choice([2, 28]))  # drawn last: what is drawn before stays what it was
+    policy = replace(  # drawn last: what is drawn before stays what it was
+        policy,
+        sources_max=dice.choice([2, 28]),
+        sessions_kept=dice.choice([8, 224]),
+        degree_outside_rack=dice.choice([0, 8]),
+    )
     return Case(scenario, policy, max(1, hosts // 3))
+
+
+def _policy(dice: random.Random) -> Policy:
+    return Policy(
+        degree=dice.choice([3, 8, 32]),
+        request_bytes=dice.choice([256 * KIB, 512 * KIB, 2 * MIB]),
+        in_flight_bytes=dice.choice([2 * MIB, 64 * MIB]),
+        peer_in_flight=dice.choice([2, 16]),
+        uploads_transmitting=dice.choice([1, 2, 16]),
+        uploads_queued=dice.choice([1, 4, 48]),
+        uploads_queued_per_peer=dice.choice([1, 16]),
+        opening_pieces=dice.choice([2, 16]),
+        sync_batch_bytes=dice.choice([2 * MIB, 256 * MIB]),
+        sync_batch_s=dice.choice([0.3, 2.0]),
+        hedge_after_s=dice.choice([0.2, 1.0]),
+        kin_after_s=dice.choice([0.0, 1.0]),
+        request_timeout_s=dice.choice([2.0, 10.0]),
+        readers_quiet_s=dice.choice([1.0, 5.0]),
+        readers_alone_s=dice.choice([5.0, 30.0]),
+        first_copies_transmitting=dice.choice([1, 16]),
+        copies_at_once=dice.choice([1, 4]),
+    )
 
 
 def play(seed: int) -> Verdict:

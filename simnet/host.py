@@ -232,10 +232,7 @@ class SimHost:
             case ef.Dial(contact):
                 self._dial(contact.node)
             case ef.HangUp(node):
-                other = self.world.hosts[node]
-                self.lose_session(node)
-                # What was said before comes before it.
-                other.after(self.link.latency_s, partial(other.lose_session, self.contact.node))
+                self._hang_up(node)
 
     def _found(self, found: ev.ProvidersFound) -> None:
         if found.mates and self.condition.has(Trouble.LOST_LOOKUPS):
@@ -267,6 +264,13 @@ class SimHost:
                 other.tell(ev.PeerUp(self.contact))
 
         self.after(2 * self.link.latency_s, connect)
+
+    def _hang_up(self, node: NodeId) -> None:
+        """The other side hears of it after what was said before."""
+        if node in self.sessions:
+            other = self.world.hosts[node]
+            self.lose_session(node)
+            other.after(self.link.latency_s, partial(other.lose_session, self.contact.node))
 
     def lose_session(self, node: NodeId) -> None:
         if node in self.sessions:

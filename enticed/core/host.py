@@ -100,8 +100,7 @@ class Host:
         times = [books.requests.next_deadline(), self._readers.next_deadline(), books.promise_at]
         times += self._disk.moments()
         if not books.pulls:
-            idle_s = self._sessions.idle_s
-            times += [peer.idle_since + idle_s for peer in books.peers if peer.idle_since is not None]
+            times += map(self._sessions.idle_until, books.peers)
         for book in books.busy.values():
             times.append(book.tell_at)
             if book.unsynced and not book.syncing and not book.sealing:

@@ -23,7 +23,7 @@ class Peer:
     most_bytes: int
     """What it may have in flight: as much as it delivers in a moment, so that nothing waits long in its line."""
     dialled_here: bool = False
-    """Whether this host has dialled it, for an image or for a campaign."""
+    """Whether the session is of this host's dialling, for an image or for a campaign."""
     node: NodeId = field(init=False)
     subscriptions: set[ImageId] = field(default_factory=set)
     """Images whose changes it wants to hear from us."""
@@ -178,6 +178,8 @@ class PeerBook:
         self._policy = policy
         self._peers: dict[NodeId, Peer] = {}
         self.standing = Standing(policy, self._peers)
+        self.leaving: set[NodeId] = set()
+        """Who has been hung up on, and whose session is about to end."""
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
@@ -205,6 +207,7 @@ class PeerBook:
 
     def remove(self, node: NodeId) -> Peer | None:
         self.standing.forget(node)
+        self.leaving.discard(node)
         return self._peers.pop(node, None)
 
     def known(self, nodes: Iterable[NodeId]) -> list[Peer]:

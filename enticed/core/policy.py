@@ -35,10 +35,12 @@ class Policy:
     session_idle_s: float = 60.0
     """A session that neither side has a use for is closed after so long."""
     sessions_kept: int = 224
-    """Who dials when there are more, and asks for an image, is told of others that are after it, and hung up on: up to
+    """Who dials a seed that has more is told of others that are after the image, and hung up on, once: up to
     `SESSIONS_MAX_COUNT`, beyond which nobody is told anything, there is room for those who come and go."""
-    session_idle_crowded_s: float = 5.0
-    """As `session_idle_s`, when there are more than `sessions_kept`."""
+    session_idle_crowded_s: float = 10.0
+    """As `session_idle_s`, of who has dialled, when there are more than `sessions_kept`."""
+    sent_away_max: int = 1024
+    """Hosts that were sent away and have not come again, of which that is remembered."""
 
     # What is asked for.
     ahead_bytes: int = 4 * MIB

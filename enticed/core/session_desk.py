@@ -15,7 +15,7 @@ from enticed.core.vocabulary import Contact
 from protocol.errors import MalformedError
 from protocol.group import GroupId
 from protocol.identifiers import ImageId, NodeId
-from protocol.limits import HAVE_CHANGE_MAX_PIECES
+from protocol.limits import ALTERNATIVES_MAX_COUNT, HAVE_CHANGE_MAX_PIECES
 from protocol.messages import (
     Acquaint,
     Charge,
@@ -35,6 +35,8 @@ class SessionDesk:
         self._books = books
         self._finding = finding
         self._uploads = uploads
+        self._sent_away: dict[NodeId, None] = {}
+        """Who has been, and stays if it comes again: it may have found nobody else."""
 
     # --- sessions ---
 
@@ -85,29 +87,35 @@ class SessionDesk:
                 peer.subscriptions.discard(pull.image)
                 self._books.do(Say(peer.node, NotHeld(pull.image)))
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether there are as many sessions as are kept, and whoever comes now should rather go to others."""
-        return len(self._books.peers) > self._books.policy.sessions_kept
-
-    @property
-    def idle_s(self) -> float:
-        """How long a session is kept that neither side has a use for: not for long where others want its place."""
-        policy = self._books.policy
-        return policy.session_idle_crowded_s if self.is_crowded else policy.session_idle_s
+    def idle_until(self, peer: Peer) -> float | None:
+        """When a session ends that neither side has a use for; sooner where there are many and the peer has dialled."""
+        if peer.idle_since is None:
+            return None
+        policy, is_in_the_way = self._books.policy, self._excess > 0 and not peer.dialled_here
+        return peer.idle_since + (policy.session_idle_crowded_s if is_in_the_way else policy.session_idle_s)
 
     def hang_up_idle(self, now: float) -> None:
         """Sessions are of no use once nothing is pulled and the peer wants no news; these are hung up after a while."""
         if self._books.pulls:
             return
         for peer in self._books.peers:
-            if peer.subscriptions:
+            if peer.subscriptions or peer.node in self._books.peers.leaving:
                 peer.idle_since = None
             elif peer.idle_since is None:
                 peer.idle_since = now
-            elif now >= peer.idle_since + self.idle_s:
+            elif (until := self.idle_until(peer)) is not None and now >= until:
                 peer.idle_since = None
-                self._books.do(HangUp(peer.node, "idle"))
+                self._hang_up(peer, "idle")
+
+    @property
+    def _excess(self) -> int:
+        """How many sessions there are beyond those that are kept."""
+        peers = self._books.peers
+        return len(peers) - len(peers.leaving) - self._books.policy.sessions_kept
+
+    def _hang_up(self, peer: Peer, reason: str) -> None:
+        self._books.peers.leaving.add(peer.node)
+        self._books.do(HangUp(peer.node, reason))
 
     # --- what peers say ---
 
@@ -116,6 +124,8 @@ class SessionDesk:
 
         A peer may say 2,000 things a second, and most of what a liar can think of is about images that are not here.
         """
+        if peer.node in self._books.peers.leaving:
+            return False
         match message:
             case Subscribe(image):
                 return self._subscribed(peer, image, now)
@@ -157,9 +167,10 @@ class SessionDesk:
             return False
         others = tuple(self._uploads.others_after(image, peer.node))
         is_new = image not in peer.subscriptions
-        if self.is_crowded and others and not peer.subscriptions and not peer.dialled_here:
-            self._turn_away(peer, Acquaint(image, others))
+        if self._is_to_go(peer) and len(others) >= ALTERNATIVES_MAX_COUNT:
+            self._send_away(peer, Acquaint(image, others))
             return False
+        self._sent_away.pop(peer.node, None)
         peer.subscriptions.add(image)
         if book is not None:
             self._send_map(peer, book)
@@ -170,11 +181,20 @@ class SessionDesk:
             self._finding.ask(pull, peer.node, now)
         return True
 
-    def _turn_away(self, peer: Peer, others: Acquaint) -> None:
-        """Send a peer that has dialled to others who are after the image: it would know nobody until it is time to dial
-        again, were it just refused."""
+    def _is_to_go(self, peer: Peer) -> bool:
+        """Whether a peer that has dialled, and has no place yet, is to go to others: a seed has too many. Whoever pulls
+        something itself may have its source in those that dial it."""
+        has_place = peer.dialled_here or peer.subscriptions or peer.node in self._sent_away
+        return self._excess > 0 and not has_place and not self._books.pulls
+
+    def _send_away(self, peer: Peer, others: Acquaint) -> None:
+        """Send a peer to others who are after the image: it would know nobody until it is time to dial again, were it
+        just refused."""
+        self._sent_away[peer.node] = None
+        if len(self._sent_away) > self._books.policy.sent_away_max:
+            del self._sent_away[next(iter(self._sent_away))]
         self._books.do(Say(peer.node, others))
-        self._books.do(HangUp(peer.node, "too many sessions are open; others are named"))
+        self._hang_up(peer, "many sessions are open; others that are after the image are named")
 
     def _charged(self, peer: Peer, image: ImageId, piece: int) -> None:
         book = self._books.images.get(image)
@@ -190,18 +210,18 @@ class SessionDesk:
         try:
             held = unpack_bitmap(bitmap, pieces)
         except MalformedError as error:
-            self._books.do(HangUp(peer.node, str(error)))
+            self._hang_up(peer, str(error))
             return False
         for ledger in ledgers:
             if not ledger.availability.put(peer.node, held, near=peer.same_rack):
-                self._books.do(HangUp(peer.node, "a have-map of another size than the image"))
+                self._hang_up(peer, "a have-map of another size than the image")
         return True
 
     def have_change(self, peer: Peer, ledgers: list[Pull | Kin], change: HaveChange) -> bool:
         """Take in what a peer has come to have, or lost; False where nothing follows from it."""
         known = [ledger for ledger in ledgers if peer.node in ledger.availability]
         if not all(ledger.availability.change(peer.node, change.gained, change.lost) for ledger in known):
-            self._books.do(HangUp(peer.node, "a piece that the image does not have"))
+            self._hang_up(peer, "a piece that the image does not have")
             return False
         return bool(known)
 

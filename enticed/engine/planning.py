@@ -22,7 +22,7 @@ from enticed.engine.threads import StoreThreads
 from enticed.limits import PLAN_PROVIDERS_MAX_COUNT, PLAN_TIMEOUT_S, PLANS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.network import PeerNetwork
-from enticed.transfer.ports import DialFailed, Event, Heard, PeerUp
+from enticed.transfer.ports import DialFailed, Event, Heard, PeerDown, PeerUp
 from protocol.credentials import NodeCredential
 from protocol.errors import AbsentError, EnticedError, ExhaustedError, MalformedError
 from protocol.identifiers import ImageId, NodeId
@@ -40,6 +40,7 @@ class _Survey:
 
     image: ImageId
     waiting: set[NodeId]
+    dialled_again: set[NodeId] = field(default_factory=set)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     maps: dict[NodeId, Mask] = field(default_factory=dict)
     contacts: dict[NodeId, Contact] = field(default_factory=dict)
@@ -82,12 +83,23 @@ class Planning:
                     self._network.send(node, Subscribe(survey.image))
                 case DialFailed(node) if node in survey.waiting:
                     survey.answer(node)
+                case PeerDown(node) if node in survey.waiting:
+                    self._dial_again(survey, node)
                 case Heard(node, HaveMap(image, pieces, bitmap)) if image == survey.image and node in survey.waiting:
                     with suppress(MalformedError):  # the core hangs up on it
                         survey.maps[node] = unpack_bitmap(bitmap, pieces)
                     survey.answer(node)
                 case Heard(node, NotHeld(image)) if image == survey.image:
                     survey.answer(node)
+
+    def _dial_again(self, survey: _Survey, node: NodeId) -> None:
+        """Once: who has many sessions hangs up on who comes, and not on who comes again."""
+        contact = survey.contacts.get(node)
+        if contact is None or node in survey.dialled_again:
+            survey.answer(node)
+        else:
+            survey.dialled_again.add(node)
+            self._network.dial(node, contact.addresses)
 
     async def plan(self, target: str, image: ImageId, room_for: RoomFor) -> PlanView:
         """`AbsentError` where the image is neither here nor with anybody who could be reached; `ExhaustedError` beyond

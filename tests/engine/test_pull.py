@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from enticed.core import effects as ef
+from enticed.core import session_desk
 from enticed.core.effects import Effect
-from enticed.core.events import Event
+from enticed.core.events import Event, Heard, PeerDown
 from enticed.core.host import Host
 from enticed.core.orders import Failure, OrderState
 from enticed.daemon import start
@@ -21,6 +21,7 @@ from enticed.engine.port import OrderTerms
 from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
+from protocol.messages import Acquaint
 from tests.clusters import make_cluster
 from tests.engine.swarm import changed, config_of, content_of, disk, publish, pull, run, swarm, until
 
@@ -42,23 +43,38 @@ def test_what_is_pulled_is_what_was_published(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_who_finds_no_place_at_the_publisher_has_the_image_from_others(tmp_path: Path) -> None:
+def is_goodbye(event: Event) -> bool:
+    return isinstance(event, PeerDown) and "are named" in event.reason
+
+
+def test_who_finds_no_place_at_the_publisher_is_named_others_and_has_the_image_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_desk, "ALTERNATIVES_MAX_COUNT", 1)  # so few hosts cannot name more
+    told: list[tuple[Host, Event]] = []
+    handle = Host.handle
+
+    def noted(host: Host, event: Event, now: float) -> list[Effect]:
+        told.append((host, event))
+        return handle(host, event, now)
+
+    monkeypatch.setattr(Host, "handle", noted)
+
     async def scenario() -> None:
         async with swarm(tmp_path, 5) as (publisher, *others):
-            parts, sent_away = publisher.parts, list[ef.HangUp]()
-            books = parts.driver.host.books
+            books = publisher.parts.driver.host.books
             books.policy = replace(books.policy, sessions_kept=2)
-
-            def hang_up(call: ef.HangUp) -> None:
-                sent_away.append(call)
-                parts.network.hang_up(call.node, call.reason)
-
-            parts.driver.carry(ef.HangUp, hang_up)
             content = disk(6, 64)
             await publish(publisher, content, "debian:12", tmp_path)
             for order in await asyncio.gather(*(pull(engine, "debian:12") for engine in others)):
                 assert content_of(order) == content
-            assert any("others are named" in call.reason for call in sent_away)
+        seed = publisher.parts.driver.host
+        sent_away = {host for host, event in told if host is not seed and is_goodbye(event)}
+        assert sent_away
+        for host in sent_away:
+            events = [event for one, event in told if one is host]
+            before = events[: next(at for at, event in enumerate(events) if is_goodbye(event))]
+            assert any(isinstance(event, Heard) and isinstance(event.message, Acquaint) for event in before)
 
     run(scenario())
 
@@ -273,6 +289,29 @@ def test_a_plan_tells_what_a_pull_would_do_and_does_nothing(tmp_path: Path) -> N
             assert [view.names for view in await host.images()] == [("debian:12",)]
             with pytest.raises(AbsentError):
                 await host.plan("no-such:image")
+
+    run(scenario())
+
+
+def test_a_plan_asks_a_crowded_publisher_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_desk, "ALTERNATIVES_MAX_COUNT", 0)  # it sends away whoever comes, and names nobody
+    goodbyes: list[Event] = []
+    handle = Host.handle
+
+    def noted(host: Host, event: Event, now: float) -> list[Effect]:
+        goodbyes.extend([event] if is_goodbye(event) else [])
+        return handle(host, event, now)
+
+    monkeypatch.setattr(Host, "handle", noted)
+
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, host):
+            books = publisher.parts.driver.host.books
+            books.policy = replace(books.policy, sessions_kept=0)
+            published = await publish(publisher, disk(8, 12), "debian:12", tmp_path)
+            plan = await host.plan("debian:12")
+            assert (plan.bytes_from.peers, plan.missing_bytes) == (published.data_bytes, 0)
+            assert goodbyes
 
     run(scenario())
 
