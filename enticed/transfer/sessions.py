@@ -168,13 +168,16 @@ class Sessions:
             present.probe()
         elif len(self._connections) > SESSIONS_MAX_COUNT:
             connection.close("too many sessions are open")
+            self._note_failed(connection.node, f"all {SESSIONS_MAX_COUNT} are open")
         else:
             connection.start()
             try:
                 await connection.introduced()
             except EnticedError as error:
-                about = {"peer": connection.node}
-                self._failed.info("no session with %s: %s", connection.node.short, error, extra=about)
+                self._note_failed(connection.node, str(error))
+
+    def _note_failed(self, node: NodeId, why: str) -> None:
+        self._failed.info("no session with %s: %s", node.short, why, extra={"peer": node})
 
     def _adopt(self, secured: Secured, dialler: NodeId) -> ControlConnection:
         owner = Owner(self._opened, self._heard, self._lost)

@@ -463,7 +463,11 @@ def test_a_peer_of_another_version_is_named(cluster: Cluster) -> None:
 # --- limits ---
 
 
-def test_one_session_too_many_gets_a_goodbye(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_session_too_many_gets_a_goodbye(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "enticed.transfer.sessions")
+
     async def scenario() -> None:
         async with host(cluster[0]) as a, host(cluster[1]) as b, host(cluster[2]) as c:
             await a.meet(b)
@@ -473,6 +477,7 @@ def test_one_session_too_many_gets_a_goodbye(cluster: Cluster, monkeypatch: pyte
             c.network.dial(a.node, a.network.listening)
             failed = await c.told.wait(DialFailed, a.node)
             assert "too many sessions" in str(failed.why)
+            assert f"no session with {c.node.short}: all 1 are open" in caplog.messages
             a.network.hang_up(b.node, "room for others")
             await b.told.wait(PeerDown, a.node)
             await c.meet(a)
