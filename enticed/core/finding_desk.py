@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import ceil, inf
 
 from enticed.core.books import Books
 from enticed.core.effects import Dial, FindProviders, Say
@@ -19,6 +20,8 @@ class FindingDesk:
 
     def seek(self, pull: Pull, now: float) -> None:
         """Look providers up when it is time: after ever longer pauses, but often before orders fail for want of any."""
+        if pull.dial_at is not None and now >= pull.dial_at:
+            self._dial_more(pull, now)
         if now < pull.find_at or pull.finding:
             return
         policy = self._books.policy
@@ -129,7 +132,13 @@ class FindingDesk:
                 pull.named.discard(node)
                 self._dial_more(pull, now)
 
+    def answered(self, pull: Pull, now: float) -> None:
+        """A peer has said what it has of the image: now it is the turn of the next stranger."""
+        if pull.dial_at is not None:
+            self._dial_more(pull, now)
+
     def _dial_more(self, pull: Pull, now: float) -> None:
+        pull.dial_at = None
         for contact in self._to_dial(pull, now):
             pull.dialled_at[contact.node] = now
             pull.asked.add(contact.node)
@@ -157,13 +166,32 @@ class FindingDesk:
         books.dice.shuffle(waiting)
         named = [contact for contact in waiting if contact.node in pull.hearsay]
         known = [contact for contact in waiting if contact.node not in pull.hearsay]
-        mates = [contact for contact in known if self._is_near(contact)]
-        others = [contact for contact in known if not self._is_near(contact)]
-        first = max(0, room - min(kept, len(others)))
+        mates = [contact for contact in known if self._is_mate(contact)]
+        strangers = [contact for contact in known if not self._is_mate(contact)]
+        strangers.sort(key=lambda contact: pull.dialled_at.get(contact.node, -inf))
         by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
         some = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
         few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
-        return [*[*mates[:first], *others][:some], *named[:few]][:places]
+        mates = mates[: max(0, room - min(kept, len(strangers)))][:some]
+        turns, next_at = self._turns_of_strangers(pull, len(strangers), under_way, now)
+        strangers = strangers[: max(0, min(some, places) - len(mates))]
+        pull.dial_at = next_at if turns < len(strangers) else None
+        few = min(few, max(0, places - len(mates) - len(strangers)))  # whose turn is yet to come keep their places
+        return [*mates, *strangers[:turns], *named[:few]][:places]
+
+    def _turns_of_strangers(
+        self, pull: Pull, waiting: int, under_way: list[Contact], now: float
+    ) -> tuple[int, float | None]:
+        """How many strangers may be dialled now, and when others: one that does not answer is not waited for for long,
+        and once nobody has what is missing for a while all are dialled."""
+        policy = self._books.policy
+        patience_s = policy.stranger_patience_s
+        if pull.nobody_since is not None and now >= pull.nobody_since + 2 * patience_s:
+            return waiting, None
+        dialled = [one.node for one in under_way if not self._is_mate(one) and one.node not in pull.hearsay]
+        waited_for = [at for node in dialled if now < (at := pull.dialled_at.get(node, -inf)) + patience_s]
+        turns = max(0, ceil(policy.strangers_share * (waiting + len(dialled))) - len(waited_for))
+        return turns, min(waited_for, default=now) + patience_s
 
     def _is_useful(self, pull: Pull, peer: Peer) -> bool:
         """Whether a peer has or wants some of the image, or was asked and has not answered yet."""
@@ -178,6 +206,10 @@ class FindingDesk:
     def _is_due(self, pull: Pull, node: NodeId, now: float) -> bool:
         last = pull.dialled_at.get(node)
         return node not in pull.charged and (last is None or now >= last + self._books.policy.dial_retry_s)
+
+    def _is_mate(self, contact: Contact) -> bool:
+        """Whether it is known to be in the same rack."""
+        return bool(contact.rack) and self._is_near(contact)
 
     def _is_near(self, contact: Contact) -> bool:
         return (contact.zone, contact.rack) == (self._books.me.zone, self._books.me.rack)

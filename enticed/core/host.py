@@ -114,6 +114,7 @@ class Host:
         times: list[float | None] = [self._pulls.gives_up_at(pull), pull.around.changes_at]
         if pull.stage is not OrderState.FETCHING or pull.kin:
             times.append(books.peers.next_retry(now))
+        times.append(pull.dial_at)
         if not pull.finding:
             times.append(pull.find_at)
         if pull.manifest_from is not None:

@@ -21,6 +21,12 @@ class Policy:
     dials_at_once: int = 16
     """Of hosts that are after the image, and half as many of those of whom only a peer has told. Where all dial at
     once, who has been dialled often enough meanwhile dials no more, and all know about as many."""
+    strangers_share: float = 0.2
+    """Of the hosts that the DHT names and that are not known to be in the rack, so many are dialled at once, one at the
+    least. All who start at once find the same few seeds there, whom each dial costs milliseconds; who answers names
+    others, whom nobody has dialled yet."""
+    stranger_patience_s: float = 0.5
+    """Beside one that has not answered by then the next is dialled."""
     sessions_max: int = 128
     contacts_max: int = 512
     """Hosts that may have an image, of which so many are remembered."""

@@ -100,6 +100,8 @@ class Pull:
     contacts: dict[NodeId, Contact] = field(default_factory=dict)
     dialled_at: dict[NodeId, float] = field(default_factory=dict)
     """When each host was last dialled, or asked over a session that was there."""
+    dial_at: float | None = None
+    """When it is the turn of the next stranger, at the latest; None where nobody waits to be dialled."""
     asked: set[NodeId] = field(default_factory=set)
     outside_in_vain: int = 0
     """Hosts that were dialled beside `degree`, while it was not known where they are, and that are mates."""

@@ -134,9 +134,9 @@ class SessionDesk:
                     return False
                 peer.subscriptions.discard(image)
             case HaveMap(image, pieces, bitmap):
-                return self._have_map(peer, image, pieces, bitmap)
+                return self._have_map(peer, image, pieces, bitmap, now)
             case NotHeld(image):
-                return self._not_held(peer, image)
+                return self._not_held(peer, image, now)
             case Acquaint(image, hosts):
                 pull = self._books.pulls.get(image)
                 if pull is None:
@@ -152,12 +152,15 @@ class SessionDesk:
                 return False
         return True
 
-    def _not_held(self, peer: Peer, image: ImageId) -> bool:
+    def _not_held(self, peer: Peer, image: ImageId, now: float) -> bool:
         ledgers, pull = self._books.ledgers(image), self._books.pulls.get(image)
         for ledger in ledgers:
             ledger.availability.drop(peer.node)
         if pull is not None and peer.node in pull.asked:
+            is_first = peer.node not in pull.answers
             pull.answers[peer.node] = "has none of it"
+            if is_first:
+                self._finding.answered(pull, now)
         return bool(ledgers)
 
     def _subscribed(self, peer: Peer, image: ImageId, now: float) -> bool:
@@ -203,7 +206,9 @@ class SessionDesk:
             if peer.charges <= self._books.policy.charges_max:
                 self._books.do(Recheck(image, piece))
 
-    def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes) -> bool:
+    def _have_map(self, peer: Peer, image: ImageId, pieces: int, bitmap: bytes, now: float) -> bool:
+        pull = self._books.pulls.get(image)
+        is_first = pull is not None and peer.node not in pull.availability
         ledgers = [ledger for ledger in self._books.ledgers(image) if peer.node not in ledger.charged]
         if not ledgers or not self._books.may_hear(peer.node, image):  # whoever is asked for it hears of it
             return False
@@ -215,6 +220,8 @@ class SessionDesk:
         for ledger in ledgers:
             if not ledger.availability.put(peer.node, held, near=peer.same_rack):
                 self._hang_up(peer, "a have-map of another size than the image")
+        if pull is not None and is_first:
+            self._finding.answered(pull, now)
         return True
 
     def have_change(self, peer: Peer, ledgers: list[Pull | Kin], change: HaveChange) -> bool:

@@ -26,8 +26,8 @@ def test_a_peer_that_names_many_hosts_keeps_nobody_from_the_providers() -> None:
     liar, publisher = node(1), node(2)
     dials: list[ef.Dial] = []
 
-    def tell(event: ev.Event) -> None:
-        dials.extend(effect for effect in host.handle(event, 1.0) if isinstance(effect, ef.Dial))
+    def tell(event: ev.Event, now: float = 1.0) -> None:
+        dials.extend(effect for effect in host.handle(event, now) if isinstance(effect, ef.Dial))
 
     tell(ev.PeerUp(Contact(liar, ("10.0.0.1:1",), "", "")))
     tell(ev.OrderPlaced(Order("order", str(IMAGE), 1.0, priority=Priority.BOOT)))
@@ -40,6 +40,8 @@ def test_a_peer_that_names_many_hosts_keeps_nobody_from_the_providers() -> None:
     assert len(host.books.pulls[IMAGE].contacts) <= POLICY.hearsay_max
     providers = tuple(Contact(node(number), ("10.0.0.2:1",)) for number in range(3, 8))
     tell(ev.ProvidersFound(IMAGE, providers))
+    for turn in range(1, len(providers)):
+        tell(ev.Woken(), 1.0 + turn * POLICY.stranger_patience_s)
     assert {dial.contact for dial in dials if dial.contact.addresses == ("10.0.0.2:1",)} == set(providers)
     tell(ev.DialFailed(publisher, "nobody answers"))
     tell(ev.ProvidersFound(IMAGE, (Contact(publisher, ("10.0.0.2:1",)),)))
