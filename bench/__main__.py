@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, Sequence[str]] = {
     "memory": ("memory.py",),
     "rates": ("rates.py",),
     "swarm": ("swarm.py",),
+    "crowd": ("crowd.py",),
     "campaign": ("campaign.py",),
     "read_image": ("read_image.py",),
     "boot": ("boot.py",),

@@ -1,5 +1,7 @@
 """Swarms in which nothing goes wrong: all complete, fast, with little from the publisher, the same way each time."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from enticed.core.orders import Failure, OrderState, Priority
 from enticed.core.vocabulary import Stretch
 from protocol.limits import MIB
 from simnet.checkers import LivenessChecker, SafetyChecker
+from simnet.host import HANDSHAKE_S
 from simnet.images import SimImage
 from simnet.network import Link
 from simnet.world import World
@@ -49,6 +52,15 @@ def test_about_one_copy_enters_each_rack() -> None:
     run = swarm(12, 96, racks=3)
     assert run.world.run_until_ready(60)
     assert run.copies_published <= 1.6
+
+
+def test_a_host_shakes_hands_with_one_after_another() -> None:
+    run = swarm(30, 4, racks=31)
+    seen: list[int] = []
+    while max(seen, default=0) < len(run.hosts):
+        run.world.let_pass(HANDSHAKE_S)
+        seen.append(len(run.publisher.sessions))
+    assert all(later - earlier <= 2 for earlier, later in pairwise(seen))
 
 
 def fingerprint(run: Swarm) -> list[tuple[object, ...]]:
