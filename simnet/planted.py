@@ -181,9 +181,7 @@ MUTANTS = (
         "                self._books.do(Say(peer.node, Unsubscribe(image)))\n",
         "                pass\n",
     ),
-    Mutant(
-        "keep sessions of no use", "session_desk", '                self._books.do(HangUp(peer.node, "idle"))\n', ""
-    ),
+    Mutant("keep sessions of no use", "session_desk", '                self._hang_up(peer, "idle")\n', ""),
     # Orders and readers.
     Mutant(
         "wait for ever for what nobody has",
