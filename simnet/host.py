@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LOOKUP_S = 0.01
 MANIFEST_TIMEOUT_S = 20.0
 HANDSHAKE_S = 0.002
-"""Of the event loop of the host that is dialled, for one dial, whatever comes of it: `bench/crowd.py` prints what it is
-here. Those of many who dial the same host are answered one after another."""
+"""Of the event loop of the host that is dialled: hundreds who dial the same host are answered one after another.
+`bench/crowd.py` prints what a dial takes of a processor here, with all that follows from it."""
 ALARM_LEAST_S = 1e-6
 """No alarm rings sooner: the clocks of hosts differ in their last digits."""
 
@@ -91,6 +91,7 @@ class SimHost:
         """Go away without a word; what was not synced is lost."""
         self.is_up = False
         self.life += 1
+        self._answers_until = 0.0
         self._frozen.clear()
         self.disk.crash()
         self.transfers.close()

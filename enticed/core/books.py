@@ -90,6 +90,13 @@ class Books:
         """Peers that said what they have of the pull's image."""
         return self.peers.known(pull.availability)
 
+    def awaits_answers(self, pull: Pull) -> bool:
+        """Whether hosts are being looked for or dialled, or one was asked what it has and has not answered yet."""
+        if pull.finding or pull.dial_at is not None or self.dialling:
+            return True
+        said = (pull.answers, pull.availability)
+        return any(node in self.peers and not any(node in one for one in said) for node in pull.asked)
+
     def source(self, node: NodeId) -> Peer | None:
         """Whoever was asked: a host that has a session, or the origin."""
         return self.origin if node == ORIGIN else self.peers.get(node)

@@ -132,9 +132,10 @@ class FindingDesk:
                 pull.named.discard(node)
                 self._dial_more(pull, now)
 
-    def answered(self, pull: Pull, now: float) -> None:
-        """A peer has said what it has of the image: now it is the turn of the next stranger."""
-        if pull.dial_at is not None:
+    def answered(self, pull: Pull, peer: Peer, now: float) -> None:
+        """A peer has said for the first time what it has of the image: it may be the turn of the next stranger."""
+        is_supplied = self._is_mate(peer.contact) and peer.node in pull.availability
+        if pull.dial_at is not None and not is_supplied:
             self._dial_more(pull, now)
 
     def _dial_more(self, pull: Pull, now: float) -> None:
@@ -160,8 +161,6 @@ class FindingDesk:
         if not books.me.rack or pull.outside_in_vain >= policy.outside_in_vain_max:
             kept = 0
         places = min(max(room, kept), policy.sessions_max - len(books.peers) - len(books.dialling))
-        if places <= 0:
-            return []
         waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
         books.dice.shuffle(waiting)
         named = [contact for contact in waiting if contact.node in pull.hearsay]
@@ -174,20 +173,18 @@ class FindingDesk:
         few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
         mates = mates[: max(0, room - min(kept, len(strangers)))][:some]
         turns, next_at = self._turns_of_strangers(pull, len(strangers), under_way, now)
-        strangers = strangers[: max(0, min(some, places) - len(mates))]
+        turns = min(turns, max(0, min(some, places) - len(mates)))
         pull.dial_at = next_at if turns < len(strangers) else None
         few = min(few, max(0, places - len(mates) - len(strangers)))  # whose turn is yet to come keep their places
-        return [*mates, *strangers[:turns], *named[:few]][:places]
+        return [*mates, *strangers[:turns], *named[:few]][: max(0, places)]
 
-    def _turns_of_strangers(
-        self, pull: Pull, waiting: int, under_way: list[Contact], now: float
-    ) -> tuple[int, float | None]:
+    def _turns_of_strangers(self, pull: Pull, waiting: int, under_way: list[Contact], now: float) -> tuple[int, float]:
         """How many strangers may be dialled now, and when others: one that does not answer is not waited for for long,
         and once nobody has what is missing for a while all are dialled."""
         policy = self._books.policy
         patience_s = policy.stranger_patience_s
-        if pull.nobody_since is not None and now >= pull.nobody_since + 2 * patience_s:
-            return waiting, None
+        if pull.nobody_since is not None and now >= pull.nobody_since + policy.strangers_all_after_s:
+            return waiting, now + patience_s
         dialled = [one.node for one in under_way if not self._is_mate(one) and one.node not in pull.hearsay]
         waited_for = [at for node in dialled if now < (at := pull.dialled_at.get(node, -inf)) + patience_s]
         turns = max(0, ceil(policy.strangers_share * (waiting + len(dialled))) - len(waited_for))

@@ -30,7 +30,7 @@ class OriginDesk:
         if not self.can_be_counted_on(pull, now) or ORIGIN in pull.manifest_refused_by or pull.manifest_from:
             return False
         assert self._books.origin is not None
-        looked = not pull.finding and not self._books.dialling
+        looked = not self._books.awaits_answers(pull)
         return (looked or now >= pull.started_at + self._books.policy.origin_after_s) and (
             now >= self._books.origin.backoff_until
         )

@@ -27,6 +27,8 @@ class Policy:
     others, whom nobody has dialled yet."""
     stranger_patience_s: float = 0.5
     """Beside one that has not answered by then the next is dialled."""
+    strangers_all_after_s: float = 1.0
+    """Once nobody has what is missing for so long, all of them are dialled at once, as `dials_at_once` has it."""
     sessions_max: int = 128
     contacts_max: int = 512
     """Hosts that may have an image, of which so many are remembered."""
@@ -45,7 +47,7 @@ class Policy:
     `SESSIONS_MAX_COUNT`, beyond which nobody is told anything, there is room for those who come and go."""
     session_idle_crowded_s: float = 10.0
     """As `session_idle_s`, of who has dialled, when there are more than `sessions_kept`."""
-    sent_away_max: int = 1024
+    sent_away_max: int = 4096
     """Hosts that were sent away and have not come again, of which that is remembered."""
 
     # What is asked for.

@@ -85,9 +85,9 @@ class PullDesk:
             self._wait_in_vain(pull, failure, pull.denied or nobody, now)
 
     def _may_hear_of_others(self, pull: Pull, now: float) -> bool:
-        """Whether hosts are looked for, dialled, or just asked what they have: who lies may be the first to say."""
+        """Whether some that were found have not said yet what they have: who lies may be the first to say."""
         just_asked = now < pull.manifest_asked_at + self._books.policy.find_first_s
-        return just_asked or pull.finding or pull.dial_at is not None or bool(self._books.dialling)
+        return just_asked or self._books.awaits_answers(pull)
 
     def manifest_is_late_at(self, pull: Pull) -> float:
         policy, times = self._books.policy, min(pull.manifest_delays, 8)

@@ -160,7 +160,7 @@ class SessionDesk:
             is_first = peer.node not in pull.answers
             pull.answers[peer.node] = "has none of it"
             if is_first:
-                self._finding.answered(pull, now)
+                self._finding.answered(pull, peer, now)
         return bool(ledgers)
 
     def _subscribed(self, peer: Peer, image: ImageId, now: float) -> bool:
@@ -221,7 +221,7 @@ class SessionDesk:
             if not ledger.availability.put(peer.node, held, near=peer.same_rack):
                 self._hang_up(peer, "a have-map of another size than the image")
         if pull is not None and is_first:
-            self._finding.answered(pull, now)
+            self._finding.answered(pull, peer, now)
         return True
 
     def have_change(self, peer: Peer, ledgers: list[Pull | Kin], change: HaveChange) -> bool:
