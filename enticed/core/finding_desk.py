@@ -147,20 +147,15 @@ class FindingDesk:
             self._books.do(Dial(contact))
 
     def _to_dial(self, pull: Pull, now: float) -> list[Contact]:
-        """Up to `degree` hosts for the image, most of them in this rack, and some that are not however many mates have
-        dialled; others beside these where none of them has what is missing for long."""
+        """Whom to dial now: mates, then strangers whose turn it is, then hosts of whom only a peer has told."""
         policy, books = self._books.policy, self._books
-        useful = [peer for peer in books.peers if self._is_useful(pull, peer)]
-        if pull.nobody_since is not None and now >= pull.nobody_since + policy.wider_after_s:
-            useful = []
         under_way = [contact for node, contact in pull.contacts.items() if node in books.dialling]
-        near = sum(peer.same_rack for peer in useful) + sum(map(self._is_near, under_way))
-        far = len(useful) + len(under_way) - near
-        room = max(0, policy.degree - near - far)
-        kept = max(0, min(policy.degree, policy.degree_outside_rack) - far)
-        if not books.me.rack or pull.outside_in_vain >= policy.outside_in_vain_max:
-            kept = 0
-        places = min(max(room, kept), policy.sessions_max - len(books.peers) - len(books.dialling))
+        by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
+        dials_left = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
+        hearsay_left = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
+        room, kept = self._room(pull, under_way, now)
+        places = max(0, min(max(room, kept), policy.sessions_max - len(books.peers) - len(books.dialling)))
+
         waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
         books.dice.shuffle(waiting)
         named = [contact for contact in waiting if contact.node in pull.hearsay]
@@ -168,15 +163,29 @@ class FindingDesk:
         mates = [contact for contact in known if self._is_mate(contact)]
         strangers = [contact for contact in known if not self._is_mate(contact)]
         strangers.sort(key=lambda contact: pull.dialled_at.get(contact.node, -inf))
-        by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
-        some = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
-        few = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
-        mates = mates[: max(0, room - min(kept, len(strangers)))][:some]
+
+        mates = mates[: max(0, room - min(kept, len(strangers)))][:dials_left]
         turns, next_at = self._turns_of_strangers(pull, len(strangers), under_way, now)
-        turns = min(turns, max(0, min(some, places) - len(mates)))
+        turns = min(turns, max(0, min(dials_left, places) - len(mates)))
         pull.dial_at = next_at if turns < len(strangers) else None
-        few = min(few, max(0, places - len(mates) - len(strangers)))  # whose turn is yet to come keep their places
-        return [*mates, *strangers[:turns], *named[:few]][: max(0, places)]
+        # Strangers whose turn is yet to come keep their places.
+        hearsay_left = min(hearsay_left, max(0, places - len(mates) - len(strangers)))
+        return [*mates, *strangers[:turns], *named[:hearsay_left]][:places]
+
+    def _room(self, pull: Pull, under_way: list[Contact], now: float) -> tuple[int, int]:
+        """How many more hosts are wanted for the image, up to `degree`, and how many places are kept for those outside
+        the rack, however many mates have dialled. Once nobody has what is missing for long, nobody known counts.
+        """
+        policy, books = self._books.policy, self._books
+        useful = [peer for peer in books.peers if self._is_useful(pull, peer)]
+        if pull.nobody_since is not None and now >= pull.nobody_since + policy.wider_after_s:
+            useful = []
+        near = sum(peer.same_rack for peer in useful) + sum(map(self._is_near, under_way))
+        far = len(useful) + len(under_way) - near
+        kept = max(0, min(policy.degree, policy.degree_outside_rack) - far)
+        if not books.me.rack or pull.outside_in_vain >= policy.outside_in_vain_max:
+            kept = 0
+        return max(0, policy.degree - near - far), kept
 
     def _turns_of_strangers(self, pull: Pull, waiting: int, under_way: list[Contact], now: float) -> tuple[int, float]:
         """How many strangers may be dialled now, and when others: one that does not answer is not waited for for long,
