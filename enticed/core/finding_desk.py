@@ -154,7 +154,7 @@ class FindingDesk:
         dials_left = max(0, policy.dials_at_once - (len(under_way) - by_hearsay))
         hearsay_left = max(0, min(policy.degree, policy.dials_at_once) // 2 - by_hearsay)
         room, kept = self._room(pull, under_way, now)
-        places = max(0, min(max(room, kept), policy.sessions_max - len(books.peers) - len(books.dialling)))
+        places = max(0, min(max(room, kept), policy.dialled_max - books.peers.dialled - len(books.dialling)))
 
         waiting = [contact for node, contact in pull.contacts.items() if self._may_dial(pull, node, now)]
         books.dice.shuffle(waiting)

@@ -105,7 +105,7 @@ class KinDesk:
         known = {books.me.node, *books.dialling, *kin.charged}
         new = [contact for contact in contacts if contact.node not in known and contact.node not in books.peers]
         books.dice.shuffle(new)
-        room = min(self._room(kin), books.policy.sessions_max - len(books.peers) - len(books.dialling))
+        room = min(self._room(kin), books.policy.dialled_max - books.peers.dialled - len(books.dialling))
         for contact in new[: max(0, room)]:
             books.dialling.add(contact.node)
             books.do(Dial(contact))

@@ -190,6 +190,11 @@ class PeerBook:
     def __contains__(self, node: NodeId) -> bool:
         return node in self._peers
 
+    @property
+    def dialled(self) -> int:
+        """How many of them this host has dialled."""
+        return sum(peer.dialled_here for peer in self._peers.values())
+
     def get(self, node: NodeId) -> Peer | None:
         return self._peers.get(node)
 

@@ -29,7 +29,8 @@ class Policy:
     """Beside one that has not answered by then the next is dialled."""
     strangers_all_after_s: float = 1.0
     """Once nobody has what is missing for so long, all of them are dialled at once, as `dials_at_once` has it."""
-    sessions_max: int = 128
+    dialled_max: int = 128
+    """Sessions of this host's own dialling: who has dialled it may have nothing that it wants."""
     contacts_max: int = 512
     """Hosts that may have an image, of which so many are remembered."""
     acquaintances_max: int = 64

@@ -119,7 +119,7 @@ def test_sessions_of_no_use_go_sooner_from_a_crowded_seed_but_for_its_own() -> N
 
 def test_there_is_room_for_those_who_are_told_and_go() -> None:
     policy = Policy()
-    assert policy.sessions_max < policy.sessions_kept <= SESSIONS_MAX_COUNT - policy.dials_at_once
+    assert policy.dialled_max < policy.sessions_kept <= SESSIONS_MAX_COUNT - policy.dials_at_once
 
 
 def test_who_was_sent_to_others_dials_them_and_says_what_it_was_told() -> None:

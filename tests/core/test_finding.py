@@ -61,12 +61,16 @@ def test_a_host_that_was_out_of_reach_is_dialled_again_when_it_is_named_again() 
     assert dialled(bench) == {1}
 
 
-def test_no_more_sessions_than_a_host_may_have() -> None:
-    bench = Bench(sessions_max=3, degree=16)
+def test_no_more_are_dialled_than_may_be_however_many_have_dialled_this_host() -> None:
+    """A publisher with hundreds of subscribers may want an image that none of them has."""
+    bench = Bench(dialled_max=3, degree=16)
     bench.order()
-    bench.meet(1, 2)
+    bench.meet(*range(10, 20))
+    for number in range(10, 20):
+        bench.hear(number, ms.NotHeld(IMAGE))
+    bench.tell(ev.PeerUp(there(1), dialled_here=True))
     bench.tell(ev.ProvidersFound(IMAGE, tuple(there(number) for number in range(3, 9))))
-    assert len(dialled(bench)) == 1
+    assert len(dialled(bench)) == 2
 
 
 def test_no_more_hosts_are_remembered_than_may_be() -> None:
