@@ -32,6 +32,7 @@ from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity, HostKeys, identity_files, load_identity, new_identity
 from enticed.identity.tls import client_context
 from enticed.transfer.addresses import HostPort
+from enticed.transfer.limits import HANDSHAKES_PER_SOURCE_MAX_COUNT as AT_ONCE
 from protocol.enrolment import request_certificate
 from protocol.framing import FrameReader, encode_frame
 from protocol.identifiers import ImageId
@@ -40,8 +41,6 @@ from protocol.token import parse_token
 from simnet.testbed import Testbed
 from simnet.testbed.disks import MIB
 
-AT_ONCE = 32
-"""Handshakes of one address that a daemon has under way."""
 KEPT = "kept"
 
 

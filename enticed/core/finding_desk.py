@@ -139,7 +139,6 @@ class FindingDesk:
             self._dial_more(pull, now)
 
     def _dial_more(self, pull: Pull, now: float) -> None:
-        pull.dial_at = None
         for contact in self._to_dial(pull, now):
             pull.dialled_at[contact.node] = now
             pull.asked.add(contact.node)
@@ -147,7 +146,8 @@ class FindingDesk:
             self._books.do(Dial(contact))
 
     def _to_dial(self, pull: Pull, now: float) -> list[Contact]:
-        """Whom to dial now: mates, then strangers whose turn it is, then hosts of whom only a peer has told."""
+        """Whom to dial now: mates, then strangers whose turn it is, then hosts of whom only a peer has told; and notes
+        when it is the turn of other strangers."""
         policy, books = self._books.policy, self._books
         under_way = [contact for node, contact in pull.contacts.items() if node in books.dialling]
         by_hearsay = sum(contact.node in pull.hearsay for contact in under_way)
