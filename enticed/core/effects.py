@@ -145,7 +145,7 @@ class Recheck:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """-> Sealed. cold: nobody here reads it soon, so that it need not stay in memory."""
+    """-> Sealed or NotSealed. cold: nobody here reads it soon, so that it need not stay in memory."""
 
     image: ImageId
     cold: bool = False

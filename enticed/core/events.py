@@ -106,7 +106,15 @@ class Sealed:
     image: ImageId
 
 
-StockEvent = ImageOnHand | ImageForgotten | ImageRecalled | Synced | SyncFailed | PieceRotten | Sealed
+@dataclass(frozen=True, slots=True)
+class NotSealed:
+    """These pieces of it are not durable after all: whoever read them back has just found them wrong."""
+
+    image: ImageId
+    pieces: tuple[int, ...]
+
+
+StockEvent = ImageOnHand | ImageForgotten | ImageRecalled | Synced | SyncFailed | PieceRotten | Sealed | NotSealed
 
 
 # --- the store as a whole ---

@@ -133,6 +133,13 @@ class GoodsDesk:
 
     # --- lost again ---
 
+    def not_sealed(self, image: ImageId, pieces: tuple[int, ...], now: float) -> None:
+        """Nothing is the matter with the disk: others were found wrong while the last ones came."""
+        book = self._books.images.get(image)
+        if book is not None:
+            book.sealing = False
+            self.lose(image, list(pieces), now)
+
     def sync_failed(self, image: ImageId, failure: Failure, reason: str, now: float) -> None:
         """Whatever was written and is not durable may be lost, not only what this sync was for."""
         book = self._books.images.get(image)

@@ -232,15 +232,7 @@ class Host:
                 self._readers.drop(demand)
             case ev.OrderPlaced() | ev.OrderCancelled() | ev.TargetResolved() | ev.TargetUnresolved():
                 self._take_order(event, now)
-            case (
-                ev.ImageOnHand()
-                | ev.ImageForgotten()
-                | ev.ImageRecalled()
-                | ev.Synced()
-                | ev.SyncFailed()
-                | ev.PieceRotten()
-                | ev.Sealed()
-            ):
+            case _ if isinstance(event, ev.StockEvent):
                 self._take_stock(event, now)
             case ev.StoreTroubled(reason):
                 self._disk.degrade(reason, now)
@@ -339,6 +331,8 @@ class Host:
                 self._goods.lose(image, [piece], now)
             case ev.Sealed(image):
                 self._goods.sealed(image, now)
+            case ev.NotSealed(image, pieces):
+                self._goods.not_sealed(image, pieces, now)
 
     def _take_pull(self, pull: Pull, event: ev.PullEvent, now: float) -> None:
         match event:

@@ -24,6 +24,14 @@ from protocol.errors import EnticedError, LocalError
 PieceIndices = NDArray[np.int64]
 
 
+class NotWholeError(LocalError):
+    """pieces: those that are not durable."""
+
+    def __init__(self, stored: StoredImage, pieces: tuple[int, ...]) -> None:
+        super().__init__(f"image {stored.image.short} is not whole")
+        self.pieces = pieces
+
+
 class Durability:
     """Thread-safe; the caller holds the images. `writing` serialises what changes the catalogue."""
 
@@ -49,7 +57,7 @@ class Durability:
     def finish(self, stored: StoredImage) -> None:
         with self._writing:
             if not stored.durable.all():
-                raise LocalError(f"image {stored.image.short} is not whole")
+                raise NotWholeError(stored, tuple(np.flatnonzero(~stored.durable).tolist()))
             if not stored.ready:
                 self._fit(stored)
                 self._put(stored, stored.durable, True)

@@ -246,7 +246,7 @@ class Store(Records):
             self._durability.mark(hold.image, pieces)
 
     def finish(self, image: ImageId, *, cold: bool = False) -> None:
-        """The image is whole: ready, read-only, its descriptor too. `LocalError` where a piece is not durable.
+        """The image is whole: ready, read-only, its descriptor too. `NotWholeError` where a piece is not durable.
 
         cold: what of it is in the page cache is let go, since nobody here reads it soon.
         """

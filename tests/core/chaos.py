@@ -198,7 +198,9 @@ class Chaos:
             case ef.MakeDurable(_, pieces):
                 self.tell(ev.Synced(image, pieces) if well else ev.SyncFailed(image, pieces, Failure.DISK, "bad disk"))
             case ef.Seal():
-                self.tell(ev.Sealed(image) if well else ev.SyncFailed(image, (), Failure.DISK, "bad disk"))
+                found_wrong = tuple(np.flatnonzero(durable)[:2].tolist())
+                unsealed = (ev.SyncFailed(image, (), Failure.DISK, "bad disk"), ev.NotSealed(image, found_wrong))
+                self.tell(ev.Sealed(image) if well else self.dice.choice(unsealed))
             case ef.Recheck(_, piece):
                 if not well:
                     self.tell(ev.PieceRotten(image, piece))

@@ -134,6 +134,23 @@ def test_rot_while_the_seal_is_under_way() -> None:
         assert bench.done == [], "lost already, or never there"
 
 
+def test_rot_that_the_seal_meets_first_is_fetched_again() -> None:
+    bench = Bench()
+    bench.fetching(2)
+    bench.deliver(bench.open_all())
+    bench.tell(ev.Synced(IMAGE, (0, 1)))
+    assert bench.one(ef.Seal).image == IMAGE
+    bench.tell(ev.NotSealed(IMAGE, (1,)))
+    assert bench.state() == "fetching"
+    assert not bench.host.disk.degraded
+    bench.tell(ev.PieceRotten(IMAGE, 1))
+    bench.deliver(bench.open_all())
+    bench.tell(ev.Synced(IMAGE, (1,)))
+    assert bench.one(ef.Seal).image == IMAGE, "once more"
+    bench.tell(ev.Sealed(IMAGE))
+    assert bench.state() == "ready"
+
+
 def test_rot_of_all_that_is_durable_withdraws_the_image() -> None:
     bench = Bench()
     bench.published(1)
@@ -146,6 +163,7 @@ def test_events_about_what_is_not_here() -> None:
     for event in (
         ev.Synced(IMAGE, (0,)),
         ev.Sealed(IMAGE),
+        ev.NotSealed(IMAGE, (0,)),
         ev.SyncFailed(IMAGE, (0,), Failure.NO_SPACE, "x"),
         ev.PieceRotten(IMAGE, 0),
         ev.PieceUnopened(IMAGE, 0, Failure.DISK, "x"),

@@ -172,6 +172,41 @@ def test_a_thousand_corruptions_are_found_and_healed_from_peers(tmp_path: Path) 
     run(main())
 
 
+def test_rot_that_is_found_while_other_rot_is_healed_degrades_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk(1, 4, hole_every=5)
+    seals: list[ImageId] = []
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, content, "a:1", tmp_path)
+            order = await pull(host, "a:1")
+            await host.cancel_order("order")
+            assert order.path is not None
+            assert order.image is not None
+            stockroom, store = host.parts.stockroom, host.parts.store
+            last, finish = store.image(order.image).root.pieces - 1, store.finish
+
+            def seal(image: ImageId, *, cold: bool) -> None:
+                seals.append(image)
+                if len(seals) == 1:  # an audit on another thread takes the last piece back, and has told nobody yet
+                    assert stockroom.audit(image, np.array([last])) == (last,)
+                finish(image, cold=cold)
+
+            monkeypatch.setattr(store, "finish", seal)
+            for at in (5, len(content) - 5):
+                overwrite(Path(order.path), at, b"rot")
+            assert await stockroom.check(order.image, np.array([0])) == (0,)
+            healed = await until(host, f"{HEAL_PREFIX}{order.image}", lambda order: order.state.value == "ready")
+            assert healed.bytes_from.on_hand > healed.bytes_from.peers > 0
+            assert Path(order.path).read_bytes() == content
+            assert host.parts.caretaker.degradations == 0
+            assert len(seals) == 2
+
+    run(main())
+
+
 def test_what_nobody_has_just_now_is_healed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = disk(1, 4)
     monkeypatch.setattr("enticed.engine.stock.scrubbing.HEAL_RETRY_S", 1.0)

@@ -30,6 +30,7 @@ from enticed.limits import (
     STATEMENTS_OPENED_MAX_COUNT,
 )
 from enticed.pace import Pace
+from enticed.store.durability import NotWholeError
 from enticed.store.images import StoredImage
 from enticed.store.limits import ROOM_TRIES_COUNT
 from enticed.store.reading import Excerpt
@@ -319,6 +320,8 @@ class Stockroom:
         image = effect.image
         try:
             await self._threads.run(partial(self._store.finish, image, cold=effect.cold))
+        except NotWholeError as error:  # an audit has taken pieces back, of which the core is about to hear
+            self._driver.tell(ev.NotSealed(image, error.pieces))
         except EnticedError as error:
             self._driver.tell(ev.SyncFailed(image, (), failure_of(error), str(error)))
         else:
