@@ -28,10 +28,10 @@ MUTANTS = (
         "self.state >= PieceState.AT_WORK",
     ),
     Mutant(
-        "announce what is not durable",
+        "announce as whole what is not durable",
         "session_desk",
-        "has_some = book.counts[PieceState.DURABLE] or asks_origin",
-        "has_some = book.counts[PieceState.WRITTEN] or book.counts[PieceState.DURABLE] or asks_origin",
+        "Offer.WHOLE if book.sealed else",
+        "Offer.WHOLE if book.all_written else",
     ),
     Mutant(
         "send without looking whether it is here",

@@ -22,19 +22,31 @@ class FindingDesk:
         """Look providers up when it is time: after ever longer pauses, but often before orders fail for want of any."""
         if pull.dial_at is not None and now >= pull.dial_at:
             self._dial_more(pull, now)
-        if now < pull.find_at or pull.finding:
+        if pull.finding:
             return
-        policy = self._books.policy
+        is_again = pull.find_again_at is not None and now >= pull.find_again_at
+        if is_again:
+            pull.find_again_at = None
+        if now >= pull.find_at:
+            self._plan_next(pull, now)
+            self._find(pull)
+            if pull.nobody_since is not None:
+                self._ask_anew(pull, now - pull.nobody_since, now)
+        elif is_again and _knows_nobody(pull):
+            self._find(pull)
+
+    def _find(self, pull: Pull) -> None:
         pull.finding = True
+        self._books.do(FindProviders(pull.image))
+
+    def _plan_next(self, pull: Pull, now: float) -> None:
+        policy = self._books.policy
         pull.find_pause_s = min(policy.find_last_s, max(policy.find_first_s, 2 * pull.find_pause_s))
         if pull.nobody_since is not None and now < pull.nobody_since + policy.nobody_holds_s:
             pull.find_pause_s = policy.find_first_s
         if pull.origin.needed_since is not None:  # who does not know the others fetches from the origin what they do
             pull.find_pause_s = min(pull.find_pause_s, policy.origin_find_s)
         pull.find_at = now + pull.find_pause_s
-        self._books.do(FindProviders(pull.image))
-        if pull.nobody_since is not None:
-            self._ask_anew(pull, now - pull.nobody_since, now)
 
     def _ask_anew(self, pull: Pull, for_s: float, now: float) -> None:
         """Nobody has what is missing for so long. Who refused some of it may have it after all.
@@ -144,6 +156,15 @@ class FindingDesk:
             pull.asked.add(contact.node)
             self._books.dialling.add(contact.node)
             self._books.do(Dial(contact))
+        if pull.find_again_at is None and _knows_nobody(pull) and not all(map(self._is_mate, pull.contacts.values())):
+            self._plan_another(pull, now)
+
+    def _plan_another(self, pull: Pull, now: float) -> None:
+        """Strangers were found, and nobody is known yet: look again before it is time, now and then less often."""
+        pull.find_again_pause_s = max(self._books.policy.find_again_s, 2 * pull.find_again_pause_s)
+        again_at = now + pull.find_again_pause_s * float(self._books.dice.uniform(0.5, 1.5))
+        if again_at < pull.find_at:
+            pull.find_again_at = again_at
 
     def _to_dial(self, pull: Pull, now: float) -> list[Contact]:
         """Whom to dial now: mates, then strangers whose turn it is, then hosts of whom only a peer has told; and notes
@@ -219,3 +240,8 @@ class FindingDesk:
 
     def _is_near(self, contact: Contact) -> bool:
         return (contact.zone, contact.rack) == (self._books.me.zone, self._books.me.rack)
+
+
+def _knows_nobody(pull: Pull) -> bool:
+    """Whether no peer has said what it has of the image, be it nothing yet: whoever has the manifest says something."""
+    return next(iter(pull.availability), None) is None

@@ -117,6 +117,7 @@ class Host:
         times.append(pull.dial_at)
         if not pull.finding:
             times.append(pull.find_at)
+            times.append(pull.find_again_at)
         if pull.manifest_from is not None:
             times.append(self._pulls.manifest_is_late_at(pull))
         if pull.starved_since is not None:

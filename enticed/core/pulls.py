@@ -102,6 +102,10 @@ class Pull:
     """When each host was last dialled, or asked over a session that was there."""
     dial_at: float | None = None
     """When it is the turn of the next stranger, at the latest; None where nobody waits to be dialled."""
+    find_again_at: float | None = None
+    """When others are looked for beside the usual pauses, should nobody be known by then."""
+    find_again_pause_s: float = 0.0
+    """The pause before that, twice as long each time."""
     asked: set[NodeId] = field(default_factory=set)
     outside_in_vain: int = 0
     """Hosts that were dialled beside `degree`, while it was not known where they are, and that are mates."""
@@ -185,6 +189,11 @@ class Pull:
     bytes_per_s: float = 0.0
     rate_bytes: int = 0
     rate_since: float = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the manifest and the space are here: from now on it can be of use to others."""
+        return self.stage in (OrderState.FETCHING, OrderState.VERIFYING)
 
     def was_read(self, piece: int, size_bytes: int) -> None:
         """So much of a piece has come for readers. Of one that is all here by now nobody else need have anything."""

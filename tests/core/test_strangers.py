@@ -95,6 +95,55 @@ def test_of_many_a_fifth_is_dialled_at_once() -> None:
     assert dials(seeking(20)) == 4
 
 
+def test_who_knows_nobody_soon_looks_for_others_whom_the_seed_has_answered() -> None:
+    again_s = Policy().find_again_s
+    bench = seeking(1)
+    bench.wait(0.4 * again_s)
+    assert bench.done == []
+    bench.wait(1.1 * again_s)
+    assert bench.one(ef.FindProviders).image == IMAGE
+    bench.tell(ev.ProvidersFound(IMAGE, tuple(stranger(number) for number in range(1, 11))))
+    assert dials(bench) == 1, "one of those who have come since, beside the seed"
+
+
+def test_who_has_been_answered_does_not_look_again_soon() -> None:
+    bench = seeking(1)
+    answer(bench, ms.HaveMap(IMAGE, 4, b"\xf0"))
+    bench.wait(10 * Policy().find_again_s)
+    assert bench.all(ef.FindProviders) == []
+
+
+def test_a_seed_that_does_not_answer_is_not_a_reason_to_look_for_ever() -> None:
+    """Each time after twice as long, and soon as often as ever."""
+    bench = seeking(1)
+    lookups_at = []
+    for _ in range(500):
+        bench.wait(0.02)
+        if bench.all(ef.FindProviders):
+            lookups_at.append(bench.now)
+            bench.tell(ev.ProvidersFound(IMAGE, (stranger(1),)))
+    assert 6 <= len(lookups_at) <= 8
+    assert lookups_at[-1] - lookups_at[-2] > 1
+
+
+def test_a_lookup_that_is_due_is_not_lost_with_one_that_is_not_needed_any_more() -> None:
+    """The stranger answers while a slow lookup is under way, which is over when both are due."""
+    bench = Bench(find_first_s=1.0)
+    bench.order()
+    bench.tell(ev.ProvidersFound(IMAGE, (stranger(1), stranger(2))))
+    first = bench.one(ef.Dial).contact
+    bench.wait(1.5 * Policy().find_again_s)
+    assert bench.one(ef.FindProviders).image == IMAGE
+    bench.tell(ev.DialFailed(first.node, "refused"))
+    second = bench.one(ef.Dial).contact
+    bench.now += 2.0
+    bench.tell(ev.PeerUp(second))
+    bench.tell(ev.Heard(second.node, ms.HaveMap(IMAGE, 4, b"\x00")))
+    assert bench.all(ef.FindProviders) == []
+    bench.tell(ev.ProvidersFound(IMAGE, ()))
+    assert bench.one(ef.FindProviders).image == IMAGE
+
+
 def test_mates_are_dialled_all_at_once() -> None:
     """Each finds others in its rack."""
     me = contact(0)

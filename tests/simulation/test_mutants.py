@@ -14,7 +14,7 @@ from simnet.planted import MUTANTS, Mutant
 
 SAMPLE = (
     "offer what is being fetched",
-    "announce what is not durable",
+    "announce as whole what is not durable",
     "send without looking whether it is here",
 )
 """All of them are planted by `python -m simnet mutants`."""

@@ -1,4 +1,5 @@
-"""Keeping others told of what this host offers: rounds of storing, each in its time, new offers before refreshes.
+"""Keeping others told of what this host offers: rounds of storing, each in its time. New offers come before refreshes,
+and of these names and whole images, which others may wait to find, before parts.
 
 One record per key says what is wanted of it (an offer, or none) and whether work on it is under way; work that ends
 looks at what is wanted by then. So offers and withdrawals of one key never overtake each other.
@@ -24,13 +25,14 @@ from protocol import dht as wire
 from protocol.dht import Contact, Question, Verdict
 from protocol.errors import EnticedError
 from protocol.identifiers import DiscoveryKey, NodeId
+from protocol.providers import ProviderState
 
 _ROUNDS_TOLD = 3
 
 
 @dataclass(slots=True)
 class _Announcement:
-    """`turn`: counts what was scheduled for this key; only the latest still holds.
+    """`turn`: counts what was scheduled for this key; only the latest still holds. `line`: where it waits for a round.
 
     `withdrawing`: somebody waits for `Withdrawn`. `told`: who kept the record in the last rounds; what was kept
     before those has expired. `replicas`: whom the next round may ask without a walk, until `walk_at`; none, if one of
@@ -43,7 +45,7 @@ class _Announcement:
     offer: Offer | None
     is_ours: bool = True
     working: bool = False
-    queued: bool = False
+    line: deque[_Announcement] | None = None
     changed: bool = True
     withdrawing: bool = False
     turn: int = 0
@@ -82,6 +84,7 @@ class Announcer:
         self._emit = emit
         self._kept: dict[DiscoveryKey, _Announcement] = {}
         self._new: deque[_Announcement] = deque()
+        self._parts: deque[_Announcement] = deque()
         self._again: deque[_Announcement] = deque()
         self._rounds = 0
         self._pace = Budget(self._policy.rounds_per_s, self._policy.rounds_burst)
@@ -103,7 +106,7 @@ class Announcer:
         elif known.offer == offer and known.is_ours:
             return
         known.offer, known.is_ours, known.changed = offer, True, True
-        self._queue(known, self._new, now)
+        self._queue(known, self._line_for(offer), now)
 
     def withdraw(self, key: DiscoveryKey, now: float) -> None:
         """No longer announce, and tell those who keep the record. `Withdrawn` comes in any case."""
@@ -130,10 +133,15 @@ class Announcer:
 
     # --- whose turn it is ---
 
+    def _line_for(self, offer: Offer) -> deque[_Announcement]:
+        is_part = isinstance(offer, ProviderOffer) and offer.state is ProviderState.PARTIAL
+        return self._parts if is_part else self._new
+
     def _queue(self, one: _Announcement, line: deque[_Announcement], now: float) -> None:
         one.turn += 1
-        if not one.working and not one.queued:
-            one.queued = True
+        is_moved_up = one.line is self._parts and line is self._new
+        if not one.working and (one.line is None or is_moved_up):
+            one.line = line  # in the other one it is passed over
             line.append(one)
             self._pump(now)
 
@@ -152,16 +160,19 @@ class Announcer:
         if self._pumping or not self._open:
             return  # a round may be over while it begins: the loop below goes on, instead of nesting
         self._pumping = True
-        while (self._new or self._again) and self._rounds < self._policy.rounds_max:
-            if not self._pace.take(now):
+        while (line := self._new or self._parts or self._again) and self._rounds < self._policy.rounds_max:
+            one = line[0]
+            offer = one.offer if one.line is line and not one.working else None
+            if offer is not None and not self._pace.take(now):
                 if not self._pump_is_due:
                     self._pump_is_due = True
                     self._agenda.at(self._pace.next_at(now), self._pump_again)
                 break
-            one = (self._new or self._again).popleft()
-            one.queued = False
-            if one.offer is not None and not one.working:
-                self._begin(one, one.offer, now)
+            line.popleft()
+            if one.line is line:
+                one.line = None
+            if offer is not None:
+                self._begin(one, offer, now)
         self._pumping = False
 
     def _pump_again(self, now: float) -> None:
@@ -306,7 +317,7 @@ class Announcer:
             one.withdrawing = False
             self._emit(Withdrawn(one.key))
         if one.changed:
-            self._queue(one, self._new, now)
+            self._queue(one, self._line_for(one.offer), now)
         elif one.is_ours:
             one.due_at = min(one.due_at, now + interval_s)
             soon = now + self._policy.forgotten_s
@@ -355,4 +366,4 @@ class Announcer:
         if one.offer is None:
             self._kept.pop(one.key, None)
         else:
-            self._queue(one, self._new, now)
+            self._queue(one, self._line_for(one.offer), now)

@@ -527,6 +527,24 @@ def test_a_great_many_offers_are_announced_in_their_turn() -> None:
     assert nodes(hosts[5].look_up(key(199))) == {hosts[1].id}
 
 
+def test_whole_images_are_announced_ahead_of_parts_and_what_was_withdrawn_in_line_takes_no_turn() -> None:
+    world = World(18)
+    hosts = world.network(10)
+    for number in range(300):
+        hosts[1].announce(offer(number, PARTIAL))
+    for number in range(100, 250):
+        hosts[1].withdraw(key(number))
+    hosts[1].announce(offer(1000))
+    hosts[1].announce(offer(299))  # that one has become whole
+    world.run(1)
+    assert {key(1000), key(299)} <= {one.key for _, one in hosts[1].announced}
+    world.run(10)
+    assert {one.key for _, one in hosts[1].announced} == {
+        key(number) for number in (*range(100), *range(250, 300), 1000)
+    }
+    assert nodes(hosts[5].look_up(key(299))) == {hosts[1].id}
+
+
 def test_alone_with_a_great_many_offers() -> None:
     """Rounds that end as they begin do not pile up on the stack, and are told as soon as there is anybody to tell."""
     world = World(19)
