@@ -104,7 +104,7 @@ class Peer:
 
     def failed(self, now: float, policy: Policy) -> None:
         self.strikes += 1
-        self._pause(now, min(policy.backoff_last_s, policy.backoff_first_s * 2 ** (self.strikes - 1)))
+        self._pause(now, min(policy.backoff_last_s, policy.backoff_first_s * 2.0 ** min(self.strikes - 1, 20)))
 
     def is_busy(self, now: float, retry_after_s: float, policy: Policy) -> None:
         """It has no slot for us now: no fault, so no strike. What it says of when is taken within our own bounds."""

@@ -47,6 +47,9 @@ def test_pauses_grow_with_every_fault_and_end_with_a_delivery() -> None:
         pauses.append(one.backoff_until)
     assert pauses[:3] == [0.25, 0.5, 1.0]
     assert pauses[-1] == POLICY.backoff_last_s
+    one.strikes = 100_000
+    one.failed(0.0, POLICY)
+    assert one.backoff_until == POLICY.backoff_last_s, "an order may wait for months"
     assert not one.can_take(29.9, POLICY)
     assert one.can_take(30.0, POLICY)
     one.in_flight = 1
