@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 from click.testing import CliRunner, Result
 
+from protocol.errors import LocalError
 from simnet import command as simulator
 from simnet.bounds import BOUNDS
 from simnet.checkers import BrokenError
-from simnet.scenario import Scenario
+from simnet.scenario import OriginSpec, ReaderSpec, Scenario
+from simnet.scenario_files import load
+from simnet.testbed.running import run as run_on_testbed
 
 GOOD = """
 about = "four hosts"
@@ -326,3 +329,26 @@ def test_help_names_scenarios_the_list_of_them_and_exit_codes() -> None:
     assert "..." not in said.split("Options:")[1]
     for what in ("python -m simnet list", "--report DIR", "Exit code 0", "2: the scenario or"):
         assert what in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"orders": {"due_in_s": 60.0}}, r"orders\[0\].due_in_s"),
+        ({"orders": {"cancel_after_s": 1.0}}, r"orders\[0\].cancel_after_s"),
+        ({"images": {"piece_mib": 2}}, r"images\[0\]: the publisher chooses piece_mib"),
+        ({"images": {"fragment_kib": 256}}, r"images\[0\]: the publisher chooses"),
+        ({"network": {"latency_ms": 30.0}}, "network.latency_ms is at most 0.5 on the testbed, not 30"),
+        ({"origin": OriginSpec(("image",))}, "origin: the testbed has none"),
+        ({"readers": (ReaderSpec("hosts", "image"),)}, "readers: on the testbed nobody reads"),
+        ({"goals": {"rack_copies": 3.0}}, "goals.rack_copies is not measured"),
+    ],
+)
+def test_what_would_come_to_something_else_on_the_testbed_is_refused(changed: dict[str, Any], said: str) -> None:
+    small = load("eight-hosts")
+    ((key, value),) = changed.items()
+    if isinstance(value, dict) and key != "goals":
+        one = getattr(small, key)
+        value = (replace(one[0], **value),) if isinstance(one, tuple) else replace(one, **value)
+    with pytest.raises(LocalError, match=said):
+        run_on_testbed(replace(small, **{key: value}), lambda _: pytest.fail("it started"))
