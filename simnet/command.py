@@ -80,8 +80,8 @@ def main() -> None:
     figures as one object; --report DIR writes a page with plots, the plots as PNGs, and outcome.json there; `python -m
     simnet SCENARIO --help` says all options.
 
-    Exit code 0: all goals were reached; 1: a goal was missed, or somebody does not have what he ordered and no goal
-    says how many may; 2: the scenario or the command line is wrong, and the line says where.
+    Exit code 0: all goals were reached; 1: a goal was missed, or a host lacks what it ordered and no goal says how many
+    may; 2: the scenario or the command line is wrong, and the line says where.
     """
 
 

@@ -230,7 +230,7 @@ class Scenario:
             if image.pieces > IMAGE_MAX_PIECES:
                 yield f"{where}.piece_mib: {image.pieces:,} pieces are more than {IMAGE_MAX_PIECES:,}"
             if image.relative and image.relative not in before:
-                yield f"{where}.relative: image {image.relative!r} has to stand before it, as what it is made of"
+                yield f"{where}.relative: image {image.relative!r} has to stand before it"
             if image.shared_pieces:
                 relative = before[image.relative]
                 if (image.piece_bytes, image.fragment_kib) != (relative.piece_bytes, relative.fragment_kib):
