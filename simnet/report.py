@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from protocol.errors import LocalError
@@ -41,8 +42,10 @@ def prepare(directory: Path) -> None:
         raise LocalError("a report needs matplotlib: pip install 'enticed[report]'")
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
     except OSError as error:
-        raise LocalError(f"{directory}: {error.strerror or error}") from error
+        raise LocalError(f"{directory}: no report can be written there: {error.strerror or error}") from error
 
 
 def write(directory: Path, title: str, configuration: Iterable[str], figures: Iterable[str], trace: Trace) -> Path:

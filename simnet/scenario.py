@@ -10,23 +10,36 @@ from dataclasses import dataclass, field, replace
 
 from enticed.core.orders import Priority
 from protocol.errors import LocalError
-from protocol.limits import KIB, MIB, PIECES_WANTED, WINDOW_MAX_SIZE_BYTES, WINDOW_MIN_SIZE_BYTES
+from protocol.limits import (
+    IMAGE_MAX_PIECES,
+    KIB,
+    MIB,
+    PIECES_WANTED,
+    WINDOW_MAX_SIZE_BYTES,
+    WINDOW_MIN_SIZE_BYTES,
+)
 from simnet.faults import Mishap
 
 BYTES_PER_MBIT = 125_000
+FRAGMENT_KIB = 128
+"""As publishers cut them."""
 RACKS_LEAST = 4
 """A swarm that is made smaller keeps so many racks, by making these smaller too."""
+FRAGMENTS_MAX_COUNT = 10**11
+"""Of all hosts and images together: each takes a byte of memory."""
+LINKS_RATIO_MAX = 10_000
+"""The fastest over the slowest: time passes in steps of the fastest, however long the slowest takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """`size_mib`: its data. `piece_mib`: 0 for what a publisher would choose. Its last `new_percent` are not in its
-    `relative`, another image of the scenario."""
+    `relative`, an image of the scenario that stands before it."""
 
     name: str
     size_mib: int
     piece_mib: int = 0
-    fragment_kib: int = 128
+    fragment_kib: int = FRAGMENT_KIB
     relative: str = ""
     new_percent: float = 100.0
 
@@ -38,6 +51,10 @@ class ImageSpec:
         while window > WINDOW_MIN_SIZE_BYTES and self.size_mib * MIB // window < PIECES_WANTED:
             window //= 2
         return window
+
+    @property
+    def fragments(self) -> int:
+        return self.size_bytes // (self.fragment_kib * KIB)
 
     @property
     def pieces(self) -> int:
@@ -149,6 +166,10 @@ class Scenario:
         """With those of the groups that it does not count."""
         return self.hosts + sum(group.hosts or 0 for group in self.groups)
 
+    def size_of(self, group: Group) -> int:
+        """How many hosts it has."""
+        return group.hosts if group.hosts is not None else round(self.hosts * (group.percent or 0) / 100)
+
     def image(self, name: str) -> ImageSpec:
         return next(image for image in self.images if image.name == name)
 
@@ -163,29 +184,85 @@ class Scenario:
         return smaller if seed is None else replace(smaller, seed=seed)
 
     def _problems(self) -> Iterator[str]:
+        """The first counts: each looks at what those before it have left."""
+        yield from self._problems_of_names()
+        yield from self._problems_of_images()
+        yield from self._problems_of_hosts()
+
+    def _problems_of_names(self) -> Iterator[str]:
         images, groups = {image.name for image in self.images}, {group.name for group in self.groups}
         if len(images) < len(self.images) or len(groups) < len(self.groups):
             yield "two images or two groups have one name"
-        for image in self.images:
-            if image.piece_bytes % (image.fragment_kib * KIB):
-                yield f"a piece of image {image.name} is not a number of whole fragments"
-            if image.size_mib < 0 or not 0 <= image.new_percent <= 100:
-                yield f"image {image.name} has a size or a percentage that cannot be"
-        named = {name for group in self.groups for name in group.has} | {order.image for order in self.orders}
-        named |= {reader.image for reader in self.readers} | set(self.origin.has if self.origin else ())
-        for name in sorted(named | {image.relative for image in self.images if image.relative} - images):
+        if "" in images | groups:
+            yield "an image or a group has an empty name"
+        for where, name in self._images_named():
             if name not in images:
-                yield f"no image is called {name!r}"
-        whom = [order.who for order in self.orders] + [reader.who for reader in self.readers]
-        whom += [fault.whom for fault in self.faults if fault.whom]
-        for name in whom:
+                yield f"{where}: no image is called {name!r}"
+        whom = [(f"orders[{number}].who", order.who) for number, order in enumerate(self.orders)]
+        whom += [(f"readers[{number}].who", reader.who) for number, reader in enumerate(self.readers)]
+        whom += [(f"faults[{number}].whom", fault.whom) for number, fault in enumerate(self.faults) if fault.whom]
+        for where, name in whom:
             if name not in groups:
-                yield f"no group is called {name!r}"
-        for group in self.groups:
+                yield f"{where}: no group is called {name!r}"
+
+    def _images_named(self) -> Iterator[tuple[str, str]]:
+        """Where an image is named, and which."""
+        for number, image in enumerate(self.images):
+            if image.relative:
+                yield f"images[{number}].relative", image.relative
+        for number, group in enumerate(self.groups):
+            yield from ((f"groups[{number}].has", name) for name in group.has)
+        for number, order in enumerate(self.orders):
+            yield f"orders[{number}].image", order.image
+        for number, reader in enumerate(self.readers):
+            yield f"readers[{number}].image", reader.image
+        if self.origin is not None:
+            yield from (("origin.has", name) for name in self.origin.has)
+
+    def _problems_of_images(self) -> Iterator[str]:
+        before: dict[str, ImageSpec] = {}
+        for number, image in enumerate(self.images):
+            where = f"images[{number}]"
+            if image.piece_bytes % (image.fragment_kib * KIB):
+                yield f"{where}.fragment_kib: a piece is not a number of whole fragments of {image.fragment_kib} KiB"
+            if image.piece_mib > image.size_mib:
+                yield f"{where}.piece_mib is at most its size_mib, {image.size_mib}, not {image.piece_mib}"
+            if image.pieces > IMAGE_MAX_PIECES:
+                yield f"{where}.piece_mib: {image.pieces:,} pieces are more than {IMAGE_MAX_PIECES:,}"
+            if image.relative and image.relative not in before:
+                yield f"{where}.relative: image {image.relative!r} has to stand before it"
+            if image.shared_pieces:
+                relative = before[image.relative]
+                if (image.piece_bytes, image.fragment_kib) != (relative.piece_bytes, relative.fragment_kib):
+                    yield f"{where}.relative: both need pieces and fragments of one size: set piece_mib, fragment_kib"
+                if image.shared_pieces > relative.pieces:
+                    least = 100 * (1 - relative.pieces / image.pieces)
+                    yield f"{where}.new_percent is at least {least:g}: {relative.name!r} has no more to share"
+            before[image.name] = image
+
+    @property
+    def _links_mbit_per_s(self) -> list[float]:
+        """Of hosts and origin, each way."""
+        links = [self.network.up_mbit_per_s, self.network.down_mbit_per_s]
+        links += [link for group in self.groups for link in (group.up_mbit_per_s, group.down_mbit_per_s) if link]
+        return links if self.origin is None else [*links, self.origin.mbit_per_s]
+
+    def _problems_of_hosts(self) -> Iterator[str]:
+        for number, group in enumerate(self.groups):
             if (group.hosts is None) == (group.percent is None):
-                yield f"group {group.name} needs hosts or percent, and not both"
-        if self.network.rack_oversubscription < 1:
-            yield "network.rack_oversubscription is at least 1"
+                yield f"groups[{number}] needs hosts or percent, and not both"
         percent = sum(group.percent for group in self.groups if group.percent is not None)
         if self.hosts and round(percent, 6) != 100:
-            yield f"its groups have {percent:g} percent of its hosts"
+            yield f"its groups have {percent:g} percent of its hosts; together they need 100"
+        whose = {order.who for order in self.orders}
+        if not any(self.size_of(group) for group in self.groups if group.name in whose):
+            yield "orders: nobody orders anything" + (", since their groups have no hosts" if whose else "")
+        for number, order in enumerate(self.orders):
+            if order.from_s + order.over_s > self.limit_s:
+                yield f"orders[{number}]: from_s and over_s come to more than limit_s, {self.limit_s:g}"
+        links = self._links_mbit_per_s
+        if max(links) > LINKS_RATIO_MAX * min(links):
+            yield f"network: no link may be more than {LINKS_RATIO_MAX:,} times as fast as another"
+        fragments = self.all_hosts * sum(image.fragments for image in self.images)
+        if fragments > FRAGMENTS_MAX_COUNT:
+            yield f"its hosts have {fragments:,} fragments, and no more than {FRAGMENTS_MAX_COUNT:,} are simulated"

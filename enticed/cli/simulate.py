@@ -32,7 +32,7 @@ RACK_HOSTS = 40
 MBIT_PER_MIB = 8.388608
 
 _PERCENT = Number(0, 100)
-_MBIT_PER_S = Number(0, SIMULATED_LINK_MAX_MBIT_PER_S, min_open=True)
+_MBIT_PER_S = Number(1, SIMULATED_LINK_MAX_MBIT_PER_S)
 
 
 @click.command(cls=Command)
@@ -171,21 +171,25 @@ def _scenario(
     seed: int,
 ) -> Scenario:
     """Publishers beside the hosts; of these some hold the image, some an earlier version, and the others nothing."""
-    from simnet.scenario import Group, ImageSpec, OrderSpec, Scenario
+    from simnet.scenario import FRAGMENTS_MAX_COUNT, LINKS_RATIO_MAX, Group, ImageSpec, OrderSpec, Scenario
 
     if holding + relative > 100:
         raise Failed(Exit.USAGE, "--holding and --relative are of different hosts: together at most 100 percent")
-    if round(hosts * holding / 100) == hosts:
-        raise Failed(Exit.USAGE, f"--holding {holding:g}: nobody is left to wait for")
     has = {"holders": (holding, "image"), "warm": (relative, "earlier"), "cold": (100 - holding - relative, "")}
     groups = [
         Group(name, percent=percent, has=(image,) if image else ())
         for name, (percent, image) in has.items()
         if percent > 0
     ]
+    if not any(round(hosts * one.percent / 100) for one in groups if one.percent and one.name != "holders"):
+        raise Failed(Exit.USAGE, f"--hosts {hosts}, of which {holding:g} percent have it: nobody is left to wait for")
     earlier = (ImageSpec("earlier", image_mib),) if relative else ()
     image = ImageSpec("image", image_mib, relative="earlier" if relative else "", new_percent=new)
-    slowest_mbit_per_s = min(network.down_mbit_per_s, seed_link or network.up_mbit_per_s)
+    if (hosts + seeds) * sum(one.fragments for one in (*earlier, image)) > FRAGMENTS_MAX_COUNT:
+        raise Failed(Exit.USAGE, f"--hosts {hosts}, --image {image_mib}: that is more than a memory holds")
+    links = (network.down_mbit_per_s, seed_link or network.up_mbit_per_s)
+    if max(links) > LINKS_RATIO_MAX * min(links):
+        raise Failed(Exit.USAGE, f"--link, --seed-link: one is at most {LINKS_RATIO_MAX:,} times as fast as the other")
     return Scenario(
         name="simulate",
         about=f"{image_mib} MiB to {hosts} hosts",
@@ -198,9 +202,7 @@ def _scenario(
         orders=tuple(OrderSpec(one.name, "image", over_s=over_s) for one in groups if one.name != "holders"),
         network=network,
         seed=seed,
-        limit_s=over_s
-        + SIMULATED_PATIENCE_S
-        + SIMULATED_SLOWEST_COPIES_COUNT * image_mib * MBIT_PER_MIB / slowest_mbit_per_s,
+        limit_s=over_s + SIMULATED_PATIENCE_S + SIMULATED_SLOWEST_COPIES_COUNT * image_mib * MBIT_PER_MIB / min(links),
     )
 
 

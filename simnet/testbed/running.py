@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from protocol.errors import LocalError
 from simnet.faults import Mishap, Trouble
-from simnet.scenario import Group, Scenario
+from simnet.scenario import FRAGMENT_KIB, Group, Scenario
 from simnet.stage import build
 from simnet.testbed.cluster import Testbed
 from simnet.testbed.daemon import Daemon
@@ -26,6 +26,8 @@ from simnet.testbed.processes import TestbedError
 
 LOOK_EVERY_S = 0.05
 """For what happens once so many copies have left the seeds."""
+LATENCY_MAX_MS = 0.5
+"""The namespaces' own is less, and nothing adds to it; up to here that makes no difference."""
 READY = "ready"
 POSSIBLE = (Trouble.GONE, Trouble.CRASH, Trouble.PAUSE, Trouble.SLOW_LINK)
 
@@ -59,7 +61,7 @@ def run(scenario: Scenario, note: Note) -> Measured:
     _check(scenario)
     network = Namespaces()
     with Testbed(network=network) as testbed:
-        note(f"{scenario.name}: starting {sum(map(_size_of(scenario), scenario.groups))} daemons")
+        note(f"{scenario.name}: starting {sum(map(scenario.size_of, scenario.groups))} daemons")
         play = _Play(scenario, testbed, network)
         play.prepare()
         note(f"{scenario.name}: ordering")
@@ -67,22 +69,46 @@ def run(scenario: Scenario, note: Note) -> Measured:
 
 
 def _check(scenario: Scenario) -> None:
+    for problem in (*_impossible_orders(scenario), *_impossible_cloud(scenario)):
+        raise LocalError(f"scenario {scenario.name}: {problem}")
+
+
+def _impossible_orders(scenario: Scenario) -> Iterator[str]:
+    """What nobody would do, and come to another outcome without a word."""
     waiting = {"", *(order.who for order in scenario.orders)}
-    for mishap in scenario.faults:
-        if mishap.what not in POSSIBLE or mishap.every_s is not None:
-            raise LocalError(f"scenario {scenario.name}: real daemons can be {', '.join(POSSIBLE)}, once")
+    for number, mishap in enumerate(scenario.faults):
+        if mishap.what not in POSSIBLE or mishap.every_s is not None or mishap.over_s:
+            yield f"faults[{number}]: real daemons can be {', '.join(POSSIBLE)}, once and all at once"
         if mishap.what in (Trouble.GONE, Trouble.CRASH) and mishap.whom in waiting:
-            raise LocalError(f"scenario {scenario.name}: on the testbed only hosts that order nothing can go")
-    if any(order.over_s for order in scenario.orders):
-        raise LocalError(f"scenario {scenario.name}: on the testbed all hosts of an order give it at once")
+            yield f"faults[{number}]: on the testbed only hosts that order nothing can go"
+    for number, order in enumerate(scenario.orders):
+        if order.over_s:
+            yield f"orders[{number}].over_s: on the testbed all hosts of an order give it at once"
+        if order.due_in_s is not None:
+            yield f"orders[{number}].due_in_s: on the testbed orders have no due date"
+        if order.cancel_after_s is not None:
+            yield f"orders[{number}].cancel_after_s: on the testbed nobody cancels an order"
+    if scenario.readers:
+        yield "readers: on the testbed nobody reads in an image that is not whole"
+
+
+def _impossible_cloud(scenario: Scenario) -> Iterator[str]:
+    """What the testbed has not, or not so, or does not measure."""
     if not {image.name for image in scenario.images} <= set(scenario.groups[0].has):
-        raise LocalError(f"scenario {scenario.name}: the first group publishes, and has to have every image")
+        yield "the first group publishes, and has to have every image"
+    for number, image in enumerate(scenario.images):
+        if image.piece_mib or image.fragment_kib != FRAGMENT_KIB:
+            yield f"images[{number}]: the publisher chooses piece_mib and fragment_kib on the testbed"
+    if scenario.origin is not None:
+        yield "origin: the testbed has none"
     if scenario.network.rack_hosts:
-        raise LocalError(f"scenario {scenario.name}: the testbed has one switch, and no racks")
-
-
-def _size_of(scenario: Scenario) -> Callable[[Group], int]:
-    return lambda group: group.hosts if group.hosts is not None else round(scenario.hosts * (group.percent or 0) / 100)
+        yield "network.rack_hosts: the testbed has one switch, and no racks"
+    if scenario.network.latency_ms > LATENCY_MAX_MS:
+        yield f"network.latency_ms is at most {LATENCY_MAX_MS:g} on the testbed, not {scenario.network.latency_ms:g}"
+    measured = [field.name for field in fields(Measured)]
+    for figure in scenario.goals:
+        if figure not in measured:
+            yield f"goals.{figure} is not measured on the testbed"
 
 
 class _Play:
@@ -100,7 +126,7 @@ class _Play:
     def prepare(self) -> None:
         """All hosts are there, with what they have; links are shaped last."""
         scenario = self._scenario
-        sizes = [_size_of(scenario)(group) for group in scenario.groups]
+        sizes = [scenario.size_of(group) for group in scenario.groups]
         founder = self._testbed.found()
         others = iter(self._testbed.join(sum(sizes) - 1))
         hosts = iter([founder, *others])

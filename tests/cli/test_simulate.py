@@ -68,6 +68,10 @@ def test_a_report_is_one_page_that_needs_nothing_else(tmp_path: Path, capsys: py
         ["--holding", "100"],
         ["--hosts", "10", "--holding", "99"],
         ["--link", "0"],
+        ["--link", "0.001"],
+        ["--link", "1000000", "--seed-link", "1"],
+        ["--hosts", "1", "--relative", "50"],
+        ["--hosts", "100000", "--image", "1000000"],
         ["--oversubscription", "0.5"],
     ],
 )

@@ -215,6 +215,6 @@ def test_pieces_are_cut_as_a_publisher_would() -> None:
 
 
 def test_figures_of_nobody_are_none(own: Path) -> None:
-    own.write_text(LEAST.replace("hosts = 2", "hosts = 0", 1).replace("percent = 100", "percent = 0"))
+    own.write_text(LEAST + 'from_s = 5\n[[faults]]\nwhat = "gone"\nwhom = "hosts"\n')
     outcome: Outcome = run(load(str(own)))
     assert (outcome.hosts, outcome.last_s, outcome.last_over_bound) == (0, None, None)
