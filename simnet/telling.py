@@ -117,4 +117,4 @@ def _text(value: object) -> str:
         return "unknown"
     if not isinstance(value, int | float):
         return str(value)
-    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.4g}"
