@@ -28,8 +28,8 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """Means over the seeds; of times None where `incomplete` hosts never had it. completed_s: of each host of the first
-    seed, sorted."""
+    """Means over the seeds; of times None where `incomplete` hosts never had it. completed_s: of each of the `hosts` of
+    the first seed that has it, sorted."""
 
     variant: str
     incomplete: int
@@ -40,6 +40,7 @@ class Worth:
     duplicate_percent: float
     wall_s: float
     completed_s: list[float]
+    hosts: int
     bound_s: float
 
 
@@ -98,5 +99,6 @@ def _worth(name: str, outcomes: list[Outcome], trace: Trace, size_mib: int) -> W
         duplicate_percent=mean(100 * one.duplicate_bytes / (one.hosts * size_mib * MIB) for one in outcomes),
         wall_s=mean(one.wall_s for one in outcomes),
         completed_s=trace.completed_s,
+        hosts=trace.hosts,
         bound_s=trace.bound_s,
     )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -65,7 +65,8 @@ class Trouble(StrEnum):
 
 SPOILING = frozenset({Trouble.CORRUPT, Trouble.WRONG_PIECE})
 BAD = SPOILING | {Trouble.SLOW_LINK, Trouble.GARBLED, Trouble.SILENT, Trouble.REFUSING, Trouble.LYING}
-"""Bad peers: others must not suffer from them; what becomes of their own orders counts nowhere."""
+"""Bad peers: others must not suffer from them; what becomes of their own orders counts nowhere. No host is drawn to be
+one twice, as long as there are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,23 @@ class Mishap:
             raise LocalError(f"{self.what}: every_s is more than 0")
         if self.what is Trouble.CRASH and self.for_s == inf:
             raise LocalError("crash: for_s says when the host comes back; without a return it is 'gone'")
+
+
+class Shares:
+    """How many hosts a mishap happens to each time. What rounding takes or leaves counts the next time, and of all bad
+    peers in a group together: percents add up, in small swarms too."""
+
+    def __init__(self) -> None:
+        self._left: dict[Mishap | str, float] = defaultdict(float)
+
+    def take(self, mishap: Mishap, hosts: int) -> int:
+        """Of so many that are in its group."""
+        if mishap.hosts is not None:
+            return mishap.hosts
+        of = mishap.whom if mishap.what in BAD else mishap
+        due = self._left[of] + hosts * mishap.percent / 100
+        self._left[of] = due - round(due)
+        return round(due)
 
 
 class Condition:

@@ -13,7 +13,6 @@ from multiprocessing import get_context
 import click
 
 from simnet.fuzz import Verdict, case_of, play
-from simnet.scenario import OrderSpec
 from simnet.telling import configuration, settings
 
 PROGRESS_EVERY_S = 30.0
@@ -68,8 +67,6 @@ def _explain(seed: int) -> None:
     """Everything that is known of one seed before it runs."""
     case = case_of(seed)
     click.echo("\n".join(configuration(case.scenario)))
-    for record in (*case.scenario.orders, *case.scenario.readers):
-        click.echo(f"{'order' if isinstance(record, OrderSpec) else 'reader'} {settings(record)}")
     click.echo(f"policy {settings(case.policy)}")
 
 

@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 
 from enticed.core.events import PieceRotten
-from simnet.faults import BAD, Mishap, Trouble
+from simnet.faults import BAD, Mishap, Shares, Trouble
 from simnet.host import SimHost
 from simnet.world import World
 
@@ -31,7 +31,10 @@ class Mishaps:
         self._hosts_of = hosts_of
         self._seed_copies = seed_copies
         self._dice = dice
+        self._shares = Shares()
         self._started_at = world.now
+        self._drawn_bad: set[SimHost] = set()
+        """Hosts that are to be bad peers, or are."""
         self.bad: set[SimHost] = set()
         """Hosts that were bad peers at any time."""
         self.gone: set[SimHost] = set()
@@ -65,12 +68,18 @@ class Mishaps:
         if self._is_over:
             return
         hosts = self._hosts_of(mishap.whom)
-        count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
-        for number in self._dice.permutation(len(hosts))[:count]:
-            self._meet(hosts[number], mishap, float(self._dice.uniform(0, mishap.over_s)))
+        for host in self._draw(mishap, hosts)[: self._shares.take(mishap, len(hosts))]:
+            if mishap.what in BAD:
+                self._drawn_bad.add(host)
+            self._meet(host, mishap, float(self._dice.uniform(0, mishap.over_s)))
         again_s = inf if mishap.every_s is None else mishap.every_s
         if self._world.now + again_s < self._started_at + mishap.until_s and again_s < inf:
             self._world.after(again_s, lambda: self._occur(mishap))
+
+    def _draw(self, mishap: Mishap, hosts: Sequence[SimHost]) -> list[SimHost]:
+        """All in random order; who is a bad peer already comes last to be another one."""
+        drawn = [hosts[number] for number in self._dice.permutation(len(hosts))]
+        return sorted(drawn, key=self._drawn_bad.__contains__) if mishap.what in BAD else drawn
 
     def _meet(self, host: SimHost, mishap: Mishap, wait_s: float) -> None:
         """It happens to one host, at once where it need not wait: whom one meets first is bad from the start."""

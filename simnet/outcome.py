@@ -19,13 +19,18 @@ class Outcome:
     """That are up, no bad peers, and do not have all that they ordered."""
     missing: str
     """For people: what the first of these lacks."""
+    completed: int
+    """Of whom the times are: that have all, are no bad peers, and did not go for good."""
+    meant_for: str
+    """For people: the size that its goals in seconds are of, where a scenario that ships was run in another; they
+    do not count then."""
 
     p50_s: float | None
     p99_s: float | None
     p999_s: float | None
     last_s: float | None
     bound_s: float
-    """No swarm with links like these is faster."""
+    """What the links allow, and one piece-time x log2 of the hosts: see `Stage.bound_s`."""
     p99_over_bound: float | None
     last_over_bound: float | None
     last_over_clean: float | None
@@ -60,7 +65,8 @@ class Outcome:
     """The most that the process had."""
 
 
-FIGURES = tuple(field.name for field in fields(Outcome) if field.name not in ("scenario", "missing", "digest"))
+TEXTS = ("scenario", "missing", "meant_for", "digest")
+FIGURES = tuple(field.name for field in fields(Outcome) if field.name not in TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +81,13 @@ class Goal:
 
 
 def goals_of(outcome: Outcome, goals: Mapping[str, float]) -> list[Goal]:
-    """Each goal beside what was reached, in the order of the scenario."""
-    return [Goal(figure, most, getattr(outcome, figure)) for figure, most in goals.items()]
+    """Each goal that counts beside what was reached, in the order of the scenario."""
+    return [
+        Goal(figure, most, getattr(outcome, figure))
+        for figure, most in goals.items()
+        if not (outcome.meant_for and is_in_seconds(figure))
+    ]
+
+
+def is_in_seconds(figure: str) -> bool:
+    return figure.endswith("_s")

@@ -73,8 +73,7 @@ def _plot(name: str, title: str, draw: Callable[[Axes, Drawn], None], drawn: Dra
 
 
 def _completion(axes: Axes, trace: Trace) -> None:
-    hosts = len(trace.completed_s)
-    shares = [100 * (number + 1) / hosts for number in range(hosts)]
+    shares = _percents(trace.completed_s, trace.hosts)
     axes.step([0.0, *trace.completed_s], [0.0, *shares], where="post", label="hosts, each from its own order on")
     axes.axvline(trace.bound_s, color="0.4", linestyle="--", label="bound")
     axes.set_ylabel("percent")
@@ -102,7 +101,7 @@ def _seeds(axes: Axes, trace: Trace) -> None:
 
 
 def _racks(axes: Axes, trace: Trace) -> None:
-    """Where there are no racks, all of it is one."""
+    """Nothing where there are no racks."""
     times, mean = _rates(trace, [look.into_racks / max(trace.racks, 1) for look in trace.looks])
     busiest = [after.into_busiest_rack / (after.at_s - before.at_s) / MIB for before, after in pairwise(trace.looks)]
     axes.plot(times, busiest, label="into the rack that just gets most")
@@ -117,13 +116,17 @@ def _racks(axes: Axes, trace: Trace) -> None:
 def _ablations(axes: Axes, found: Sequence[Worth]) -> None:
     """When the hosts of each variant have it: the nearer to the bound, the better."""
     for worth in found:
-        hosts = len(worth.completed_s)
         times = [seconds / worth.bound_s for seconds in worth.completed_s]
-        axes.step(times, [100 * (number + 1) / hosts for number in range(hosts)], where="post", label=worth.variant)
+        axes.step(times, _percents(worth.completed_s, worth.hosts), where="post", label=worth.variant)
     axes.axvline(1.0, color="0.4", linestyle="--", label="bound")
     axes.set_xlabel("time / bound")
     axes.set_ylabel("percent of the hosts")
     axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _percents(completed_s: Sequence[float], hosts: int) -> list[float]:
+    """Of all `hosts` that were to have it, those that do at each of these times."""
+    return [100 * number / hosts for number in range(1, len(completed_s) + 1)]
 
 
 def _rates(trace: Trace, sent: Sequence[float]) -> tuple[list[float], list[float]]:

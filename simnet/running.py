@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import click
 import numpy as np
 from blake3 import blake3
 
 from enticed.core.effects import Effect
 from enticed.core.events import Event
 from enticed.core.policy import Policy
+from enticed.core.why import ranges_of
 from simnet.checkers import SafetyChecker
 from simnet.host import SimHost
-from simnet.outcome import Outcome
+from simnet.images import SimImage
+from simnet.outcome import Outcome, is_in_seconds
 from simnet.scenario import Scenario
+from simnet.scenario_files import load, shipped
 from simnet.stage import Stage, build
 from simnet.trace import Trace, follow
 from simnet.traffic import Distance
@@ -43,7 +47,9 @@ def run(
     clean = None
     if scenario.compare_without_faults:
         without = replace(scenario, faults=(), compare_without_faults=False)
+        _announce(f"{scenario.name} without faults first, to compare with", progress)
         clean = run(without, policy, check_every=check_every, progress=progress)
+        _announce(f"{scenario.name} with faults", progress)
     began = time.monotonic()
     stage = build(scenario, policy)
     counter = _Counter()
@@ -55,8 +61,15 @@ def run(
     with _without_collecting():
         stage.world.run(_Finish(stage, progress), scenario.limit_s)
     if traces is not None:
+        traces[-1].hosts = len(judged(stage))
         traces[-1].completed_s = sorted(own_s(stage, host) for host in judged(stage) if is_done(stage, host))
     return _measure(stage, counter.events, time.monotonic() - began, clean)
+
+
+def _announce(what: str, progress: Progress | None) -> None:
+    """Of a scenario that is run twice, which run the progress is of."""
+    if progress is not None:
+        click.echo(what, err=True)
 
 
 @contextmanager
@@ -135,7 +148,9 @@ def _measure(stage: Stage, events: int, wall_s: float, clean: Outcome | None) ->
         seed=scenario.seed,
         hosts=len(stage.ordered),
         incomplete=len(lacking),
-        missing=_missing(lacking[0]) if lacking else "",
+        missing=_missing(stage, lacking[0]) if lacking else "",
+        completed=len(times),
+        meant_for=meant_for(scenario),
         p50_s=p50,
         p99_s=p99,
         p999_s=p999,
@@ -191,11 +206,36 @@ def _cold_from_seed(stage: Stage) -> float | None:
     return sum(traffic.from_sources[host.contact.node] for host in cold) / received if received else None
 
 
-def _missing(host: SimHost) -> str:
+def _missing(stage: Stage, host: SimHost) -> str:
+    name = host.contact.addresses[0].rpartition(":")[0]
     if not host.is_up:
-        return f"{host.contact.addresses[0]} is down"
-    waiting = [f"order {order.key}: {order.state}, {order.reason}" for order in host.orders.values()]
-    return f"{host.contact.addresses[0]}: " + ("; ".join(waiting) or "no order")
+        return f"{name} is down"
+    waiting = [_lacking(stage.images[key], host) for key in stage.ordered[host] if key not in host.ready_at]
+    return f"{name}: " + "; ".join(waiting)
+
+
+def _lacking(image: SimImage, host: SimHost) -> str:
+    """How its order of the image stands, and which pieces are not there."""
+    order = host.orders.get(image.name)
+    if order is None:
+        return f"{image.name} is no longer ordered"
+    pieces = np.flatnonzero(~host.disk.file(image).landed.all(axis=1))
+    which = f" ({ranges_of(pieces)})" if len(pieces) else ""
+    reason = f": {order.reason}" if order.reason else ""
+    return f"{image.name} {order.state}, {len(pieces)} of {image.pieces} pieces lacking{which}{reason}"
+
+
+def meant_for(scenario: Scenario) -> str:
+    """See `Outcome.meant_for`."""
+    if scenario.name not in shipped() or not any(map(is_in_seconds, scenario.goals)):
+        return ""
+    own = load(scenario.name)
+    sizes_mib = [image.size_mib for image in scenario.images]
+    images = tuple(replace(one, size_mib=size) for one, size in zip(own.images, sizes_mib, strict=False))
+    resized = replace(own.resized(scenario.hosts, None, scenario.seed), images=images)
+    if resized != scenario or (own.hosts, own.images) == (scenario.hosts, scenario.images):
+        return ""
+    return f"{own.hosts:,} hosts and {max(image.size_mib for image in own.images):,} MiB"
 
 
 def _digest(stage: Stage) -> str:

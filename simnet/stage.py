@@ -129,6 +129,18 @@ def link_of(scenario: Scenario, group: Group) -> Link:
     return Link(up * BYTES_PER_MBIT, network.latency_ms / 1000, down * BYTES_PER_MBIT)
 
 
+def sizes_of(scenario: Scenario) -> dict[str, int]:
+    """How many hosts each group has. Those by percent take of what the ones before have left."""
+    sizes, left = {}, scenario.hosts
+    for group in scenario.groups:
+        if group.percent is None:
+            sizes[group.name] = group.hosts or 0
+        else:
+            sizes[group.name] = min(round(scenario.hosts * group.percent / 100), left)
+            left -= sizes[group.name]
+    return sizes
+
+
 def _images(scenario: Scenario, world: World) -> dict[str, SimImage]:
     images: dict[str, SimImage] = {}
     for spec in sorted(scenario.images, key=lambda image: bool(image.relative)):
@@ -144,14 +156,14 @@ def _hosts(scenario: Scenario, world: World, dice: np.random.Generator) -> dict[
     """Hosts of each group: those of the groups by percent here and there in the racks, the others in racks apart."""
     network = scenario.network
     groups: dict[str, list[SimHost]] = {}
-    drawn, taken = dice.permutation(scenario.hosts), 0
+    drawn, taken, sizes = dice.permutation(scenario.hosts), 0, sizes_of(scenario)
     for group in scenario.groups:
         link = link_of(scenario, group)
         if group.percent is None:
             names = [(f"{group.name}{number}", "zone0", f"rack of {group.name}") for number in range(group.hosts or 0)]
         else:
-            count = min(round(scenario.hosts * group.percent / 100), scenario.hosts - taken)
-            numbers, taken = drawn[taken : taken + count], taken + count
+            numbers = drawn[taken : taken + sizes[group.name]]
+            taken += sizes[group.name]
             names = [(f"host{number}", *_place(scenario, int(number))) for number in sorted(numbers)]
         if not network.rack_hosts:
             names = [(name, "zone0", "") for name, _, _ in names]

@@ -28,7 +28,7 @@ class Look:
 @dataclass(slots=True)
 class Trace:
     """`looks` at even intervals from the first order on. `completed_s`: of each host that has all, from its own order
-    on, sorted; is filled in at the end."""
+    on, sorted, and `hosts`: how many were to have it; filled in at the end."""
 
     bound_s: float
     seeds_bytes_per_s: float
@@ -38,6 +38,7 @@ class Trace:
     """A rack's uplink; 0 where there are no racks."""
     looks: list[Look] = field(default_factory=list)
     completed_s: list[float] = field(default_factory=list)
+    hosts: int = 0
 
 
 def follow(stage: Stage) -> Trace:

@@ -17,10 +17,10 @@ class Distance(StrEnum):
 
 
 def distance(one: Contact, other: Contact) -> Distance:
-    """How far apart two hosts are: in one rack, in one zone, or neither."""
+    """How far apart two hosts are: in one rack, in one zone, or neither. Who is in no rack shares none."""
     if one.zone != other.zone:
         return Distance.FAR
-    return Distance.RACK if one.rack == other.rack else Distance.ZONE
+    return Distance.RACK if one.rack and one.rack == other.rack else Distance.ZONE
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Traffic:
         """A request was answered with so many bytes, whatever they were."""
         far = distance(sender, receiver)
         self.by_distance[far] += size_bytes
-        if far is not Distance.RACK:
+        if receiver.rack and far is not Distance.RACK:
             self.into_racks[receiver.zone, receiver.rack] += size_bytes
         if sender.node in self.sources:
             self.from_sources[receiver.node] += size_bytes

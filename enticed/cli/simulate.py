@@ -225,7 +225,7 @@ def _tell(outcome: Outcome, scenario: Scenario) -> Iterable[str]:
             ("half of the hosts", time(outcome.p50_s)),
             ("99 %", time(outcome.p99_s)),
             ("the last", time(outcome.last_s)),
-            ("bound", f"{duration(outcome.bound_s)}: no swarm with these links is faster, where all ask at once"),
+            ("bound", f"{duration(outcome.bound_s)}: what the links allow, and one piece-time x log2(hosts)"),
             ("same rack", size(outcome.same_rack_bytes)),
             ("same zone", size(outcome.same_zone_bytes)),
             ("copies from whoever had it", f"{outcome.seed_copies:.2f}"),

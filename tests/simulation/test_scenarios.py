@@ -63,6 +63,18 @@ def test_what_ships_completes_in_small_and_nothing_is_wrong_at_any_step(name: st
     assert outcome.bound_s < (outcome.last_s or 0)
 
 
+def test_a_swarm_completes_whose_seed_is_gone_after_little_more_than_a_copy() -> None:
+    """Of the least size that does, whatever the dice: of less, what comes of the start weighs too much."""
+    outcome = run(load("seed-gone").resized(20, 512, None), check_every=200)
+    assert outcome.incomplete == 0, outcome.missing
+    assert 1.1 <= outcome.seed_copies < 1.15
+
+
+def test_without_racks_nothing_stays_in_a_rack() -> None:
+    outcome = run(load("kraken").resized(8, 4, None))
+    assert (outcome.same_rack_bytes, outcome.same_zone_bytes, outcome.far_bytes) == (0, 8 * 4 * 2**20, 0)
+
+
 def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
     def digest(seed: int) -> str:
         return run(load("churn").resized(12, 16, seed)).digest
