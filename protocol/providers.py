@@ -28,10 +28,7 @@ _DOMAIN = b"enticed provider record v1\x00"
 
 
 class ProviderState(IntEnum):
-    """How much of an image its provider holds: PARTIAL even before it has any, while it fetches the image.
-
-    Under a rack's key, where there is no image, a host is WHOLE.
-    """
+    """How much of an image its provider holds. Under a rack's key, where there is no image, a host is WHOLE."""
 
     PARTIAL = 1
     WHOLE = 2

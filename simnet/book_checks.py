@@ -122,7 +122,7 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
         yield "a have-map of a host without a session"
     if any(node not in books.peers for kin in pull.kin.values() for node in kin.availability):
         yield "a have-map of a relative of a host without a session"
-    if not pull.has_begun:
+    if pull.stage not in (OrderState.FETCHING, OrderState.VERIFYING):
         return
     asked = {one.run for one in books.requests if one.run.image == pull.image}
     runs = [*pull.runs, *pull.urgent, *pull.foreseen, *asked]
@@ -183,9 +183,10 @@ def _wrong_image(books: Books, book: ImageBook) -> Iterator[str]:
         yield "pieces are not counted right"
     if book.sealed and not book.durable.all():
         yield "a sealed image that is not durable"
-    pull = books.pulls.get(book.image)
-    has_some = book.durable.any() or (pull is not None and pull.has_begun)
-    if book.offer is not (Offer.WHOLE if book.sealed else Offer.PART if has_some else Offer.NONE):
+    offers = {Offer.WHOLE if book.sealed else Offer.PART if book.durable.any() else Offer.NONE}
+    if books.origin is not None and book.image in books.pulls:
+        offers.add(Offer.PART)  # before it has anything, so that others who would ask the origin find it
+    if book.offer not in offers:
         yield "the DHT was told something else"
     if book.image not in books.pulls and (book.state == PieceState.AT_WORK).any():
         yield "pieces at work without a pull"

@@ -14,7 +14,7 @@ class Outcome:
     scenario: str
     seed: int
     hosts: int
-    """That ordered something."""
+    """That ordered something, and did not cancel all of it before it was there."""
     incomplete: int
     """That are up, no bad peers, and do not have all that they ordered."""
     missing: str

@@ -29,7 +29,7 @@ ORDER_AGAIN_S = 1.0
 
 @dataclass
 class Stage:
-    """A world, and who in it is who. ordered: per host, when it ordered which images."""
+    """A world, and who in it is who. ordered: per host, when it ordered which images, less what it has cancelled."""
 
     scenario: Scenario
     world: World
@@ -206,7 +206,17 @@ def _plan_order(stage: Stage, host: SimHost, spec: OrderSpec, wait_s: float) -> 
         due_at = None if spec.due_in_s is None else host.now + spec.due_in_s
         host.order(spec.image, image, due_at, spec.priority)
         if spec.cancel_after_s is not None:
-            world.after(spec.cancel_after_s, lambda: host.tell(OrderCancelled(spec.image)))
+            world.after(spec.cancel_after_s, cancel)
+
+    def cancel() -> None:
+        if not host.is_up:
+            world.after(ORDER_AGAIN_S, cancel)
+            return
+        host.tell(OrderCancelled(spec.image))
+        if spec.image not in host.ready_at:  # nobody waits for it any more
+            del stage.ordered[host][spec.image]
+            if not stage.ordered[host]:
+                del stage.ordered[host]
 
     world.after(spec.from_s + wait_s, order)
 

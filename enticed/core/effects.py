@@ -153,8 +153,7 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the DHT, until withdrawn, that this host has the whole image; or that it has some of it, or fetches it.
-    `group`: none but its members."""
+    """Tell the DHT that this host has some (or all) of the image, until withdrawn. `group`: none but its members."""
 
     image: ImageId
     whole: bool

@@ -1,7 +1,7 @@
 """The goods desk: pieces that are verified and written, and how they become durable, sealed, or lost again.
 
-What is written is offered to others at once; only what a sync has confirmed is counted, announced as whole and called
-ready. None of it needs a pull: what a cancelled one has written becomes durable all the same.
+What is written is offered to others at once; only what a sync has confirmed is counted, announced and called ready.
+None of it needs a pull: what a cancelled one has written becomes durable all the same.
 """
 
 from __future__ import annotations

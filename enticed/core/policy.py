@@ -42,7 +42,7 @@ class Policy:
     find_last_s: float = 30.0
     find_again_s: float = 0.05
     """Beside that, so soon, give or take a half, and then after twice that each time, while strangers were found and
-    nobody is known yet: a seed that all dial at once answers one after another, and who was answered can be found."""
+    nobody is known yet: a seed that all dial at once answers one after another, and who has some is soon found."""
     dial_retry_s: float = 2.0
     session_idle_s: float = 60.0
     """A session that neither side has a use for is closed after so long."""

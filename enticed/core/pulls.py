@@ -190,11 +190,6 @@ class Pull:
     rate_bytes: int = 0
     rate_since: float = 0.0
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the manifest and the space are here: from now on it can be of use to others."""
-        return self.stage in (OrderState.FETCHING, OrderState.VERIFYING)
-
     def was_read(self, piece: int, size_bytes: int) -> None:
         """So much of a piece has come for readers. Of one that is all here by now nobody else need have anything."""
         self.read_bytes[piece] += size_bytes

@@ -7,6 +7,7 @@ from enticed.core.books import Books
 from enticed.core.effects import Announce, HangUp, Recheck, Say, Withdraw
 from enticed.core.finding_desk import FindingDesk
 from enticed.core.image_book import ImageBook, Offer, PieceState
+from enticed.core.orders import OrderState
 from enticed.core.peers import Peer
 from enticed.core.pulls import Kin, Pull
 from enticed.core.upload_desk import UploadDesk
@@ -258,10 +259,12 @@ class SessionDesk:
                 self._tell(book, gained=pieces, lost=())
 
     def offer(self, book: ImageBook) -> None:
-        """Keep what the DHT says of an image in step with what is here of it: in part as soon as it is fetched, so that
-        of all who start at once those who come later find others than the seed; whole only what is durable."""
+        """Keep what the DHT says of an image in step with what is durable of it."""
+        # Who asks the origin is to be found by others who would, before it has anything.
         pull = self._books.pulls.get(book.image)
-        has_some = book.counts[PieceState.DURABLE] or (pull is not None and pull.has_begun)
+        is_fetched = pull is not None and pull.stage in (OrderState.FETCHING, OrderState.VERIFYING)
+        asks_origin = is_fetched and self._books.may_use_origin(book.image)
+        has_some = book.counts[PieceState.DURABLE] or asks_origin
         offer = Offer.WHOLE if book.sealed else Offer.PART if has_some else Offer.NONE
         if offer is book.offer:
             return

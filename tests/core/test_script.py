@@ -46,7 +46,6 @@ def test_an_order_from_its_placing_to_its_lease() -> None:
     bench.tell(ev.SpaceReserved(IMAGE, np.zeros(2, np.bool_), np.array([0, MIB], np.int64)))
     assert saved(bench) == ["fetching"]
     assert {effect.piece for effect in bench.all(ef.OpenPiece)} == {0, 1}
-    assert bench.one(ef.Announce) == ef.Announce(IMAGE, whole=False), "others who are after it find this host"
     bench.open(0, missing=[])
     assert bench.done == []
     bench.open(1, missing=[0, 2, 3])
@@ -63,9 +62,9 @@ def test_an_order_from_its_placing_to_its_lease() -> None:
     bench.wait(0.1)
     assert bench.said(4) == [ms.HaveChange(IMAGE, (1,), ())]
 
-    # It becomes durable, is sealed, announced as whole and leased; nobody need tell more about it.
+    # It becomes durable, is announced, sealed and leased; nobody need tell more about it.
     bench.tell(ev.Synced(IMAGE, (0, 1)))
-    assert bench.done == [ef.Seal(IMAGE)]
+    assert bench.done == [ef.Announce(IMAGE, whole=False), ef.Seal(IMAGE)]
     bench.tell(ev.Sealed(IMAGE))
     assert saved(bench) == ["ready"]
     assert ef.Announce(IMAGE, whole=True) in bench.done

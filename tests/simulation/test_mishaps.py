@@ -15,9 +15,10 @@ from simnet.stage import Stage, build
 MINUTE_S = 60.0
 
 
-def nobody_orders(name: str, hosts: int) -> Scenario:
+def nobody_orders_yet(name: str, hosts: int) -> Scenario:
     """So that nothing happens but what goes wrong."""
-    return replace(load(name).resized(hosts, 1, None), orders=())
+    scenario = load(name).resized(hosts, 1, None)
+    return replace(scenario, orders=tuple(replace(order, from_s=1000.0) for order in scenario.orders))
 
 
 def passed(scenario: Scenario, seconds: float) -> Stage:
@@ -29,34 +30,34 @@ def passed(scenario: Scenario, seconds: float) -> Stage:
 @pytest.mark.hundreds
 def test_30_percent_are_bad_of_hundreds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simnet.stage.FIND_EACH_OTHER_S", 0.0)
-    stage = passed(nobody_orders("hostile", 400), 0.1)
+    stage = passed(nobody_orders_yet("hostile", 400), 0.1)
     assert len(stage.mishaps.bad) == 120
 
 
 @pytest.mark.parametrize(("hosts", "bad"), [(4, 1), (10, 3), (40, 12)])
 def test_30_percent_are_bad_as_near_as_can_be(hosts: int, bad: int) -> None:
-    stage = passed(nobody_orders("hostile", hosts), 0.1)
+    stage = passed(nobody_orders_yet("hostile", hosts), 0.1)
     assert len(stage.mishaps.bad) == bad
     assert all(len(host.condition.had) == 1 for host in stage.mishaps.bad), "each in one way"
 
 
 def test_who_is_bad_already_is_drawn_again_only_where_nobody_else_is_left() -> None:
     faults = (Mishap(Trouble.SILENT, "hosts", 75, over_s=1.0), Mishap(Trouble.LYING, "hosts", 50, over_s=1.0))
-    stage = passed(replace(nobody_orders("hostile", 8), faults=faults), 1.1)
+    stage = passed(replace(nobody_orders_yet("hostile", 8), faults=faults), 1.1)
     ways = sorted(len(host.condition.had) for host in stage.hosts_of("hosts"))
     assert ways == [1] * 6 + [2] * 2
 
 
 @pytest.mark.parametrize("hosts", [12, 40, 100])
 def test_of_a_small_swarm_5_percent_crash_in_a_minute(hosts: int) -> None:
-    stage = passed(nobody_orders("churn", hosts), MINUTE_S + 6)
+    stage = passed(nobody_orders_yet("churn", hosts), MINUTE_S + 6)
     crashes = sum(len(absences) for absences in stage.mishaps.absences.values())
     assert 1 <= crashes <= 0.05 * hosts * 1.1 + 1
 
 
 @pytest.mark.hundreds
 def test_of_hundreds_5_percent_crash_in_a_minute() -> None:
-    stage = passed(nobody_orders("churn", 400), MINUTE_S)
+    stage = passed(nobody_orders_yet("churn", 400), MINUTE_S)
     crashes = sum(len(absences) for absences in stage.mishaps.absences.values())
     assert 17 <= crashes <= 22
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from enticed.core.orders import Priority
 from enticed.core.policy import Policy
+from enticed.limits import SESSIONS_MAX_COUNT
 from protocol.errors import LocalError
 from simnet.command import main
 from simnet.host import HANDSHAKE_S
@@ -100,13 +101,12 @@ def test_racks_of_more_hosts_than_one_wants_to_know_get_the_image_from_each_othe
 
 
 @pytest.mark.hundreds
-def test_a_crowd_has_the_image_before_the_seed_has_answered_everybody() -> None:
-    scenario = load("kraken").resized(200, 4, None)
+def test_who_finds_no_place_at_a_seed_has_the_image_from_others() -> None:
+    scenario = load("kraken").resized(SESSIONS_MAX_COUNT + 40, 4, None)
     (seeds, others) = scenario.groups
     stage = build(replace(scenario, groups=(replace(seeds, hosts=1), others)))
-    stage.world.let_pass(0.75 * scenario.hosts * HANDSHAKE_S)
-    assert all(host.ready_at for host in stage.hosts_of("hosts"))
-    assert len(stage.sources[0].sessions) < 0.75 * scenario.hosts, "the others have yet to be answered"
+    stage.world.let_pass(scenario.hosts * HANDSHAKE_S)
+    assert all(host.ready_at for host in stage.hosts_of("hosts")), "nobody waits for its turn at the seed"
 
 
 def test_a_relative_saves_most_bytes_and_the_seed() -> None:
@@ -126,6 +126,12 @@ def test_who_crashes_is_not_charged_for_its_time_away() -> None:
     assert outcome.last_s is not None
     assert outcome.last_s < 10
     assert outcome.simulated_s > 30
+
+
+def test_who_cancels_its_order_lacks_nothing(own: Path) -> None:
+    own.write_text(LEAST + "cancel_after_s = 0.01\n")
+    outcome = run(load(str(own)))
+    assert (outcome.hosts, outcome.incomplete, outcome.completed) == (0, 0, 0)
 
 
 def test_what_is_incomplete_is_said() -> None:

@@ -36,11 +36,13 @@ zone_racks = 2
 [[images]]
 name = "before"
 size_mib = 16
+piece_mib = 2
 fragment_kib = 256
 [[images]]
 name = "image"
 size_mib = 16
 piece_mib = 2
+fragment_kib = 256
 relative = "before"
 new_percent = 12.5
 [[groups]]
@@ -86,8 +88,8 @@ p50_s = 12.5
 CONFIGURATION = """seed 1
 hosts 10, limit_s 77.5
 links 101 Mbit/s up, 102 down, 0.25 ms; racks of 3, 2.5:1; zones of 2 racks
-image name before, size_mib 16, fragment_kib 256 (16 pieces)
-image name image, size_mib 16, piece_mib 2, relative before, new_percent 12.5 (8 pieces)
+image name before, size_mib 16, piece_mib 2, fragment_kib 256 (8 pieces)
+image name image, size_mib 16, piece_mib 2, fragment_kib 256, relative before, new_percent 12.5 (8 pieces)
 group name seed, hosts 1, has before image
 group name slow, percent 30, up_mbit_per_s 60, down_mbit_per_s 61 (3 of 10 hosts)
 group name hosts, percent 70, has before (7 of 10 hosts)

@@ -127,12 +127,14 @@ class Recalls:
         return self._groups.receipt_key(image, self._stockroom.group_if_here(image))
 
     def held(self, image: ImageId) -> ProviderState | None:
-        """How much of an image is on this host's disk, PARTIAL even before any of it is durable; None for nothing."""
+        """How much of an image is on this host's disk; None for nothing."""
         try:
             stored = self._store.image(image)
         except AbsentError:
             return None
-        return ProviderState.WHOLE if stored.ready else ProviderState.PARTIAL
+        if stored.ready:
+            return ProviderState.WHOLE
+        return ProviderState.PARTIAL if stored.durable.any() else None
 
     async def recall(self, image: ImageId, reason: str) -> RecallView:
         """Recall an image for good; of one that is recalled, how it was. Durable, and told others, when it returns.
