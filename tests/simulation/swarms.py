@@ -44,7 +44,7 @@ class Swarm:
 
     @property
     def bound_s(self) -> float:
-        """No swarm with links like these is faster: (pieces + log2 hosts) piece-times."""
+        """What the links allow, each piece passed on once it is whole: (pieces + log2 hosts) piece-times."""
         piece_s = self.image.piece_bytes / Link().bytes_per_s
         return (self.image.pieces + log2(len(self.hosts) + 1)) * piece_s
 
