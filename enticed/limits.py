@@ -372,7 +372,11 @@ DATAGRAM_RECEIVE_BUFFER_SIZE_BYTES = 1 * MIB
 SIMULATED_HOSTS_MAX_COUNT = 100_000
 SIMULATED_SEEDS_MAX_COUNT = 1000
 SIMULATED_LINK_MAX_MBIT_PER_S = 1_000_000.0
+SIMULATED_LINKS_RATIO_MAX = 10_000
+"""The fastest over the slowest: time passes in steps of the fastest, however long the slowest takes."""
 SIMULATED_IMAGE_MAX_SIZE_MIB = 1 << 20
+SIMULATED_FRAGMENTS_MAX_COUNT = 10**11
+"""Of all hosts and images together: each takes a byte of memory."""
 SIMULATED_PATIENCE_S = 60.0
 SIMULATED_SLOWEST_COPIES_COUNT = 100
 """The cloud is given so long, and the time of so many copies over the slowest link."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from enticed.core.orders import Priority
+from enticed.limits import SIMULATED_FRAGMENTS_MAX_COUNT, SIMULATED_LINKS_RATIO_MAX
 from protocol.errors import LocalError
 from protocol.limits import (
     IMAGE_MAX_PIECES,
@@ -25,10 +26,6 @@ FRAGMENT_KIB = 128
 """As publishers cut them."""
 RACKS_LEAST = 4
 """A swarm that is made smaller keeps so many racks, by making these smaller too."""
-FRAGMENTS_MAX_COUNT = 10**11
-"""Of all hosts and images together: each takes a byte of memory."""
-LINKS_RATIO_MAX = 10_000
-"""The fastest over the slowest: time passes in steps of the fastest, however long the slowest takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +163,17 @@ class Scenario:
         """With those of the groups that it does not count."""
         return self.hosts + sum(group.hosts or 0 for group in self.groups)
 
-    def size_of(self, group: Group) -> int:
-        """How many hosts it has."""
-        return group.hosts if group.hosts is not None else round(self.hosts * (group.percent or 0) / 100)
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many hosts each group has. Those by percent take of what the ones before have left."""
+        sizes, left = {}, self.hosts
+        for group in self.groups:
+            if group.percent is None:
+                sizes[group.name] = group.hosts or 0
+            else:
+                sizes[group.name] = min(round(self.hosts * group.percent / 100), left)
+                left -= sizes[group.name]
+        return sizes
 
     def image(self, name: str) -> ImageSpec:
         return next(image for image in self.images if image.name == name)
@@ -255,14 +260,15 @@ class Scenario:
         if self.hosts and round(percent, 6) != 100:
             yield f"its groups have {percent:g} percent of its hosts; together they need 100"
         whose = {order.who for order in self.orders}
-        if not any(self.size_of(group) for group in self.groups if group.name in whose):
+        if not any(size for name, size in self.sizes.items() if name in whose):
             yield "orders: nobody orders anything" + (", since their groups have no hosts" if whose else "")
         for number, order in enumerate(self.orders):
             if order.from_s + order.over_s > self.limit_s:
                 yield f"orders[{number}]: from_s and over_s come to more than limit_s, {self.limit_s:g}"
         links = self._links_mbit_per_s
-        if max(links) > LINKS_RATIO_MAX * min(links):
-            yield f"network: no link may be more than {LINKS_RATIO_MAX:,} times as fast as another"
+        if max(links) > SIMULATED_LINKS_RATIO_MAX * min(links):
+            yield f"network: no link may be more than {SIMULATED_LINKS_RATIO_MAX:,} times as fast as another"
         fragments = self.all_hosts * sum(image.fragments for image in self.images)
-        if fragments > FRAGMENTS_MAX_COUNT:
-            yield f"its hosts have {fragments:,} fragments, and no more than {FRAGMENTS_MAX_COUNT:,} are simulated"
+        if fragments > SIMULATED_FRAGMENTS_MAX_COUNT:
+            most = SIMULATED_FRAGMENTS_MAX_COUNT
+            yield f"its hosts have {fragments:,} fragments, and no more than {most:,} are simulated"

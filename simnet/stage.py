@@ -129,18 +129,6 @@ def link_of(scenario: Scenario, group: Group) -> Link:
     return Link(up * BYTES_PER_MBIT, network.latency_ms / 1000, down * BYTES_PER_MBIT)
 
 
-def sizes_of(scenario: Scenario) -> dict[str, int]:
-    """How many hosts each group has. Those by percent take of what the ones before have left."""
-    sizes, left = {}, scenario.hosts
-    for group in scenario.groups:
-        if group.percent is None:
-            sizes[group.name] = group.hosts or 0
-        else:
-            sizes[group.name] = min(round(scenario.hosts * group.percent / 100), left)
-            left -= sizes[group.name]
-    return sizes
-
-
 def _images(scenario: Scenario, world: World) -> dict[str, SimImage]:
     images: dict[str, SimImage] = {}
     for spec in sorted(scenario.images, key=lambda image: bool(image.relative)):
@@ -156,7 +144,7 @@ def _hosts(scenario: Scenario, world: World, dice: np.random.Generator) -> dict[
     """Hosts of each group: those of the groups by percent here and there in the racks, the others in racks apart."""
     network = scenario.network
     groups: dict[str, list[SimHost]] = {}
-    drawn, taken, sizes = dice.permutation(scenario.hosts), 0, sizes_of(scenario)
+    drawn, taken, sizes = dice.permutation(scenario.hosts), 0, scenario.sizes
     for group in scenario.groups:
         link = link_of(scenario, group)
         if group.percent is None:
@@ -214,9 +202,10 @@ def _plan_order(stage: Stage, host: SimHost, spec: OrderSpec, wait_s: float) -> 
             return
         host.tell(OrderCancelled(spec.image))
         if spec.image not in host.ready_at:  # nobody waits for it any more
-            del stage.ordered[host][spec.image]
-            if not stage.ordered[host]:
-                del stage.ordered[host]
+            ordered = stage.ordered.pop(host, {})
+            ordered.pop(spec.image, None)
+            if ordered:
+                stage.ordered[host] = ordered
 
     world.after(spec.from_s + wait_s, order)
 

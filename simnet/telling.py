@@ -10,14 +10,13 @@ from typing import Any
 from simnet.faults import BAD, Shares
 from simnet.outcome import Goal, Outcome, goals_of
 from simnet.scenario import Network, Scenario
-from simnet.stage import sizes_of
 
 TIMES = ("p50_s", "p99_s", "p999_s", "last_s")
 
 
 def configuration(scenario: Scenario) -> list[str]:
     """All that it takes to run it again, before it runs; what is as it is by default is left out of the records."""
-    sizes = sizes_of(scenario)
+    sizes = scenario.sizes
     records = [f"image {settings(one)} ({one.pieces} pieces)" for one in scenario.images]
     for group in scenario.groups:
         count = "" if group.percent is None else f" ({sizes[group.name]} of {scenario.hosts} hosts)"
@@ -55,7 +54,7 @@ def _bad_peers(scenario: Scenario) -> list[str]:
     faults = [one for one in scenario.faults if one.what in BAD]
     if not faults:
         return []
-    sizes, shares = sizes_of(scenario), Shares()
+    sizes, shares = scenario.sizes, Shares()
     sizes[""] = sum(sizes.values())
     bad: Counter[str] = Counter()
     for fault in faults:

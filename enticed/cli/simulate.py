@@ -15,9 +15,11 @@ from enticed.cli.command import Command, Number, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import duration, note, pairs, size
 from enticed.limits import (
+    SIMULATED_FRAGMENTS_MAX_COUNT,
     SIMULATED_HOSTS_MAX_COUNT,
     SIMULATED_IMAGE_MAX_SIZE_MIB,
     SIMULATED_LINK_MAX_MBIT_PER_S,
+    SIMULATED_LINKS_RATIO_MAX,
     SIMULATED_PATIENCE_S,
     SIMULATED_SEEDS_MAX_COUNT,
     SIMULATED_SLOWEST_COPIES_COUNT,
@@ -171,7 +173,7 @@ def _scenario(
     seed: int,
 ) -> Scenario:
     """Publishers beside the hosts; of these some hold the image, some an earlier version, and the others nothing."""
-    from simnet.scenario import FRAGMENTS_MAX_COUNT, LINKS_RATIO_MAX, Group, ImageSpec, OrderSpec, Scenario
+    from simnet.scenario import Group, ImageSpec, OrderSpec, Scenario
 
     if holding + relative > 100:
         raise Failed(Exit.USAGE, "--holding and --relative are of different hosts: together at most 100 percent")
@@ -185,11 +187,12 @@ def _scenario(
         raise Failed(Exit.USAGE, f"--hosts {hosts}, of which {holding:g} percent have it: nobody is left to wait for")
     earlier = (ImageSpec("earlier", image_mib),) if relative else ()
     image = ImageSpec("image", image_mib, relative="earlier" if relative else "", new_percent=new)
-    if (hosts + seeds) * sum(one.fragments for one in (*earlier, image)) > FRAGMENTS_MAX_COUNT:
+    if (hosts + seeds) * sum(one.fragments for one in (*earlier, image)) > SIMULATED_FRAGMENTS_MAX_COUNT:
         raise Failed(Exit.USAGE, f"--hosts {hosts}, --image {image_mib}: that is more than a memory holds")
     links = (network.down_mbit_per_s, seed_link or network.up_mbit_per_s)
-    if max(links) > LINKS_RATIO_MAX * min(links):
-        raise Failed(Exit.USAGE, f"--link, --seed-link: one is at most {LINKS_RATIO_MAX:,} times as fast as the other")
+    if max(links) > SIMULATED_LINKS_RATIO_MAX * min(links):
+        most = f"{SIMULATED_LINKS_RATIO_MAX:,}"
+        raise Failed(Exit.USAGE, f"--link, --seed-link: one is at most {most} times as fast as the other")
     return Scenario(
         name="simulate",
         about=f"{image_mib} MiB to {hosts} hosts",

@@ -61,7 +61,7 @@ def run(scenario: Scenario, note: Note) -> Measured:
     _check(scenario)
     network = Namespaces()
     with Testbed(network=network) as testbed:
-        note(f"{scenario.name}: starting {sum(map(scenario.size_of, scenario.groups))} daemons")
+        note(f"{scenario.name}: starting {sum(scenario.sizes.values())} daemons")
         play = _Play(scenario, testbed, network)
         play.prepare()
         note(f"{scenario.name}: ordering")
@@ -126,7 +126,7 @@ class _Play:
     def prepare(self) -> None:
         """All hosts are there, with what they have; links are shaped last."""
         scenario = self._scenario
-        sizes = [scenario.size_of(group) for group in scenario.groups]
+        sizes = list(scenario.sizes.values())
         founder = self._testbed.found()
         others = iter(self._testbed.join(sum(sizes) - 1))
         hosts = iter([founder, *others])

@@ -172,6 +172,16 @@ def test_a_thousand_corruptions_are_found_and_healed_from_peers(tmp_path: Path) 
     run(main())
 
 
+async def both_have(founder: DaemonEngine, host: DaemonEngine, content: bytes, tmp_path: Path) -> tuple[ImageId, Path]:
+    """The image that it is, and where the host has it; no order wants it."""
+    await publish(founder, content, "a:1", tmp_path)
+    order = await pull(host, "a:1")
+    await host.cancel_order("order")
+    assert order.path is not None
+    assert order.image is not None
+    return order.image, Path(order.path)
+
+
 def test_rot_that_is_found_while_other_rot_is_healed_degrades_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,13 +190,9 @@ def test_rot_that_is_found_while_other_rot_is_healed_degrades_nobody(
 
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
-            await publish(founder, content, "a:1", tmp_path)
-            order = await pull(host, "a:1")
-            await host.cancel_order("order")
-            assert order.path is not None
-            assert order.image is not None
+            image_id, path = await both_have(founder, host, content, tmp_path)
             stockroom, store = host.parts.stockroom, host.parts.store
-            last, finish = store.image(order.image).root.pieces - 1, store.finish
+            last, finish = store.image(image_id).root.pieces - 1, store.finish
 
             def seal(image: ImageId, *, cold: bool) -> None:
                 seals.append(image)
@@ -196,11 +202,11 @@ def test_rot_that_is_found_while_other_rot_is_healed_degrades_nobody(
 
             monkeypatch.setattr(store, "finish", seal)
             for at in (5, len(content) - 5):
-                overwrite(Path(order.path), at, b"rot")
-            assert await stockroom.check(order.image, np.array([0])) == (0,)
-            healed = await until(host, f"{HEAL_PREFIX}{order.image}", lambda order: order.state.value == "ready")
+                overwrite(path, at, b"rot")
+            assert await stockroom.check(image_id, np.array([0])) == (0,)
+            healed = await until(host, f"{HEAL_PREFIX}{image_id}", lambda order: order.state.value == "ready")
             assert healed.bytes_from.on_hand > healed.bytes_from.peers > 0
-            assert Path(order.path).read_bytes() == content
+            assert path.read_bytes() == content
             assert host.parts.caretaker.degradations == 0
             assert len(seals) == 2
 
@@ -213,17 +219,13 @@ def test_what_nobody_has_just_now_is_healed_later(tmp_path: Path, monkeypatch: p
 
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
-            await publish(founder, content, "a:1", tmp_path)
-            order = await pull(host, "a:1")
-            await host.cancel_order("order")
-            assert order.path is not None
-            path = Path(order.path)
+            image_id, path = await both_have(founder, host, content, tmp_path)
             for state in (founder, host):  # both have the same piece wrong
                 overwrite(next(one.path for one in state.parts.store.images()), 5, b"rot")
             scrubber, others = scrubber_of(host), scrubber_of(founder)
             await others.scrub(ScrubMark(0.0))
             await scrubber.scrub(ScrubMark(0.0))
-            key = f"{HEAL_PREFIX}{order.image}"
+            key = f"{HEAL_PREFIX}{image_id}"
             failed = await until(host, key, lambda order: order.state.value == "failed")
             assert "no host that could be reached has 1 of" in failed.reason
             await publish(founder, content, "a:1", tmp_path)

@@ -129,7 +129,8 @@ def test_who_crashes_is_not_charged_for_its_time_away() -> None:
 
 
 def test_who_cancels_its_order_lacks_nothing(own: Path) -> None:
-    own.write_text(LEAST + "cancel_after_s = 0.01\n")
+    twice = '[[orders]]\nwho = "hosts"\nimage = "image"\n'
+    own.write_text(LEAST + "cancel_after_s = 0.01\n" + twice + "cancel_after_s = 0.02\n")
     outcome = run(load(str(own)))
     assert (outcome.hosts, outcome.incomplete, outcome.completed) == (0, 0, 0)
 
