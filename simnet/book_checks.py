@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
+from enticed.core.availability import Availability
 from enticed.core.bitmaps import pieces_of
 from enticed.core.books import Books
 from enticed.core.image_book import ImageBook, Offer, PieceState
@@ -142,16 +144,21 @@ def _wrong_pull(books: Books, pull: Pull) -> Iterator[str]:
     if pieces_of(pull.wanted).tolist() != np.flatnonzero(wanted).tolist():
         yield "wanted pieces are not those that are missing"
     has = pull.availability
-    counted = np.zeros(len(has.rarity), np.int64)
-    for node in has:
-        counted[pieces_of(has.held_by_any([node]))] += 1
-    if (has.rarity != counted).any():
-        yield "rarity is not what the have-maps say"
+    if (has.rarity != _holders(has, set(has))).any() or (has.at_mates != _holders(has, has.mates)).any():
+        yield "how many have each piece is not what the have-maps say"
     everything = (1 << len(has.rarity)) - 1
     if has.seeds != {node for node in has if has.held_by_any([node]) == everything}:
         yield "seeds are not the hosts that have all"
     if has.theirs != has.held_by_any(set(has) - has.seeds) or has.of_mates != has.held_by_any(has.mates):
         yield "what others have together is not what the have-maps say"
+
+
+def _holders(has: Availability, nodes: Iterable[NodeId]) -> NDArray[np.int64]:
+    """Per piece: how many of `nodes` have it."""
+    counted = np.zeros(len(has.rarity), np.int64)
+    for node in nodes:
+        counted[pieces_of(has.held_by_any([node]))] += 1
+    return counted
 
 
 def _wrong_demands(books: Books) -> Iterator[str]:

@@ -102,6 +102,8 @@ def case_of(seed: int) -> Case:
         sources_max=dice.choice([2, 28]),
         sessions_kept=dice.choice([8, 224]),
         degree_outside_rack=dice.choice([0, 8]),
+        plenty_bytes=dice.choice([1 * MIB, 16 * MIB]),
+        askers_per_holder=dice.choice([1, 6]),
     )
     return Case(scenario, policy, max(1, hosts // 3))
 

@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant(
         "count a piece that a host lost as one more",
         "availability",
-        "self._count(gone, -1)",
-        "self._count(gone, 1)",
+        "self._count(node, gone, -1)",
+        "self._count(node, gone, 1)",
     ),
     Mutant(
         "take a host for a seed one piece too early",
@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "do not ask again what failed",
         "request_desk",
-        "            self._blame(peer, asked, event, pull, now)\n        self._ask_again(pull, asked)\n",
-        "            self._blame(peer, asked, event, pull, now)\n",
+        "        self._ask_again(pull, asked, last=event.fault is Fault.BUSY)\n",
+        "",
     ),
     Mutant(
         "give up a request and not say so",

@@ -30,8 +30,10 @@ class Availability:
         self.mates: frozenset[NodeId] = frozenset()
         self.rarity: NDArray[np.int32] = np.zeros(0, np.int32)
         """Per piece: how many hosts have it."""
-        self._rarity_of = self.rarity.data
-        """`rarity` once more, for looking at one piece at a time."""
+        self.at_mates: NDArray[np.int32] = np.zeros(0, np.int32)
+        """Per piece: how many mates have it."""
+        self._rarity_of, self._at_mates_of = self.rarity.data, self.at_mates.data
+        """The same once more, for looking at one piece at a time."""
         self._theirs: int | None = 0
         self._of_mates: int | None = 0
         """What `theirs` and `of_mates` say; None where it has to be gathered anew."""
@@ -49,10 +51,12 @@ class Availability:
         for node in [node for node, said in self._pieces.items() if said != pieces]:
             self.drop(node)
         self._settled = True
-        self.rarity = np.zeros(pieces, np.int32)
-        self._rarity_of = self.rarity.data
-        for held in self._maps.values():
+        self.rarity, self.at_mates = np.zeros(pieces, np.int32), np.zeros(pieces, np.int32)
+        self._rarity_of, self._at_mates_of = self.rarity.data, self.at_mates.data
+        for node, held in self._maps.items():
             self.rarity[pieces_of(held)] += 1
+            if node in self.mates:
+                self.at_mates[pieces_of(held)] += 1
 
     def put(self, node: NodeId, held: Mask, *, near: bool = False) -> bool:
         """Take in the map of a host, near if it is in this host's rack; False for a map not of this image's length."""
@@ -81,19 +85,23 @@ class Availability:
         self._maps[node] = held = (held | new) & ~gone
         self.gains += new.bit_count()
         if self._settled:
-            self._count(new, 1)
-            self._count(gone, -1)
+            self._count(node, new, 1)
+            self._count(node, gone, -1)
         if gone or node in self.seeds or held == (1 << self._pieces[node]) - 1:
             self._sort(node)
         else:
             self._join(node, held)
         return True
 
-    def _count(self, pieces: int, holders: int) -> None:
-        """So many more hosts have these pieces (bits): nearly always one piece, or a few."""
+    def _count(self, node: NodeId, pieces: int, holders: int) -> None:
+        """With this host so many more have these pieces (bits): nearly always one piece, or a few."""
+        is_mate = node in self.mates
         while pieces:
             lowest = pieces & -pieces
-            self._rarity_of[lowest.bit_length() - 1] += holders
+            piece = lowest.bit_length() - 1
+            self._rarity_of[piece] += holders
+            if is_mate:
+                self._at_mates_of[piece] += holders
             pieces ^= lowest
 
     def drop(self, node: NodeId) -> bool:
@@ -105,11 +113,14 @@ class Availability:
         self._near.discard(node)
         if node in self.seeds:
             self.seeds -= {node}
-        if node in self.mates:
+        is_mate = node in self.mates
+        if is_mate:
             self.mates -= {node}
         self._theirs = self._of_mates = None
         if self._settled:
             self.rarity[pieces_of(held)] -= 1
+            if is_mate:
+                self.at_mates[pieces_of(held)] -= 1
         return True
 
     def _sort(self, node: NodeId) -> None:
@@ -120,6 +131,8 @@ class Availability:
             self.seeds ^= {node}
         if is_mate != (node in self.mates):
             self.mates ^= {node}
+            if self._settled:
+                self.at_mates[pieces_of(self._maps[node])] += 1 if is_mate else -1
         self._theirs = self._of_mates = None
 
     def _join(self, node: NodeId, held: int) -> None:

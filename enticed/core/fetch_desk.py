@@ -16,7 +16,7 @@ from enticed.core.image_book import ImageBook, PieceState, Supply
 from enticed.core.kin_desk import KinDesk
 from enticed.core.orders import OrderState, Priority
 from enticed.core.peers import Peer
-from enticed.core.picker import pick_pieces
+from enticed.core.picker import in_turn, pick_pieces
 from enticed.core.pulls import Pull
 from enticed.core.reach import Reach
 from enticed.core.reader_desk import ReaderDesk
@@ -69,6 +69,8 @@ class FetchDesk:
     def _in_line_bytes(self, pull: Pull, offered: int) -> int:
         """Of runs that nobody can be asked for now: the rarest pieces are often those that only a busy seed has. So
         much of them keeps nothing else waiting."""
+        if len(pull.runs) > self._books.policy.in_line_max:
+            return 0
         in_line_bytes = sum(run.size_bytes for run in pull.runs if not (offered >> run.piece & 1 or run.elsewhere))
         return min(in_line_bytes, self._books.policy.in_line_bytes)
 
@@ -80,7 +82,7 @@ class FetchDesk:
         candidates = self._fair_to_take(pull, around, offered, now) if offered else 0
         if candidates or pull.runs or pull.opening:
             pull.starved_since = None
-            return pick_pieces(candidates, rarity, pull.turns, count)
+            return pick_pieces(self._in_turn(pull, around, candidates), rarity, pull.turns, count)
         held = pull.wanted & (has.held_by_any(has) | self._kin.covered(pull))
         if not held:
             pull.starved_since = None
@@ -105,6 +107,16 @@ class FetchDesk:
         if candidates or pull.runs or pull.opening:
             return candidates
         return offered & pull.owned.passed_on or self._of_who_is_late(pull, around, offered, now)
+
+    def _in_turn(self, pull: Pull, around: Reach, candidates: int) -> int:
+        """Those that no mate has, or that it is this host's turn to ask mates for; all of them where there are none,
+        and little of the image is under way."""
+        has, askers_per_holder = pull.availability, self._books.policy.askers_per_holder
+        if has.seeds_abound:
+            return candidates
+        hosts, of_mates = len(around.mates) + 1, candidates & around.of_mates
+        turn = candidates & ~of_mates | in_turn(of_mates, has.at_mates, pull.turns, hosts, askers_per_holder)
+        return turn if turn or self._books.requests.has_plenty_of(pull.image) else candidates
 
     def _of_who_is_late(self, pull: Pull, around: Reach, offered: int, now: float) -> int:
         """One piece (or none, as bits) to take off an owner who will not be done soon: the one that it would open last

@@ -57,7 +57,7 @@ class ImageBook:
     """`state` once more: what is looked up piece by piece is had from it at a fraction of the cost."""
     total_bytes: int = field(init=False)
     asked_for: int = 0
-    """Pieces (bits) of which somebody was given a place in the queue for uploads."""
+    """Pieces (bits) of which somebody was given a place in the queue for uploads, for a good part of them."""
     bytes_from: Counter[Supply] = field(default_factory=Counter)
     """Of the pull under way, or the last one that ended."""
 

@@ -113,6 +113,17 @@ def _weights(nodes: Sequence[NodeId], pieces: int) -> NDArray[np.float64]:
     return (mixed.astype(np.float64) + 1.0) / 2.0**64
 
 
+def in_turn(
+    candidates: int, holders: NDArray[np.int32], turns: NDArray[np.float64], hosts: int, askers_per_holder: int
+) -> int:
+    """Of the candidates (bits), those that it is this host's turn to ask for.
+
+    Of a piece that so many `holders` of the `hosts` have, it is the turn of `askers_per_holder` for each of these (as
+    many in the mean, by `turns`), and of more once these have it: a tree, without a word.
+    """
+    return candidates & bits_of_mask(turns * hosts < askers_per_holder * holders)
+
+
 def pick_pieces(candidates: int, rarity: NDArray[np.int32], turns: NDArray[np.float64], count: int) -> list[int]:
     """Up to `count` of the candidates (bits), rarest first; ties in the order of `turns` (0 <= n < 1)."""
     if not candidates:

@@ -74,8 +74,10 @@ class Policy:
     peer_in_flight: int = 16
     """Requests, however small: what a peer queues for one asker (`uploads_queued_per_peer`)."""
     request_bytes: int = 3 * MIB
-    in_line_bytes: int = 16 * MIB
+    in_line_bytes: int = 128 * MIB
     """Of what is opened and nobody can be asked for just now, so much is not counted in `ahead_bytes`."""
+    in_line_max: int = 2048
+    """Nor anything once there are so many requests to be made: each is looked at whenever somebody can be asked."""
     plenty_bytes: int = 16 * MIB
     plenty_s: float = 0.06
     """With so much under way, or what comes in so long if that is less (one request at the least), nothing is asked for
@@ -86,6 +88,10 @@ class Policy:
     rack_owners: bool = True
     """For each piece that nobody in a rack has, one host fetches it from outside: see `owner_patience_s`. Else whoever
     wants it does: to see what it is worth."""
+    askers_per_holder: int = 6
+    """Of a piece that few mates have, so many hosts of the rack ask each of these, the others once more have it: else
+    all stand in line at the first who has it, while those are idle who could pass it on. Who has not `plenty_bytes`
+    of the image under way asks all the same."""
     opening_pieces: int = 16
     """Pieces whose page is being read and whose fragments are being cloned, at once."""
 
@@ -191,9 +197,17 @@ class Policy:
     """Peers of which it is known when they were last served."""
     upload_retry_s: float = 0.2
     first_copy_s: float = 0.25
-    """How long a seed that others wait for sends nobody else what it has just sent: time to pass it on."""
+    """How long a seed that others wait for sends nobody else any of a piece of which it has just sent some: time to
+    pass it on."""
+    first_copies_s: float = 2.0
+    """So long at the most, since it was first asked for it; and so long in any case if it has sent that nobody before,
+    and has its uplink's fill of the like: what it sends a second time then, all others wait for."""
+    good_part_bytes: int = 512 * KIB
+    """Only who asks for so much of a piece, or half of it, is waited for, or waits: little is what readers ask for."""
+    first_copies_max: int = 4096
+    """Pieces of which is remembered to whom they were sent."""
     second_copy_retry_s: float = 0.05
-    second_copy_retry_last_s: float = 1.0
+    second_copy_retry_last_s: float = 0.5
     """Whoever asks for it meanwhile may ask again after as long as it has taken so far, within these."""
     have_batch_s: float = 0.04
     """News of pieces is told together: every host tells every other, so that this is what a large swarm is made of."""

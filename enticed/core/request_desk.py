@@ -275,8 +275,7 @@ class RequestDesk:
     # --- answers ---
 
     def fetched(self, number: int, now: float) -> None:
-        asked = self._books.close(number, now)
-        if asked is None:
+        if (asked := self._books.close(number, now)) is None:
             return
         run = asked.run
         self._books.requests.timed(asked, now)
@@ -316,7 +315,7 @@ class RequestDesk:
         peer = self._books.source(asked.node)
         if peer is not None:
             self._blame(peer, asked, event, pull, now)
-        self._ask_again(pull, asked)
+        self._ask_again(pull, asked, last=event.fault is Fault.BUSY)
         if asked.wanted.image == pull.image:
             self._finding.heard_of(pull, event.alternatives, now)
         else:
@@ -380,14 +379,15 @@ class RequestDesk:
         self._books.close(asked.number, now)
         self._books.do(Abandon(asked.number))
 
-    def _ask_again(self, pull: Pull, asked: Asked) -> None:
+    def _ask_again(self, pull: Pull, asked: Asked, *, last: bool = False) -> None:
+        """Put it back in line; last, where whoever was asked is busy: others may be asked for the rest."""
         if self._books.requests.twins(asked):
             return  # its twin may yet bring it
         if asked.run.for_reader:
             if self._readers.is_waited_for(asked.run):
                 pull.urgent.appendleft(asked.run)
         else:
-            pull.runs.appendleft(asked.run)
+            (pull.runs.append if last else pull.runs.appendleft)(asked.run)
             pull.ahead_bytes += asked.run.size_bytes
 
     def _measure(self, pull: Pull, size_bytes: int, now: float) -> None:

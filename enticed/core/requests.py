@@ -88,6 +88,8 @@ class RequestBook:
         self._numbers = count(1)
         self._asked: dict[int, Asked] = {}
         self._of_image: dict[ImageId, dict[int, Asked]] = {}
+        self._bytes_of: Counter[ImageId] = Counter()
+        """What is in flight of each image."""
         self._of_source: Counter[NodeId] = Counter()
         """How many requests each host has that has any."""
         self._expiries: list[tuple[float, int]] = []
@@ -109,6 +111,10 @@ class RequestBook:
     def has_plenty(self) -> bool:
         """Whether so much is under way that nothing has to be asked for at once."""
         return self.in_flight_bytes >= self._plenty_bytes
+
+    def has_plenty_of(self, image: ImageId) -> bool:
+        """Whether so much of this image is."""
+        return self._bytes_of[image] >= self._plenty_bytes
 
     @property
     def sources(self) -> KeysView[NodeId]:
@@ -139,6 +145,7 @@ class RequestBook:
         self._of_source[node] += 1
         heappush(self._expiries, (asked.expires_at, asked.number))
         self.in_flight_bytes += run.size_bytes
+        self._bytes_of[run.image] += run.size_bytes
         self._hedges += hedge
         return asked
 
@@ -151,6 +158,7 @@ class RequestBook:
             if not of_image:
                 del self._of_image[asked.run.image]
             take_off(self._of_source, asked.node)
+            take_off(self._bytes_of, asked.run.image, asked.run.size_bytes)
             self.in_flight_bytes -= asked.run.size_bytes
             self._hedges -= asked.hedge
         return asked

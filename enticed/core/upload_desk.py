@@ -7,7 +7,7 @@ from math import inf
 from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
 from enticed.core.events import UploadAsked
-from enticed.core.uploads import Given, Waiting
+from enticed.core.uploads import Given, Piece, Waiting
 from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
 from protocol.limits import ALTERNATIVES_MAX_COUNT
@@ -19,41 +19,50 @@ class UploadDesk:
         self._books = books
 
     def asked(self, event: UploadAsked, now: float) -> None:
-        policy = self._books.policy
+        policy, uploads = self._books.policy, self._books.uploads
         if not self._holds(event.request, event.node):
             self._books.do(RefuseUpload(event.ticket))
-        elif (given := self._given_to_another(event, now)) is not None:
-            retry_s = min(policy.second_copy_retry_last_s, max(policy.second_copy_retry_s, now - given.at))
+            return
+        piece = self._piece(event)
+        if piece is not None and (given := self._given_to_another(piece, event, now)) is not None:
+            passed_s = now - max(given.since, given.sent_at)
+            retry_s = min(policy.second_copy_retry_last_s, max(policy.second_copy_retry_s, passed_s))
             self._books.do(DeferUpload(event.ticket, retry_s, self._named(given.node)))
-        elif self._books.uploads.ask(
-            Waiting(event.ticket, event.node, event.request, event.size_bytes, self._is_first(event.request)), now
-        ):
-            self._note_first(event.request)
+            return
+        is_first = piece is not None and self._is_first(piece, event.node, now)
+        if uploads.ask(Waiting(event.ticket, event.node, event.request, event.size_bytes, piece, is_first), now):
+            if piece is not None:
+                self._books.images[event.request.image].asked_for |= 1 << piece[1]
             self._grant(now)
         else:
             others = tuple(self.others_after(event.request.image, event.node))
             self._books.do(DeferUpload(event.ticket, policy.upload_retry_s, others))
 
-    def _given_to_another(self, event: UploadAsked, now: float) -> Given | None:
-        """Where others wait for a seed: who else is being sent what it is asked for, or was a moment ago."""
-        uploads, request = self._books.uploads, event.request
-        if not uploads.is_full or not isinstance(request, FragmentsRequest):
+    def _piece(self, event: UploadAsked) -> Piece | None:
+        """The piece of which it is asked for a good part. Readers ask for little, and neither wait until others could
+        pass that on nor keep anybody waiting."""
+        request = event.request
+        if not isinstance(request, FragmentsRequest):
             return None
-        if not self._books.images[request.image].sealed:
+        half_bytes = int(self._books.images[request.image].data_bytes[request.piece]) // 2
+        is_good_part = event.size_bytes >= min(self._books.policy.good_part_bytes, half_bytes)
+        return (request.image, request.piece) if is_good_part else None
+
+    def _given_to_another(self, piece: Piece, event: UploadAsked, now: float) -> Given | None:
+        """Where others wait for a seed: who else is being sent the piece that it is asked for, or was a moment ago."""
+        uploads = self._books.uploads
+        if not uploads.is_full or not self._books.images[event.request.image].sealed:
             return None
-        given = uploads.first_copies.given(request, now)
+        given = uploads.first_copies.given(piece, event.request, now, firsts_abound=uploads.firsts_abound)
         return None if given is None or given.node == event.node else given
 
-    def _is_first(self, request: Request) -> bool:
-        """Whether this host was a seed from the start, and nobody was given a place for this piece before."""
-        if not isinstance(request, FragmentsRequest):
+    def _is_first(self, piece: Piece, node: NodeId, now: float) -> bool:
+        """Whether this host was a seed from the start, and nobody else was given a place for this piece before."""
+        image, number = piece
+        book = self._books.images[image]
+        if not book.sealed or book.bytes_from:
             return False
-        book = self._books.images[request.image]
-        return book.sealed and not book.bytes_from and not book.asked_for & 1 << request.piece
-
-    def _note_first(self, request: Request) -> None:
-        if isinstance(request, FragmentsRequest):
-            self._books.images[request.image].asked_for |= 1 << request.piece
+        return not book.asked_for & 1 << number or self._books.uploads.first_copies.is_going_on(piece, node, now)
 
     def _named(self, node: NodeId) -> tuple[Alternative, ...]:
         peer = self._books.peers.get(node)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from enticed.core.counting import take_off
 from enticed.core.policy import Policy
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Request
+
+Piece = tuple[ImageId, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,61 +24,98 @@ class Waiting:
     node: NodeId
     request: Request
     size_bytes: int
+    piece: Piece | None = None
+    """Of which it is a good part: nobody else is sent the like before it could be passed on."""
     is_first: bool = False
     """Whether it is the first copy that leaves a seed: others wait for it to be passed on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Given:
-    """To whom something goes, and since when; or was sent, and when."""
+    """The host that is given a piece."""
 
     node: NodeId
-    at: float
+    since: float
+    is_first: bool
+    """Whether nobody was given it before."""
+    sent_at: float = -inf
+    """When it was last sent some."""
+    under_way: Counter[Request] = field(default_factory=Counter)
+    """Its requests for it that are in the queue or being sent."""
 
 
 class FirstCopies:
-    """What is on its way to somebody, or has just been sent: while others wait, nobody else is sent the same before it
-    could be passed on.
+    """Which pieces are on their way to somebody, or have just been sent: while others wait, nobody else is sent the
+    same before it could be passed on. Whole pieces, though they are asked for in parts: where two hosts have parts of
+    one, neither can pass anything on. Not for long, though, whatever that host does.
 
     (Super-seeding, BEP 16, decided when asked: the have-map stays true.)
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._going: dict[Request, Given] = {}
-        self._sent: dict[Request, Given] = {}
+        self._going: dict[Piece, Given] = {}
+        self._sent: dict[Piece, Given] = {}
         """Oldest first."""
 
-    def given(self, request: Request, now: float) -> Given | None:
-        """Who is given it now, or was a moment ago."""
-        self._forget_before(now - self._policy.first_copy_s)
-        return self._going.get(request) or self._sent.get(request)
+    def is_going_on(self, piece: Piece, node: NodeId, now: float) -> bool:
+        """Whether that host was the first to be given it, a moment ago."""
+        given = self._going.get(piece) or self._sent.get(piece)
+        return given is not None and given.is_first and given.node == node and self._is_new(given, now)
 
-    def go(self, request: Request, node: NodeId, now: float) -> None:
-        """It is to be sent to that host."""
-        self._going[request] = Given(node, now)
+    def given(self, piece: Piece, request: Request, now: float, *, firsts_abound: bool) -> Given | None:
+        """Who is given just that now, or the piece, or was sent some of it a moment ago (longer ago, if it was the
+        first and as long as there are many such)."""
+        given = self._going.get(piece) or self._sent.get(piece)
+        if given is None or request in given.under_way:
+            return given
+        is_passed_on = not given.under_way and now >= given.sent_at + self._policy.first_copy_s
+        is_waited_for = not is_passed_on or (given.is_first and firsts_abound)
+        return given if is_waited_for and self._is_new(given, now) else None
 
-    def end(self, request: Request, node: NodeId, now: float, *, is_sent: bool) -> None:
+    def _is_new(self, given: Given, now: float) -> bool:
+        return now < given.since + self._policy.first_copies_s
+
+    def go(self, upload: Waiting, now: float) -> None:
+        """It is to be sent; where another host is given the piece already, others go on waiting for that."""
+        if upload.piece is None:
+            return
+        piece = upload.piece
+        self._forget_before(now - self._policy.first_copies_s)
+        given = self._going.get(piece)
+        if given is None:
+            sent = self._sent.pop(piece, None)
+            is_same = sent is not None and sent.node == upload.node
+            given = sent if sent is not None and is_same else Given(upload.node, now, upload.is_first)
+            self._going[piece] = given
+        if given.node == upload.node:
+            given.under_way[upload.request] += 1
+
+    def end(self, upload: Waiting, now: float, *, is_sent: bool) -> None:
         """It has been sent, or the host gave up waiting for it."""
-        given = self._going.get(request)
-        if given is not None and given.node == node:
-            del self._going[request]
-        self._forget_before(now - self._policy.first_copy_s)
+        piece = upload.piece
+        given = self._going.get(piece) if piece is not None else None
+        if piece is None or given is None or given.node != upload.node or upload.request not in given.under_way:
+            return
+        take_off(given.under_way, upload.request)
         if is_sent:
-            self._sent.pop(request, None)
-            self._sent[request] = Given(node, now)
+            given.sent_at = now
+        if not given.under_way:
+            del self._going[piece]
+            if given.sent_at > -inf:
+                self._sent[piece] = given
 
     def _forget_before(self, then: float) -> None:
         while self._sent:
             oldest, given = next(iter(self._sent.items()))
-            if given.at > then:
+            if given.sent_at > then and len(self._sent) <= self._policy.first_copies_max:
                 return
             del self._sent[oldest]
 
     def forget(self, node: NodeId) -> None:
         """A peer's session is over: it passes nothing on."""
-        self._going = {request: given for request, given in self._going.items() if given.node != node}
-        self._sent = {request: given for request, given in self._sent.items() if given.node != node}
+        self._going = {piece: given for piece, given in self._going.items() if given.node != node}
+        self._sent = {piece: given for piece, given in self._sent.items() if given.node != node}
 
 
 class UploadSlots:
@@ -94,6 +133,8 @@ class UploadSlots:
         that no stream of new ones from others who ask for one thing at a time can pass by what it has queued; and after
         its session, so that nobody comes first who hangs up and dials again."""
         self._turn = 0
+        self._firsts = 0
+        """Of `_sending` and `_queue`: how many are first copies."""
         self.first_copies = FirstCopies(policy)
 
     def limit(self, bytes_per_s: float | None) -> None:
@@ -113,7 +154,16 @@ class UploadSlots:
     @property
     def is_full(self) -> bool:
         """Whether whoever asks now for a first copy has to wait."""
-        return len(self._sending) >= min(self._most, self._policy.first_copies_transmitting)
+        return len(self._sending) >= self._firsts_most
+
+    @property
+    def firsts_abound(self) -> bool:
+        """Whether as many first copies as can be sent at once are sent, or wait in the queue."""
+        return self._firsts >= self._firsts_most
+
+    @property
+    def _firsts_most(self) -> int:
+        return min(self._most, self._policy.first_copies_transmitting)
 
     def ask(self, upload: Waiting, now: float) -> bool:
         """Queue an upload; False when there is no place for it. `grant` then says which may start."""
@@ -121,7 +171,8 @@ class UploadSlots:
         if len(self._queue) >= self._policy.uploads_queued or of_peer >= self._policy.uploads_queued_per_peer:
             return False
         self._queue[upload.ticket] = upload
-        self.first_copies.go(upload.request, upload.node, now)
+        self._firsts += upload.is_first
+        self.first_copies.go(upload, now)
         return True
 
     def grant(self, most_copies: Callable[[ImageId], float] = lambda _: inf) -> list[Waiting]:
@@ -169,7 +220,8 @@ class UploadSlots:
         else:
             upload = self._queue.pop(ticket, None)
         if upload is not None:
-            self.first_copies.end(upload.request, upload.node, now, is_sent=is_sent)
+            self._firsts -= upload.is_first
+            self.first_copies.end(upload, now, is_sent=is_sent)
 
     def forget(self, node: NodeId) -> None:
         """A peer's session is over."""

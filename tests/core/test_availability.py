@@ -74,6 +74,8 @@ class Counting(RuleBasedStateMachine):
         if self.settled:
             counted = [sum(piece in pieces for pieces in self.plain.values()) for piece in range(PIECES)]
             assert self.real.rarity.tolist() == counted
+            mates = [pieces for who, pieces in self.plain.items() if who in self.real.mates]
+            assert self.real.at_mates.tolist() == [sum(piece in has for has in mates) for piece in range(PIECES)]
         some = sorted(self.plain)[:2]
         union: set[int] = set().union(*(self.plain[who] for who in some))
         assert pieces_of(self.real.held_by_any(some)).tolist() == sorted(union)

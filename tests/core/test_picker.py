@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from enticed.core.bitmaps import bits_of, pieces_of
 from enticed.core.peers import Peer
-from enticed.core.picker import Ownership, pick_pieces, pick_source, turns_of
+from enticed.core.picker import Ownership, in_turn, pick_pieces, pick_source, turns_of
 from enticed.core.policy import Policy
 from enticed.core.requests import Run
 from enticed.core.vocabulary import Contact
@@ -98,6 +98,23 @@ def test_the_rarest_candidates_are_picked(pieces: list[tuple[bool, int]], count:
     turns = np.linspace(0, 0.99, len(pieces))
     picked = pick_pieces(bits_of(candidates), rarity, turns, count)
     assert picked == sorted(candidates, key=lambda piece: (rarity[piece], turns[piece]))[:count]
+
+
+@given(st.integers(2, 60), st.integers(1, 6))
+def test_as_many_are_in_turn_as_the_holders_can_send_to_and_in_the_end_everybody(hosts: int, askers: int) -> None:
+    pieces = 400
+    turns = [turns_of(node(number), pieces) for number in range(hosts)]
+    everything = (1 << pieces) - 1
+
+    def in_turn_of(holders: int) -> list[int]:
+        counted = np.full(pieces, holders, np.int32)
+        return [in_turn(everything, counted, mine, hosts, askers).bit_count() for mine in turns]
+
+    assert in_turn_of(hosts) == [pieces] * hosts
+    each = [sum(in_turn_of(holders)) / pieces for holders in range(1, hosts)]
+    for holders, mean in enumerate(each, start=1):
+        assert abs(mean - min(hosts, askers * holders)) < 0.5 + 0.1 * hosts**0.5
+    assert each == sorted(each)
 
 
 def peer(number: int, *, same_rack: bool = False, same_zone: bool = True) -> Peer:
