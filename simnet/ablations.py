@@ -50,6 +50,9 @@ def variants() -> Iterator[Variant]:
     yield Variant("random instead of rarest first", replace(policy, rarest_first=False))
     yield Variant("no rack owners", replace(policy, rack_owners=False))
     yield Variant("no hedging", replace(policy, hedge_share=0.0))
+    yield Variant("all ask the first mate", replace(policy, askers_per_holder=1_000))
+    yield Variant("second copies at once", replace(policy, first_copy_s=0.0, first_copies_s=0.0))
+    yield Variant("a short line", replace(policy, in_line_bytes=16 * MIB))
     for degree in (4, 8, 16, 32):
         if degree != policy.degree:
             yield Variant(f"degree {degree}", replace(policy, degree=degree))

@@ -200,8 +200,11 @@ class Policy:
     """How long a seed that others wait for sends nobody else any of a piece of which it has just sent some: time to
     pass it on."""
     first_copies_s: float = 2.0
-    """So long at the most, since it was first asked for it; and so long in any case if it has sent that nobody before,
-    and has its uplink's fill of the like: what it sends a second time then, all others wait for."""
+    """So long if it has sent that nobody before, and has its uplink's fill of the like: what it sends a second time
+    then, all others wait for."""
+    first_copies_most_s: float = 8.0
+    """Since it was first asked for it, at the most: to who is given a piece in parts, one after another, or asks for
+    the same again and again. (`first_copies_s` of what it has sent before.)"""
     good_part_bytes: int = 512 * KIB
     """Only who asks for so much of a piece, or half of it, is waited for, or waits: little is what readers ask for."""
     first_copies_max: int = 4096

@@ -69,12 +69,13 @@ class FirstCopies:
         given = self._going.get(piece) or self._sent.get(piece)
         if given is None or request in given.under_way:
             return given
-        is_passed_on = not given.under_way and now >= given.sent_at + self._policy.first_copy_s
-        is_waited_for = not is_passed_on or (given.is_first and firsts_abound)
+        within_s = self._policy.first_copies_s if given.is_first and firsts_abound else self._policy.first_copy_s
+        is_waited_for = given.under_way or now < given.sent_at + within_s
         return given if is_waited_for and self._is_new(given, now) else None
 
     def _is_new(self, given: Given, now: float) -> bool:
-        return now < given.since + self._policy.first_copies_s
+        policy = self._policy
+        return now < given.since + (policy.first_copies_most_s if given.is_first else policy.first_copies_s)
 
     def go(self, upload: Waiting, now: float) -> None:
         """It is to be sent; where another host is given the piece already, others go on waiting for that."""
