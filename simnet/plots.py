@@ -22,6 +22,8 @@ from simnet.traffic import Distance
 
 SIZE_INCHES = (7.0, 3.6)
 PNG_DOTS_PER_INCH = 144
+COLOURS = 10
+"""Then they come again, as dotted lines."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "enticed",  # the same run gives the same file
     "svg.fonttype": "path",  # readable wherever, with whatever fonts
@@ -115,9 +117,10 @@ def _racks(axes: Axes, trace: Trace) -> None:
 
 def _ablations(axes: Axes, found: Sequence[Worth]) -> None:
     """When the hosts of each variant have it: the nearer to the bound, the better."""
-    for worth in found:
+    for number, worth in enumerate(found):
         times = [seconds / worth.bound_s for seconds in worth.completed_s]
-        axes.step(times, _percents(worth.completed_s, worth.hosts), where="post", label=worth.variant)
+        line = "-" if number < COLOURS else ":"
+        axes.step(times, _percents(worth.completed_s, worth.hosts), line, where="post", label=worth.variant)
     axes.axvline(1.0, color="0.4", linestyle="--", label="bound")
     axes.set_xlabel("time / bound")
     axes.set_ylabel("percent of the hosts")
