@@ -210,7 +210,7 @@ class Policy:
     first_copies_max: int = 4096
     """Pieces of which is remembered to whom they were sent."""
     second_copy_retry_s: float = 0.05
-    second_copy_retry_last_s: float = 0.5
+    second_copy_retry_last_s: float = 0.25
     """Whoever asks for it meanwhile may ask again after as long as it has taken so far, within these."""
     have_batch_s: float = 0.04
     """News of pieces is told together: every host tells every other, so that this is what a large swarm is made of."""
