@@ -177,7 +177,6 @@ def test_and_for_a_moment_where_all_has_been_sent_once() -> None:
     ask(bench, 3, 2, 1)
     bench.tell(ev.UploadEnded(2, MIB))
     bench.tell(ev.UploadEnded(3, MIB))
-    bench.done.clear()
     ask(bench, 4, 3, 0)
     assert bench.one(ef.GrantUpload).ticket == 4
     ask(bench, 5, 3, 1)
@@ -288,6 +287,16 @@ def test_a_seed_sends_few_at_a_time_of_what_it_has_sent_nobody() -> None:
     for ticket, piece in enumerate((0, 1), start=4):
         ask(bench, ticket, 1, piece)
         assert bench.one(ef.GrantUpload).ticket == ticket, "everybody can have those from others by now"
+
+
+def test_the_rest_of_a_first_copy_is_one_too() -> None:
+    bench = Bench(first_copies_transmitting=1, uploads_transmitting=2)
+    bench.published()
+    bench.meet(1)
+    ask(bench, 1, 1, 0)
+    assert bench.one(ef.GrantUpload).ticket == 1
+    bench.tell(ev.UploadAsked(2, node(1), FragmentsRequest(IMAGE, 0, 4, 4), MIB))
+    assert not bench.done, "they go out few at a time, though there is a slot"
 
 
 def test_what_a_seed_had_no_place_for_it_still_has_sent_nobody() -> None:
