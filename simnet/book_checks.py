@@ -60,7 +60,8 @@ def _wrong_requests(books: Books) -> Iterator[str]:
         if len(hosts) < len(twins) or len([asked for asked in twins if not asked.hedge]) > 1 or len(twins) > 2:
             yield "a run is asked for twice"
     uploads, policy = books.uploads, books.policy
-    if uploads.sending > policy.uploads_transmitting or uploads.queued > policy.uploads_queued:
+    places = policy.uploads_queued + policy.uploads_queued_going_on
+    if uploads.sending > policy.uploads_transmitting or uploads.queued > places:
         yield "more uploads than there are slots"
 
 

@@ -193,8 +193,12 @@ class Policy:
     for ever (`request_slowest_bytes_per_s`)."""
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
-    served_max: int = 1024
-    """Peers of which it is known when they were last served."""
+    uploads_queued_going_on: int = 32
+    """Beside them, of what belongs to a turn that was begun."""
+    turn_bytes: int = 16 * MIB
+    """A peer's turn: a piece, and what little it asks for meanwhile (`good_part_bytes`), of so much at the most."""
+    turns_max: int = 1024
+    """Peers of which it is known when they had their last."""
     upload_retry_s: float = 0.2
     first_copy_s: float = 0.25
     """How long a seed that others wait for sends nobody else any of a piece of which it has just sent some: time to

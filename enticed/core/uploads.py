@@ -1,6 +1,7 @@
 """Upload slots: as many uploads at once as fill the link, a short queue, and "busy" beyond it.
 
-Whoever was served longest ago goes first, so that one greedy peer cannot keep the others waiting.
+Peers take turns, a piece at a time: whoever had one longest ago is next, so that one greedy peer cannot keep the others
+waiting, and what was begun is soon there whole and can be passed on.
 """
 
 from __future__ import annotations
@@ -119,6 +120,59 @@ class FirstCopies:
         self._sent = {piece: given for piece, given in self._sent.items() if given.node != node}
 
 
+@dataclass(slots=True)
+class Turn:
+    number: int
+    piece: Piece | None
+    """With which it began."""
+    left_bytes: int
+    """What the peer may yet have before it is the next one's turn."""
+
+
+class Turns:
+    """Whose turn it is: as in deficit round robin (Shreedhar and Varghese, 1995), but that a turn lasts for one piece.
+
+    Were all sent some of their pieces in turn, they would all have the whole of them at the end.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._last: dict[NodeId, Turn] = {}
+        """Per peer, the one of longest ago first. Kept between its requests, so that no stream of new ones from others
+        who ask for one thing at a time can pass by what it has queued; and after its session, so that nobody comes
+        first who hangs up and dials again."""
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def goes_on(self, upload: Waiting) -> bool:
+        """Whether it belongs to the turn that its peer has: the rest of a piece, or little, as readers ask for. A peer
+        that had none yet is sent little at once, too."""
+        turn, is_little = self._last.get(upload.node), upload.piece is None
+        if turn is None:
+            return is_little
+        return upload.size_bytes <= turn.left_bytes and (is_little or upload.piece == turn.piece)
+
+    def order(self, upload: Waiting) -> tuple[int, int]:
+        """Who comes first has the least."""
+        turn = self._last.get(upload.node)
+        if self.goes_on(upload):
+            return -1, upload.ticket
+        return 0 if turn is None else turn.number, upload.ticket
+
+    def take(self, upload: Waiting) -> None:
+        """It is being sent."""
+        if upload.node in self._last and self.goes_on(upload):
+            self._last[upload.node].left_bytes -= upload.size_bytes
+            return
+        self._number += 1
+        self._last.pop(upload.node, None)
+        self._last[upload.node] = Turn(self._number, upload.piece, self._policy.turn_bytes - upload.size_bytes)
+        if len(self._last) > self._policy.turns_max:
+            del self._last[next(iter(self._last))]
+
+
 class UploadSlots:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -129,11 +183,7 @@ class UploadSlots:
         """Of `_sending`: how many go out of the same."""
         self._of_peer: Counter[NodeId] = Counter()
         """Of `_sending`: how many each peer has."""
-        self._served: dict[NodeId, int] = {}
-        """Per peer, the one of longest ago first: the turn in which it was last served. Kept between its requests, so
-        that no stream of new ones from others who ask for one thing at a time can pass by what it has queued; and after
-        its session, so that nobody comes first who hangs up and dials again."""
-        self._turn = 0
+        self.turns = Turns(policy)
         self._firsts = 0
         """Of `_sending` and `_queue`: how many are first copies."""
         self.first_copies = FirstCopies(policy)
@@ -168,8 +218,10 @@ class UploadSlots:
 
     def ask(self, upload: Waiting, now: float) -> bool:
         """Queue an upload; False when there is no place for it. `grant` then says which may start."""
+        policy = self._policy
+        places = policy.uploads_queued + (policy.uploads_queued_going_on if self.turns.goes_on(upload) else 0)
         of_peer = sum(1 for waiting in self._queue.values() if waiting.node == upload.node)
-        if len(self._queue) >= self._policy.uploads_queued or of_peer >= self._policy.uploads_queued_per_peer:
+        if len(self._queue) >= places or of_peer >= policy.uploads_queued_per_peer:
             return False
         self._queue[upload.ticket] = upload
         self._firsts += upload.is_first
@@ -193,20 +245,13 @@ class UploadSlots:
             is_slow = len(self._sending) >= self._policy.first_copies_transmitting
             if not waiting or (is_slow and any(upload.is_first for upload in waiting)):
                 break
-            upload = min(waiting, key=lambda one: (self._served.get(one.node, -1), one.ticket))
+            upload = min(waiting, key=self.turns.order)
             self._sending[upload.ticket] = self._queue.pop(upload.ticket)
             self._copies[upload.request] += 1
             self._of_peer[upload.node] += 1
-            self._note_served(upload.node)
+            self.turns.take(upload)
             granted.append(upload)
         return granted
-
-    def _note_served(self, node: NodeId) -> None:
-        self._turn += 1
-        self._served.pop(node, None)
-        self._served[node] = self._turn
-        if len(self._served) > self._policy.served_max:
-            del self._served[next(iter(self._served))]
 
     def _may_start(self, upload: Waiting, most_copies: float) -> bool:
         of_peer = self._of_peer[upload.node]

@@ -14,13 +14,17 @@ from tests.core.bench import IMAGE, OTHER, Bench
 from tests.core.chaos import node
 
 PIECE = FragmentsRequest(ImageId.of(b"image"), 0, 0, 4)
-POLICY = Policy(uploads_transmitting=3, uploads_queued=8, uploads_queued_per_peer=4)
+POLICY = Policy(uploads_transmitting=3, uploads_queued=8, uploads_queued_per_peer=4, uploads_queued_going_on=2)
 
-STEPS = st.lists(st.tuples(st.sampled_from(["ask", "end", "give up", "forget"]), st.integers(1, 5)), max_size=120)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "end", "give up", "forget"]), st.integers(1, 5), st.none() | st.integers(0, 2)),
+    max_size=120,
+)
 
 
-def waiting(ticket: int, who: int) -> Waiting:
-    return Waiting(ticket, node(who), PIECE, MIB)
+def waiting(ticket: int, who: int, piece: int | None) -> Waiting:
+    """A request for a good part of the piece; of None, for little."""
+    return Waiting(ticket, node(who), PIECE, MIB, None if piece is None else (IMAGE, piece))
 
 
 def granted_by(slots: UploadSlots) -> list[int]:
@@ -28,14 +32,16 @@ def granted_by(slots: UploadSlots) -> list[int]:
 
 
 @given(STEPS)
-def test_never_more_than_the_slots_and_the_places(steps: list[tuple[str, int]]) -> None:
+def test_never_more_than_the_slots_and_the_places(steps: list[tuple[str, int, int | None]]) -> None:
     slots = UploadSlots(POLICY)
     sending: list[int] = []
     queued: dict[int, int] = {}
-    for ticket, (what, who) in enumerate(steps):
+    for ticket, (what, who, piece) in enumerate(steps):
         if what == "ask":
-            fits = len(queued) < 8 and list(queued.values()).count(who) < 4
-            assert slots.ask(waiting(ticket, who), 0.0) == fits
+            upload = waiting(ticket, who, piece)
+            places = 8 + (2 if slots.turns.goes_on(upload) else 0)
+            fits = len(queued) < places and list(queued.values()).count(who) < 4
+            assert slots.ask(upload, 0.0) == fits
             if fits:
                 queued[ticket] = who
         elif what == "end" and sending:
@@ -61,11 +67,11 @@ def test_nobody_waits_for_ever_behind_a_stream_of_others() -> None:
     """Peer 1 has two requests in the queue; peers 2 and 3 ask for one thing after another."""
     slots = UploadSlots(Policy(uploads_transmitting=1, uploads_queued=100))
     for ticket in (1, 2):
-        slots.ask(waiting(ticket, 1), 0.0)
+        slots.ask(waiting(ticket, 1, ticket), 0.0)
     (sending,) = granted_by(slots)
     served = [sending]
     for ticket in range(10, 40):
-        slots.ask(waiting(ticket, 2 + ticket % 2), 0.0)
+        slots.ask(waiting(ticket, 2 + ticket % 2, ticket), 0.0)
         slots.end(sending, 0.0)
         (sending,) = granted_by(slots)
         served.append(sending)
@@ -76,17 +82,57 @@ def test_whoever_was_served_longest_ago_goes_first() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
     order = []
     for ticket, who in enumerate([1, 1, 1, 2, 2, 3]):
-        slots.ask(waiting(ticket, who), 0.0)
+        slots.ask(waiting(ticket, who, ticket), 0.0)
     while granted := granted_by(slots):
         order += granted
         slots.end(granted[0], 0.0)
     assert order == [0, 3, 5, 1, 4, 2]
 
 
+def order_of(slots: UploadSlots, asked: list[tuple[int, int | None]]) -> list[int]:
+    """Who is sent something, one after another, where all have asked: peer and piece."""
+    who_of = {ticket: who for ticket, (who, _) in enumerate(asked)}
+    for ticket, (who, piece) in enumerate(asked):
+        assert slots.ask(waiting(ticket, who, piece), 0.0)
+    order = []
+    while granted := granted_by(slots):
+        order += granted
+        slots.end(granted[0], 0.0)
+    return [who_of[ticket] for ticket in order]
+
+
+def test_a_turn_lasts_for_a_piece_that_it_may_soon_be_passed_on() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1))
+    assert order_of(slots, [(1, 1), (2, 1), (1, 1), (2, 1), (1, 2), (2, 3)]) == [1, 1, 2, 2, 1, 2]
+
+
+def test_and_for_so_many_bytes_at_the_most() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1, turn_bytes=2 * MIB))
+    assert order_of(slots, [(1, 1)] * 5 + [(2, 1)]) == [1, 1, 2, 1, 1, 1]
+
+
+def test_what_little_a_reader_wants_does_not_wait_for_the_turns_of_others() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1, turn_bytes=2 * MIB))
+    asked = [(1, 1), (2, 1), (3, None), (3, None), (3, None)]
+    assert order_of(slots, asked) == [3, 3, 1, 2, 3], "until it has had as much as makes a turn"
+
+
+def test_for_the_rest_of_what_was_begun_there_is_a_place_where_the_queue_is_full() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1, uploads_queued=1, uploads_queued_going_on=1))
+    assert slots.ask(waiting(1, 1, 1), 0.0)
+    assert granted_by(slots) == [1]
+    assert slots.ask(waiting(2, 2, 1), 0.0)
+    assert not slots.ask(waiting(3, 3, 1), 0.0)
+    assert slots.ask(waiting(4, 1, 1), 0.0)
+    assert not slots.ask(waiting(5, 1, 1), 0.0), "one, and no more"
+    slots.end(1, 0.0)
+    assert granted_by(slots) == [4]
+
+
 def test_no_peer_has_more_under_way_than_its_share_however_much_is_free() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=8, uploads_transmitting_per_peer=2))
     for ticket, who in enumerate([1, 1, 1, 1, 2]):
-        assert slots.ask(waiting(ticket, who), 0.0)
+        assert slots.ask(waiting(ticket, who, ticket), 0.0)
     assert granted_by(slots) == [0, 4, 1]
     slots.end(4, 0.0)
     assert granted_by(slots) == []
@@ -96,27 +142,27 @@ def test_no_peer_has_more_under_way_than_its_share_however_much_is_free() -> Non
 
 def test_nobody_comes_first_who_hangs_up_and_dials_again() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
-    slots.ask(waiting(1, 1), 0.0)
-    slots.ask(waiting(2, 2), 0.0)
+    slots.ask(waiting(1, 1, 1), 0.0)
+    slots.ask(waiting(2, 2, 2), 0.0)
     slots.end(granted_by(slots)[0], 0.0)
     (sending,) = granted_by(slots)
-    slots.ask(waiting(3, 3), 0.0)
+    slots.ask(waiting(3, 3, 3), 0.0)
     slots.end(sending, 0.0)
     (sending,) = granted_by(slots)
     assert sending == 3, "who was never served"
     slots.forget(node(2))
-    slots.ask(waiting(4, 2), 0.0)
-    slots.ask(waiting(5, 1), 0.0)
+    slots.ask(waiting(4, 2, 4), 0.0)
+    slots.ask(waiting(5, 1, 5), 0.0)
     slots.end(sending, 0.0)
     assert granted_by(slots) == [5], "who was served longest ago"
 
 
-def test_who_was_served_is_known_of_so_many_and_no_more() -> None:
-    slots = UploadSlots(Policy(served_max=2))
+def test_who_had_a_turn_is_known_of_so_many_and_no_more() -> None:
+    slots = UploadSlots(Policy(turns_max=2))
     for ticket in range(4):
-        slots.ask(waiting(ticket, ticket), 0.0)
+        slots.ask(waiting(ticket, ticket, ticket), 0.0)
         slots.end(granted_by(slots)[0], 0.0)
-    assert len(slots._served) == 2
+    assert len(slots.turns) == 2
 
 
 # --- first copies ---
