@@ -68,7 +68,7 @@ class Policy:
     would get more, and those who know few would be last. (A reader of what is not here yet has whomever it needs.)"""
     peer_in_flight_bytes: int = 16 * MIB
     peer_in_flight_least_bytes: int = 1 * MIB
-    peer_in_flight_s: float = 0.15
+    peer_in_flight_s: float = 0.1
     """What one peer has under way: as much as it delivers in so long, within the two bounds above. Little at first:
     more would only wait in its line, while others come to have the same."""
     peer_in_flight: int = 16
@@ -196,7 +196,10 @@ class Policy:
     uploads_queued_going_on: int = 32
     """Beside them, of what belongs to a turn that was begun."""
     turn_bytes: int = 16 * MIB
-    """A peer's turn: a piece, and what little it asks for meanwhile (`good_part_bytes`), of so much at the most."""
+    """A peer's turn: a piece, and what little it asks for meanwhile (`good_part_bytes`), of so much at the most. Larger
+    pieces take several."""
+    turn_charge_least_bytes: int = 256 * KIB
+    """An upload counts for so much at the least: it has a slot, however little it is."""
     turns_max: int = 1024
     """Peers of which it is known when they had their last."""
     upload_retry_s: float = 0.2
@@ -218,6 +221,8 @@ class Policy:
     """Whoever asks for it meanwhile may ask again after as long as it has taken so far, within these."""
     have_batch_s: float = 0.04
     """News of pieces is told together: every host tells every other, so that this is what a large swarm is made of."""
+    scarce_share: float = 0.08
+    """But at once, of a piece that a smaller share of the mates have, where that is at least one host."""
     charges_max: int = 64
     """Times that one peer, in one session, may have us check a piece of ours."""
 

@@ -244,8 +244,16 @@ class SessionDesk:
         """A piece is verified and written; subscribers hear of it at once, or `have_batch_s` after the last news."""
         book.gained.append(piece)
         self._books.busy[book.image] = book
-        if book.tell_at is None:
-            book.tell_at = max(now, book.told_at + self._books.policy.have_batch_s)
+        tell_at = now if self._is_scarce(book, piece) else max(now, book.told_at + self._books.policy.have_batch_s)
+        book.tell_at = tell_at if book.tell_at is None else min(book.tell_at, tell_at)
+
+    def _is_scarce(self, book: ImageBook, piece: int) -> bool:
+        """Whether hardly any of many mates have it: then they wait for it."""
+        pull = self._books.pulls.get(book.image)
+        if pull is None:
+            return False
+        has = pull.availability
+        return bool(has.at_mates[piece] < int(self._books.policy.scarce_share * len(has.mates)))
 
     def lost(self, book: ImageBook, pieces: tuple[int, ...]) -> None:
         """Pieces turned out lost: retract them at once."""

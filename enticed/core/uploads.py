@@ -1,7 +1,7 @@
 """Upload slots: as many uploads at once as fill the link, a short queue, and "busy" beyond it.
 
-Peers take turns, a piece at a time: whoever had one longest ago is next, so that one greedy peer cannot keep the others
-waiting, and what was begun is soon there whole and can be passed on.
+Peers take turns, a piece at a time: each gets as much, so that one greedy peer cannot keep the others waiting, and what
+was begun is soon there whole and can be passed on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Waiting:
     request: Request
     size_bytes: int
     piece: Piece | None = None
-    """Of which it is a good part: nobody else is sent the like before it could be passed on."""
+    """Of which it is a good part: nobody else is sent the like before it could be passed on. None for what little a
+    reader asks for, and for manifests."""
     is_first: bool = False
     """Whether it is the first copy that leaves a seed: others wait for it to be passed on."""
 
@@ -122,26 +123,30 @@ class FirstCopies:
 
 @dataclass(slots=True)
 class Turn:
-    number: int
+    """One that a peer has, or had last."""
+
+    begun_at: int
+    """By the clock of `Turns`, bytes."""
     piece: Piece | None
     """With which it began."""
-    left_bytes: int
-    """What the peer may yet have before it is the next one's turn."""
+    used_bytes: int = 0
 
 
 class Turns:
-    """Whose turn it is: as in deficit round robin (Shreedhar and Varghese, 1995), but that a turn lasts for one piece.
+    """Whose turn it is, by start-time fair queueing (Goyal, Vin and Cheng, 1996): peers get as many bytes each. A turn
+    lasts for a piece: were all sent some of theirs after one another, they would all have the whole at the end.
 
-    Were all sent some of their pieces in turn, they would all have the whole of them at the end.
+    The clock stands where the latest turn began. A peer's next begins as many bytes after its last one as that used, or
+    now if that is later: who has had nothing for a while does not get it all at once.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._now = 0
         self._last: dict[NodeId, Turn] = {}
         """Per peer, the one of longest ago first. Kept between its requests, so that no stream of new ones from others
         who ask for one thing at a time can pass by what it has queued; and after its session, so that nobody comes
         first who hangs up and dials again."""
-        self._number = 0
 
     def __len__(self) -> int:
         return len(self._last)
@@ -152,25 +157,30 @@ class Turns:
         turn, is_little = self._last.get(upload.node), upload.piece is None
         if turn is None:
             return is_little
-        return upload.size_bytes <= turn.left_bytes and (is_little or upload.piece == turn.piece)
+        is_same = is_little or upload.piece == turn.piece
+        return is_same and turn.used_bytes + self._charge_bytes(upload) <= self._policy.turn_bytes
 
     def order(self, upload: Waiting) -> tuple[int, int]:
         """Who comes first has the least."""
-        turn = self._last.get(upload.node)
-        if self.goes_on(upload):
-            return -1, upload.ticket
-        return 0 if turn is None else turn.number, upload.ticket
+        return -1 if self.goes_on(upload) else self._begins_at(upload.node), upload.ticket
 
     def take(self, upload: Waiting) -> None:
         """It is being sent."""
-        if upload.node in self._last and self.goes_on(upload):
-            self._last[upload.node].left_bytes -= upload.size_bytes
-            return
-        self._number += 1
-        self._last.pop(upload.node, None)
-        self._last[upload.node] = Turn(self._number, upload.piece, self._policy.turn_bytes - upload.size_bytes)
-        if len(self._last) > self._policy.turns_max:
-            del self._last[next(iter(self._last))]
+        turn = self._last.get(upload.node)
+        if turn is None or not self.goes_on(upload):
+            self._now = self._begins_at(upload.node)
+            self._last.pop(upload.node, None)
+            turn = self._last[upload.node] = Turn(self._now, upload.piece)
+            if len(self._last) > self._policy.turns_max:
+                del self._last[next(iter(self._last))]
+        turn.used_bytes += self._charge_bytes(upload)
+
+    def _begins_at(self, node: NodeId) -> int:
+        turn = self._last.get(node)
+        return self._now if turn is None else max(self._now, turn.begun_at + turn.used_bytes)
+
+    def _charge_bytes(self, upload: Waiting) -> int:
+        return max(upload.size_bytes, self._policy.turn_charge_least_bytes)
 
 
 class UploadSlots:

@@ -22,7 +22,7 @@ def test_what_it_delivers_in_a_moment_is_what_it_is_asked_for() -> None:
     one = peer()
     one.in_flight, one.in_flight_bytes = 1, MIB
     assert not one.can_take(0.0, POLICY)
-    one.delivered(MIB, MIB / (12 * MIB), POLICY)  # 12 MiB/s: 3 MiB in 0.25 s
+    one.delivered(MIB, POLICY.peer_in_flight_s / 3, POLICY)
     assert one.can_take(0.0, POLICY)
     one.in_flight_bytes = 3 * MIB
     assert not one.can_take(0.0, POLICY)

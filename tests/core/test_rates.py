@@ -29,7 +29,7 @@ def test_as_many_are_sent_at_once_as_go_fast_enough() -> None:
     slots = UploadSlots(POLICY)
     slots.limit(2 * POLICY.upload_least_bytes_per_s)
     for ticket in range(5):
-        assert slots.ask(waiting(ticket, ticket), 0.0)
+        assert slots.ask(waiting(ticket, ticket, ticket), 0.0)
     assert granted_by(slots) == [0, 1]
     slots.limit(1)
     slots.end(0, 0.0)

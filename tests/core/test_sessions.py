@@ -10,7 +10,7 @@ from enticed.core import events as ev
 from protocol import messages as ms
 from protocol.group import GroupId
 from protocol.identifiers import ImageId
-from protocol.limits import HAVE_CHANGE_MAX_PIECES
+from protocol.limits import HAVE_CHANGE_MAX_PIECES, MIB
 from tests.core.bench import IMAGE, OTHER, Bench
 from tests.core.chaos import contact, node
 
@@ -167,6 +167,21 @@ def test_the_first_news_is_told_at_once_and_what_follows_together() -> None:
     assert set(rest.gained) == {fetch.wanted.piece for fetch in fetches[1:3]}
 
 
+def test_of_what_hardly_any_mate_has_all_hear_at_once() -> None:
+    bench = Bench(have_batch_s=0.04, scarce_share=0.5, rack_owners=False)
+    bench.fetching(pieces=4)
+    bench.meet(2, 4)
+    bench.has(2, [3])
+    bench.has(4, [])
+    bench.hear(2, ms.Subscribe(IMAGE))
+    fetch_of = {fetch.wanted.piece: fetch for fetch in bench.open_all()}
+    told = []
+    for piece in (0, 3, 1):
+        bench.deliver([fetch_of[piece]])
+        told += [message.gained for message in bench.said(2) if isinstance(message, ms.HaveChange)]
+    assert told == [(0,), (3, 1)], "a mate has piece 3: that waits for other news"
+
+
 def test_a_session_of_no_use_is_hung_up_and_one_of_use_is_not() -> None:
     bench = Bench(session_idle_s=60.0)
     bench.published()
@@ -232,17 +247,17 @@ def test_uploads_wait_for_a_slot_and_are_put_off_beyond_the_places() -> None:
     for number in (1, 2, 3):
         bench.hear(number, ms.Subscribe(IMAGE))
     request = ms.FragmentsRequest(IMAGE, 0, 0, 4)
-    bench.tell(ev.UploadAsked(1, node(1), request, 1))
+    bench.tell(ev.UploadAsked(1, node(1), request, MIB))
     assert bench.done == [ef.GrantUpload(1)]
     bench.tell(ev.UploadAsked(2, node(2), ms.PartRequest(IMAGE, ms.Part.ROOT, 0, 1), 1))
     assert bench.done == []
-    bench.tell(ev.UploadAsked(3, node(3), ms.FragmentsRequest(IMAGE, 1, 0, 4), 1))
+    bench.tell(ev.UploadAsked(3, node(3), ms.FragmentsRequest(IMAGE, 1, 0, 4), MIB))
     deferred = bench.one(ef.DeferUpload)
     assert {other.node for other in deferred.alternatives} == {node(1), node(2)}
     assert deferred.alternatives[0].node == node(1), "of the same rack as the asker"
     bench.tell(ev.UploadEnded(1, 1))
     assert bench.done == [ef.GrantUpload(2)]
-    bench.tell(ev.UploadAsked(4, node(3), ms.FragmentsRequest(IMAGE, 4, 0, 4), 1))
+    bench.tell(ev.UploadAsked(4, node(3), ms.FragmentsRequest(IMAGE, 4, 0, 4), MIB))
     assert bench.done == [ef.RefuseUpload(4)]
 
 

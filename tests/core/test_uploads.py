@@ -1,5 +1,7 @@
 """Upload slots: never more than there are, and everybody's turn comes."""
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,7 +80,7 @@ def test_nobody_waits_for_ever_behind_a_stream_of_others() -> None:
     assert 2 in served[:5]
 
 
-def test_whoever_was_served_longest_ago_goes_first() -> None:
+def test_whoever_has_had_least_goes_first() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
     order = []
     for ticket, who in enumerate([1, 1, 1, 2, 2, 3]):
@@ -89,7 +91,7 @@ def test_whoever_was_served_longest_ago_goes_first() -> None:
     assert order == [0, 3, 5, 1, 4, 2]
 
 
-def order_of(slots: UploadSlots, asked: list[tuple[int, int | None]]) -> list[int]:
+def order_of(slots: UploadSlots, asked: Sequence[tuple[int, int | None]]) -> list[int]:
     """Who is sent something, one after another, where all have asked: peer and piece."""
     who_of = {ticket: who for ticket, (who, _) in enumerate(asked)}
     for ticket, (who, piece) in enumerate(asked):
@@ -109,6 +111,30 @@ def test_a_turn_lasts_for_a_piece_that_it_may_soon_be_passed_on() -> None:
 def test_and_for_so_many_bytes_at_the_most() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1, turn_bytes=2 * MIB))
     assert order_of(slots, [(1, 1)] * 5 + [(2, 1)]) == [1, 1, 2, 1, 1, 1]
+
+
+def test_everybody_gets_as_much_however_large_the_pieces_that_they_ask_for() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1))
+    asked = [(1, at // 4) for at in range(16)] + [(2, 10 + at) for at in range(16)]
+    order = order_of(slots, asked)
+    assert all(abs(order[:count].count(1) - order[:count].count(2)) <= 4 for count in range(33))
+
+
+def test_an_upload_counts_for_something_however_little_it_is() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1))
+    most = Policy().turn_bytes // Policy().turn_charge_least_bytes
+    assert slots.ask(waiting(0, 2, 1), 0.0)
+    assert granted_by(slots) == [0]
+    assert slots.ask(waiting(1, 2, 2), 0.0)
+    sending, served = 0, 0
+    for ticket in range(2, 2 * most):
+        assert slots.ask(Waiting(ticket, node(1), PIECE, 1), 0.0)
+        slots.end(sending, 0.0)
+        (sending,) = granted_by(slots)
+        if sending == 1:
+            break
+        served += 1
+    assert served == most
 
 
 def test_what_little_a_reader_wants_does_not_wait_for_the_turns_of_others() -> None:
@@ -151,10 +177,10 @@ def test_nobody_comes_first_who_hangs_up_and_dials_again() -> None:
     (sending,) = granted_by(slots)
     assert sending == 3, "who was never served"
     slots.forget(node(2))
-    slots.ask(waiting(4, 2, 4), 0.0)
-    slots.ask(waiting(5, 1, 5), 0.0)
+    slots.ask(waiting(4, 1, 4), 0.0)
+    slots.ask(waiting(5, 2, 5), 0.0)
     slots.end(sending, 0.0)
-    assert granted_by(slots) == [5], "who was served longest ago"
+    assert granted_by(slots) == [4], "who asked first of two who have had as much"
 
 
 def test_who_had_a_turn_is_known_of_so_many_and_no_more() -> None:
@@ -163,6 +189,8 @@ def test_who_had_a_turn_is_known_of_so_many_and_no_more() -> None:
         slots.ask(waiting(ticket, ticket, ticket), 0.0)
         slots.end(granted_by(slots)[0], 0.0)
     assert len(slots.turns) == 2
+    rest = [slots.turns.goes_on(waiting(4 + who, who, who)) for who in range(4)]
+    assert rest == [False, False, True, True], "of those who had the latest"
 
 
 # --- first copies ---

@@ -8,12 +8,13 @@ import threading
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
 from enticed.core import session_desk
 from enticed.core.effects import Effect
-from enticed.core.events import Event, Heard, PeerDown
+from enticed.core.events import Event, Heard, PeerDown, UploadAsked
 from enticed.core.host import Host
 from enticed.core.orders import Failure, OrderState
 from enticed.daemon import start
@@ -21,7 +22,7 @@ from enticed.engine.port import OrderTerms
 from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
-from protocol.messages import Acquaint
+from protocol.messages import Acquaint, FragmentsRequest
 from tests.clusters import make_cluster
 from tests.engine.swarm import changed, config_of, content_of, disk, publish, pull, run, swarm, until
 
@@ -43,14 +44,8 @@ def test_what_is_pulled_is_what_was_published(tmp_path: Path) -> None:
     run(scenario())
 
 
-def is_goodbye(event: Event) -> bool:
-    return isinstance(event, PeerDown) and "are named" in event.reason
-
-
-def test_who_finds_no_place_at_the_publisher_is_named_others_and_has_the_image_from_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_desk, "ALTERNATIVES_MAX_COUNT", 1)  # so few hosts cannot name more
+def events_told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Host, Event]]:
+    """What every core is told from now on."""
     told: list[tuple[Host, Event]] = []
     handle = Host.handle
 
@@ -59,6 +54,40 @@ def test_who_finds_no_place_at_the_publisher_is_named_others_and_has_the_image_f
         return handle(host, event, now)
 
     monkeypatch.setattr(Host, "handle", noted)
+    return told
+
+
+def test_the_core_knows_how_much_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives out turns by that, and readers, who ask for little, do not wait for others."""
+    told = events_told(monkeypatch)
+
+    async def scenario() -> None:
+        async with swarm(tmp_path, 2) as (publisher, other):
+            content, asked = disk(1, 16), list[int]()
+            for name, version in (("debian:12", content), ("debian:13", changed(content, seed=2, blocks=40))):
+                told.clear()
+                await publish(publisher, version, name, tmp_path)
+                order = await pull(other, name, name)
+                asked = [event.size_bytes for _, event in told if is_asked_for_fragments(event)]
+                assert sum(asked) == pytest.approx(order.bytes_from.peers, rel=0.4), name
+            assert min(asked) < MIB // 8, "few fragments of most pieces have changed"
+
+    run(scenario())
+
+
+def is_asked_for_fragments(event: Event) -> TypeGuard[UploadAsked]:
+    return isinstance(event, UploadAsked) and isinstance(event.request, FragmentsRequest)
+
+
+def is_goodbye(event: Event) -> bool:
+    return isinstance(event, PeerDown) and "are named" in event.reason
+
+
+def test_who_finds_no_place_at_the_publisher_is_named_others_and_has_the_image_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_desk, "ALTERNATIVES_MAX_COUNT", 1)  # so few hosts cannot name more
+    told = events_told(monkeypatch)
 
     async def scenario() -> None:
         async with swarm(tmp_path, 5) as (publisher, *others):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from itertools import count
 
 import numpy as np
@@ -42,8 +43,7 @@ class PeerWarehouse:
         """As `Warehouse.open`: waits for a slot; cancelling gives it back."""
         ticket = next(self._tickets)
         verdict = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        size_bytes = request.size_bytes if isinstance(request, PartRequest) else REQUEST_MAX_SIZE_BYTES
-        self._driver.tell(ev.UploadAsked(ticket, node, request, size_bytes))
+        self._driver.tell(ev.UploadAsked(ticket, node, request, self._about_bytes(request)))
         answer: Consignment | Busy | Refused | None = None
         try:
             decided = await verdict
@@ -55,6 +55,17 @@ class PeerWarehouse:
             if not isinstance(answer, Consignment):
                 # A wait that was cancelled, too, holds its place in the queue, or its slot, until it is given back.
                 self._end(ticket, 0)
+
+    def _about_bytes(self, request: Request) -> int:
+        """What a request comes to, before its page is read: so many fragments of the piece's mean size."""
+        if isinstance(request, PartRequest):
+            return request.size_bytes
+        try:
+            root = self._stockroom.image(request.image).root
+            mean_bytes = int(root.data_bytes[request.piece]) / int(root.fragment_counts[request.piece])
+        except (EnticedError, IndexError):
+            return REQUEST_MAX_SIZE_BYTES  # it is not here, as the core will say
+        return min(REQUEST_MAX_SIZE_BYTES, math.ceil(mean_bytes * request.count))
 
     def _decide(self, ticket: int, verdict: Verdict) -> None:
         waiting = self._waiting.get(ticket)
