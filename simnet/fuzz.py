@@ -104,8 +104,8 @@ def case_of(seed: int) -> Case:
         degree_outside_rack=dice.choice([0, 8]),
         plenty_bytes=dice.choice([1 * MIB, 16 * MIB]),
         askers_per_holder=dice.choice([1, 6]),
-        uploads_queued_going_on=dice.choice([1, 32]),
-        turn_bytes=dice.choice([1 * MIB, 16 * MIB]),
+        uploads_queued_going_on=dice.choice([1, 48]),
+        turn_bytes=dice.choice([0, 1 * MIB, 16 * MIB]),
     )
     return Case(scenario, policy, max(1, hosts // 3))
 

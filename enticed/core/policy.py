@@ -184,6 +184,8 @@ class Policy:
     connection has one request being sent and the next one ready."""
     uploads_transmitting_per_peer: int = 4
     """What two connections take, as many as hosts open to one peer: more gain nothing."""
+    uploads_transmitting_per_peer_of_many: int = 2
+    """While others wait, who fill the link as well: a few that hardly read cannot have all slots."""
     first_copies_transmitting: int = 16
     """A seed sends no more of what it has sent nobody yet: each is soon there, and can be passed on."""
     copies_at_once: int = 4
@@ -193,11 +195,11 @@ class Policy:
     for ever (`request_slowest_bytes_per_s`)."""
     uploads_queued: int = 48
     uploads_queued_per_peer: int = 16
-    uploads_queued_going_on: int = 32
-    """Beside them, of what belongs to a turn that was begun."""
+    uploads_queued_going_on: int = 48
+    """Places beside these, for what need not wait for a turn."""
     turn_bytes: int = 16 * MIB
-    """A peer's turn: a piece, and what little it asks for meanwhile (`good_part_bytes`), of so much at the most. Larger
-    pieces take several."""
+    """A peer's turn is used up when it has had so much: of a piece, and what little it asks for meanwhile
+    (`good_part_bytes`). Larger pieces take several."""
     turn_charge_least_bytes: int = 256 * KIB
     """An upload counts for so much at the least: it has a slot, however little it is."""
     turns_max: int = 1024
@@ -222,7 +224,8 @@ class Policy:
     have_batch_s: float = 0.04
     """News of pieces is told together: every host tells every other, so that this is what a large swarm is made of."""
     scarce_share: float = 0.08
-    """But at once, of a piece that a smaller share of the mates have, where that is at least one host."""
+    scarce_batch_s: float = 0.005
+    """Less long, of a piece that a smaller share of the mates have, in whole hosts: of fewer than 13 mates none."""
     charges_max: int = 64
     """Times that one peer, in one session, may have us check a piece of ours."""
 

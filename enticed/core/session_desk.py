@@ -241,10 +241,13 @@ class SessionDesk:
                 self._send_map(peer, book)
 
     def gained(self, book: ImageBook, piece: int, now: float) -> None:
-        """A piece is verified and written; subscribers hear of it at once, or `have_batch_s` after the last news."""
+        """A piece is verified and written; subscribers hear of it at once, or a while after the last news, less long
+        where they wait for it."""
+        policy = self._books.policy
         book.gained.append(piece)
         self._books.busy[book.image] = book
-        tell_at = now if self._is_scarce(book, piece) else max(now, book.told_at + self._books.policy.have_batch_s)
+        batch_s = policy.scarce_batch_s if self._is_scarce(book, piece) else policy.have_batch_s
+        tell_at = max(now, book.told_at + batch_s)
         book.tell_at = tell_at if book.tell_at is None else min(book.tell_at, tell_at)
 
     def _is_scarce(self, book: ImageBook, piece: int) -> bool:

@@ -69,7 +69,7 @@ class UploadDesk:
         return () if peer is None else (Alternative(node, peer.contact.addresses),)
 
     def ended(self, ticket: int, sent_bytes: int, now: float) -> None:
-        self._books.uploads.end(ticket, now, is_sent=sent_bytes > 0)
+        self._books.uploads.end(ticket, now, sent_bytes)
         self._grant(now)
 
     def limit(self, bytes_per_s: float | None, now: float) -> None:

@@ -25,6 +25,7 @@ class Waiting:
     node: NodeId
     request: Request
     size_bytes: int
+    """About."""
     piece: Piece | None = None
     """Of which it is a good part: nobody else is sent the like before it could be passed on. None for what little a
     reader asks for, and for manifests."""
@@ -125,8 +126,8 @@ class FirstCopies:
 class Turn:
     """One that a peer has, or had last."""
 
-    begun_at: int
-    """By the clock of `Turns`, bytes."""
+    begun_at_bytes: int
+    """By the clock of `Turns`."""
     piece: Piece | None
     """With which it began."""
     used_bytes: int = 0
@@ -136,13 +137,13 @@ class Turns:
     """Whose turn it is, by start-time fair queueing (Goyal, Vin and Cheng, 1996): peers get as many bytes each. A turn
     lasts for a piece: were all sent some of theirs after one another, they would all have the whole at the end.
 
-    The clock stands where the latest turn began. A peer's next begins as many bytes after its last one as that used, or
-    now if that is later: who has had nothing for a while does not get it all at once.
+    The clock counts bytes, and stands where the latest turn began. A peer's next begins as many bytes after its last
+    as that used, or now if that is later: who has had nothing for a while does not get it all at once.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._now = 0
+        self._clock_bytes = 0
         self._last: dict[NodeId, Turn] = {}
         """Per peer, the one of longest ago first. Kept between its requests, so that no stream of new ones from others
         who ask for one thing at a time can pass by what it has queued; and after its session, so that nobody comes
@@ -152,32 +153,37 @@ class Turns:
         return len(self._last)
 
     def goes_on(self, upload: Waiting) -> bool:
-        """Whether it belongs to the turn that its peer has: the rest of a piece, or little, as readers ask for. A peer
-        that had none yet is sent little at once, too."""
+        """Whether it need not wait for a turn: it is the rest of the piece with which its peer's last one began, or
+        little, as readers ask for, and that turn is not used up. Nor has a peer that had none to wait for little."""
         turn, is_little = self._last.get(upload.node), upload.piece is None
         if turn is None:
             return is_little
-        is_same = is_little or upload.piece == turn.piece
-        return is_same and turn.used_bytes + self._charge_bytes(upload) <= self._policy.turn_bytes
+        return turn.used_bytes < self._policy.turn_bytes and (is_little or upload.piece == turn.piece)
 
     def order(self, upload: Waiting) -> tuple[int, int]:
-        """Who comes first has the least."""
-        return -1 if self.goes_on(upload) else self._begins_at(upload.node), upload.ticket
+        """The least is next: -1 for what goes on."""
+        return -1 if self.goes_on(upload) else self._begins_at_bytes(upload.node), upload.ticket
 
     def take(self, upload: Waiting) -> None:
         """It is being sent."""
         turn = self._last.get(upload.node)
         if turn is None or not self.goes_on(upload):
-            self._now = self._begins_at(upload.node)
+            self._clock_bytes = self._begins_at_bytes(upload.node)
             self._last.pop(upload.node, None)
-            turn = self._last[upload.node] = Turn(self._now, upload.piece)
+            turn = self._last[upload.node] = Turn(self._clock_bytes, upload.piece)
             if len(self._last) > self._policy.turns_max:
                 del self._last[next(iter(self._last))]
         turn.used_bytes += self._charge_bytes(upload)
 
-    def _begins_at(self, node: NodeId) -> int:
+    def sent(self, upload: Waiting, sent_bytes: int) -> None:
+        """It was so much: what it was taken for, before anybody looked, is no more than about that."""
+        turn = self._last.get(upload.node)
+        if turn is not None:
+            turn.used_bytes += max(0, sent_bytes - self._charge_bytes(upload))
+
+    def _begins_at_bytes(self, node: NodeId) -> int:
         turn = self._last.get(node)
-        return self._now if turn is None else max(self._now, turn.begun_at + turn.used_bytes)
+        return self._clock_bytes if turn is None else max(self._clock_bytes, turn.begun_at_bytes + turn.used_bytes)
 
     def _charge_bytes(self, upload: Waiting) -> int:
         return max(upload.size_bytes, self._policy.turn_charge_least_bytes)
@@ -189,6 +195,8 @@ class UploadSlots:
         self._most = policy.uploads_transmitting
         self._sending: dict[int, Waiting] = {}
         self._queue: dict[int, Waiting] = {}
+        self._going_on: set[int] = set()
+        """Of `_queue`: the tickets of what has a place there because it goes on."""
         self._copies: Counter[Request] = Counter()
         """Of `_sending`: how many go out of the same."""
         self._of_peer: Counter[NodeId] = Counter()
@@ -228,12 +236,15 @@ class UploadSlots:
 
     def ask(self, upload: Waiting, now: float) -> bool:
         """Queue an upload; False when there is no place for it. `grant` then says which may start."""
-        policy = self._policy
-        places = policy.uploads_queued + (policy.uploads_queued_going_on if self.turns.goes_on(upload) else 0)
+        policy, goes_on = self._policy, self.turns.goes_on(upload)
+        places = policy.uploads_queued_going_on if goes_on else policy.uploads_queued
+        taken = len(self._going_on) if goes_on else len(self._queue) - len(self._going_on)
         of_peer = sum(1 for waiting in self._queue.values() if waiting.node == upload.node)
-        if len(self._queue) >= places or of_peer >= policy.uploads_queued_per_peer:
+        if taken >= places or of_peer >= policy.uploads_queued_per_peer:
             return False
         self._queue[upload.ticket] = upload
+        if goes_on:
+            self._going_on.add(upload.ticket)
         self._firsts += upload.is_first
         self.first_copies.go(upload, now)
         return True
@@ -251,33 +262,46 @@ class UploadSlots:
             next_of: dict[NodeId, Waiting] = {}
             for one in self._queue.values():
                 next_of.setdefault(one.node, one)
-            waiting = [one for one in next_of.values() if self._may_start(one, most_copies(one.request.image))]
+            per_peer = self._per_peer(len(next_of))
+            waiting = [
+                one for one in next_of.values() if self._may_start(one, most_copies(one.request.image), per_peer)
+            ]
             is_slow = len(self._sending) >= self._policy.first_copies_transmitting
             if not waiting or (is_slow and any(upload.is_first for upload in waiting)):
                 break
             upload = min(waiting, key=self.turns.order)
-            self._sending[upload.ticket] = self._queue.pop(upload.ticket)
+            self._sending[upload.ticket] = self._take_out(upload.ticket)
             self._copies[upload.request] += 1
             self._of_peer[upload.node] += 1
             self.turns.take(upload)
             granted.append(upload)
         return granted
 
-    def _may_start(self, upload: Waiting, most_copies: float) -> bool:
-        of_peer = self._of_peer[upload.node]
-        return of_peer < self._policy.uploads_transmitting_per_peer and self._copies[upload.request] < most_copies
+    def _per_peer(self, peers_waiting: int) -> int:
+        """How many uploads one peer may have at once."""
+        policy = self._policy
+        is_alone = peers_waiting == 1
+        return policy.uploads_transmitting_per_peer if is_alone else policy.uploads_transmitting_per_peer_of_many
 
-    def end(self, ticket: int, now: float, *, is_sent: bool = False) -> None:
+    def _may_start(self, upload: Waiting, most_copies: float, per_peer: int) -> bool:
+        return self._of_peer[upload.node] < per_peer and self._copies[upload.request] < most_copies
+
+    def _take_out(self, ticket: int) -> Waiting:
+        self._going_on.discard(ticket)
+        return self._queue.pop(ticket)
+
+    def end(self, ticket: int, now: float, sent_bytes: int = 0) -> None:
         """An upload is over, or its peer gave up waiting for it."""
         upload = self._sending.pop(ticket, None)
         if upload is not None:
             take_off(self._copies, upload.request)
             take_off(self._of_peer, upload.node)
-        else:
-            upload = self._queue.pop(ticket, None)
+            self.turns.sent(upload, sent_bytes)
+        elif ticket in self._queue:
+            upload = self._take_out(ticket)
         if upload is not None:
             self._firsts -= upload.is_first
-            self.first_copies.end(upload, now, is_sent=is_sent)
+            self.first_copies.end(upload, now, is_sent=sent_bytes > 0)
 
     def forget(self, node: NodeId) -> None:
         """A peer's session is over."""

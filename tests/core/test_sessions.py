@@ -167,8 +167,8 @@ def test_the_first_news_is_told_at_once_and_what_follows_together() -> None:
     assert set(rest.gained) == {fetch.wanted.piece for fetch in fetches[1:3]}
 
 
-def test_of_what_hardly_any_mate_has_all_hear_at_once() -> None:
-    bench = Bench(have_batch_s=0.04, scarce_share=0.5, rack_owners=False)
+def test_of_what_hardly_any_mate_has_all_hear_soon() -> None:
+    bench = Bench(have_batch_s=0.04, scarce_batch_s=0.01, scarce_share=0.5, rack_owners=False)
     bench.fetching(pieces=4)
     bench.meet(2, 4)
     bench.has(2, [3])
@@ -178,6 +178,8 @@ def test_of_what_hardly_any_mate_has_all_hear_at_once() -> None:
     told = []
     for piece in (0, 3, 1):
         bench.deliver([fetch_of[piece]])
+        told += [message.gained for message in bench.said(2) if isinstance(message, ms.HaveChange)]
+        bench.wait(0.01)
         told += [message.gained for message in bench.said(2) if isinstance(message, ms.HaveChange)]
     assert told == [(0,), (3, 1)], "a mate has piece 3: that waits for other news"
 
@@ -249,7 +251,7 @@ def test_uploads_wait_for_a_slot_and_are_put_off_beyond_the_places() -> None:
     request = ms.FragmentsRequest(IMAGE, 0, 0, 4)
     bench.tell(ev.UploadAsked(1, node(1), request, MIB))
     assert bench.done == [ef.GrantUpload(1)]
-    bench.tell(ev.UploadAsked(2, node(2), ms.PartRequest(IMAGE, ms.Part.ROOT, 0, 1), 1))
+    bench.tell(ev.UploadAsked(2, node(2), ms.FragmentsRequest(IMAGE, 2, 0, 4), MIB))
     assert bench.done == []
     bench.tell(ev.UploadAsked(3, node(3), ms.FragmentsRequest(IMAGE, 1, 0, 4), MIB))
     deferred = bench.one(ef.DeferUpload)

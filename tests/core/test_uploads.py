@@ -38,11 +38,13 @@ def test_never_more_than_the_slots_and_the_places(steps: list[tuple[str, int, in
     slots = UploadSlots(POLICY)
     sending: list[int] = []
     queued: dict[int, int] = {}
+    going_on: dict[int, bool] = {}
     for ticket, (what, who, piece) in enumerate(steps):
         if what == "ask":
             upload = waiting(ticket, who, piece)
-            places = 8 + (2 if slots.turns.goes_on(upload) else 0)
-            fits = len(queued) < places and list(queued.values()).count(who) < 4
+            going_on[ticket] = slots.turns.goes_on(upload)
+            taken = [going_on[one] for one in queued].count(going_on[ticket])
+            fits = taken < (2 if going_on[ticket] else 8) and list(queued.values()).count(who) < 4
             assert slots.ask(upload, 0.0) == fits
             if fits:
                 queued[ticket] = who
@@ -91,10 +93,10 @@ def test_whoever_has_had_least_goes_first() -> None:
     assert order == [0, 3, 5, 1, 4, 2]
 
 
-def order_of(slots: UploadSlots, asked: Sequence[tuple[int, int | None]]) -> list[int]:
-    """Who is sent something, one after another, where all have asked: peer and piece."""
-    who_of = {ticket: who for ticket, (who, _) in enumerate(asked)}
-    for ticket, (who, piece) in enumerate(asked):
+def order_of(slots: UploadSlots, asked: Sequence[tuple[int, int | None]], first: int = 0) -> list[int]:
+    """Who is sent something, one after another, where all have asked: peer and piece. first: the first ticket."""
+    who_of = {ticket: who for ticket, (who, _) in enumerate(asked, first)}
+    for ticket, (who, piece) in enumerate(asked, first):
         assert slots.ask(waiting(ticket, who, piece), 0.0)
     order = []
     while granted := granted_by(slots):
@@ -137,6 +139,25 @@ def test_an_upload_counts_for_something_however_little_it_is() -> None:
     assert served == most
 
 
+def test_what_was_taken_for_little_counts_for_what_it_was() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1))
+    for ticket, who in enumerate((1, 1, 2)):
+        assert slots.ask(waiting(ticket, who, ticket), 0.0)
+    assert granted_by(slots) == [0]
+    slots.end(0, 0.0, 3 * MIB)
+    assert granted_by(slots) == [2]
+    slots.end(2, 0.0, MIB)
+    assert slots.ask(waiting(3, 2, 3), 0.0)
+    assert granted_by(slots) == [3]
+
+
+def test_who_has_had_nothing_for_a_while_does_not_get_it_all_at_once() -> None:
+    slots = UploadSlots(Policy(uploads_transmitting=1))
+    order_of(slots, [(1, 1)] + [(2, piece) for piece in range(8)])
+    assert order_of(slots, [(who, piece) for piece in range(10, 13) for who in (1, 2)], first=9) == [1, 2, 1, 2, 1, 2]
+    assert order_of(slots, [(2, 20), (3, 20), (3, 21)], first=15) == [3, 2, 3], "nor who is new"
+
+
 def test_what_little_a_reader_wants_does_not_wait_for_the_turns_of_others() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1, turn_bytes=2 * MIB))
     asked = [(1, 1), (2, 1), (3, None), (3, None), (3, None)]
@@ -166,6 +187,17 @@ def test_no_peer_has_more_under_way_than_its_share_however_much_is_free() -> Non
     assert granted_by(slots) == [2]
 
 
+def test_while_others_wait_no_peer_has_more_than_half_of_that() -> None:
+    """A few that hardly read what they are sent would have all slots."""
+    slots = UploadSlots(Policy(uploads_transmitting=8))
+    for ticket, who in enumerate([1, 1, 1, 1, 2, 2, 2, 2]):
+        assert slots.ask(waiting(ticket, who, 1), 0.0)
+    assert sorted(granted_by(slots)) == [0, 1, 4, 5]
+    slots.end(6, 0.0)
+    slots.end(7, 0.0)
+    assert granted_by(slots) == [2, 3], "nobody else waits"
+
+
 def test_nobody_comes_first_who_hangs_up_and_dials_again() -> None:
     slots = UploadSlots(Policy(uploads_transmitting=1))
     slots.ask(waiting(1, 1, 1), 0.0)
@@ -185,12 +217,12 @@ def test_nobody_comes_first_who_hangs_up_and_dials_again() -> None:
 
 def test_who_had_a_turn_is_known_of_so_many_and_no_more() -> None:
     slots = UploadSlots(Policy(turns_max=2))
-    for ticket in range(4):
-        slots.ask(waiting(ticket, ticket, ticket), 0.0)
+    for ticket, who in enumerate((0, 1, 0, 2)):
+        slots.ask(waiting(ticket, who, ticket), 0.0)
         slots.end(granted_by(slots)[0], 0.0)
     assert len(slots.turns) == 2
-    rest = [slots.turns.goes_on(waiting(4 + who, who, who)) for who in range(4)]
-    assert rest == [False, False, True, True], "of those who had the latest"
+    rest = [slots.turns.goes_on(waiting(4 + ticket, who, ticket)) for ticket, who in ((1, 1), (2, 0), (3, 2))]
+    assert rest == [False, True, True], "of those who had the latest"
 
 
 # --- first copies ---
@@ -439,5 +471,5 @@ def test_nobody_waits_for_ever_where_answers_come_in_the_order_of_requests(asked
         sending |= {upload.ticket for upload in slots.grant(lambda _: 1)}
         answered = [tickets[0] for tickets in unanswered.values() if tickets and tickets[0] in sending]
         assert answered, "each that is sent waits for another one that waits for its slot"
-        slots.end(answered[0], 0.0, is_sent=True)
+        slots.end(answered[0], 0.0, MIB)
         next(tickets for tickets in unanswered.values() if answered[0] in tickets).remove(answered[0])

@@ -39,7 +39,7 @@ def test_a_sample_is_seen() -> None:
 
 
 def test_what_is_no_bug_is_not_seen_and_that_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    harmless = Mutant("none at all", "uploads", "self._now = 0", "self._now = 1")
+    harmless = Mutant("none at all", "uploads", "self._clock_bytes = 0", "self._clock_bytes = 1")
     monkeypatch.setattr("simnet.mutants.MUTANTS", (harmless,))
     result = CliRunner().invoke(main, ["mutants", "--seeds", "2", "--jobs", "1"])
     assert result.exit_code == 1
