@@ -10,10 +10,10 @@ class Policy:
     """Defaults are those of the daemon; each was chosen in simulation or follows from a limit named beside it."""
 
     # Whom to know.
-    degree: int = 32
+    degree: int = 40
     """Hosts that are after the same image, most of them in the same rack: those of a rack work out among themselves who
     fetches which piece from outside, and do it twice where they do not know each other."""
-    degree_outside_rack: int = 8
+    degree_outside_rack: int = 16
     """Of `degree`, kept for hosts in other racks however many mates have dialled: over these pieces come in."""
     outside_in_vain_max: int = 16
     """Hosts that are dialled for such a place and turn out to be mates. Then no places are kept any more: there may be
