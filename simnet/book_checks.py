@@ -60,9 +60,11 @@ def _wrong_requests(books: Books) -> Iterator[str]:
         if len(hosts) < len(twins) or len([asked for asked in twins if not asked.hedge]) > 1 or len(twins) > 2:
             yield "a run is asked for twice"
     uploads, policy = books.uploads, books.policy
-    places = policy.uploads_queued + policy.uploads_queued_going_on
-    if uploads.sending > policy.uploads_transmitting or uploads.queued > places:
+    if uploads.sending > policy.uploads_transmitting:
         yield "more uploads than there are slots"
+    waiting = uploads.queued - uploads.going_on
+    if waiting > policy.uploads_queued or uploads.going_on > policy.uploads_queued_going_on:
+        yield "more uploads wait than there are places"
 
 
 def _wrong_standing(books: Books) -> Iterator[str]:

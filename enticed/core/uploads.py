@@ -221,6 +221,11 @@ class UploadSlots:
         return len(self._queue)
 
     @property
+    def going_on(self) -> int:
+        """Of the queued: how many have a place there because they go on."""
+        return len(self._going_on)
+
+    @property
     def is_full(self) -> bool:
         """Whether whoever asks now for a first copy has to wait."""
         return len(self._sending) >= self._firsts_most
@@ -238,7 +243,7 @@ class UploadSlots:
         """Queue an upload; False when there is no place for it. `grant` then says which may start."""
         policy, goes_on = self._policy, self.turns.goes_on(upload)
         places = policy.uploads_queued_going_on if goes_on else policy.uploads_queued
-        taken = len(self._going_on) if goes_on else len(self._queue) - len(self._going_on)
+        taken = self.going_on if goes_on else self.queued - self.going_on
         of_peer = sum(1 for waiting in self._queue.values() if waiting.node == upload.node)
         if taken >= places or of_peer >= policy.uploads_queued_per_peer:
             return False
