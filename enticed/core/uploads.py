@@ -25,7 +25,7 @@ class Waiting:
     node: NodeId
     request: Request
     size_bytes: int
-    """About."""
+    """About: what is asked for is looked up only once it may be sent."""
     piece: Piece | None = None
     """Of which it is a good part: nobody else is sent the like before it could be passed on. None for what little a
     reader asks for, and for manifests."""

@@ -464,7 +464,7 @@ def test_nobody_waits_for_ever_where_answers_come_in_the_order_of_requests(asked
     slots = UploadSlots(Policy(uploads_transmitting=4, uploads_queued=48))
     unanswered: dict[int, list[int]] = {who: [] for who in range(1, 5)}
     for ticket, (who, piece) in enumerate(asked):
-        if slots.ask(Waiting(ticket, node(who), FragmentsRequest(IMAGE, piece, 0, 4), MIB), 0.0):
+        if slots.ask(Waiting(ticket, node(who), FragmentsRequest(IMAGE, piece, 0, 4), MIB, (IMAGE, piece)), 0.0):
             unanswered[who].append(ticket)
     sending: set[int] = set()
     while any(unanswered.values()):
