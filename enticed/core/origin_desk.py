@@ -86,7 +86,7 @@ class OriginDesk:
         origin, use = self._books.origin, pull.origin
         if origin is None or ORIGIN in pull.charged:
             return []
-        times = [origin.backoff_until, use.shut_until]
+        times = [origin.backoff_until, use.shut_until, pull.started_at + self._books.policy.origin_after_s]
         if use.needed_since is not None:
             times.append(self._opens_at(pull, use.needed_since))
         if use.waits_since is not None:
