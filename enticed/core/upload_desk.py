@@ -53,7 +53,7 @@ class UploadDesk:
         uploads = self._books.uploads
         if not uploads.is_full or not self._books.images[event.request.image].sealed:
             return None
-        given = uploads.first_copies.given(piece, event.request, now, firsts_abound=uploads.firsts_abound)
+        given = uploads.first_copies.given(piece, now, firsts_abound=uploads.firsts_abound)
         return None if given is None or given.node == event.node else given
 
     def _is_first(self, piece: Piece, node: NodeId, now: float) -> bool:

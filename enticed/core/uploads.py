@@ -66,12 +66,12 @@ class FirstCopies:
         given = self._going.get(piece) or self._sent.get(piece)
         return given is not None and given.is_first and given.node == node and self._is_new(given, now)
 
-    def given(self, piece: Piece, request: Request, now: float, *, firsts_abound: bool) -> Given | None:
-        """Who is given just that now, or the piece, or was sent some of it a moment ago (longer ago, if it was the
-        first and as long as there are many such)."""
+    def given(self, piece: Piece, now: float, *, firsts_abound: bool) -> Given | None:
+        """Who is given the piece now, or was sent some of it a moment ago (longer ago, if it was the first and as long
+        as there are many such)."""
         given = self._going.get(piece) or self._sent.get(piece)
-        if given is None or request in given.under_way:
-            return given
+        if given is None:
+            return None
         within_s = self._policy.first_copies_s if given.is_first and firsts_abound else self._policy.first_copy_s
         is_waited_for = given.under_way or now < given.sent_at + within_s
         return given if is_waited_for and self._is_new(given, now) else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -337,7 +338,7 @@ def test_first_copies_are_forgotten_in_time() -> None:
 
     def is_given(upload: Waiting, now: float) -> bool:
         assert upload.piece is not None
-        return copies.given(upload.piece, upload.request, now, firsts_abound=True) is not None
+        return copies.given(upload.piece, now, firsts_abound=True) is not None
 
     for at, upload in enumerate(uploads[:4]):
         copies.go(upload, at / 2)
@@ -359,15 +360,16 @@ def test_readers_neither_wait_nor_keep_others_waiting() -> None:
     assert not bench.all(ef.DeferUpload), "though peer 1 reads some of it"
 
 
-def test_who_asks_for_the_same_again_and_again_does_not_keep_a_piece_from_others() -> None:
+@pytest.mark.parametrize("first", [0, 4], ids=["the same run", "another run"])
+def test_who_asks_for_the_same_again_and_again_does_not_keep_a_piece_from_others(first: int) -> None:
     bench = busy_seed()
-    rest = FragmentsRequest(IMAGE, 0, 4, 4)
+    wanted = FragmentsRequest(IMAGE, 0, first, 4)
     refused = 0
     for ticket in range(2, 200, 2):
         ask(bench, ticket, 1, 0)
         bench.tell(ev.UploadEnded(ticket - 2 or 1, MIB))
         bench.now += 0.1
-        bench.tell(ev.UploadAsked(ticket + 1, node(2), rest, MIB))
+        bench.tell(ev.UploadAsked(ticket + 1, node(2), wanted, MIB))
         refused += len(bench.all(ef.DeferUpload))
         bench.tell(ev.UploadEnded(ticket + 1, 0))
     assert refused == round(Policy().first_copies_most_s / 0.1) - 1
