@@ -57,8 +57,8 @@ class BulkClient:
         self._closed: EnticedError | None = None
 
     async def fetch(self, request: FragmentsRequest, landing: Landing) -> None:
-        with self._couriers.counted():
-            await self._perform(FragmentsReceiver(request, landing))
+        await self._perform(FragmentsReceiver(request, landing))
+        self._couriers.fetched(landing.size_bytes)
 
     async def fetch_part(self, request: PartRequest) -> tuple[bytes, int]:
         return await self._perform(PartReceiver(request))
@@ -101,7 +101,7 @@ class BulkClient:
             return courier
         best = self._threads.best
         if best is not None:
-            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few and not self._may_open_by_courier:
+            if best.load >= BULK_REQUESTS_AHEAD_COUNT and self._are_few and not self._is_for_couriers:
                 self._widen(self._threads)
             return best
         opening = self._threads.widen()
@@ -136,6 +136,11 @@ class BulkClient:
         return self._may_use_couriers and self._by_couriers.may_widen
 
     @property
+    def _is_for_couriers(self) -> bool:
+        """Whether the next connection is to be one of theirs."""
+        return self._couriers.are_wanted and self._may_open_by_courier
+
+    @property
     def _are_few(self) -> bool:
         """Another connection to a peer is only worth its thread where few peers give anything."""
         return self._count < BULK_SECOND_BELOW_COUNT
@@ -145,14 +150,17 @@ class BulkClient:
         return self._workers.busy_count + self._couriers.connections_count
 
     async def _open_in_thread(self) -> tuple[Connection, asyncio.Future[None]]:
+        self._check_threads()
         secured = await self._dial()
-        if not self._workers.free_count:
-            secured.close()
-            raise ExhaustedError("too many bulk connections are open")
         with closed_on_error(secured.sock):
+            self._check_threads()  # others may have taken the last one meanwhile
             stream = BulkStream(secured.sock, self._paces)
         connection = BulkConnection(stream, self._agreement, self._timing)
         return connection, self._workers.start(connection.run)
+
+    def _check_threads(self) -> None:
+        if not self._workers.free_count:
+            raise ExhaustedError("too many bulk connections are open")
 
     async def _open_by_courier(self) -> tuple[Connection, asyncio.Future[None]]:
         connection = await self._dial_by_courier()

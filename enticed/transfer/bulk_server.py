@@ -22,6 +22,7 @@ from enticed.tally import Tally
 from enticed.transfer.errors import PeerLostError, PeerSilentError
 from enticed.transfer.inquiry import Inquiry
 from enticed.transfer.limits import (
+    BULK_BUFFERS_KEPT_COUNT,
     BULK_REQUESTS_READ_SIZE_BYTES,
     BULK_SERVED_MAX_COUNT,
     BULK_SERVED_PER_PEER_MAX_COUNT,
@@ -104,7 +105,7 @@ class BulkServer:
 
 
 class Buffers:
-    """Buffers for one reply each: as many as replies are being sent, and reused for the next ones."""
+    """Buffers for one reply each: as many as replies are being sent, and a few of them reused for the next ones."""
 
     def __init__(self) -> None:
         self._free: deque[memoryview] = deque()  # whose append and pop are atomic
@@ -118,7 +119,8 @@ class Buffers:
         try:
             yield buffer
         finally:
-            self._free.append(buffer)
+            if len(self._free) < BULK_BUFFERS_KEPT_COUNT:
+                self._free.append(buffer)
 
 
 class ServedConnection:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from enticed.identity.host import HostIdentity
@@ -23,7 +23,8 @@ from enticed.transfer.limits import (
     COURIER_DEATHS_MAX_COUNT,
     COURIER_DEATHS_WITHIN_S,
     COURIER_SILENT_S,
-    COURIERS_FROM_REQUESTS_COUNT,
+    COURIERS_FROM_SIZE_BYTES,
+    COURIERS_FROM_WITHIN_S,
     COURIERS_MAX_COUNT,
 )
 from enticed.transfer.tasks import Tasks
@@ -34,6 +35,25 @@ from protocol.identifiers import NodeId
 from protocol.session import Agreement
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Inflow:
+    """Whether much comes, by what has come in one short time after another."""
+
+    _since_s: float = -COURIERS_FROM_WITHIN_S
+    _came_bytes: int = 0
+
+    def came(self, size_bytes: int, now_s: float) -> None:
+        if not self._is_current(now_s):
+            self._since_s, self._came_bytes = now_s, 0
+        self._came_bytes += size_bytes
+
+    def is_much(self, now_s: float) -> bool:
+        return self._is_current(now_s) and self._came_bytes >= COURIERS_FROM_SIZE_BYTES
+
+    def _is_current(self, now_s: float) -> bool:
+        return now_s < self._since_s + COURIERS_FROM_WITHIN_S
 
 
 class Couriers:
@@ -51,7 +71,7 @@ class Couriers:
         self._starting = asyncio.Lock()
         self._deaths_s: list[float] = []
         self._nice = nice
-        self._under_way = 0
+        self._inflow = Inflow()
         self._tasks = Tasks()
 
     @property
@@ -62,7 +82,7 @@ class Couriers:
     @property
     def are_wanted(self) -> bool:
         """Whether there is enough to do for processes."""
-        return self._under_way >= COURIERS_FROM_REQUESTS_COUNT
+        return self._inflow.is_much(asyncio.get_running_loop().time())
 
     @property
     def count(self) -> int:
@@ -72,14 +92,9 @@ class Couriers:
     def connections_count(self) -> int:
         return sum(len(courier.connections) for courier in self._couriers)
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """A request for fragments is under way, whoever carries it."""
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
+    def fetched(self, size_bytes: int) -> None:
+        """So much of images has come, whoever carried it."""
+        self._inflow.came(size_bytes, asyncio.get_running_loop().time())
 
     async def open(self, addresses: Sequence[HostPort], node: NodeId, agreement: Agreement) -> CourierConnection:
         """A connection to the node, in the courier that has the fewest. Raises as `Handshakes.dial`; `LocalError` where

@@ -25,8 +25,11 @@ BULK_SECOND_BELOW_COUNT = 4
 """A peer gets a second connection only while fewer than so many are open to all of them."""
 BULK_NICE = 10
 """Of the bulk threads: the event loop goes first."""
-BULK_SERVED_MAX_COUNT = 64
+BULK_SERVED_MAX_COUNT = 256
+"""One for each session: whoever has none hears no "busy", and nothing of others who have what it asks for."""
 BULK_SERVED_PER_PEER_MAX_COUNT = 4
+BULK_BUFFERS_KEPT_COUNT = 8
+"""Buffers for a reply, of REQUEST_MAX_SIZE_BYTES, that are kept for the next ones; a crowd needs more for a while."""
 BULK_REQUESTS_READ_SIZE_BYTES = 4 * KIB
 CONNECT_TIMEOUT_S = 3.0
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -56,8 +59,10 @@ BULK_SERVED_IDLE_S = 90.0
 """Longer than BULK_IDLE_S, so that it is the asker who closes, and never under a request."""
 COURIERS_MAX_COUNT = 4
 """Processes that fetch; fewer on a host of few processors, where the event loop has to have one, too."""
-COURIERS_FROM_REQUESTS_COUNT = 4
-"""So many requests for fragments under way before fetching moves to processes: less is done sooner by threads."""
+COURIERS_FROM_SIZE_BYTES = 16 * MIB
+COURIERS_FROM_WITHIN_S = 0.25
+"""So much has to come in so long before fetching moves to processes. One interpreter brings in several times as much;
+what is less, threads do with less work in all."""
 COURIER_IDLE_S = 60.0
 """Without a connection: a courier holds some 30 MiB."""
 COURIER_START_TIMEOUT_S = 20.0

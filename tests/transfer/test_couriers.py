@@ -23,7 +23,9 @@ from enticed.transfer.bulk_connection import Job
 from enticed.transfer.courier_connection import CourierConnection
 from enticed.transfer.courier_messages import Begin, Ended, Shaken, Take, error_of
 from enticed.transfer.courier_process import CourierProcess
+from enticed.transfer.couriers import Inflow
 from enticed.transfer.errors import BusyError, CourierLostError, PeerLostError, PeerSilentError
+from enticed.transfer.limits import COURIERS_FROM_SIZE_BYTES, COURIERS_FROM_WITHIN_S
 from enticed.transfer.receiving import FragmentsReceiver
 from protocol.errors import DeniedError, EnticedError
 from protocol.messages import Request
@@ -48,7 +50,24 @@ async def ended(pid: int) -> None:
     os.close(fd)
 
 
-def test_little_is_fetched_by_threads_and_much_by_processes(cluster: Cluster, disk: Disk, target: Target) -> None:
+def test_much_is_what_comes_in_a_short_time() -> None:
+    inflow, most_bytes, within_s = Inflow(), COURIERS_FROM_SIZE_BYTES, COURIERS_FROM_WITHIN_S
+    assert not inflow.is_much(0.0)
+    for now_s in (1.0, 1.0 + 0.9 * within_s):
+        inflow.came(most_bytes // 2, now_s)
+    assert inflow.is_much(1.0 + 0.9 * within_s)
+    assert not inflow.is_much(1.0 + within_s)
+    for number in range(8):  # as much, at half the rate
+        inflow.came(most_bytes // 4, 2.0 + number * within_s / 2)
+        assert not inflow.is_much(2.0 + number * within_s / 2)
+
+
+def test_little_is_fetched_by_threads_and_much_by_processes(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(couriers, "COURIERS_FROM_SIZE_BYTES", disk.path.stat().st_size // 2)
+    monkeypatch.setattr(couriers, "COURIERS_FROM_WITHIN_S", 60.0)
+
     async def scenario() -> None:
         before = processes()
         async with host(cluster[0]) as a, host(cluster[1], disk) as b:
@@ -64,6 +83,17 @@ def test_little_is_fetched_by_threads_and_much_by_processes(cluster: Cluster, di
 
     run(scenario())
     assert target.path.read_bytes() == disk.path.read_bytes()
+
+
+def test_while_little_comes_a_loaded_peer_gets_a_second_thread(cluster: Cluster, disk: Disk, target: Target) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            while a.network._bulk_threads.busy_count < 2:
+                await pull(a, [b], disk, target, count=1)
+            assert not a.network.couriers.count
+
+    run(scenario())
 
 
 @pytest.mark.usefixtures("always")

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, Landing, LandingError
 from enticed.transfer import network
+from enticed.transfer.bulk_server import Buffers
 from enticed.transfer.errors import BusyError, PeerLostError, RefusedError
+from enticed.transfer.limits import BULK_BUFFERS_KEPT_COUNT
 from enticed.transfer.ports import Consignment, PeerDown
 from enticed.transfer.receiving import FragmentsReceiver
 from protocol.errors import ExhaustedError, LocalError
@@ -355,3 +358,13 @@ def test_when_all_threads_are_taken_a_request_says_so(
                     continue  # b's thread is still ending
 
     run(scenario())
+
+
+def test_a_crowd_leaves_few_buffers_behind() -> None:
+    buffers = Buffers()
+    with ExitStack() as stack:
+        borrowed = {id(stack.enter_context(buffers.borrow()).obj) for _ in range(BULK_BUFFERS_KEPT_COUNT + 4)}
+        assert len(borrowed) == BULK_BUFFERS_KEPT_COUNT + 4
+    assert len(buffers._free) == BULK_BUFFERS_KEPT_COUNT
+    with buffers.borrow() as again:
+        assert id(again.obj) in borrowed
