@@ -49,7 +49,8 @@ def testbed(scenario: str, hosts: int | None, size_mib: int | None, seed: int | 
 @click.command()
 @click.argument("cases", nargs=-1, type=click.Choice(list(CASES)))
 @click.option("--hosts", multiple=True, type=click.IntRange(2, 100), help="So many hosts; may be repeated.")
-def fidelity(cases: tuple[str, ...], hosts: tuple[int, ...]) -> None:
+@click.option("--runs", type=click.IntRange(1, 20), default=1, help="So many of each; the table has their medians.")
+def fidelity(cases: tuple[str, ...], hosts: tuple[int, ...], runs: int) -> None:
     """Run CASES (all, if none is named) simulated and with real daemons, side by side in one table.
 
     With 4, 8 and 16 hosts, if nothing else is said. Exit code 1 where the median or the last host differ by more than
@@ -61,7 +62,7 @@ def fidelity(cases: tuple[str, ...], hosts: tuple[int, ...]) -> None:
     with _orderly():
         for case in cases or CASES:
             for count in hosts or HOSTS:
-                one = compare(CASES[case](count), _note)
+                one = compare(CASES[case](count), _note, runs)
                 click.echo(row(one))
                 if not one.agrees:
                     differing.append(f"{case} with {count} hosts")

@@ -5,8 +5,10 @@ Small enough for two cores: with links of 50 Mbit/s, 17 daemons send 100 MB/s to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
+from statistics import median
 
 from simnet import running as simulation
 from simnet.faults import Mishap, Trouble
@@ -87,29 +89,43 @@ def _scenario(name: str, hosts: int, seed_mbit_per_s: float, host_mbit_per_s: fl
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The figures of one scenario, simulated and real."""
+    """The figures of one scenario, simulated and real: medians of as many runs of each."""
 
     case: str
-    simulated: Outcome
-    real: Measured
+    simulated: tuple[Outcome, ...]
+    real: tuple[Measured, ...]
+
+    @property
+    def simulated_p50_s(self) -> float:
+        return median(inf if one.p50_s is None else one.p50_s for one in self.simulated)
+
+    @property
+    def simulated_last_s(self) -> float:
+        return median(inf if one.last_s is None else one.last_s for one in self.simulated)
+
+    @property
+    def real_p50_s(self) -> float:
+        return median(one.p50_s for one in self.real)
+
+    @property
+    def real_last_s(self) -> float:
+        return median(one.last_s for one in self.real)
 
     @property
     def differences(self) -> tuple[float, float]:
         """Of the median and of the last host, as a share of the real one; above 0 where the simulator is slower."""
-        simulated_p50, simulated_last = self.simulated.p50_s, self.simulated.last_s
-        if simulated_p50 is None or simulated_last is None:
-            return float("inf"), float("inf")
-        return simulated_p50 / self.real.p50_s - 1, simulated_last / self.real.last_s - 1
+        return self.simulated_p50_s / self.real_p50_s - 1, self.simulated_last_s / self.real_last_s - 1
 
     @property
     def agrees(self) -> bool:
-        all_came = not self.simulated.incomplete and not self.real.incomplete
+        all_came = not any(one.incomplete for one in self.simulated) and not any(one.incomplete for one in self.real)
         return all_came and max(map(abs, self.differences)) <= DIFFERENCE_MAX
 
 
-def compare(scenario: Scenario, note: Note) -> Comparison:
-    """Simulated first, which costs a second."""
-    return Comparison(scenario.name, simulation.run(in_goodput(scenario)), running.run(scenario, note))
+def compare(scenario: Scenario, note: Note, runs: int = 1) -> Comparison:
+    """So many runs of each: simulated, each with other dice, which costs a second; then real."""
+    simulated = tuple(simulation.run(in_goodput(replace(scenario, seed=seed))) for seed in range(1, runs + 1))
+    return Comparison(scenario.name, simulated, tuple(running.run(scenario, note) for _ in range(runs)))
 
 
 HEAD = (
@@ -120,22 +136,20 @@ HEAD = (
 
 
 def row(one: Comparison) -> str:
-    simulated, real = one.simulated, one.real
     p50, last = one.differences
-    cells: Iterator[str] = iter(
-        (
-            one.case,
-            str(real.hosts),
-            f"{real.bound_s:.2f}",
-            f"{simulated.p50_s or 0:.2f}",
-            f"{real.p50_s:.2f}",
-            f"{p50:+.0%}",
-            f"{simulated.last_s or 0:.2f}",
-            f"{real.last_s:.2f}",
-            f"{last:+.0%}",
-            f"{simulated.seed_copies:.2f}",
-            f"{real.seed_copies:.2f}",
-            f"{real.busy_percent:.0f} %",
-        )
+    simulated_copies, real_copies = (median(run.seed_copies for run in runs) for runs in (one.simulated, one.real))
+    cells = (
+        one.case,
+        str(one.real[0].hosts),
+        f"{one.real[0].bound_s:.2f}",
+        f"{one.simulated_p50_s:.2f}",
+        f"{one.real_p50_s:.2f}",
+        f"{p50:+.0%}",
+        f"{one.simulated_last_s:.2f}",
+        f"{one.real_last_s:.2f}",
+        f"{last:+.0%}",
+        f"{simulated_copies:.2f}",
+        f"{real_copies:.2f}",
+        f"{max(run.busy_percent for run in one.real):.0f} %",
     )
     return f"| {' | '.join(cells)} |"
