@@ -147,7 +147,9 @@ class SessionDesk:
                 self._charged(peer, image, piece)
                 return False
             case PlaceOrder() | OrderNews():  # campaigns decide about these; they are a use for the session
-                peer.idle_since = None
+                if peer.idle_since is not None:
+                    peer.idle_since = now
+                return False
             case _:
                 return False
         return True

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from enticed.transfer.allowances import Allowance
 from enticed.transfer.errors import DisownedError, PeerLostError, PeerSilentError, fault_of
 from enticed.transfer.limits import (
     CONTROL_MESSAGE_USUAL_SIZE_BYTES,
-    CONTROL_MESSAGES_AT_ONCE_COUNT,
-    CONTROL_MESSAGES_PER_S,
     CONTROL_QUEUE_MAX_SIZE_BYTES,
     CONTROL_READ_SIZE_BYTES,
     CONTROL_READS_PER_TURN,
@@ -48,10 +47,13 @@ class Owner:
 class ControlConnection:
     """From after the handshake to the end. `start` says hello; the peer's hello opens it.
 
-    dialler: which of the two has dialled. Everything belongs to the loop.
+    dialler: which of the two has dialled. allowance: the peer's, for all of its connections. Everything belongs to the
+    loop.
     """
 
-    def __init__(self, secured: Secured, dialler: NodeId, hello: Hello, timing: Timing, owner: Owner) -> None:
+    def __init__(
+        self, secured: Secured, dialler: NodeId, hello: Hello, timing: Timing, owner: Owner, allowance: Allowance
+    ) -> None:
         self.credential: NodeCredential = secured.credential
         self.address = secured.address
         self.dialler = dialler
@@ -65,9 +67,7 @@ class ControlConnection:
         self._out = bytearray()
         self._writing = False
         self._heard_s = time.monotonic()
-        self._may_say = float(CONTROL_MESSAGES_AT_ONCE_COUNT)
-        """Messages that the peer may still say at once; below zero, it is not read."""
-        self._counted_s = self._heard_s
+        self._allowance = allowance
         self._pause: asyncio.TimerHandle | None = None
         self._pinged_s: float | None = None
         """When a ping was sent that no pong has answered."""
@@ -141,7 +141,7 @@ class ControlConnection:
 
     def _on_readable(self) -> None:
         for _ in range(CONTROL_READS_PER_TURN):
-            if self.closed.done() or self._pause is not None:
+            if self.closed.done() or self._pause is not None or self._rest():
                 return
             try:
                 data = self._sock.recv(CONTROL_READ_SIZE_BYTES)
@@ -165,15 +165,15 @@ class ControlConnection:
         self._flush()
         self._on_readable()  # reading may have waited for this, too: TLS has messages of its own
 
-    def _count(self, messages: int) -> None:
-        """Read no more for a while from a peer that floods: TCP then keeps what it says on its own side."""
-        now = time.monotonic()
-        earned = CONTROL_MESSAGES_PER_S * (now - self._counted_s)
-        self._may_say = min(CONTROL_MESSAGES_AT_ONCE_COUNT, self._may_say + earned) - messages
-        self._counted_s = now
-        if self._may_say < 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._pause = self._loop.call_later(-self._may_say / CONTROL_MESSAGES_PER_S, self._read_on)
+    def _rest(self) -> bool:
+        """Read no more for a while from a peer that floods, on whichever connection: TCP then keeps what it says on its
+        own side. False for one that does not."""
+        rest_s = self._allowance.rest_s()
+        if rest_s <= 0:
+            return False
+        self._loop.remove_reader(self._sock.fileno())
+        self._pause = self._loop.call_later(rest_s, self._read_on)
+        return True
 
     def _read_on(self) -> None:
         self._pause = None
@@ -223,7 +223,7 @@ class ControlConnection:
             return
         if messages:
             self._heard_s = time.monotonic()
-        self._count(max(len(messages), len(data) // CONTROL_MESSAGE_USUAL_SIZE_BYTES))
+        self._allowance.spend(max(len(messages), len(data) // CONTROL_MESSAGE_USUAL_SIZE_BYTES))
         for message in messages:
             if isinstance(message, Hello):
                 self._arm(self._heard_s + self._timing.ping_after_s)

@@ -11,11 +11,14 @@ CONTROL_READ_SIZE_BYTES = 64 * KIB
 CONTROL_READS_PER_TURN = 16
 """What one busy peer may have read before the event loop looks at the others."""
 CONTROL_MESSAGES_PER_S = 2000
-"""What one peer may say; who says more is read no faster. A pull at 1 GB/s tells of 1,000 pieces a second."""
+"""What one peer may say, over all of its connections; who says more is read no faster. A pull at 1 GB/s tells of 1,000
+pieces a second."""
 CONTROL_MESSAGES_AT_ONCE_COUNT = 4000
 """After a silence: enough for the subscriptions of thousands of orders."""
 CONTROL_MESSAGE_USUAL_SIZE_BYTES = 256
 """A longer message counts as several of these: what is in it has to be understood, too."""
+ALLOWANCES_MAX_COUNT = 4096
+"""Peers of which it is remembered how much they may say: more than can have sessions, since they come back."""
 CONTROL_QUEUE_MAX_SIZE_BYTES = 1 * MIB
 """A peer that has so much of ours unread does not read."""
 BULK_DIALLED_MAX_COUNT = 64

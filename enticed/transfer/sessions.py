@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enticed.limits import SESSIONS_MAX_COUNT
 from enticed.tally import Tally
 from enticed.transfer.addresses import HostPort, dialable
+from enticed.transfer.allowances import Allowances
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.limits import OUTCASTS_TOLD_MAX_COUNT, SESSIONS_BEFORE_HELLO_PER_PEER_COUNT
@@ -68,6 +69,7 @@ class Sessions:
         self._connections: set[ControlConnection] = set()
         self._passing: set[ControlConnection] = set()
         """That become no sessions."""
+        self._allowances = Allowances()
         self._tasks = Tasks()
         self._failed = Tally(log)
 
@@ -181,14 +183,18 @@ class Sessions:
 
     def _adopt(self, secured: Secured, dialler: NodeId) -> ControlConnection:
         owner = Owner(self._opened, self._heard, self._lost)
-        connection = ControlConnection(secured, dialler, self._hello(), self._timing, owner)
+        connection = ControlConnection(
+            secured, dialler, self._hello(), self._timing, owner, self._allowances.of(secured.node)
+        )
         self._connections.add(connection)
         connection.closed.add_done_callback(lambda _: self._connections.discard(connection))
         return connection
 
     def _pass_by(self, secured: Secured, dialler: NodeId) -> ControlConnection:
         nobody = Owner(lambda _: None, lambda _, __: None, lambda _, __: None)
-        connection = ControlConnection(secured, dialler, self._hello(), self._timing, nobody)
+        connection = ControlConnection(
+            secured, dialler, self._hello(), self._timing, nobody, self._allowances.of(secured.node)
+        )
         self._passing.add(connection)
         connection.closed.add_done_callback(lambda _: self._passing.discard(connection))
         return connection

@@ -206,7 +206,9 @@ def test_a_session_of_no_use_is_hung_up_and_one_of_use_is_not() -> None:
 
 
 @pytest.mark.parametrize("image", [OTHER, IMAGE])
-@pytest.mark.parametrize("kind", ["Subscribe", "Unsubscribe", "HaveMap", "NotHeld", "Acquaint", "Charge", "Ping"])
+@pytest.mark.parametrize(
+    "kind", ["Subscribe", "Unsubscribe", "HaveMap", "NotHeld", "Acquaint", "Charge", "Ping", "OrderNews"]
+)
 def test_what_nothing_follows_from_costs_the_same_however_much_is_pulled(kind: str, image: ImageId) -> None:
     """A peer may say such things 2,000 times a second. OTHER is not here, and IMAGE is whole."""
     messages: dict[str, ms.Control] = {
@@ -217,6 +219,7 @@ def test_what_nothing_follows_from_costs_the_same_however_much_is_pulled(kind: s
         "Acquaint": ms.Acquaint(image, ()),
         "Charge": ms.Charge(image, 0, 0),
         "Ping": ms.Ping(1),
+        "OrderNews": ms.OrderNews("order", ms.OrderStage.QUEUED, None, None, 0, None, ""),
     }
     message = messages[kind]
 

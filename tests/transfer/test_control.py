@@ -15,6 +15,7 @@ import pytest
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import client_context
 from enticed.transfer.addresses import HostPort
+from enticed.transfer.allowances import Allowance
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
 from enticed.transfer.ports import Said
@@ -64,7 +65,7 @@ async def pair(cluster: Cluster) -> AsyncIterator[tuple[ControlConnection, ssl.S
         )
         assert isinstance(secured, Secured)
         heard = Heard()
-        connection = ControlConnection(secured, cluster[1].node, HELLO, QUICK, heard.owner())
+        connection = ControlConnection(secured, cluster[1].node, HELLO, QUICK, heard.owner(), Allowance())
         with closing(tls):
             yield connection, tls, heard
             connection.close("end of the test")

@@ -12,7 +12,7 @@ import pytest
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import client_context
 from enticed.limits import HANDSHAKE_GRACE_S
-from enticed.transfer import control
+from enticed.transfer import allowances, control
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.limits import (
     CONTROL_MESSAGE_USUAL_SIZE_BYTES,
@@ -90,8 +90,8 @@ async def hear_all(cluster: Cluster, said: bytes, count: int) -> tuple[Heard, fl
 
 @pytest.fixture
 def a_thousand_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 1000)
-    monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
+    monkeypatch.setattr(allowances, "CONTROL_MESSAGES_PER_S", 1000)
+    monkeypatch.setattr(allowances, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
 
 
 @pytest.mark.usefixtures("a_thousand_a_second")
@@ -110,11 +110,28 @@ def test_a_long_message_counts_as_several(cluster: Cluster) -> None:
     assert took_s > 1.0
 
 
+@pytest.mark.usefixtures("a_thousand_a_second")
+def test_a_member_that_hangs_up_and_comes_back_is_read_no_faster(cluster: Cluster) -> None:
+    said, count = encode_frame(CONTROL.encode(Hello(1, 1, (), 1, ()))), 300  # in one TLS record: read at once
+    said += encode_frame(CONTROL.encode(Unsubscribe(IMAGE))) * count
+
+    async def scenario() -> float:
+        async with host(cluster[0], timing=replace(QUICK, hello_s=10.0)) as a:
+            started_s = asyncio.get_running_loop().time()
+            for turn in range(1, 7):
+                with await asyncio.to_thread(connect, cluster[1], a.network.listening[0], ALPN_CONTROL) as sock:
+                    sock.sendall(said)
+                    await a.told.wait(Heard, cluster[1].node, turn * count)
+            return asyncio.get_running_loop().time() - started_s
+
+    assert run(scenario()) > 1.0
+
+
 def test_to_hang_up_on_a_member_that_says_too_much_costs_nothing(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "CONTROL_MESSAGES_PER_S", 10)
-    monkeypatch.setattr(control, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
+    monkeypatch.setattr(allowances, "CONTROL_MESSAGES_PER_S", 10)
+    monkeypatch.setattr(allowances, "CONTROL_MESSAGES_AT_ONCE_COUNT", 100)
     looks = 0
     look = control.ControlConnection._on_readable
 
