@@ -175,7 +175,10 @@ CONTROL_SHUTDOWN_TIMEOUT_S = 5.0
 CONTROL_HEARTBEAT_S = 15.0
 """A stream of events that has been silent for so long says that it is still there."""
 CONTROL_SLOW_READER_S = 10.0
-"""Who reads nothing of a full stream for so long is closed, rather than queued for."""
+"""Who reads nothing of a full stream for so long is closed, rather than queued for; so is who has not taken an
+answer."""
+CONTROL_UNTAKEN_PER_READER_MAX_SIZE_BYTES = 16 * MIB
+"""Of answers to one user who is neither root nor the daemon's: with so much untaken, none is made."""
 CONTROL_PROGRESS_MIN_S = 0.1
 """Between two looks at an order that a client follows."""
 CONTROL_RELATIVES_MAX_COUNT = 32

@@ -13,6 +13,7 @@ from aiohttp import web
 from enticed.control import openapi
 from enticed.control.access import Access, caller_of
 from enticed.control.content import ContentService
+from enticed.control.deliveries import Deliveries
 from enticed.control.handoff import HandoffServer
 from enticed.control.order_events import EventStreams
 from enticed.control.routes import Routes
@@ -63,8 +64,9 @@ class ControlServer:
         self._access = Access(group)
         self._handoff = HandoffServer(engine, self._access, handoff_path(socket_path))
         self._streams = EventStreams(self._reader_of, heartbeat_s, slow_reader_s)
+        deliveries = Deliveries(self._counted_reader_of, slow_reader_s)
         app = web.Application(
-            middlewares=[tell_problems, refuse_web_pages, self._check_rights],
+            middlewares=[tell_problems, refuse_web_pages, deliveries.deliver, self._check_rights],
             client_max_size=CONTROL_BODY_MAX_SIZE_BYTES,
         )
         self._contents = ContentService(engine, stalled_s=stalled_reader_s)
@@ -140,6 +142,10 @@ class ControlServer:
     async def _reader_of(self, request: web.Request) -> int | None:
         caller = caller_of(request.get_extra_info("socket"))
         return None if await self._access.may_change(caller) else caller.uid
+
+    def _counted_reader_of(self, request: web.Request) -> int | None:
+        caller = caller_of(request.get_extra_info("socket"))
+        return None if self._access.is_own(caller) else caller.uid
 
     @web.middleware
     async def _check_rights(self, request: web.Request, handler: Handler) -> web.StreamResponse:
