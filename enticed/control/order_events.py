@@ -64,9 +64,14 @@ class EventStreams:
         self._closing = asyncio.Event()
 
     async def serve(
-        self, request: web.Request, events: AsyncIterator[Numbered], followed: Followed | None
+        self,
+        request: web.Request,
+        events: AsyncIterator[Numbered],
+        followed: Followed | None,
+        is_for_it: Callable[[OrderView], bool],
     ) -> web.StreamResponse:
-        """Send the events of all orders, or of the one that is followed, until either side closes.
+        """Send the events of all orders that are for this reader, or of the one that is followed, until either side
+        closes.
 
         Raises what `events` raises at its start, and `ExhaustedError` where one reader has many. A reader
         that takes nothing for `slow_reader_s` is cut off; it asks again with the last number that it has.
@@ -75,7 +80,7 @@ class EventStreams:
         with ExitStack() as stack:
             if reader is not None:
                 stack.enter_context(self._counted(reader))
-            return await self._serve(request, events, followed)
+            return await self._serve(request, _Stream(events, followed, is_for_it, self._heartbeat_s, self._closing))
 
     @contextmanager
     def _counted(self, reader: Hashable) -> Iterator[None]:
@@ -88,10 +93,7 @@ class EventStreams:
             self._readers[reader] -= 1
             self._readers += Counter()  # forgets those who have none
 
-    async def _serve(
-        self, request: web.Request, events: AsyncIterator[Numbered], followed: Followed | None
-    ) -> web.StreamResponse:
-        stream = _Stream(events, followed, self._heartbeat_s, self._closing)
+    async def _serve(self, request: web.Request, stream: _Stream) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         response.enable_chunked_encoding()
         try:
@@ -123,10 +125,16 @@ class _Stream:
     """
 
     def __init__(
-        self, events: AsyncIterator[Numbered], followed: Followed | None, heartbeat_s: float, closing: asyncio.Event
+        self,
+        events: AsyncIterator[Numbered],
+        followed: Followed | None,
+        is_for_it: Callable[[OrderView], bool],
+        heartbeat_s: float,
+        closing: asyncio.Event,
     ) -> None:
         self._events = events
         self._followed = followed
+        self._is_for_it = is_for_it
         self._heartbeat_s = heartbeat_s
         self._every_s = followed.every_s if followed is not None and followed.every_s is not None else heartbeat_s
         self._closing = asyncio.ensure_future(closing.wait())
@@ -172,7 +180,7 @@ class _Stream:
             return None
         self._coming = asyncio.ensure_future(anext(self._events, None))
         number, order = event
-        if self._followed is not None and order.key != self._followed.key:
+        if not self._is_for_it(order) or (self._followed is not None and order.key != self._followed.key):
             return None
         self._told = order
         return f"id: {number}\nevent: order\ndata: {_data(order)}\n\n".encode()

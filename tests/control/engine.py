@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from enticed.core.orders import ENDED, Failure, Order, OrderState
+from enticed.core.orders import ENDED, Failure, Order, OrderState, owner_text
 from enticed.engine.port import (
     BytesFrom,
     Grant,
@@ -388,7 +388,7 @@ class MemoryEngine(MemoryCampaigns):
             bytes_per_s=0.0,
             estimate_s=None,
             path=str(stored.path) if ready and stored else None,
-            owner=order.owner,
+            owner=owner_text(order.owner) if order.owner else "",
         )
 
     def orders(self, state: OrderState | None = None) -> tuple[OrderView, ...]:

@@ -57,7 +57,7 @@ def test_a_scheduler_orders(cluster: tuple[Path, HostIdentity, Authority, HostId
         nova.engine.shelf["web:1"] = Goods(b"x" * 4096)
         terms = {"image": "web:1", "deadline_s": 60, "keep_s": 3600}
         status, order = await nova.ask("PUT", "/v1/orders/vm-7", terms)
-        assert (status, order["owner"], order["priority"]) == (200, "scheduler:nova", "prewarm")
+        assert (status, order["owner"], order["priority"]) == (200, "scheduler nova", "prewarm")
         await nova.engine.ended("vm-7")
         _, order = await nova.ask("GET", "/v1/orders/vm-7")
         assert order["state"] == "ready"
@@ -143,6 +143,31 @@ def test_too_large_a_body(cluster: tuple[Path, HostIdentity, Authority, HostIden
     serve(cluster, tmp_path, work)
 
 
+def test_schedulers_hear_nothing_of_each_other(
+    cluster: tuple[Path, HostIdentity, Authority, HostIdentity], tmp_path: Path
+) -> None:
+    async def work(clients: dict[str, Client]) -> None:
+        nova, heat = clients["nova"], clients["heat"]
+        for client, key in ((nova, "of-nova"), (heat, "of-heat")):
+            assert (await client.ask("PUT", f"/v1/orders/{key}", {"image": "nothing"}))[0] == 200
+            assert (await client.ask("PUT", f"/v1/campaigns/{key}", {"image": "web:1", "hosts": ["h1"]}))[0] == 200
+            await client.engine.ended(key)
+        for path in ("orders", "campaigns"):
+            _, listed = await heat.ask("GET", f"/v1/{path}")
+            assert [one["key"] for one in listed[path]] == ["of-heat"]
+            assert (await heat.ask("GET", f"/v1/{path}/of-heat"))[0] == 200
+            assert (await heat.ask("GET", f"/v1/{path}/of-nova"))[0] == 404
+        assert (await heat.ask("GET", "/v1/campaigns/of-nova?after=0&wait_s=1"))[0] == 404
+        assert (await heat.ask("GET", "/v1/why?what=of-nova"))[0] == 404
+        _, said = await heat.ask("GET", "/v1/why?what=nothing")
+        assert [one["key"] for one in said["orders"]] == ["of-heat"]
+        async with heat.session.get(f"{heat.base}/v1/events", headers={"Last-Event-ID": "0"}) as stream:
+            heard = await stream.content.readuntil(b"of-heat")
+            assert b"of-nova" not in heard
+
+    serve(cluster, tmp_path, work)
+
+
 def test_events_of_a_scheduler(cluster: tuple[Path, HostIdentity, Authority, HostIdentity], tmp_path: Path) -> None:
     async def work(clients: dict[str, Client]) -> None:
         nova = clients["nova"]
@@ -211,7 +236,7 @@ def test_the_same_under_uvloop_and_with_curl(
             await curl("-X", "PUT", f"{base}/v1/orders/a", "-d", '{"image": "web:1"}')
             by_id = f"https://{founder.node}:{base.rpartition(':')[2]}"
             answer = await curl("--connect-to", f"::127.0.0.1:{base.rpartition(':')[2]}", f"{by_id}/v1/orders")
-            assert '"scheduler:nova"' in answer
+            assert '"scheduler nova"' in answer
 
     uvloop.run(run())
 
