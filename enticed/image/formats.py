@@ -17,6 +17,7 @@ from enticed.image.limits import QCOW2_L1_MAX_SIZE_BYTES, VMDK_DESCRIPTOR_MAX_SI
 from enticed.image.source import Source
 from enticed.limits import QCOW2_BACKING_NAME_MAX_SIZE_BYTES
 from protocol.errors import LocalError
+from protocol.limits import IMAGE_MAX_SIZE_BYTES
 
 
 class ImageFormat(Enum):
@@ -120,7 +121,8 @@ def _check_qcow2(source: Source) -> None:
     header = _read(source, 0, 104)
     if len(header) < 72 or header[:4] != b"QFI\xfb":
         raise LocalError("the file is not a qcow2 image")
-    _, version, backing_at, backing_size, cluster_bits, _, encryption, l1_entries, l1_at = _QCOW2.unpack_from(header)
+    fields = _QCOW2.unpack_from(header)
+    _, version, backing_at, backing_size, cluster_bits, virtual_size_bytes, encryption, l1_entries, l1_at = fields
     if version not in (2, 3) or not 9 <= cluster_bits <= 21:
         raise LocalError(f"a qcow2 image of version {version} with clusters of 2**{cluster_bits} bytes is not taken")
     if backing_at:
@@ -136,13 +138,20 @@ def _check_qcow2(source: Source) -> None:
                 raise LocalError(f"the qcow2 image {what}")
         if features & ~_QCOW2_KNOWN:
             raise LocalError("the qcow2 image needs features that are not known here")
-    _check_qcow2_is_whole(source, cluster_bits, l1_entries, l1_at, extended=bool(features & _QCOW2_EXTENDED))
+    entry_size_bytes = 16 if features & _QCOW2_EXTENDED else 8
+    # Entries beyond the end of the disk are of snapshots, and not looked at.
+    table_covers_bytes = (1 << 2 * cluster_bits) // entry_size_bytes
+    tables_count = -(-min(virtual_size_bytes, IMAGE_MAX_SIZE_BYTES) // table_covers_bytes)
+    _check_qcow2_is_whole(source, cluster_bits, l1_entries, l1_at, tables_count, extended=entry_size_bytes == 16)
 
 
-def _check_qcow2_is_whole(source: Source, cluster_bits: int, l1_entries: int, l1_at: int, *, extended: bool) -> None:
+def _check_qcow2_is_whole(
+    source: Source, cluster_bits: int, l1_entries: int, l1_at: int, tables_count: int, *, extended: bool
+) -> None:
     """Tables and compressed clusters end within the file; qemu takes what lies beyond as zeros, and so as holes.
 
-    Plain clusters are left to `qemu-img map`, which knows how much of the last one is used.
+    Plain clusters are left to `qemu-img map`, which knows how much of the last one is used. tables_count: so
+    many tables the disk has at the most. Each begins where a cluster does, and is read once: no byte is read twice.
     """
     truncated = LocalError("the qcow2 image is truncated: tables or data of it would be beyond the end of the file")
     cluster_size_bytes = 1 << cluster_bits
@@ -151,7 +160,10 @@ def _check_qcow2_is_whole(source: Source, cluster_bits: int, l1_entries: int, l1
     tables = np.frombuffer(_read(source, l1_at, 8 * l1_entries), ">u8").astype(np.uint64) & _QCOW2_OFFSET
     # A compressed cluster's entry: where it starts, to the byte, and above that how many sectors more it touches.
     offset_bits = np.uint64(62 - (cluster_bits - 8))
-    for table in np.unique(tables[tables > 0]).tolist():
+    tables = np.unique(tables[:tables_count])
+    if np.any(tables % np.uint64(cluster_size_bytes)):
+        raise LocalError("the qcow2 image is damaged: a table of it does not begin where a cluster does")
+    for table in tables[tables > 0].tolist():
         if table + cluster_size_bytes > source.size_bytes:
             raise truncated
         entries = np.frombuffer(_read(source, table, cluster_size_bytes), ">u8").astype(np.uint64)

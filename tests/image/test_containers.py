@@ -155,6 +155,38 @@ def test_a_qcow2_whose_tables_are_cut_off_is_refused(tmp_path: Path) -> None:
             checked(tmp_path / "cut", QCOW2)
 
 
+def qcow2_with_tables_at(path: Path, cluster_bits: int, virtual_size_bytes: int, offsets: list[int]) -> Path:
+    """Only what is looked at before any tool opens it; all tables are holes."""
+    header = struct.pack(">4sIQIIQIIQ", b"QFI\xfb", 2, 0, 0, cluster_bits, virtual_size_bytes, 0, len(offsets), 4096)
+    path.write_bytes(header.ljust(4096, b"\0") + struct.pack(f">{len(offsets)}Q", *offsets))
+    os.truncate(path, max(offsets) + (1 << cluster_bits))
+    return path
+
+
+def test_tables_of_a_qcow2_do_not_overlap(tmp_path: Path) -> None:
+    """Else a small file would have many times its size looked at."""
+    image = qcow2_with_tables_at(tmp_path / "image", 21, 1 << 40, [4 * MIB, 4 * MIB + 512])
+    with opened(image) as fd, pytest.raises(LocalError, match="damaged: a table of it"):
+        check_header(inspect(fd), QCOW2)
+
+
+def test_no_more_tables_of_a_qcow2_are_looked_at_than_its_disk_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [4 * MIB + 2 * MIB * number for number in range(1000)]
+    image, read_bytes, read_into = qcow2_with_tables_at(tmp_path / "image", 21, 1 << 40, tables), 0, Source.read_into
+
+    def counted(source: Source, buffer: memoryview, offset_bytes: int) -> None:
+        nonlocal read_bytes
+        read_bytes += len(buffer)
+        read_into(source, buffer, offset_bytes)
+
+    monkeypatch.setattr(Source, "read_into", counted)
+    with opened(image) as fd:
+        check_header(inspect(fd), QCOW2)
+    assert 4 * MIB < read_bytes < 5 * MIB  # of 512 GiB each
+
+
 def test_a_backing_file_is_refused(containers: Callable[[str], Path], tmp_path: Path) -> None:
     base = containers("qcow2")
     qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", tmp_path / "top")
