@@ -74,7 +74,7 @@ class FindingDesk:
                 continue
             if known is not None or len(pull.contacts) < self._books.policy.contacts_max:
                 pull.contacts[contact.node] = contact
-                pull.hearsay.discard(contact.node)
+                pull.hearsay.pop(contact.node, None)
         pull.named.update(contact.node for contact in providers if contact.node in pull.contacts)
         if not providers and pull.nobody_since is not None:
             self._recall(pull)
@@ -93,15 +93,18 @@ class FindingDesk:
         for contact in self._books.acquaintances.values():
             if len(pull.hearsay) < self._books.policy.hearsay_max and contact.node not in pull.contacts:
                 pull.contacts[contact.node] = contact
-                pull.hearsay.add(contact.node)
+                pull.hearsay[contact.node] = None
 
-    def heard_of(self, pull: Pull, contacts: Iterable[Contact], now: float) -> None:
-        """Hosts that another peer names: it may be wrong, so it displaces nobody whom this host knows of otherwise."""
+    def heard_of(self, pull: Pull, contacts: Iterable[Contact], by: NodeId, now: float) -> None:
+        """Hosts that another peer names: it may be wrong, so it displaces nobody whom this host knows of otherwise, and
+        is heard no more once too many of them could not be reached."""
+        if pull.hearsay_in_vain[by] >= self._books.policy.hearsay_in_vain_max:
+            return
         for contact in contacts:
             room = len(pull.hearsay) < self._books.policy.hearsay_max
             if room and contact.node != self._books.me.node and contact.node not in pull.contacts:
                 pull.contacts[contact.node] = contact
-                pull.hearsay.add(contact.node)
+                pull.hearsay[contact.node] = by
                 pull.named.add(contact.node)
         self._meet(pull, now)
 
@@ -140,7 +143,9 @@ class FindingDesk:
             if node in pull.asked:
                 pull.answers[node] = f"cannot be reached: {reason}"
             if pull.contacts.pop(node, None) is not None:
-                pull.hearsay.discard(node)
+                by = pull.hearsay.pop(node, None)
+                if by is not None:
+                    pull.hearsay_in_vain[by] += 1
                 pull.named.discard(node)
                 self._dial_more(pull, now)
 

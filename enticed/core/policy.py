@@ -37,6 +37,9 @@ class Policy:
     """Hosts remembered from sessions that have ended, to be asked where lookups find nobody."""
     hearsay_max: int = 64
     """Of these, hosts of whom only a peer has told and not the DHT; they get half of the dials at the most."""
+    hearsay_in_vain_max: int = 32
+    """Hosts that one peer has named for a pull and that could not be reached: then no other that it names is dialled.
+    Else it could have this host dial whom it likes, as fast as it makes them up."""
     find_first_s: float = 1.0
     """Providers are looked up again after so long, then after twice that, and so on."""
     find_last_s: float = 30.0

@@ -156,8 +156,10 @@ class Pull:
     """and how long it waits."""
     starved_gains: int = -1
     """What others had gained in all when this host last waited for them in vain."""
-    hearsay: set[NodeId] = field(default_factory=set)
-    """Of `contacts`, those of whom only another peer has told."""
+    hearsay: dict[NodeId, NodeId | None] = field(default_factory=dict)
+    """Of `contacts`, those of whom only another peer has told, and which; None for one that was known before."""
+    hearsay_in_vain: Counter[NodeId] = field(default_factory=Counter)
+    """Per peer, however often it comes back: hosts that it has named and that could not be reached."""
     named: set[NodeId] = field(default_factory=set)
     """Of `contacts`, those of whom somebody says that they have the image, or pull it."""
     origin: OriginUse = field(default_factory=OriginUse)

@@ -317,7 +317,7 @@ class RequestDesk:
             self._blame(peer, asked, event, pull, now)
         self._ask_again(pull, asked, last=event.fault is Fault.BUSY)
         if asked.wanted.image == pull.image:
-            self._finding.heard_of(pull, event.alternatives, now)
+            self._finding.heard_of(pull, event.alternatives, asked.node, now)
         else:
             self._kin.meet(pull.kin[asked.wanted.image], event.alternatives)
         if event.fault not in (Fault.BUSY, Fault.REFUSED) or asked.node == ORIGIN:

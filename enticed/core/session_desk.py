@@ -142,7 +142,7 @@ class SessionDesk:
                 if pull is None:
                     return False
                 new = (Contact(host.node, host.addresses) for host in hosts)
-                self._finding.heard_of(pull, new, now)
+                self._finding.heard_of(pull, new, peer.node, now)
             case Charge(image, piece, _):
                 self._charged(peer, image, piece)
                 return False

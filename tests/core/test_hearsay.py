@@ -46,3 +46,33 @@ def test_a_peer_that_names_many_hosts_keeps_nobody_from_the_providers() -> None:
     tell(ev.DialFailed(publisher, "nobody answers"))
     tell(ev.ProvidersFound(IMAGE, (Contact(publisher, ("10.0.0.2:1",)),)))
     assert host.books.pulls[IMAGE].contacts[publisher].addresses == ("10.0.0.2:1",)
+
+
+def test_a_peer_that_makes_hosts_up_is_soon_heard_no_more_though_it_comes_back() -> None:
+    """Each that it names is dialled and remembered: for this pull, so many."""
+    host = Host(Contact(node(0), (), "", ""), np.random.default_rng(1), POLICY)
+    liar, other = node(1), node(2)
+    waiting: list[NodeId] = []
+    dialled: set[NodeId] = set()
+
+    def tell(event: ev.Event) -> None:
+        dials = [effect.contact.node for effect in host.handle(event, 1.0) if isinstance(effect, ef.Dial)]
+        waiting.extend(dials)
+        dialled.update(dials)
+
+    tell(ev.OrderPlaced(Order("order", str(IMAGE), 1.0, priority=Priority.BOOT)))
+    tell(ev.TargetResolved("order", IMAGE))
+    for first in range(100, 4000, 8):
+        tell(ev.PeerUp(Contact(liar, ("10.0.0.1:1",), "", "")))
+        names = tuple(Alternative(node(first + n), ("10.0.0.1:666",)) for n in range(8))
+        tell(ev.Heard(liar, Acquaint(IMAGE, names)))
+        while waiting:
+            tell(ev.DialFailed(waiting.pop(), "nobody answers"))
+        tell(ev.PeerDown(liar))
+    pull = host.books.pulls[IMAGE]
+    most = POLICY.hearsay_in_vain_max + POLICY.hearsay_max
+    assert POLICY.hearsay_in_vain_max <= len(dialled) <= most
+    assert max(len(pull.asked), len(pull.answers), len(pull.dialled_at)) <= most + 1
+    tell(ev.PeerUp(Contact(other, ("10.0.0.3:1",), "", "")))
+    tell(ev.Heard(other, Acquaint(IMAGE, (Alternative(node(9), ("10.0.0.9:1",)),))))
+    assert waiting == [node(9)]  # what others say still counts
