@@ -248,9 +248,10 @@ class SimHost:
     def _resolve(self, key: str, target: str) -> None:
         for image in self.world.images.values():
             if image.name == target:
-                self.later(LOOKUP_S, ev.TargetResolved(key, image.image, target))
+                self.later(LOOKUP_S, ev.TargetResolved(key, target, image.image))
                 return
-        self.later(LOOKUP_S, ev.TargetUnresolved(key, Failure.NOT_FOUND, f"no image is named {target}"))
+        unknown = ev.TargetUnresolved(key, target, Failure.NOT_FOUND, f"no image is named {target}")
+        self.later(LOOKUP_S, unknown)
 
     def _dial(self, node: NodeId) -> None:
         other = self.world.hosts[node]

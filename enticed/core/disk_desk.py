@@ -38,9 +38,9 @@ class DiskDesk:
         if pull is not None:
             self._pause(pull, failure, reason, now)
 
-    def unresolved(self, key: str, failure: Failure, reason: str, now: float, *, for_good: bool) -> None:
+    def unresolved(self, key: str, target: str, failure: Failure, reason: str, now: float, *, for_good: bool) -> None:
         """It is not known which image an order is for, or it is, and this host's disk cannot note it."""
-        order, disk = self._orders.unresolved(key), self._books.disk
+        order, disk = self._orders.asking(key, target), self._books.disk
         if order is None:
             return
         if for_good or failure not in PASSING:

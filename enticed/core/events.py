@@ -30,16 +30,18 @@ class OrderCancelled:
 
 @dataclass(frozen=True, slots=True)
 class TargetResolved:
-    """`target` tells an answer to what the order asks for now from a late one (None: any answer is taken)."""
+    """`target`, as in `TargetUnresolved`: what was asked for, which tells an answer to what the order of the key asks
+    for now from a late one to what it asked for before."""
 
     key: str
+    target: str
     image: ImageId
-    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetUnresolved:
     key: str
+    target: str
     failure: Failure
     reason: str
     for_good: bool = False

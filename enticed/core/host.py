@@ -309,10 +309,10 @@ class Host:
                 self._orders.place(order, now)
             case ev.OrderCancelled(key):
                 self._orders.cancel(key, now)
-            case ev.TargetResolved(key, image, target):
-                self._orders.resolved(key, image, now, target)
-            case ev.TargetUnresolved(key, failure, reason, for_good):
-                self._disk.unresolved(key, failure, reason, now, for_good=for_good)
+            case ev.TargetResolved(key, target, image):
+                self._orders.resolved(key, target, image, now)
+            case ev.TargetUnresolved(key, target, failure, reason, for_good):
+                self._disk.unresolved(key, target, failure, reason, now, for_good=for_good)
 
     def _take_stock(self, event: ev.StockEvent, now: float) -> None:
         match event:

@@ -75,14 +75,12 @@ class OrderDesk:
         if image is None:
             self._books.do(ResolveTarget(order.key, order.target, order.origin))
         else:
-            self.resolved(order.key, image, now)
+            self.resolved(order.key, order.target, image, now)
 
-    def resolved(self, key: str, image: ImageId, now: float, target: str | None = None) -> None:
+    def resolved(self, key: str, target: str, image: ImageId, now: float) -> None:
         """The target's image is known: the order is ready, or waits for a pull."""
-        order = self._books.orders.get(key)
-        if order is None or order.state is not OrderState.RESOLVING or order.image is not None:
-            return
-        if target is not None and target != order.target:
+        order = self.asking(key, target)
+        if order is None:
             return
         order = replace(order, image=image)
         if image in self._books.recalled:
@@ -100,10 +98,12 @@ class OrderDesk:
             self._books.pulls[image] = Pull(image, now, find_at=now)
         self.follow(self._books.pulls[image], now)
 
-    def unresolved(self, key: str) -> Order | None:
-        """The order, if it still waits for its target's image."""
+    def asking(self, key: str, target: str) -> Order | None:
+        """The order of the key, if it waits for the image of this target; else the answer is to what it was before."""
         order = self._books.orders.get(key)
-        return order if order and order.state is OrderState.RESOLVING and order.image is None else None
+        if order is None or order.state is not OrderState.RESOLVING or order.image is not None:
+            return None
+        return order if order.target == target else None
 
     def resolve_again(self, order: Order, now: float) -> None:
         self._resolve(replace(order, failure=None, reason=""), now)

@@ -78,7 +78,7 @@ class Bench:
     def order(self, key: str = "order", image: ImageId = IMAGE, priority: Priority = Priority.BOOT) -> None:
         """Place an order and let its target be resolved."""
         self.tell(ev.OrderPlaced(Order(key, image.hex(), self.now, priority=priority)))
-        self.tell(ev.TargetResolved(key, image))
+        self.tell(ev.TargetResolved(key, image.hex(), image))
 
     def meet(self, *numbers: int) -> None:
         for number in numbers:

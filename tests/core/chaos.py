@@ -130,9 +130,9 @@ class Chaos:
         image: ImageId | None = getattr(effect, "image", None)
         match effect:
             case ef.ResolveTarget(key, target):
-                resolved = ev.TargetResolved(key, ImageId.from_hex(target), target)
+                resolved = ev.TargetResolved(key, target, ImageId.from_hex(target))
                 failure = self.dice.choice((Failure.NOT_FOUND, Failure.NO_SPACE))
-                self.tell(resolved if well else ev.TargetUnresolved(key, failure, "unknown"))
+                self.tell(resolved if well else ev.TargetUnresolved(key, target, failure, "unknown"))
             case ef.FindProviders(sought):
                 found = tuple(
                     contact(self.dice.randrange(1, 9)) for _ in range(self.dice.randrange(5) if not well else 8)

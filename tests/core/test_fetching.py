@@ -131,7 +131,7 @@ def test_prewarming_waits_until_its_due_date_and_booting_does_not() -> None:
     bench = Bench()
     for key, priority in (("boot", Priority.BOOT), ("warm", Priority.PREWARM)):
         bench.tell(ev.OrderPlaced(Order(key, "name", bench.now, due_at=bench.now + 60, priority=priority)))
-        bench.tell(ev.TargetResolved(key, IMAGE))
+        bench.tell(ev.TargetResolved(key, "name", IMAGE))
     bench.wait(6)
     assert (bench.state("boot"), bench.state("warm")) == ("failed", "resolving")
     bench.wait(55)
@@ -183,7 +183,7 @@ def test_prewarming_yields_while_another_image_boots() -> None:
     bench = Bench()
     bench.fetching(4)
     bench.tell(ev.OrderPlaced(Order("warm", OTHER.hex(), bench.now, priority=Priority.PREWARM)))
-    bench.tell(ev.TargetResolved("warm", OTHER))
+    bench.tell(ev.TargetResolved("warm", OTHER.hex(), OTHER))
     bench.has(1, image=OTHER)
     bench.tell(ev.ManifestFetched(OTHER, sizes(4)))
     bench.tell(ev.SpaceReserved(OTHER, np.zeros(4, np.bool_), np.array([0, MIB, MIB, MIB])))

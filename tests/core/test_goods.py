@@ -219,7 +219,7 @@ def test_only_what_was_fetched_ahead_alone_is_cold(priorities: list[Priority], c
     bench.fetching(4, priority=priorities[0])
     for priority in priorities[1:]:
         bench.order("other", priority=priority)
-        bench.tell(ev.TargetResolved("other", IMAGE, "image:1"))
+        bench.tell(ev.TargetResolved("other", "image:1", IMAGE))
     bench.deliver(bench.open_all())
     while not book_of(bench).sealing:
         bench.tell(ev.Synced(IMAGE, tuple(book_of(bench).syncing)))

@@ -31,7 +31,7 @@ def test_a_peer_that_names_many_hosts_keeps_nobody_from_the_providers() -> None:
 
     tell(ev.PeerUp(Contact(liar, ("10.0.0.1:1",), "", "")))
     tell(ev.OrderPlaced(Order("order", str(IMAGE), 1.0, priority=Priority.BOOT)))
-    tell(ev.TargetResolved("order", IMAGE))
+    tell(ev.TargetResolved("order", str(IMAGE), IMAGE))
     tell(ev.Heard(liar, Acquaint(IMAGE, (Alternative(publisher, ("10.0.0.1:666",)),))))
     for first in range(100, 2000, 8):
         names = tuple(Alternative(node(first + n), ("10.0.0.1:666",)) for n in range(8))

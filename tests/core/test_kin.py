@@ -36,7 +36,7 @@ class Scripted:
         self.now = 1_000.0
         self.effects: list[ef.Effect] = []
         self.tell(ev.OrderPlaced(Order("order", IMAGE.hex(), self.now)))
-        self.tell(ev.TargetResolved("order", IMAGE))
+        self.tell(ev.TargetResolved("order", IMAGE.hex(), IMAGE))
         self.tell(ev.PeerUp(contact(1)))
         self.have(SEED, IMAGE, PIECES)
         data_bytes = np.full(PIECES, MIB, np.int64)
@@ -240,6 +240,6 @@ def test_when_the_pull_is_over_so_is_the_interest_in_relatives() -> None:
 def test_a_relative_that_is_pulled_too_stays_of_interest() -> None:
     host, _ = helped()
     host.tell(ev.OrderPlaced(Order("relative", RELATIVE.hex(), host.now)))
-    host.tell(ev.TargetResolved("relative", RELATIVE))
+    host.tell(ev.TargetResolved("relative", RELATIVE.hex(), RELATIVE))
     host.tell(ev.OrderCancelled("relative"))
     assert ef.Say(KIN, ms.Unsubscribe(RELATIVE)) not in host.effects

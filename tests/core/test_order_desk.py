@@ -28,11 +28,11 @@ def test_what_is_here_is_ready_at_once() -> None:
 def test_an_unknown_name_fails_and_can_be_ordered_again() -> None:
     bench = Bench()
     placed(bench)
-    bench.tell(ev.TargetUnresolved("order", Failure.NOT_FOUND, "nobody knows it"))
+    bench.tell(ev.TargetUnresolved("order", "name", Failure.NOT_FOUND, "nobody knows it"))
     order = bench.host.order("order")
     assert order is not None
     assert (order.state, order.failure, order.reason) == (OrderState.FAILED, Failure.NOT_FOUND, "nobody knows it")
-    bench.tell(ev.TargetUnresolved("order", Failure.NOT_FOUND, "said twice"))
+    bench.tell(ev.TargetUnresolved("order", "name", Failure.NOT_FOUND, "said twice"))
     assert bench.done == []
     placed(bench)
     assert bench.one(ef.ResolveTarget).target == "name"
@@ -43,7 +43,7 @@ def test_asking_again_renews_the_lease_and_nothing_else() -> None:
     bench = Bench()
     bench.published()
     placed(bench, keep_s=10.0)
-    bench.tell(ev.TargetResolved("order", IMAGE))
+    bench.tell(ev.TargetResolved("order", "name", IMAGE))
     bench.wait(8)
     placed(bench, keep_s=10.0)
     assert [type(effect) for effect in bench.done] == [ef.SaveOrder]
@@ -95,9 +95,11 @@ def test_the_same_key_for_another_target_is_another_order() -> None:
     bench.fetching()
     placed(bench, target="another")
     assert IMAGE not in bench.host.books.pulls, "nobody wants it any more"
-    bench.tell(ev.TargetResolved("order", IMAGE, IMAGE.hex()))
+    bench.tell(ev.TargetResolved("order", IMAGE.hex(), IMAGE))
     assert bench.done == [], "the answer to what the order asked for before"
-    bench.tell(ev.TargetResolved("order", OTHER, "another"))
+    bench.tell(ev.TargetUnresolved("order", IMAGE.hex(), Failure.NOT_FOUND, "nobody knows it"))
+    assert (bench.done, bench.state()) == ([], "resolving"), "so is this"
+    bench.tell(ev.TargetResolved("order", "another", OTHER))
     assert list(bench.host.books.pulls) == [OTHER]
 
 

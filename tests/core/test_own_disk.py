@@ -146,7 +146,7 @@ def unnoted(failure: Failure = Failure.NO_SPACE) -> Bench:
     """An order by name, of which the answer cannot be noted."""
     bench = Bench()
     bench.tell(ev.OrderPlaced(Order("order", "image:1", bench.now)))
-    bench.tell(ev.TargetUnresolved("order", failure, "cannot write"))
+    bench.tell(ev.TargetUnresolved("order", "image:1", failure, "cannot write"))
     return bench
 
 
@@ -159,10 +159,10 @@ def test_an_order_whose_name_cannot_be_noted_waits_and_goes_on_by_itself() -> No
     bench.wait(1.01 * FIRST_S)
     assert bench.one(ef.ResolveTarget).target == "image:1"
     assert said(bench) == ("resolving", None, "")
-    bench.tell(ev.TargetUnresolved("order", Failure.NO_SPACE, "cannot write"))
+    bench.tell(ev.TargetUnresolved("order", "image:1", Failure.NO_SPACE, "cannot write"))
     assert bench.host.disk.unnoted["order"].lasted_s == 2 * FIRST_S, "longer than the first"
     bench.wait(3 * FIRST_S)
-    bench.tell(ev.TargetResolved("order", IMAGE, "image:1"))
+    bench.tell(ev.TargetResolved("order", "image:1", IMAGE))
     assert (said(bench), bench.host.disk.unnoted) == (("resolving", None, ""), {})
     assert IMAGE in bench.host.books.pulls
 
@@ -186,7 +186,7 @@ def test_a_name_that_meets_a_failing_disk_degrades_the_host_and_waits_for_the_pr
 def test_a_name_that_can_never_be_noted_fails_its_order() -> None:
     bench = Bench()
     bench.tell(ev.OrderPlaced(Order("order", "image:1", bench.now)))
-    bench.tell(ev.TargetUnresolved("order", Failure.NO_SPACE, "more than 65536 names", for_good=True))
+    bench.tell(ev.TargetUnresolved("order", "image:1", Failure.NO_SPACE, "more than 65536 names", for_good=True))
     assert said(bench) == ("failed", Failure.NO_SPACE, "more than 65536 names")
 
 

@@ -20,7 +20,7 @@ SLOW = 4.0 * MIB
 def prewarm(bench: Bench, key: str, image: ImageId, due_in_s: float | None) -> None:
     due_at = None if due_in_s is None else bench.now + due_in_s
     bench.tell(ev.OrderPlaced(Order(key, image.hex(), bench.now, due_at=due_at, priority=Priority.PREWARM)))
-    bench.tell(ev.TargetResolved(key, image))
+    bench.tell(ev.TargetResolved(key, image.hex(), image))
 
 
 def sized(bench: Bench, image: ImageId, pieces: int) -> None:

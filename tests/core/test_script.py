@@ -27,7 +27,7 @@ def test_an_order_from_its_placing_to_its_lease() -> None:
     bench.tell(ev.OrderPlaced(Order("order", "debian:12", bench.now, keep_s=60.0)))
     assert kinds(bench.done) == ["SaveOrder", "SaveOrder", "ResolveTarget"]
     assert saved(bench) == ["queued", "resolving"]
-    bench.tell(ev.TargetResolved("order", IMAGE, "debian:12"))
+    bench.tell(ev.TargetResolved("order", "debian:12", IMAGE))
     assert kinds(bench.done) == ["SaveOrder", "FindProviders"]
 
     # Two are found, one answers; it has the image, so it is asked for the manifest.

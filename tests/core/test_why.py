@@ -31,7 +31,7 @@ def test_who_was_asked_and_what_each_answered() -> None:
     bench = Bench(hedge_after_s=99.0)
     bench.tell(ev.OrderPlaced(Order("order", "name", bench.now, priority=Priority.PREWARM, due_at=bench.now + 900)))
     assert why(bench) == "it is being found out what name means"
-    bench.tell(ev.TargetResolved("order", IMAGE))
+    bench.tell(ev.TargetResolved("order", "name", IMAGE))
     assert why(bench) == "no manifest yet; asked: nobody"
     bench.tell(ev.ProvidersFound(IMAGE, (contact(2), contact(3), contact(4))))
     assert set(answers(why(bench))) == {"is being dialled"}

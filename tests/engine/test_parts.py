@@ -189,7 +189,7 @@ def test_what_ended_in_an_earlier_life_is_neither_logged_nor_counted_again(
             driver.tell(ev.OrderPlaced(failed))
             assert (caplog.messages, ledger.ended.total()) == ([], 0)
             driver.tell(ev.OrderPlaced(replace(ORDER, key="new")))
-            driver.tell(ev.TargetUnresolved("new", Failure.NOT_FOUND, "no such name"))
+            driver.tell(ev.TargetUnresolved("new", ORDER.target, Failure.NOT_FOUND, "no such name"))
             assert (len(caplog.messages), ledger.ended.total()) == (1, 1)
             await ledger.close()
             await threads.close()

@@ -239,9 +239,10 @@ class Naming:
             image = await self.resolve(effect.target, origin=effect.origin)
         except EnticedError as error:
             for_good = isinstance(error, TooManyNamesError)
-            self._driver.tell(ev.TargetUnresolved(effect.key, failure_to_resolve(error), str(error), for_good))
+            failure = failure_to_resolve(error)
+            self._driver.tell(ev.TargetUnresolved(effect.key, effect.target, failure, str(error), for_good))
         else:
-            self._driver.tell(ev.TargetResolved(effect.key, image))
+            self._driver.tell(ev.TargetResolved(effect.key, effect.target, image))
 
     # --- a publisher's names ---
 
