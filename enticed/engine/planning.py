@@ -183,8 +183,8 @@ class Planning:
             pass
         finally:
             self._surveys.remove(survey)
-            for node in survey.maps:
-                if self._driver.host.progress(image) is None:
+            if not self._driver.host.books.ledgers(image):  # else the core wants to hear of it itself
+                for node in survey.maps:
                     self._network.send(node, Unsubscribe(image))
         return survey
 
