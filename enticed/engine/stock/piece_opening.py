@@ -45,7 +45,7 @@ class Opening:
         return on_hand
 
     def forget(self, image: ImageId) -> None:
-        """It is whole."""
+        """It is whole, or not in the store any more."""
         self._on_hand.pop(image, None)
 
     def found(self, image: ImageId, count: int) -> Mask:

@@ -242,6 +242,8 @@ class Stockroom:
 
     def tell_on_hand(self, stored: StoredImage) -> None:
         """Let the core know what the store has of an image."""
+        if stored.ready:
+            self._opening.forget(stored.image)
         data_bytes, group = stored.root.data_bytes.astype(np.int64), self.group(stored.image)
         self._driver.tell(ev.ImageOnHand(stored.image, data_bytes, stored.durable.copy(), stored.ready, group))
 
@@ -252,6 +254,7 @@ class Stockroom:
         try:
             yield
         finally:
+            self._opening.forget(image)
             del self._leaving[image]
             gone.set()
 
