@@ -15,7 +15,7 @@ from enticed.core import events as ev
 from enticed.core.host import Host
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.vocabulary import ORIGIN, Contact, Fault
-from enticed.limits import SESSIONS_MAX_COUNT
+from enticed.limits import MANIFEST_TIMEOUT_S, SESSIONS_MAX_COUNT
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import Control
 from simnet.disk import SimDisk
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from simnet.world import World
 
 LOOKUP_S = 0.01
-MANIFEST_TIMEOUT_S = 20.0
 HANDSHAKE_S = 0.002
 """Of the event loop of the host that is dialled: hundreds who dial the same host are answered one after another.
 `bench/crowd.py` prints what a dial takes of a processor here, with all that follows from it."""
