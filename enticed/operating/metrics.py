@@ -95,7 +95,7 @@ def _peers(parts: Parts) -> Iterable[Family]:
         {"busy": parts.warehouse.deferred, "refused": parts.warehouse.refused},
     )
     yield by(
-        counter("enticed_fetches_failed_total", "Requests to peers that brought nothing, by whose fault it was.", 0),
+        counter("enticed_fetches_failed_total", "Requests to peers, or the origin, that brought nothing, by fault.", 0),
         "fault",
         {fault.value: parts.purchasing.faults[fault] for fault in Fault},
     )
