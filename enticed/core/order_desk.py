@@ -41,7 +41,7 @@ class OrderDesk:
         self._forget_oldest(now)
 
     def _forget_oldest(self, now: float) -> None:
-        """Of more orders than are kept, those go that ended longest ago and lease nothing."""
+        """Of more orders than are kept, those go that have ended and lease nothing: the oldest first."""
         orders = self._books.orders
         surplus = len(orders) - self._books.policy.orders_kept
         if surplus <= 0:
