@@ -135,7 +135,8 @@ ADDRESSES_REMEMBERED_MAX_COUNT = 256
 # --- origin ---
 ORIGIN_URL_MAX_CHARS = 1024
 ORIGIN_THREADS_COUNT = 12
-"""Reads from the origin at once, each with a thread; the core wants fewer (`Policy.origin_in_flight_bytes`)."""
+"""Reads from the origin at once, each with a thread; others wait. Of fragments, the core asks for as much at once as of
+any peer (`Policy.peer_in_flight`, and the bytes of `Peer.most_bytes`)."""
 ORIGIN_CONNECT_TIMEOUT_S = 5.0
 ORIGIN_SILENT_S = 10.0
 """An origin that sends nothing for so long is given up; the core gives up earlier on one that is only slow."""
