@@ -8,8 +8,9 @@ import pytest
 
 from enticed.core.orders import OrderState
 from enticed.engine.port import OrderTerms
+from enticed.transfer.ports import Said
 from protocol.identifiers import NodeId
-from protocol.messages import Control, Unsubscribe
+from protocol.messages import Unsubscribe
 from tests.engine.swarm import content_of, disk, publish, run, swarm, until
 
 
@@ -20,10 +21,10 @@ def test_a_plan_leaves_the_pull_of_its_image_what_it_hears_of_it(
         content = disk(seed=1, size_mib=4)
         async with swarm(tmp_path, hosts=2) as (publisher, host):
             image = (await publish(publisher, content, "a:1", tmp_path)).image
-            said: list[Control] = []
+            said: list[Said] = []
             send = host.parts.network.send
 
-            def noted(node: NodeId, message: Control) -> None:
+            def noted(node: NodeId, message: Said) -> None:
                 said.append(message)
                 send(node, message)
 
