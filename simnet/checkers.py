@@ -9,7 +9,7 @@ import numpy as np
 
 from enticed.core import effects as ef
 from enticed.core.bitmaps import unpack_bitmap
-from enticed.core.events import DemandRaised, Event
+from enticed.core.events import DemandRaised, Event, OrderPlaced
 from enticed.core.image_book import PieceState
 from enticed.core.orders import TRANSITIONS, OrderState
 from enticed.core.vocabulary import ORIGIN
@@ -41,7 +41,7 @@ class SafetyChecker:
 
     def __call__(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> None:
         self._events += 1
-        faults = [*wrong_effects(host, effects), *self._wrong_orders(host, effects)]
+        faults = [*wrong_effects(host, effects), *self._wrong_orders(host, event, effects)]
         faults += self._wrong_readers(host, event, effects)
         if self._events % self._books_every == 0:
             faults += [*wrong_books(host.core.books), *wrong_stock(host), *_wrong_waiting(host, effects)]
@@ -51,13 +51,17 @@ class SafetyChecker:
         if faults:
             raise BrokenError(f"{host.contact.node.short} after {event}: " + "; ".join(faults))
 
-    def _wrong_orders(self, host: SimHost, effects: list[ef.Effect]) -> Iterator[str]:
-        """A restart places orders anew, as far as they were: then they go on from any state."""
+    def _wrong_orders(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> Iterator[str]:
+        """An order begins where it is placed, and nowhere else: a restart places orders anew, from whatever state they
+        were in."""
         for effect in effects:
             if isinstance(effect, ef.SaveOrder):
                 order = effect.order
                 before, self._states[host, order.key] = self._states.get((host, order.key)), order.state
-                if before is not None and order.state not in TRANSITIONS[before] | {before, OrderState.QUEUED}:
+                if order.state is OrderState.QUEUED:
+                    if not isinstance(event, OrderPlaced) or event.order.key != order.key:
+                        yield f"an order begins anew, from {before}, that nobody places"
+                elif before is not None and order.state not in TRANSITIONS[before] | {before}:
                     yield f"an order goes from {before} to {order.state}"
 
     def _wrong_readers(self, host: SimHost, event: Event, effects: list[ef.Effect]) -> Iterator[str]:

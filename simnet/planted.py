@@ -120,6 +120,12 @@ MUTANTS = (
         "return book is not None and book.sealed",
         "return book is not None",
     ),
+    Mutant(
+        "begin an order anew whose image has lost pieces",
+        "order_desk",
+        "order.leases(image, now):\n                self._resolve(order, now)",
+        "order.leases(image, now):\n                self._begin(order, now)",
+    ),
     # What is asked for.
     Mutant("forget what is in flight", "requests", "            self.in_flight_bytes -= asked.run.size_bytes\n", ""),
     Mutant("never give a peer its room back", "peers", "        self.in_flight -= 1\n", ""),
