@@ -61,7 +61,7 @@ def test_a_peer_that_makes_hosts_up_is_soon_heard_no_more_though_it_comes_back()
         dialled.update(dials)
 
     tell(ev.OrderPlaced(Order("order", str(IMAGE), 1.0, priority=Priority.BOOT)))
-    tell(ev.TargetResolved("order", IMAGE))
+    tell(ev.TargetResolved("order", str(IMAGE), IMAGE))
     for first in range(100, 4000, 8):
         tell(ev.PeerUp(Contact(liar, ("10.0.0.1:1",), "", "")))
         names = tuple(Alternative(node(first + n), ("10.0.0.1:666",)) for n in range(8))
