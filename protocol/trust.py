@@ -173,7 +173,13 @@ def open_trust(data: bytes, authorities: tuple[bytes, ...]) -> TrustBundle:
 def take_trust(data: bytes, known: SealedTrust) -> SealedTrust:
     """The newer of a bundle that has come and the one that is known: there is no way back.
 
-    `DeniedError` if no authority that is known signed it, `MalformedError` if it is malformed.
+    `DeniedError` if no authority that is known signed it, or one that it names did not; `MalformedError` if it is
+    malformed.
     """
     bundle = open_trust(data, known.bundle.authorities)
-    return SealedTrust(bundle, data) if bundle.serial > known.bundle.serial else known
+    if bundle.serial <= known.bundle.serial:
+        return known
+    # Whoever hands it on can leave a signature out: without that of the CA that stays, it could not be read again.
+    for authority in bundle.authorities:
+        unseal(TRUST_TYPE, data, frozenset([authority_key(authority)]))
+    return SealedTrust(bundle, data)

@@ -27,8 +27,10 @@ from enticed.overlay.notary import HostNotary
 from enticed.transfer import sessions
 from enticed.transfer.errors import DisownedError
 from enticed.transfer.ports import DialFailed, Heard, PeerDown
-from protocol.credentials import read_certificate, verify_certificate
+from protocol.codec import pack_record, unpack_record
+from protocol.credentials import authority_key, read_certificate, verify_certificate
 from protocol.dht import read_endpoint
+from protocol.dsse import Envelope
 from protocol.enrolment import sign_certificate
 from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
@@ -231,6 +233,36 @@ def test_a_rolled_back_bundle_is_not_taken(identities: list[HostIdentity], tmp_p
     again = load_identity(state_dir(tmp_path, 1))
     assert rogue.node in again.trust.revoked_nodes
     assert not again.take_trust(old)
+
+
+def test_a_bundle_without_the_signature_of_a_ca_that_it_names_is_not_taken(
+    identities: list[HostIdentity], tmp_path: Path
+) -> None:
+    """It could not be read at the next start, and the whole one, of the same serial, would be no news."""
+    founder, victim, rogue = identities[:3]
+    authority = Authority.load(state_dir(tmp_path, 0), identity=founder)
+    both = authority.begin_rotation()
+    for one in (founder, victim, rogue):
+        one.take_trust(both)
+        one.save_trust()
+    for one in (victim, rogue):
+        renewed = authority.renew(one.credential)
+        one.save_certificate(renewed)
+        one.take_certificate(renewed, time.time())
+    whole, (retired, _) = authority.finish_rotation(), victim.trust.authorities
+    envelope = unpack_record(Envelope, whole)
+    left = tuple(one for one in envelope.signatures if one.key == authority_key(retired))
+    stripped = pack_record(replace(envelope, signatures=left))
+
+    async def scenario() -> None:
+        async with member(victim) as host:
+            await asyncio.to_thread(talk, rogue, host.network.listening[0], Trust(stripped))
+            assert victim.trust.authorities != founder.trust.authorities[-1:]
+            await asyncio.to_thread(talk, rogue, host.network.listening[0], Trust(whole), RenewalRequest(), answers=1)
+            assert victim.trust.authorities == founder.trust.authorities[-1:]
+
+    run(scenario())
+    assert load_identity(state_dir(tmp_path, 1)).trust.authorities == founder.trust.authorities[-1:]
 
 
 def test_bundles_that_are_no_news_are_not_looked_at_for_ever(
