@@ -105,6 +105,18 @@ def keys_named(data: bytes) -> tuple[bytes, ...]:
     return tuple(one.key for one in _envelope(data).signatures)
 
 
+def with_counting_only(data: bytes, quorum: Quorum) -> bytes:
+    """An envelope without those signatures that do not count, which anybody can have added: they would take the room.
+
+    `MalformedError` if it is no envelope, `DeniedError` where none counts.
+    """
+    envelope = _envelope(data)
+    counting = _counting(envelope, quorum)
+    if not counting:
+        raise DeniedError("no trusted signature")
+    return pack_record(replace(envelope, signatures=tuple(one for one in envelope.signatures if one.key in counting)))
+
+
 def countersign(data: bytes, key: Ed25519PrivateKey, instead_of: bytes | None = None) -> bytes:
     """The same payload with a signature by this key among the others, none of which is looked at.
 
@@ -122,16 +134,20 @@ def countersign(data: bytes, key: Ed25519PrivateKey, instead_of: bytes | None = 
 def with_signatures_of(data: bytes, other: bytes, quorum: Quorum) -> bytes:
     """An envelope with those signatures besides that the other has, of the same payload, as far as they count.
 
-    As it was if there are none, or no room. `MalformedError` if either is no envelope.
+    For these, such go as do not count: each of a key whose true one has come, all where there is no room. As it was if
+    there are none, or no room even so. `MalformedError` if either is no envelope.
     """
     ours, theirs = _envelope(data), _envelope(other)
     if (ours.payload_type, ours.payload) != (theirs.payload_type, theirs.payload):
         return data
-    known = {one.key for one in ours.signatures}
-    new = tuple(one for _, one in _verified(theirs, quorum) if one.key not in known)
-    if not new or len(ours.signatures) + len(new) > STATEMENT_MAX_SIGNATURES:
+    counting, coming = _counting(ours, quorum), _counting(theirs, quorum)
+    new = tuple(one for one in theirs.signatures if one.key in coming - counting)
+    kept = tuple(one for one in ours.signatures if one.key not in coming - counting)
+    if len(kept) + len(new) > STATEMENT_MAX_SIGNATURES:
+        kept = tuple(one for one in kept if one.key in counting)
+    if not new or len(kept) + len(new) > STATEMENT_MAX_SIGNATURES:
         return data
-    return pack_record(replace(ours, signatures=(*ours.signatures, *new)))
+    return pack_record(replace(ours, signatures=(*kept, *new)))
 
 
 def authentication_encoding(payload_type: str, payload: bytes) -> bytes:
@@ -160,6 +176,11 @@ def _verified(envelope: Envelope, quorum: Quorum) -> list[tuple[str, Signature]]
     by_key = {one.key: one for one in envelope.signatures}
     counting = sorted((key, holder) for key, holder in quorum.holders if key in by_key)
     return [(holder, by_key[key]) for key, holder in counting if _verifies(by_key[key], message)]
+
+
+def _counting(envelope: Envelope, quorum: Quorum) -> frozenset[bytes]:
+    """The keys whose signatures count and verify."""
+    return frozenset(one.key for _, one in _verified(envelope, quorum))
 
 
 def _verifies(one: Signature, message: bytes) -> bool:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from enticed.daemon import start
 from enticed.identity.limits import COSIGNED_USELESS_MAX_COUNT
+from enticed.identity.publisher import make_publisher
+from enticed.transfer.ports import Consignment
 from protocol.codec import pack_record, unpack_record
 from protocol.dsse import Envelope, Signature, countersign
-from protocol.identifiers import ImageId
-from protocol.messages import COSIGNING, Cosigned
+from protocol.identifiers import ImageId, NodeId
+from protocol.messages import COSIGNING, Cosigned, PartRequest, Request
 from protocol.names import NameRecord
-from tests.engine.liars import Liar, swarm_with_liar
-from tests.engine.swarm import disk, publish, run
+from tests.clusters import make_cluster, state_dir
+from tests.engine.liars import Liar, consign, parts_of, swarm_with_liar
+from tests.engine.swarm import config_of, disk, publish, run
 from tests.wire.cas import signing_key
 
 THIEF = signing_key("thief")
@@ -69,5 +75,44 @@ def test_nobody_has_a_host_remember_and_announce_names_that_it_did_not_draw_up(t
             await until_hung_up_on(liar, *(publisher.sign_name(record) for record in records))
             await asyncio.sleep(0)
             assert victim.parts.store.names() == ()
+
+    run(scenario())
+
+
+def test_made_up_signatures_keep_nobody_from_cosigning(tmp_path: Path) -> None:
+    """A host shows the true statement of a new image, filled up with signatures of nobody."""
+
+    async def scenario() -> None:
+        identities = make_cluster(tmp_path, hosts=3)
+        second, _ = make_publisher(state_dir(tmp_path, 1))
+        async with AsyncExitStack() as stack:
+            founder = await start(config_of(state_dir(tmp_path, 0)), stack)
+            await founder.trust.grant_publisher("second", second.key, ("*",))
+            await founder.trust.set_threshold(2)
+            sealed = founder.parts.identity.sealed_trust.sealed
+            for identity in identities[1:]:
+                identity.take_trust(sealed)
+                identity.save_trust()
+            cosigner = await start(config_of(state_dir(tmp_path, 1), founder.status().listen), stack)
+            image = (await publish(founder, disk(1, 2), "x:1", tmp_path)).image
+            stored = founder.parts.store.image(image)
+            envelope = unpack_record(Envelope, stored.statements[0])
+            made_up = (Signature(os.urandom(32), bytes(64)) for _ in range(3))
+            padded = pack_record(replace(envelope, signatures=(*envelope.signatures, *made_up)))
+            parts = parts_of(stored, (padded,))
+
+            async def answer(node: NodeId, request: Request) -> Consignment:
+                assert isinstance(request, PartRequest)
+                return consign(parts[request.part], request)
+
+            liar = Liar(identities[2])
+            liar.answer = answer
+            await liar.network.start()
+            stack.push_async_callback(liar.close)
+            await liar.announce(image, founder)
+            signing = await cosigner.cosigning.sign("x:1", None, look=False)
+            assert liar.asked, "it was shown the padded one"
+            assert signing.signed_by == ("founder", "second")
+            assert len(unpack_record(Envelope, founder.parts.store.image(image).statements[0]).signatures) == 2
 
     run(scenario())

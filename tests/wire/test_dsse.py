@@ -1,5 +1,7 @@
 """Envelopes: only what a trusted key signed comes out, as the kind of thing that it was signed as."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from protocol.dsse import (
     seal,
     unseal,
     unseal_by,
+    with_counting_only,
     with_signatures_of,
 )
 from protocol.errors import DeniedError, LocalError, MalformedError
@@ -110,6 +113,19 @@ def test_only_signatures_that_count_are_taken_over() -> None:
     assert with_signatures_of(SEALED, seal("kind/v1", b"another", B), both) == SEALED
     forged = Envelope("kind/v1", b"payload", (Signature(KEY_B, bytes(64)),))
     assert with_signatures_of(SEALED, pack_record(forged), both) == SEALED
+
+
+def test_signatures_that_do_not_count_take_no_room() -> None:
+    both = Quorum(frozenset([(KEY_A, "a"), (KEY_B, "b")]), 2)
+    envelope = unpack_record(Envelope, SEALED)
+    made_up = tuple(Signature(bytes([number]) * 32, bytes(64)) for number in range(3))
+    padded = pack_record(replace(envelope, signatures=(*made_up, *envelope.signatures)))
+    assert with_counting_only(padded, both) == SEALED
+    assert with_signatures_of(padded, countersign(SEALED, B), both) == countersign(SEALED, B)
+    in_the_way = pack_record(replace(envelope, signatures=(*envelope.signatures, Signature(KEY_B, bytes(64)))))
+    assert with_signatures_of(in_the_way, countersign(SEALED, B), both) == countersign(SEALED, B)
+    with pytest.raises(DeniedError):
+        with_counting_only(seal("kind/v1", b"payload", C), both)
 
 
 def test_the_signature_of_one_is_not_anothers() -> None:

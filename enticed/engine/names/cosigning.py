@@ -36,7 +36,7 @@ from enticed.store.names import SavedName
 from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Event, Heard, PeerDown, PeerUp
 from enticed.transfer.tasks import Tasks
-from protocol.dsse import keys_named, sealed_type, signers, with_signatures_of
+from protocol.dsse import keys_named, sealed_type, signers, with_counting_only, with_signatures_of
 from protocol.errors import AbsentError, DeniedError, EnticedError, LocalError, MalformedError
 from protocol.identifiers import ImageId, NodeId
 from protocol.messages import COSIGNING, Cosigned
@@ -170,11 +170,13 @@ class Cosigning:
         return ()
 
     def _by_anybody(self, image: ImageId, shown: Iterable[tuple[bytes, ...]]) -> Iterable[tuple[Statement, bytes]]:
+        """Without the signatures that do not count: whoever shows a statement can have added them."""
+        trust = self._identity.trust
         for envelope in {one for envelopes in shown for one in envelopes}:
             with suppress(DeniedError, MalformedError):
-                statement = open_statement(envelope, self._identity.trust.one_of())
+                statement = open_statement(envelope, trust.one_of())
                 if statement.image == image:
-                    yield statement, envelope
+                    yield statement, with_counting_only(envelope, trust.quorum)
 
     async def _hand_out(self, found: _Found) -> int:
         """Give the signature to the hosts that have the image; how many of the others have it then, as they say."""

@@ -14,7 +14,7 @@ from enticed.identity.publisher import Publisher
 from enticed.overlay.port import NameOffer, Overlay
 from enticed.store.names import SavedName
 from enticed.store.store import Store
-from protocol.dsse import keys_named, signers
+from protocol.dsse import keys_named, signers, with_counting_only
 from protocol.errors import AbsentError, DeniedError, MalformedError
 from protocol.identifiers import DiscoveryKey, ImageId
 from protocol.names import NameRecord, draft_rank, open_name
@@ -77,7 +77,8 @@ class Drafts:
                 continue
             rank = draft_rank(record.version, len(self.signed_by(name, envelope)))
             if best is None or rank > best[0]:
-                best = rank, SavedName(name, record.version, record.image, record.expires_at, envelope)
+                counting = with_counting_only(envelope, self._trust().one_of(name))
+                best = rank, SavedName(name, record.version, record.image, record.expires_at, counting)
         return None if best is None else best[1]
 
     def signed_by(self, name: str, envelope: bytes) -> frozenset[str]:
