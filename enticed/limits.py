@@ -314,6 +314,8 @@ ORDERS_OF_HOSTS_MAX_COUNT = 2048
 """Of all other hosts together."""
 REMOTE_LEASE_MAX_S = 30 * 86400.0
 """How long an image is kept for another host, which may never come back to say otherwise."""
+PRIVATE_ORDER_WAIT_MAX_S = 86400.0
+"""Until a host that orders an image that it is not to hear of is told that nobody has it, whatever the due date."""
 REMOTE_NEWS_INTERVAL_S = 1.0
 """Between two looks at how far the orders of other hosts are."""
 CAMPAIGNS_PER_OWNER_MAX_COUNT = 64

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from enticed.core.campaigns.admission import Bounds
 from enticed.core.orders import OrderState
 from enticed.daemon import start
+from enticed.engine.campaigns.reception import Reception
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.trust.groups import marks_of
 from enticed.identity.authority import Authority
@@ -23,10 +25,11 @@ from enticed.identity.groups import enter_group, leave_group, new_group
 from enticed.identity.host import FOUNDER, load_identity
 from enticed.landing import Landing
 from enticed.transfer.errors import RefusedError
+from enticed.transfer.ports import PeerUp, Said
 from protocol.dsse import Quorum
 from protocol.errors import LocalError
 from protocol.group import Group, GroupProof, Privacy, seal_privacy
-from protocol.identifiers import DiscoveryKey, ImageId
+from protocol.identifiers import DiscoveryKey, ImageId, NodeId
 from protocol.messages import (
     ORDERS,
     Acquaint,
@@ -219,6 +222,50 @@ def test_who_may_order_on_others_does_not_hear_how_an_order_goes(tmp_path: Path)
                     assert news[-1].fault is OrderFault.UNAVAILABLE
             finally:
                 await dispatcher.network.close()
+
+    run(scenario())
+
+
+def test_a_host_that_may_not_order_hears_the_same_whoever_has_the_image(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            image = (await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")).image
+            c.liar.network._capabilities = (ORDERS,)
+            answers = set[tuple[OrderFault | None, str]]()
+            for engine in (c.publisher, c.outsider):
+                node = await c.liar.meet(engine)
+                for asked in (image, ImageId(os.urandom(32))):
+                    await c.liar.asks(node, PlaceOrder("spy", asked, None, 60, ""))
+                    (news,) = (one.message for one in c.liar.heard)
+                    assert isinstance(news, OrderNews)
+                    answers.add((news.fault, news.reason))
+            assert len(answers) == 1
+            assert {fault for fault, _ in answers} == {OrderFault.DENIED}
+
+    run(scenario())
+
+
+def test_orders_of_a_private_image_wait_in_bounds(tmp_path: Path) -> None:
+    """However late they say that they are due, and whatever one host orders: others are answered."""
+
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            image = (await publish(c.publisher, disk(1, 4), "secret:1", tmp_path, private="team-a")).image
+            parts = c.publisher.parts
+            said: list[tuple[NodeId, Said]] = []
+            reception = Reception(
+                parts.driver, parts.ledger, parts.dispatch._reception._views, parts.identity.credential,
+                lambda node, message: said.append((node, message)), Bounds(2, 3, 60.0),
+            )  # fmt: skip
+            nodes = [NodeId(bytes([number]) * 20) for number in (1, 2)]
+            for node in nodes:
+                credential = replace(parts.identity.credential, node=node)
+                reception.network_event(PeerUp(node, credential, (), (), 1, dialled_here=False))
+                for number in range(3):
+                    reception.place(node, PlaceOrder(f"k{number}", image, 2**63, 60, ""))
+            faults = [(node, one.fault) for node, one in said if isinstance(one, OrderNews)]
+            assert faults == [(nodes[0], OrderFault.BUSY), (nodes[1], OrderFault.BUSY), (nodes[1], OrderFault.BUSY)]
+            await reception.close()
 
     run(scenario())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from enticed.core import events as ev
@@ -16,6 +17,7 @@ from enticed.engine.views import Views
 from enticed.limits import (
     ORDERS_OF_HOSTS_MAX_COUNT,
     ORDERS_PER_OWNER_MAX_COUNT,
+    PRIVATE_ORDER_WAIT_MAX_S,
     REMOTE_LEASE_MAX_S,
     REMOTE_NEWS_INTERVAL_S,
 )
@@ -50,6 +52,8 @@ class Reception:
         """That there is a session with, and this one."""
         self._followed: dict[str, tuple[NodeId, str, OrderNews | None]] = {}
         """By an order's key here: who hears of it, by which key, and what they heard last."""
+        self._waiting: Counter[NodeId] = Counter()
+        """Whose orders of images that they are not to hear of wait for an answer, and how many."""
         self._tasks = Tasks()
 
     def start(self) -> None:
@@ -75,10 +79,6 @@ class Reception:
         """Take an order, or say why not."""
         credential, now = self._hosts.get(node), self._driver.clock()
         may_dispatch = credential is not None and credential.may_dispatch
-        if self._is_kept_from(node, asked.image):
-            if len(self._tasks) < self._bounds.in_all:
-                self._tasks.spawn(self._find_nothing(node, asked), "order of a private image")
-            return
         recalled = self._driver.host.recalled(asked.image)
         if recalled is not None:
             self._say(node, declined(asked.key, Failure.DENIED, recalled))
@@ -91,6 +91,10 @@ class Reception:
             log.debug("host %s: no order of it is taken: %s", node.short, admitted.reason)
             self._say(node, declined(asked.key, admitted.failure, admitted.reason))
             return
+        # Only now: who has the image says to who may not know what everybody says who has not got it.
+        if self._is_kept_from(node, asked.image):
+            self._keep_waiting(node, asked)
+            return
         log.info("host %s, for %s: order %s of image %s", node.short, asked.owner or "itself", asked.key, asked.image)
         self._followed[admitted.key] = (node, asked.key, None)
         self._driver.tell(ev.OrderPlaced(admitted))
@@ -101,9 +105,25 @@ class Reception:
         books = self._driver.host.books
         return books.privacy.get(image) is not None and node != books.me.node and not books.may_hear(node, image)
 
+    def _keep_waiting(self, node: NodeId, asked: PlaceOrder) -> None:
+        """As many at once as there may be orders."""
+        theirs, in_all = self._waiting[node], self._waiting.total()
+        if theirs >= self._bounds.per_host or in_all >= self._bounds.in_all:
+            reason = f"this host has {in_all} orders of others, {theirs} of them yours"
+            self._say(node, declined(asked.key, Failure.BUSY, reason))
+            return
+        self._waiting[node] += 1
+        self._tasks.spawn(self._find_nothing(node, asked), "order of a private image")
+
     async def _find_nothing(self, node: NodeId, asked: PlaceOrder) -> None:
-        """Answer as a host does that looks for the image and finds nobody, and as late."""
-        await asyncio.sleep(max(self._driver.host.books.policy.nobody_holds_s, (asked.due_in_ms or 0) / 1000))
+        """Answer as a host does that looks for the image and finds nobody, and as late, within reason."""
+        due_s = min((asked.due_in_ms or 0) / 1000, PRIVATE_ORDER_WAIT_MAX_S)
+        try:
+            await asyncio.sleep(max(self._driver.host.books.policy.nobody_holds_s, due_s))
+        finally:
+            self._waiting[node] -= 1
+            if not self._waiting[node]:
+                del self._waiting[node]
         self._say(node, _found_nowhere(asked.key, asked.image))
 
     def cancel(self, node: NodeId, key: str) -> None:
