@@ -288,6 +288,12 @@ RECHECKS_MAX_COUNT = 1024
 """Pieces in doubt, waiting to be read back."""
 RECHECK_REST_FACTOR = 3.0
 """After reading one back, so many times as long as it took nothing is: a quarter of one thread at the most."""
+GROUP_PROOF_TIMEOUT_S = 2.0
+"""For those that are found under a group's key to prove that they are members, before everybody is asked."""
+GROUP_CLAIM_MAX_AGE_S = 600.0
+"""From when on those that are found under a group's key have that time again."""
+GROUP_CLAIMS_MAX_COUNT = 4096
+"""Images of which it is remembered that nobody has proven it yet."""
 ANNOUNCED_TIMEOUT_S = 3.0
 """How long publishing waits until others know of it; it goes on being announced after that."""
 NAMES_RENEWAL_CHECK_S = 3600.0

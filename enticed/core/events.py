@@ -251,7 +251,7 @@ PullEvent = ManifestEvent | PieceEvent | KinEvent | ReadingForeseen
 @dataclass(frozen=True, slots=True)
 class ProvidersFound:
     """`providers` say that they have the image, or are about to; `mates` are of this host's rack, and may have it.
-    `group`: members of which say so, and none but members could."""
+    `group`: under whose key alone they were found; whether they are members, they have to prove."""
 
     image: ImageId
     providers: tuple[Contact, ...]

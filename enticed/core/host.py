@@ -253,8 +253,8 @@ class Host:
     def _take_peer(self, event: ev.PeerEvent, now: float) -> None:
         match event:
             case ev.ProvidersFound(image, providers, mates, group):
-                if providers:
-                    self._sessions.learn(image, group)
+                if providers and group is None:  # a group's it is by a mark alone: not every provider is what it says
+                    self._sessions.learn(image, None)
                 self._kin.found(image, (*providers, *mates))
                 pull = self._books.pulls.get(image)
                 if pull is not None:

@@ -149,8 +149,8 @@ class HostIdentity:
         with self._writing:
             trust = self.sealed_trust
             self._write("trust", trust.sealed)
-            # Both CAs have signed the bundle that retires one: whenever this is cut short, the two files fit. Without the
-            # signature of the CA that stays, which whoever handed it on could leave out, it was not taken.
+            # Both CAs have signed the bundle that retires one: whenever this is cut short, the two files fit. It was
+            # not taken without the signature of the CA that stays, which whoever handed it on could leave out.
             if self.authority_der not in trust.bundle.authorities:
                 self._write("ca.crt", certificate_pem(trust.bundle.authorities[0]))
                 self.authority_der = trust.bundle.authorities[0]

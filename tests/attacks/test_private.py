@@ -24,8 +24,10 @@ from enticed.identity.bundles import without_publisher
 from enticed.identity.groups import enter_group, leave_group, new_group
 from enticed.identity.host import FOUNDER, load_identity
 from enticed.landing import Landing
+from enticed.overlay.udp import UdpOverlay
 from enticed.transfer.errors import RefusedError
 from enticed.transfer.ports import PeerUp, Said
+from protocol.dht import FindValue, Values
 from protocol.dsse import Quorum
 from protocol.errors import LocalError
 from protocol.group import Group, GroupProof, Privacy, seal_privacy
@@ -46,6 +48,7 @@ from protocol.messages import (
     PlaceOrder,
     Subscribe,
 )
+from protocol.providers import ProviderState
 from protocol.statement import Statement, seal_statement
 from tests.clusters import enrol, make_cluster, state_dir
 from tests.engine.liars import Liar
@@ -266,6 +269,38 @@ def test_orders_of_a_private_image_wait_in_bounds(tmp_path: Path) -> None:
             faults = [(node, one.fault) for node, one in said if isinstance(one, OrderNews)]
             assert faults == [(nodes[0], OrderFault.BUSY), (nodes[1], OrderFault.BUSY), (nodes[1], OrderFault.BUSY)]
             await reception.close()
+
+    run(scenario())
+
+
+def test_nobody_outside_a_group_takes_an_image_of_everybodys_from_its_members(tmp_path: Path) -> None:
+    """A host in no group answers, for whatever key it is asked, that it is a provider."""
+
+    async def scenario() -> None:
+        async with cluster(tmp_path) as c:
+            content = disk(3, 4)
+            image = (await publish(c.publisher, content, "open:1", tmp_path)).image
+            assert (await pull(c.outsider, "open:1")).state is OrderState.READY
+            overlay = UdpOverlay(
+                c.liar._identity, listen=c.liar.network.listening, bootstrap=c.publisher.status().listen
+            )
+            await overlay.start()
+            responder, notary, asked = overlay._node._responder, overlay._node._notary, set[DiscoveryKey]()
+
+            def values(asker: object, question: FindValue, now: float) -> Values:
+                asked.add(question.key)
+                return Values(question.token, (notary.sign(question.key, ProviderState.WHOLE),), None, 1, ())
+
+            responder._values = values  # type: ignore[method-assign]
+            try:
+                await overlay.ready()
+                c.member.parts.network.hang_up(c.publisher.status().node, "test")
+                assert content_of(await pull(c.member, "open:1")) == content
+                assert DiscoveryKey.of_image(image, GROUP.discovery_key) in asked
+                books = c.member.parts.driver.host.books
+                assert books.privacy[image] is None
+            finally:
+                await overlay.close()
 
     run(scenario())
 

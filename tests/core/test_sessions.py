@@ -37,6 +37,7 @@ def test_who_asks_for_what_is_not_here_is_told_so() -> None:
 
 def test_a_host_that_was_dialled_for_a_private_image_is_asked_once_it_has_proven_its_group() -> None:
     bench, group = Bench(), GroupId(bytes(16))
+    bench.host.books.groups = frozenset({group})
     bench.order()
     bench.tell(ev.ProvidersFound(IMAGE, (contact(1),), (), group))
     assert bench.one(ef.Dial).contact == contact(1)
@@ -44,6 +45,18 @@ def test_a_host_that_was_dialled_for_a_private_image_is_asked_once_it_has_proven
     assert bench.said(1) == []
     bench.tell(ev.PeerBelongs(node(1), frozenset({group})))
     assert bench.said(1) == [ms.Subscribe(IMAGE)]
+
+
+def test_who_is_found_under_a_groups_key_makes_no_image_private() -> None:
+    """Until it is found under everybody's, a member alone is asked; from then on, everybody."""
+    bench, group = Bench(), GroupId(bytes(16))
+    bench.host.books.groups = frozenset({group})
+    bench.order()
+    bench.tell(ev.ProvidersFound(IMAGE, (contact(1),), (), group))
+    bench.meet(1, 2)
+    assert bench.said(1) == bench.said(2) == []
+    bench.tell(ev.ProvidersFound(IMAGE, (contact(1), contact(2))))
+    assert bench.said(2) == [ms.Subscribe(IMAGE)]
 
 
 def test_who_pulls_what_we_pull_is_asked_back_once_and_acquainted_with_others() -> None:

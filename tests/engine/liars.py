@@ -19,7 +19,7 @@ from enticed.transfer.network import PeerNetwork
 from enticed.transfer.ports import Consignment, Event, Heard, PeerDown, PeerUp
 from protocol.codec import pack_record
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
-from protocol.messages import Busy, HaveMap, Part, PartRequest, Refusal, Refused, Request, Subscribe
+from protocol.messages import Busy, HaveMap, Part, PartRequest, PlaceOrder, Refusal, Refused, Request, Subscribe
 from protocol.providers import ProviderState
 from protocol.statement import StatementSet
 from tests.clusters import make_cluster
@@ -74,7 +74,7 @@ class Liar:
         await self._up[status.node].wait()
         return status.node
 
-    async def asks(self, node: NodeId, message: Subscribe) -> None:
+    async def asks(self, node: NodeId, message: Subscribe | PlaceOrder) -> None:
         """Say something and wait for the next that is said in return."""
         self.heard.clear()
         self.heard_more.clear()
