@@ -54,10 +54,13 @@ class Sources:
         return configured
 
     def files(self) -> list[Path]:
-        """The files, those that count less first. The first one need not be there."""
+        """The files, those that count less first. The first one need not be there.
+
+        `LocalError` where this user may not see which there are.
+        """
         files = [self.state_dir / STATE_CONFIG]
         if self.file is not None:
-            files += [self.file, *sorted((self.file.parent / DROP_IN_DIRECTORY).glob("*.toml"))]
+            files += [self.file, *_drop_ins(self.file.parent / DROP_IN_DIRECTORY)]
         return files
 
     def _values(self) -> Iterator[tuple[str, str, Any]]:
@@ -137,6 +140,16 @@ def remember_listen(state_dir: Path, listen: str | None) -> None:
     Configured(Config(state_dir), {}).with_value("--listen", "listen", listen)
     text = f'# Written when this host was enrolled. A file given by --config comes before it.\nlisten = "{listen}"\n'
     (state_dir / STATE_CONFIG).write_text(text, encoding="utf-8")
+
+
+def _drop_ins(directory: Path) -> list[Path]:
+    """Not with `glob`, to which a directory that may not be read is one without files."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.name.endswith(".toml"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LocalError(f"{directory}: {error.strerror or error}") from error
 
 
 def _parsed(path: Path, *, may_be_absent: bool = False) -> dict[str, Any]:

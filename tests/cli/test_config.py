@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cli.running import Cli, run
+from tests.cli.running import Cli, environment, run
 from tests.programs import need_root
 
 NOWHERE = Path("/nowhere/entice.sock")
@@ -32,15 +32,30 @@ def test_who_may_not_read_the_files_sees_what_the_daemon_uses(cli: Cli, tmp_path
     need_root()
     file = tmp_path / "enticed.toml"
     file.write_text("log_level = 'debug'\n")
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == os.getuid() and not directory.stat().st_mode & 0o001:
-            directory.chmod(directory.stat().st_mode | 0o055)  # pytest's directories are closed to others
     file.chmod(0o600)
-    code = "import os, enticed.cli.config; from enticed.cli.main import run; os.setgroups([]);"
-    code += "os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3); raise SystemExit(run(['config', 'show']))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=cli.environment, check=False)
+    ran = run_as_nobody(tmp_path, cli.environment, "config", "show")
     assert (ran.returncode, ran.stdout.split()[:3]) == (0, ["SETTING", "VALUE", "FROM"])
     assert ran.stderr == f"entice: {file}: Permission denied: what the files say by now is not shown\n"
+
+
+def run_as_nobody(directory: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As a user to whom what is open to others in `directory` is open, and nothing else."""
+    for one in (directory, *directory.parents):
+        if one.stat().st_uid == os.getuid() and not one.stat().st_mode & 0o001:
+            one.chmod(one.stat().st_mode | 0o055)  # pytest's directories are closed to others
+    code = "import os, enticed.cli.config; from enticed.cli.main import run; os.setgroups([]);"
+    code += f"os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3); raise SystemExit(run({list(arguments)}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+def test_drop_ins_that_cannot_be_seen_are_not_taken_for_none(tmp_path: Path) -> None:
+    need_root()
+    file, drop_ins = tmp_path / "enticed.toml", tmp_path / "conf.d"
+    file.write_text("log_level = 'debug'\n")
+    drop_ins.mkdir(mode=0o700)
+    ran = run_as_nobody(tmp_path, environment(NOWHERE), "config", "show", "--config", str(file))
+    assert (ran.returncode, ran.stdout) == (6, "")
+    assert ran.stderr.splitlines()[-1] == f"entice: {drop_ins}: Permission denied"
 
 
 def test_a_mistake_is_one_line_and_1(tmp_path: Path) -> None:
