@@ -24,6 +24,8 @@ from enticed.limits import (
     REMOTE_LEASE_MAX_S,
 )
 
+_INCOMPLETE = "there may be more hosts with these labels than could be found: list them"
+
 
 @click.command(cls=Command)
 @click.argument("image", metavar="NAME|IMAGE_ID", callback=target)
@@ -65,8 +67,8 @@ def order(
     """Bring the image NAME onto many hosts, ahead of time.
 
     Works on the founding host, and on hosts that joined with a token of `entice token --campaigns`. With --watch it
-    ends with 0 when every host has the image in time, 75 when some are late, 1 when some failed. Ctrl-C ends the
-    watching, not the campaign.
+    ends with 0 when every host has the image in time, 75 when some are late or there may be more hosts than could
+    be found, 1 when some failed. Ctrl-C ends the watching, not the campaign.
 
     \b
     entice order ubuntu:24.04 --label zone=a --deadline 60 --watch
@@ -77,9 +79,9 @@ def order(
     terms |= {"labels": _labels(ctx, labels)} if labels else {"hosts": _hosts(file)}
     daemon, key = daemon_of(ctx), key or f"cli-{secrets.token_hex(8)}"
     campaign = daemon.ask("PUT", _path(key), terms)
-    if not campaign["complete"]:
-        click.echo("entice: there may be more hosts with these labels than could be found: list them", err=True)
     if not watch:
+        if not campaign["complete"]:
+            click.echo(f"entice: {_INCOMPLETE}", err=True)
         setup_of(ctx).show(campaign, lambda: [key])
         return
     campaign = _watch(daemon, campaign, shows=not setup_of(ctx).as_json)
@@ -172,6 +174,8 @@ def _end(campaign: Object) -> None:
             raise Failed(Exit.FAILED, f"{failed} of {total} hosts failed; {ready}")
     if campaign["promise"] not in (None, "on_time"):
         raise Failed(Exit.TEMPORARY, f"late: {ready}, some of them only after the due date")
+    if not campaign["complete"]:
+        raise Failed(Exit.TEMPORARY, f"{ready}; {_INCOMPLETE}")
 
 
 def _hosts(file: Any) -> list[str]:

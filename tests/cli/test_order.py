@@ -90,6 +90,16 @@ def test_the_exit_code_tells(cli: Cli, told: ev.Told | None, code: int, says: st
     assert "h3" in ran.stdout
 
 
+def test_where_not_all_hosts_may_have_been_found_it_is_not_done(cli: Cli) -> None:
+    cli.engine.finds_all = False
+    says = "there may be more hosts with these labels than could be found: list them\n"
+    ran = cli.run("order", "web:1", "--label", "zone=a", "--key", "k")
+    assert (ran.returncode, ran.stderr) == (0, f"entice: {says}"), "it was placed, which is all that was asked for"
+    for arguments in (("order", "web:1", "--label", "zone=a", "--key", "k2", "--watch"), ("campaigns", "k", "--watch")):
+        ran = cli.run(*arguments)
+        assert (ran.returncode, ran.stderr.count(says), "ready, 5 of 5 ready" in ran.stdout) == (75, 1, True), ran
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -28,6 +28,8 @@ class MemoryCampaigns:
         self.machine = Campaigns()
         self.hold: set[str] = set()
         self.campaign_images = {"web:1": ImageId(bytes(32))}
+        self.finds_all = True
+        """All hosts that have the labels, that is."""
         self._changed = asyncio.Event()
         self.awaited = threading.Event()
         """Somebody waits for news of a campaign."""
@@ -49,7 +51,7 @@ class MemoryCampaigns:
             ev.CampaignPlaced(
                 Campaign(
                     key, terms.target, self.campaign_images[terms.target], now, hosts, due_at, terms.keep_s or 60.0,
-                    terms.labels, True, terms.at_most_at_once, owner,
+                    terms.labels, self.finds_all, terms.at_most_at_once, owner,
                 )
             )
         )  # fmt: skip
