@@ -144,7 +144,7 @@ def _certificate(status: dict[str, Any]) -> str:
 def _status_lines(status: dict[str, Any]) -> Iterable[str]:
     quota = "" if status["quota_bytes"] is None else f" of {size(status['quota_bytes'])}"
     counted = ", ".join(f"{count} {state}" for state, count in status["orders"].items() if count)
-    revoked = "REVOKED: no other host has anything to do with this one; it comes back by `entice join`"
+    revoked = "REVOKED: no other host has anything to do with this one; entice doctor says what to do"
     return pairs(
         revoked if status["revoked"] else f"enticed {status['version']}, started {ago(status['started_at'])}",
         [

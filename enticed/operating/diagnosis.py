@@ -55,7 +55,10 @@ class Finding:
     to_do: str = ""
 
 
-_AREAS = {"certificate": Area.TRUST, "event_loop": Area.HOST, "peers": Area.NETWORK}
+_AREAS = {"trust": Area.TRUST, "certificate": Area.TRUST, "event_loop": Area.HOST, "peers": Area.NETWORK}
+
+
+_FOUNDER_RENEWS = "bring the founding host back or restore it; join again only once the certificate has expired"
 
 
 async def diagnose(engine: DaemonEngine, parts: Parts, settings: LiveSettings) -> tuple[Finding, ...]:
@@ -161,22 +164,17 @@ def _clock(parts: Parts) -> Iterator[Finding]:
 
 def _trust(parts: Parts) -> Iterator[Finding]:
     credential, trust, newer = parts.identity.credential, parts.identity.trust, parts.overlay.newer_trust
-    if parts.identity.node in trust.revoked_nodes:
-        said = "this host was revoked: no other host of the cluster has anything to do with it"
-        to_do = "if it is to belong to the cluster: entice join, with a new token and into a new state directory"
-        yield Finding(Area.TRUST, "revoked", Verdict.WRONG, said, to_do)
-    elif disowned_by := parts.network.disowned_by:
+    disowned_by = parts.network.disowned_by
+    if disowned_by and parts.identity.node not in trust.revoked_nodes:
         others = f" (and {len(disowned_by) - 1} more)" * (len(disowned_by) > 1)
         said = f"host {disowned_by[0].short}{others} says that this host was revoked"
-        to_do = (
-            "entice trust show, on the founding host: if it was, entice join with a new token and into a new state "
-            "directory; if not, that host lies"
-        )
+        to_do = f"entice trust show, on the founding host: if not, that host lies; if it was: {health.JOIN_AGAIN}"
         yield Finding(Area.TRUST, "disowned", Verdict.WRONG, said, to_do)
     left_s = credential.not_after - parts.clock()
     if 0 < left_s < CERTIFICATE_WARNING_S:
         said = f"this host's certificate is good for only {left_s / 86400:.0f} days"
-        to_do = f"it is not renewed: {parts.trust.renewing.trouble or 'not asked for yet'}; else: entice join"
+        renews = health.RENEW_OWN if parts.authority is not None else _FOUNDER_RENEWS
+        to_do = f"it is not renewed: {parts.trust.renewing.trouble or 'not asked for yet'}; {renews}"
         yield Finding(Area.TRUST, "certificate_expires", Verdict.HINT, said, to_do)
     publishers = len({one.name for one in trust.publishers})
     if 0 < publishers < trust.threshold:

@@ -10,6 +10,10 @@ from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import READY_LOOP_LAG_MAX_S
 from enticed.store.space import size
 
+# The founding host's identity holds the CA: it is never moved away.
+RENEW_OWN = "stop enticed, entice trust renew --state STATE, start it again"
+JOIN_AGAIN = "stop enticed, move STATE/identity away, and let it join again with a new token: entice join; images stay"
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -23,12 +27,20 @@ class Check:
 
 def checks(parts: Parts) -> Iterator[Check]:
     """All checks, as things are now."""
+    yield _trust(parts)
     yield _certificate(parts)
     yield _store(parts)
     yield _disk(parts)
     yield _quota(parts)
     yield _peers(parts)
     yield _event_loop(parts)
+
+
+def _trust(parts: Parts) -> Check:
+    if parts.identity.node not in parts.identity.trust.revoked_nodes:
+        return Check("trust", True, "this host was not revoked")
+    said = "this host was revoked: no other host of the cluster has anything to do with it"
+    return Check("trust", False, said, f"if it is to belong to the cluster: {JOIN_AGAIN}")
 
 
 def _certificate(parts: Parts) -> Check:
@@ -40,12 +52,8 @@ def _certificate(parts: Parts) -> Check:
         return Check("certificate", True, said)
     if left_days > 0:
         return Check("certificate", True, f"good for {left_days:.0f} days")
-    return Check(
-        "certificate",
-        False,
-        "this host's certificate has expired",
-        "move STATE/identity away and let the host join again: entice join",
-    )
+    to_do = RENEW_OWN if parts.authority is not None else JOIN_AGAIN
+    return Check("certificate", False, "this host's certificate has expired", f"is its clock right? Else {to_do}")
 
 
 def _store(parts: Parts) -> Check:

@@ -16,6 +16,7 @@ from enticed.core import events as ev
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.limits import SCRUB_PERIOD_S
+from enticed.operating import health
 from enticed.operating.diagnosis import Area, Finding, Verdict, diagnose
 from enticed.operating.live_settings import LiveSettings
 from tests.engine.swarm import disk, publish, pull, run, swarm, until
@@ -143,7 +144,9 @@ def test_a_certificate_that_expires_soon(tmp_path: Path) -> None:
         async with swarm(tmp_path, 1) as (engine,):
             soon = engine.parts.identity.credential.not_after - 5 * 86400.0
             later = DaemonEngine(replace(engine.parts, clock=lambda: soon))
-            assert "only 5 days" in (await found(later, "certificate_expires")).said
+            expires = await found(later, "certificate_expires")
+            assert "only 5 days" in expires.said
+            assert "entice trust renew" in expires.to_do, "it is the founding host"
 
     run(main())
 
@@ -176,7 +179,9 @@ def test_a_host_that_was_revoked_says_so_itself(tmp_path: Path) -> None:
             host.parts.identity.watch(heard.set)
             await founder.parts.trust.revoke(host.parts.identity.node.hex())
             await heard.wait()
-            assert (await found(host, "revoked")).verdict is Verdict.WRONG
-            assert "revoked" not in await bad(founder)
+            assert (await found(host, "trust")).verdict is Verdict.WRONG
+            assert "trust" not in await bad(founder)
+            assert [check.name for check in health.checks(host.parts) if not check.is_ok][:1] == ["trust"]
+            assert "move STATE/identity away" in (await found(host, "trust")).to_do
 
     run(main())

@@ -48,7 +48,11 @@ def only(engine: DaemonEngine, name: str) -> Check:
 def test_a_certificate_that_has_expired(tmp_path: Path) -> None:
     async def work(engine: DaemonEngine) -> None:
         after = engine.parts.identity.credential.not_after + 1.0
-        only(DaemonEngine(replace(engine.parts, clock=lambda: after)), "certificate")
+        founder = only(DaemonEngine(replace(engine.parts, clock=lambda: after)), "certificate")
+        assert "entice trust renew" in founder.to_do
+        assert "identity" not in founder.to_do, "the CA is in it"
+        joined = failing(DaemonEngine(replace(engine.parts, clock=lambda: after, authority=None)))["certificate"]
+        assert "move STATE/identity away" in joined.to_do
 
     check_founder(tmp_path, work)
 
