@@ -28,6 +28,7 @@ from protocol.errors import (
     EnticedError,
     ExhaustedError,
     LocalError,
+    NeverFitsError,
     NoSpaceError,
     QuotaError,
 )
@@ -120,6 +121,8 @@ def kind_of(error: Exception) -> Kind:
             return Kind.INTEGRITY
         case DeniedError():
             return Kind.DENIED
+        case NeverFitsError():
+            return Kind.FAILED
         case NoSpaceError():
             return Kind.NO_SPACE
         case ExhaustedError() | TimeoutError():

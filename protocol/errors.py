@@ -39,6 +39,10 @@ class NoSpaceError(ExhaustedError):
     """A disk, or what may be kept on it, is full: until something is removed it stays so."""
 
 
+class NeverFitsError(NoSpaceError):
+    """It would not fit whatever else were removed: waiting for room is of no use."""
+
+
 class QuotaError(ExhaustedError):
     """One caller has all that it may have; there may be plenty for others."""
 

@@ -25,12 +25,12 @@ KINDS = {
     "not_found": Exit.NOT_FOUND,
     "integrity": Exit.INTEGRITY,
     "denied": Exit.DENIED,
-    "no_space": Exit.FAILED,
+    "no_space": Exit.TEMPORARY,
     "temporary": Exit.TEMPORARY,
     "usage": Exit.USAGE,
     "failed": Exit.FAILED,
 }
-"""By the kinds of error that the control API knows."""
+"""By the kinds of error that the control API knows. What can never fit is told there as `failed`."""
 
 ORDER_FAILURES = {
     "not_found": Exit.NOT_FOUND,
@@ -41,7 +41,7 @@ ORDER_FAILURES = {
     "disk": Exit.FAILED,
     "alone": Exit.TEMPORARY,
 }
-"""By why an order failed."""
+"""By why an order failed. One that waits for room is paused: for want of it fails what never fits."""
 
 
 class Failed(Exception):  # noqa: N818 - it is how a command ends, not an error of the program

@@ -13,7 +13,7 @@ from enticed.limits import NAMES_MAX_COUNT
 from enticed.store.files import DiskError, Files
 from enticed.store.layout import NAMES, NEW_PREFIX, read_file, remove_tree, replace_file
 from protocol.codec import U64, Between, pack_record, unpack_record
-from protocol.errors import AbsentError, CorruptError, DeniedError, MalformedError, NoSpaceError
+from protocol.errors import AbsentError, CorruptError, DeniedError, MalformedError, NeverFitsError
 from protocol.identifiers import Digest, ImageId
 from protocol.limits import NAME_MAX_CHARS, NAME_RECORD_MAX_SIZE_BYTES
 
@@ -31,7 +31,7 @@ class SavedName:
     envelope: Annotated[bytes, Between(0, NAME_RECORD_MAX_SIZE_BYTES)]
 
 
-class TooManyNamesError(NoSpaceError):
+class TooManyNamesError(NeverFitsError):
     """There are as many names as may be, and none ever goes: waiting for room is of no use."""
 
 

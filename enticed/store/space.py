@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from enticed.store.files import Files
-from protocol.errors import EnticedError, NoSpaceError
+from protocol.errors import EnticedError, NeverFitsError, NoSpaceError
 from protocol.limits import BLOCK_SIZE_BYTES, GIB, KIB, MIB
 
 
@@ -65,7 +65,7 @@ class NoRoomError(NoSpaceError):
         return NoSpaceError(f"{self._said}; {holds}: {self._to_do}")
 
 
-class TooLargeError(NoSpaceError):
+class TooLargeError(NeverFitsError):
     """An image that would not fit even if there were no other: waiting for room is of no use. short_bytes: how much
     larger it is than the quota."""
 

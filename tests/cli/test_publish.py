@@ -96,12 +96,13 @@ def test_what_cannot_be_published(cli: Cli, tmp_path: Path) -> None:
     assert cli.engine.published == []
 
 
-def test_a_full_store_is_1(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("room_bytes", "code"), [(1, 75), (0, 1)])
+def test_a_full_store_is_75_and_what_never_fits_is_1(cli: Cli, tmp_path: Path, room_bytes: int, code: int) -> None:
     raw = tmp_path / "a.raw"
     raw.write_bytes(DATA)
-    cli.do(lambda: setattr(cli.engine, "room_bytes", 1))
+    cli.do(lambda: setattr(cli.engine, "room_bytes", room_bytes))
     ran = cli.run("publish", raw, "a")
-    assert (ran.returncode, ran.stderr) == (1, f"entice: the disk is full: {len(DATA)} bytes needed\n")
+    assert (ran.returncode, ran.stderr) == (code, f"entice: the disk is full: {len(DATA)} bytes needed\n")
 
 
 def test_interrupting_stops_the_daemons_work_too(cli: Cli, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from enticed.engine.trust.port import AuthorityView, CertifiedView, HolderView, 
 from enticed.identity.bundles import with_publisher
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
-from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError, NoSpaceError
+from protocol.errors import AbsentError, DeniedError, ExhaustedError, LocalError, NeverFitsError, NoSpaceError
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.limits import MIB
 from protocol.statement import Statement
@@ -105,6 +105,7 @@ class MemoryEngine(MemoryCampaigns):
         self.may_publish = asyncio.Event()
         self.may_publish.set()
         self.room_bytes: int | None = None
+        """0: nothing would ever fit."""
         self.publishing_cancelled = asyncio.Event()
         self.too_many_watchers = False
         self.percent = 0.0
@@ -145,7 +146,8 @@ class MemoryEngine(MemoryCampaigns):
             self.publishing_cancelled.set()
             raise
         if self.room_bytes is not None and what.virtual_size_bytes > self.room_bytes:
-            raise NoSpaceError(f"the disk is full: {what.virtual_size_bytes} bytes needed")
+            kind = NoSpaceError if self.room_bytes else NeverFitsError
+            raise kind(f"the disk is full: {what.virtual_size_bytes} bytes needed")
         for one in what.relatives or ():
             self._find(one)
         data = os.pread(what.fd, what.virtual_size_bytes, 0)
