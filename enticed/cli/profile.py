@@ -49,8 +49,8 @@ def show(ctx: click.Context, image: str) -> None:
 def record(ctx: click.Context, image: str, source: TextIO | None) -> None:
     """Sign what was read of an image on this host as what a VM reads first, when it boots.
 
-    Hosts on which somebody reads the image later fetch that first. Replaces the profile before. Only the founding host
-    signs: a VM may have booted on another all the same.
+    Hosts on which somebody reads the image later fetch that first. Replaces the profile before. Only a host with
+    a publisher's key signs: a VM may have booted on another all the same.
 
     \b
     ssh host7 entice --json profile show ubuntu:24.04 | entice profile record ubuntu:24.04 --from -
