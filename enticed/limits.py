@@ -258,6 +258,8 @@ MANIFEST_TIMEOUT_S = 60.0
 """For root, statements and pages from one peer; then another is asked."""
 BUSY_RETRY_LEAST_S = 0.05
 """Before a peer that is busy is asked for a part of a manifest again, though it said sooner."""
+EXHAUSTED_RETRY_S = 0.25
+"""Before a peer is asked again for which this host had no thread or descriptor."""
 STORE_THREADS_COUNT = 6
 PIECES_OPENED_TOGETHER_COUNT = 4
 """By one of these threads in one go."""

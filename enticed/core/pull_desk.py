@@ -108,7 +108,9 @@ class PullDesk:
             pull.origin.shut_until = now + self._books.policy.origin_shut_s
         self.note_trouble(pull, event.node, event.reason)
         peer = self._books.source(event.node)
-        if peer is not None:
+        if peer is not None and event.fault is Fault.BUSY:
+            peer.is_busy(now, self._books.policy.backoff_first_s, self._books.policy)
+        elif peer is not None:
             peer.failed(now, self._books.policy)
 
     def note_trouble(self, pull: Pull, node: NodeId, reason: str) -> None:

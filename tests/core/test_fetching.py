@@ -211,6 +211,20 @@ def test_a_fault_makes_the_peer_pause_and_the_run_wait(fault: Fault) -> None:
     assert bench.one(ef.Fetch).wanted == fetch.wanted
 
 
+def test_a_manifest_that_there_was_no_room_to_ask_for_is_asked_for_again_and_is_no_fault_of_the_peers() -> None:
+    bench = Bench()
+    bench.order()
+    bench.meet(1)
+    bench.has(1)
+    bench.tell(ev.ManifestFailed(IMAGE, node(1), Fault.BUSY, "no thread is left"))
+    assert bench.all(ef.FetchManifest) == []
+    peer = bench.host.books.peers.get(node(1))
+    assert peer is not None
+    assert peer.strikes == 0
+    bench.wait(0.3)
+    assert bench.one(ef.FetchManifest).node == node(1)
+
+
 def test_another_holder_takes_over_at_once() -> None:
     bench = Bench()
     (fetch,) = asked(bench)

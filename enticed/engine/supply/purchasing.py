@@ -19,8 +19,8 @@ from enticed.engine.supply.origin_supply import OriginSupply
 from enticed.engine.trust.groups import group_of, marks_of
 from enticed.identity.host import HostIdentity
 from enticed.landing import CorruptFragmentError, LandingError
-from enticed.limits import BUSY_RETRY_LEAST_S, MANIFEST_TIMEOUT_S
-from enticed.origin.errors import ObjectAbsentError
+from enticed.limits import BUSY_RETRY_LEAST_S, EXHAUSTED_RETRY_S, MANIFEST_TIMEOUT_S
+from enticed.origin.errors import ObjectAbsentError, OriginLostError
 from enticed.transfer.errors import (
     BusyError,
     PeerLostError,
@@ -236,7 +236,8 @@ class Purchasing:
         except EnticedError as error:
             fault = fault_of(error)
             failure = failure_of(error) if fault is Fault.LOCAL else None
-            self._failed(ev.FetchFailed(effect.request, fault, str(error), failure=failure))
+            retry_after_s = EXHAUSTED_RETRY_S if fault is Fault.BUSY else 0.0
+            self._failed(ev.FetchFailed(effect.request, fault, str(error), retry_after_s, failure=failure))
         except Exception as error:
             log.exception("fetching from %s", effect.node.short, extra={"peer": effect.node})
             self._failed(ev.FetchFailed(effect.request, Fault.MALFORMED, repr(error)))
@@ -266,7 +267,7 @@ def fault_of(error: EnticedError) -> Fault:
             return Fault.REFUSED
         case PeerSilentError():
             return Fault.SILENT
-        case PeerLostError():
+        case PeerLostError() | OriginLostError():
             return Fault.LOST
         case CorruptError():
             return Fault.CORRUPT
@@ -275,6 +276,6 @@ def fault_of(error: EnticedError) -> Fault:
         case LandingError():
             return Fault.LOCAL
         case ExhaustedError():
-            return Fault.LOST  # no thread or session left for it here: another time, or another peer
+            return Fault.BUSY  # no thread or descriptor left for it here: another time, and no fault of the peer's
         case _:
             return Fault.LOCAL
