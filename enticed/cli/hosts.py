@@ -42,6 +42,21 @@ def orders(ctx: click.Context) -> None:
 
 
 @click.command(cls=Command)
+@click.argument("key")
+@click.pass_context
+def cancel(ctx: click.Context, key: str) -> None:
+    """Cancel the order KEY, and end its lease: the image may go.
+
+    What it has fetched stays until room is wanted. `entice orders` lists the keys.
+
+    \b
+    entice cancel vm-17
+    """
+    order = daemon_of(ctx).ask("DELETE", f"/v1/orders/{part(key)}")
+    setup_of(ctx).show(order, lambda: [f"the order {key} for {order['image']} is cancelled"])
+
+
+@click.command(cls=Command)
 @click.argument("what", metavar="NAME|IMAGE_ID|ORDER", callback=target)
 @click.pass_context
 def why(ctx: click.Context, what: str) -> None:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "recall": ("enticed.cli.recall", "recall", "Have no host serve or order an image any more."),
     "sign": ("enticed.cli.sign", "sign", "Sign what another publisher has published, where it takes several."),
     "orders": ("enticed.cli.hosts", "orders", "List the orders: pulls, and what schedulers asked for."),
+    "cancel": ("enticed.cli.hosts", "cancel", "Cancel an order, and let its image go."),
     "why": ("enticed.cli.hosts", "why", "Say why an order does not go on."),
     "peers": ("enticed.cli.hosts", "peers", "List the hosts that this one is connected to."),
     "status": ("enticed.cli.hosts", "status", "Show how the daemon on this host is doing."),

@@ -167,3 +167,17 @@ def test_orders_survive_a_restart(swarm: Testbed, disk: Path) -> None:
     after = host.control.wait_for_order("kept", "ready")
     assert {**after, "bytes_from": None} == {**before, "bytes_from": None}
     host.control.delete("/v1/orders/kept")
+
+
+def test_an_order_is_cancelled_and_its_image_may_go(swarm: Testbed) -> None:
+    host = swarm.daemons[1]
+    swarm.founder.json("publish", new_disk(swarm, "small.raw", 1, seed=3), "small:1")
+    host.control.place_order("vm-1", "small:1", keep_s=3600)
+    host.control.wait_for_order("vm-1", "ready")
+    kept = host.entice("rm", "small:1")
+    assert (kept.exit_code, "cancel it first (entice cancel vm-1)" in kept.stderr) == (1, True), kept
+    assert host.must("cancel", "vm-1") == "the order vm-1 for small:1 is cancelled\n"
+    assert host.json("cancel", "vm-1")["state"] == "cancelled", "once more is no error"
+    host.must("rm", "small:1")
+    unknown = host.entice("cancel", "vm-2")
+    assert (unknown.exit_code, is_one_line(unknown)) == (4, True), unknown

@@ -77,7 +77,8 @@ class Removal:
         now = self._driver.clock()
         for order in self._driver.host.orders():
             if order.leases(image, now):
-                raise LocalError(f"image {image.short} is leased by order {order.key}: cancel it first")
+                to_do = f"cancel it first (entice cancel {order.key})"
+                raise LocalError(f"image {image.short} is leased by order {order.key}: {to_do}")
         if self._store.pin_book.of(image, now) is not None:
             raise LocalError(f"image {image.short} is pinned: entice unpin it first")
         if self._store.held(image):
