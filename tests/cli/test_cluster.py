@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -122,14 +123,19 @@ def test_a_founding_host_that_was_off_for_too_long_or_comes_from_an_old_backup(t
     assert identity.node == load_identity(state).node
 
 
-def test_who_may_not_read_the_state_or_write_there_is_denied(tmp_path: Path) -> None:
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """Others can look into it and at what is above: pytest's own are closed to them, by every run anew."""
+    with TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_who_may_not_read_the_state_or_write_there_is_denied(open_directory: Path) -> None:
     need_root()
-    state, file = tmp_path / "state", tmp_path / "ca.backup"
+    state, file = open_directory / "state", open_directory / "ca.backup"
     found_cluster(state, "", "", time.time())
     write_backup(state, file, PASSPHRASE)
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == os.getuid() and not directory.stat().st_mode & 0o001:
-            directory.chmod(directory.stat().st_mode | 0o055)  # pytest's directories are closed to others
     load = (  # all of it, before the interpreter's own files may be out of reach
         "import importlib, os, pkgutil, enticed.cli, enticed.identity\n"
         "for package in (enticed.cli, enticed.identity):\n"
@@ -139,11 +145,11 @@ def test_who_may_not_read_the_state_or_write_there_is_denied(tmp_path: Path) -> 
     )
     drop = "os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3); raise SystemExit(run({!r}))"
     for command in (
-        ["init", "--state", str(tmp_path / "new")],
+        ["init", "--state", str(open_directory / "new")],
         ["trust", "key", "--state", str(state)],
-        ["trust", "backup", str(tmp_path / "other"), "--state", str(state)],
+        ["trust", "backup", str(open_directory / "other"), "--state", str(state)],
         ["trust", "renew", "--state", str(state)],
-        ["trust", "restore", str(file), "--state", str(tmp_path / "new")],
+        ["trust", "restore", str(file), "--state", str(open_directory / "new")],
         ["group", "create", "team", "--state", str(state)],
     ):
         ran = subprocess.run(
