@@ -208,8 +208,8 @@ def restore(ctx: click.Context, file: Path, state_dir: Path) -> None:
     Authority.load(state_dir, identity=identity).renew_own_at_rest()
     result = {"node_id": str(identity.node), "serial": identity.trust.serial}
     wait = (
-        f"It knows trust bundle {identity.trust.serial}: start it, and grant or revoke nothing until `entice trust show` "
-        "says the same here and on a host that was up, or those revoked since are trusted again."
+        f"It knows trust bundle {identity.trust.serial}: start it, and grant or revoke nothing until `entice trust "
+        "show` says the same here and on a host that was up, or those revoked since are trusted again."
     )
     setup_of(ctx).show(result, lambda: [f"This is the founding host {identity.node} again.", wait])
 
