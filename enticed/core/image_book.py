@@ -106,6 +106,10 @@ class ImageBook:
         return self.counts[PieceState.DURABLE] == len(self.state)
 
     @property
+    def all_asked_for(self) -> bool:
+        return self.asked_for == (1 << self.pieces) - 1
+
+    @property
     def pieces(self) -> int:
         return len(self.state)
 

@@ -191,6 +191,9 @@ class Policy:
     """While others wait, who fill the link as well: a few that hardly read cannot have all slots."""
     first_copies_transmitting: int = 16
     """A seed sends no more of what it has sent nobody yet: each is soon there, and can be passed on."""
+    first_copies_go_first_from: int = 4
+    """A seed that sends so much at once sends nobody what another is being sent, before it was asked for all it has:
+    what shares its uplink with that comes the later, and hosts that lack pieces nobody has wait for each other."""
     copies_at_once: int = 4
     """Likewise, who has little under way itself sends no more of the same."""
     upload_least_bytes_per_s: int = 2 * MIB
@@ -211,6 +214,8 @@ class Policy:
     first_copy_s: float = 0.25
     """How long a seed that others wait for sends nobody else any of a piece of which it has just sent some: time to
     pass it on."""
+    first_copy_idle_s: float = 0.1
+    """So long while nobody waits for it: who passes nothing on (it is silent, slow or lies) does not hold up others."""
     first_copies_s: float = 2.0
     """So long if it has sent that nobody before, and has its uplink's fill of the like: what it sends a second time
     then, all others wait for."""

@@ -7,6 +7,7 @@ from math import inf
 from enticed.core.books import Books
 from enticed.core.effects import DeferUpload, GrantUpload, RefuseUpload
 from enticed.core.events import UploadAsked
+from enticed.core.image_book import ImageBook
 from enticed.core.uploads import Given, Piece, Waiting
 from enticed.core.vocabulary import Contact
 from protocol.identifiers import ImageId, NodeId
@@ -49,20 +50,28 @@ class UploadDesk:
         return (request.image, request.piece) if is_good_part else None
 
     def _given_to_another(self, piece: Piece, event: UploadAsked, now: float) -> Given | None:
-        """Where others wait for a seed: who else is being sent the piece that it is asked for, or was a moment ago."""
-        uploads = self._books.uploads
-        if not uploads.is_full or not self._books.images[event.request.image].sealed:
+        """Where others wait for a seed, or have not asked it for all of the image yet: who else is being sent the piece
+        that it is asked for, or was a moment ago."""
+        policy, uploads, book = self._books.policy, self._books.uploads, self._books.images[event.request.image]
+        has_more_to_give = self._is_first_seed(book) and not book.all_asked_for
+        firsts_go_first = has_more_to_give and uploads.sending >= policy.first_copies_go_first_from
+        if not book.sealed or not (uploads.is_full or firsts_go_first):
             return None
-        given = uploads.first_copies.given(piece, now, firsts_abound=uploads.firsts_abound)
+        given = uploads.given(piece, now)
         return None if given is None or given.node == event.node else given
 
     def _is_first(self, piece: Piece, node: NodeId, now: float) -> bool:
         """Whether this host was a seed from the start, and nobody else was given a place for this piece before."""
         image, number = piece
         book = self._books.images[image]
-        if not book.sealed or book.bytes_from:
+        if not self._is_first_seed(book):
             return False
         return not book.asked_for & 1 << number or self._books.uploads.first_copies.is_going_on(piece, node, now)
+
+    @staticmethod
+    def _is_first_seed(book: ImageBook) -> bool:
+        """Whether this host had all of it before others did: it was not fetched."""
+        return book.sealed and not book.bytes_from
 
     def _named(self, node: NodeId) -> tuple[Alternative, ...]:
         peer = self._books.peers.get(node)

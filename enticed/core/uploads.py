@@ -66,14 +66,13 @@ class FirstCopies:
         given = self._going.get(piece) or self._sent.get(piece)
         return given is not None and given.is_first and given.node == node and self._is_new(given, now)
 
-    def given(self, piece: Piece, now: float, *, firsts_abound: bool) -> Given | None:
-        """Who is given the piece now, or was sent some of it a moment ago (longer ago, if it was the first and as long
-        as there are many such)."""
+    def given(self, piece: Piece, now: float, *, within_s: float, first_within_s: float) -> Given | None:
+        """Who is given the piece now, or was sent some of it within so long; within `first_within_s`, if it was the
+        first."""
         given = self._going.get(piece) or self._sent.get(piece)
         if given is None:
             return None
-        within_s = self._policy.first_copies_s if given.is_first and firsts_abound else self._policy.first_copy_s
-        is_waited_for = given.under_way or now < given.sent_at + within_s
+        is_waited_for = given.under_way or now < given.sent_at + (first_within_s if given.is_first else within_s)
         return given if is_waited_for and self._is_new(given, now) else None
 
     def _is_new(self, given: Given, now: float) -> bool:
@@ -230,10 +229,14 @@ class UploadSlots:
         """Whether whoever asks now for a first copy has to wait."""
         return len(self._sending) >= self._firsts_most
 
-    @property
-    def firsts_abound(self) -> bool:
-        """Whether as many first copies as can be sent at once are sent, or wait in the queue."""
-        return self._firsts >= self._firsts_most
+    def given(self, piece: Piece, now: float) -> Given | None:
+        """Who is given the piece now, or was sent some of it so short a time ago that others still wait to have it from
+        there: longer, if it was the first and as many first copies as can be sent at once are sent, or wait."""
+        policy = self._policy
+        within_s = policy.first_copy_s if self.is_full else policy.first_copy_idle_s
+        firsts_abound = self._firsts >= self._firsts_most
+        first_within_s = policy.first_copies_s if firsts_abound else within_s
+        return self.first_copies.given(piece, now, within_s=within_s, first_within_s=first_within_s)
 
     @property
     def _firsts_most(self) -> int:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
+from enticed.core.image_book import Supply
 from enticed.core.policy import Policy
 from enticed.core.uploads import FirstCopies, UploadSlots, Waiting
 from protocol.identifiers import ImageId
@@ -330,6 +331,52 @@ def test_a_seed_with_a_free_slot_sends_what_it_is_asked_for() -> None:
     assert bench.one(ef.GrantUpload).ticket == 2
 
 
+def sending_five() -> Bench:
+    """Nobody waits for it, but it has not been asked for piece 5 yet; piece 0 goes to peer 1, and so on."""
+    bench = Bench()
+    bench.published(pieces=6)
+    bench.meet(*range(1, 7))
+    for at in range(5):
+        ask(bench, at, at + 1, at)
+        assert bench.one(ef.GrantUpload).ticket == at
+    return bench
+
+
+def test_a_seed_that_sends_enough_sends_all_once_first() -> None:
+    bench = sending_five()
+    ask(bench, 5, 6, 0)
+    assert [other.node for other in bench.one(ef.DeferUpload).alternatives] == [node(1)]
+    ask(bench, 6, 6, 5)
+    assert bench.one(ef.GrantUpload).ticket == 6
+    ask(bench, 7, 6, 0)
+    assert bench.one(ef.GrantUpload).ticket == 7, "it has been asked for everything"
+
+
+def test_and_waits_only_for_a_moment_for_who_was_sent_it() -> None:
+    bench = sending_five()
+    bench.tell(ev.UploadEnded(0, MIB))
+    ask(bench, 5, 6, 0)
+    assert len(bench.all(ef.DeferUpload)) == 1
+    bench.now += Policy().first_copy_idle_s
+    ask(bench, 6, 6, 0)
+    assert bench.one(ef.GrantUpload).ticket == 6
+
+
+def test_a_seed_that_sends_little_sends_what_it_is_asked_for() -> None:
+    bench = sending_five()
+    for ticket in range(1, 3):
+        bench.tell(ev.UploadEnded(ticket, MIB))
+    ask(bench, 5, 6, 0)
+    assert bench.one(ef.GrantUpload).ticket == 5
+
+
+def test_who_fetched_an_image_sends_whatever_it_is_asked_for() -> None:
+    bench = sending_five()
+    bench.host.books.images[IMAGE].bytes_from[Supply.PEERS] = 6 * MIB
+    ask(bench, 5, 6, 0)
+    assert bench.one(ef.GrantUpload).ticket == 5
+
+
 def test_first_copies_are_forgotten_in_time() -> None:
     copies = FirstCopies(Policy(first_copies_max=3, first_copies_s=1.0))
     uploads = [
@@ -338,7 +385,7 @@ def test_first_copies_are_forgotten_in_time() -> None:
 
     def is_given(upload: Waiting, now: float) -> bool:
         assert upload.piece is not None
-        return copies.given(upload.piece, now, firsts_abound=True) is not None
+        return copies.given(upload.piece, now, within_s=0.25, first_within_s=1.0) is not None
 
     for at, upload in enumerate(uploads[:4]):
         copies.go(upload, at / 2)
