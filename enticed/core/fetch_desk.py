@@ -81,11 +81,11 @@ class FetchDesk:
         offered &= pull.wanted
         candidates = self._fair_to_take(pull, around, offered, now) if offered else 0
         if candidates or pull.runs or pull.opening:
-            pull.starved_since = None
+            pull.has_work(now, is_from_outside=bool(candidates & ~around.of_mates))
             return pick_pieces(self._in_turn(pull, around, candidates), rarity, pull.turns, count)
         held = pull.wanted & (has.held_by_any(has) | self._kin.covered(pull))
         if not held:
-            pull.starved_since = None
+            pull.has_work(now, is_from_outside=True)
             return []
         # Only pieces are left that belong to others of our rack, or that slow hosts have: wait for them, but not long,
         # and not again while none of them gets anything.
@@ -94,10 +94,11 @@ class FetchDesk:
             pull.starved_since = now
         is_coming = any(asked.node not in around.unreliable for asked in self._books.requests.of_image(pull.image))
         patience_s = self._books.requests.stalled_after_s if is_coming else 0.0 if in_vain else policy.owner_patience_s
-        pull.starved_until = pull.starved_since + max(patience_s, self._owner_needs_s(pull, now))
+        patience_s = max(patience_s, self._owner_needs_s(pull, now))
+        pull.starved_until = pull.starved_since + patience_s - pull.starved_s
         if now < pull.starved_until:
             return []
-        pull.starved_since, pull.starved_gains = now, has.gains
+        pull.starved_since, pull.starved_s, pull.starved_gains = now, 0.0, has.gains
         return pick_pieces(held, rarity, pull.turns, count if in_vain else max(1, count // 4))
 
     def _fair_to_take(self, pull: Pull, around: Reach, offered: int, now: float) -> int:

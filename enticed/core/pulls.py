@@ -152,8 +152,10 @@ class Pull:
     """Who could be asked when the pull last went on: as far as time and answers are concerned, it holds until then."""
     starved_since: float | None = None
     """Since when there is nothing to do but wait for owners in the rack,"""
+    starved_s: float = 0.0
+    """how long it had waited before, in between what mates passed on,"""
     starved_until: float = 0.0
-    """and how long it waits."""
+    """and until when it waits."""
     starved_gains: int = -1
     """What others had gained in all when this host last waited for them in vain."""
     hearsay: dict[NodeId, NodeId | None] = field(default_factory=dict)
@@ -191,6 +193,15 @@ class Pull:
     bytes_per_s: float = 0.0
     rate_bytes: int = 0
     rate_since: float = 0.0
+
+    def has_work(self, now: float, *, is_from_outside: bool) -> None:
+        """It need not wait for owners now. That mates pass something on gives them no more time: some may know nobody
+        who has what they own."""
+        if self.starved_since is not None:
+            self.starved_s += now - self.starved_since
+            self.starved_since = None
+        if is_from_outside:
+            self.starved_s = 0.0
 
     def was_read(self, piece: int, size_bytes: int) -> None:
         """So much of a piece has come for readers. Of one that is all here by now nobody else need have anything."""

@@ -6,7 +6,7 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, Priority
-from enticed.core.picker import turns_of
+from enticed.core.picker import owners_of_pieces, turns_of
 from enticed.core.vocabulary import Fault
 from protocol import messages as ms
 from protocol.limits import MIB
@@ -581,6 +581,29 @@ def test_a_slow_owner_holds_nobody_up() -> None:
     bench.deliver(bench.open_all())
     assert taken == in_turn[:2:-1]
     assert bench.state() == "verifying"
+
+
+def test_what_one_mate_passes_on_gives_another_no_more_time() -> None:
+    """Mate 2 has all that it owns but for a piece: it knows nobody else who has that. Mate 4 gets one of its own now
+    and then, sooner than this host has waited for long enough."""
+    bench = Bench()
+    bench.order()
+    bench.meet(2, 4)
+    nodes = sorted(map(node, (0, 2, 4)))
+    owners = owners_of_pieces(nodes, 96)[0]
+    of_2, of_4 = (np.flatnonzero(owners == nodes.index(node(mate))).tolist() for mate in (2, 4))
+    bench.has(2, held=of_2[1:], pieces=96)
+    bench.has(4, held=of_4[4:], pieces=96)
+    bench.fetching(pieces=96)
+    for piece in of_4[:2]:
+        for _ in range(5):
+            while bench.open_all() or len(bench.host.books.requests):
+                for asked in list(bench.host.books.requests):
+                    bench.tell(ev.Fetched(asked.number))
+            bench.wait(0.05)
+        bench.hear(4, ms.HaveChange(IMAGE, (piece,), ()))
+    (pull,) = bench.host.books.pulls.values()
+    assert not pull.wanted & 1 << of_2[0]
 
 
 def test_what_is_slow_is_asked_of_a_second_peer_while_the_rest_is_for_others_to_fetch() -> None:
