@@ -81,11 +81,14 @@ class FetchDesk:
         offered &= pull.wanted
         candidates = self._fair_to_take(pull, around, offered, now) if offered else 0
         if candidates or pull.runs or pull.opening:
-            pull.has_work(now, is_from_outside=bool(candidates & ~around.of_mates))
+            if candidates & ~around.of_mates:
+                pull.end_wait()
+            else:
+                pull.interrupt_wait(now)
             return pick_pieces(self._in_turn(pull, around, candidates), rarity, pull.turns, count)
         held = pull.wanted & (has.held_by_any(has) | self._kin.covered(pull))
         if not held:
-            pull.has_work(now, is_from_outside=True)
+            pull.end_wait()
             return []
         # Only pieces are left that belong to others of our rack, or that slow hosts have: wait for them, but not long,
         # and not again while none of them gets anything.

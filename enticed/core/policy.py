@@ -132,8 +132,8 @@ class Policy:
     hedge_share: float = 0.02
     """Of the image's bytes may be fetched twice."""
     owner_patience_s: float = 0.3
-    """How long an idle host waits for its rack's owner of a piece before it asks outside itself; longer where that is
-    slow: twice what one of its requests takes there, and this at the most:"""
+    """How long in all an idle host waits for its rack's owner of a piece before it asks outside itself; longer where
+    that is slow: twice what one of its requests takes there, and this at the most:"""
     owner_patience_max_s: float = 8.0
     holder_patience_s: float = 0.5
     """How long a run waits for a busy holder before the seed is asked."""
@@ -191,9 +191,9 @@ class Policy:
     """While others wait, who fill the link as well: a few that hardly read cannot have all slots."""
     first_copies_transmitting: int = 16
     """A seed sends no more of what it has sent nobody yet: each is soon there, and can be passed on."""
-    first_copies_go_first_from: int = 4
-    """A seed that sends so much at once sends nobody what another is being sent, before it was asked for all it has:
-    what shares its uplink with that comes the later, and hosts that lack pieces nobody has wait for each other."""
+    first_copies_go_first_peers: int = 3
+    """A seed that sends to so many peers sends no second copies of an image as long as there are pieces of it that it
+    was not asked for: they would share the uplink with first ones, and hosts wait for pieces that nobody else has."""
     copies_at_once: int = 4
     """Likewise, who has little under way itself sends no more of the same."""
     upload_least_bytes_per_s: int = 2 * MIB
@@ -215,7 +215,7 @@ class Policy:
     """How long a seed that others wait for sends nobody else any of a piece of which it has just sent some: time to
     pass it on."""
     first_copy_idle_s: float = 0.1
-    """So long while nobody waits for it: who passes nothing on (it is silent, slow or lies) does not hold up others."""
+    """So long if nobody waits for it, and then only after the first copy of a piece."""
     first_copies_s: float = 2.0
     """So long if it has sent that nobody before, and has its uplink's fill of the like: what it sends a second time
     then, all others wait for."""

@@ -194,14 +194,15 @@ class Pull:
     rate_bytes: int = 0
     rate_since: float = 0.0
 
-    def has_work(self, now: float, *, is_from_outside: bool) -> None:
-        """It need not wait for owners now. That mates pass something on gives them no more time: some may know nobody
-        who has what they own."""
+    def interrupt_wait(self, now: float) -> None:
+        """Mates have passed something on. That gives owners no more time: one may know nobody who has what it owns."""
         if self.starved_since is not None:
             self.starved_s += now - self.starved_since
             self.starved_since = None
-        if is_from_outside:
-            self.starved_s = 0.0
+
+    def end_wait(self) -> None:
+        """There is nothing to wait for owners for, or something has come from outside: they get theirs, too."""
+        self.starved_since, self.starved_s = None, 0.0
 
     def was_read(self, piece: int, size_bytes: int) -> None:
         """So much of a piece has come for readers. Of one that is all here by now nobody else need have anything."""

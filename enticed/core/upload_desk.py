@@ -50,15 +50,20 @@ class UploadDesk:
         return (request.image, request.piece) if is_good_part else None
 
     def _given_to_another(self, piece: Piece, event: UploadAsked, now: float) -> Given | None:
-        """Where others wait for a seed, or have not asked it for all of the image yet: who else is being sent the piece
-        that it is asked for, or was a moment ago."""
-        policy, uploads, book = self._books.policy, self._books.uploads, self._books.images[event.request.image]
-        has_more_to_give = self._is_first_seed(book) and not book.all_asked_for
-        firsts_go_first = has_more_to_give and uploads.sending >= policy.first_copies_go_first_from
-        if not book.sealed or not (uploads.is_full or firsts_go_first):
+        """Where others wait for a seed: who else is being sent the piece that it is asked for, or was a moment ago. Who
+        else is sent its first copy, where it could yet be asked for others."""
+        uploads, book = self._books.uploads, self._books.images[event.request.image]
+        if not book.sealed or not (uploads.is_full or self._has_firsts_left(book)):
             return None
         given = uploads.given(piece, now)
-        return None if given is None or given.node == event.node else given
+        if given is None or given.node == event.node or not (uploads.is_full or given.is_first):
+            return None
+        return given
+
+    def _has_firsts_left(self, book: ImageBook) -> bool:
+        """Whether some of the image was not asked for yet, of a seed that sends to several as it is."""
+        is_in_use = self._books.uploads.peers >= self._books.policy.first_copies_go_first_peers
+        return is_in_use and self._is_first_seed(book) and not book.all_asked_for
 
     def _is_first(self, piece: Piece, node: NodeId, now: float) -> bool:
         """Whether this host was a seed from the start, and nobody else was given a place for this piece before."""
@@ -70,7 +75,7 @@ class UploadDesk:
 
     @staticmethod
     def _is_first_seed(book: ImageBook) -> bool:
-        """Whether this host had all of it before others did: it was not fetched."""
+        """Whether this host did not fetch it, as far as it remembers: others may have all of it from here."""
         return book.sealed and not book.bytes_from
 
     def _named(self, node: NodeId) -> tuple[Alternative, ...]:

@@ -216,6 +216,11 @@ class UploadSlots:
         return len(self._sending)
 
     @property
+    def peers(self) -> int:
+        """To how many something is being sent."""
+        return len(self._of_peer)
+
+    @property
     def queued(self) -> int:
         return len(self._queue)
 
@@ -234,7 +239,7 @@ class UploadSlots:
         there: longer, if it was the first and as many first copies as can be sent at once are sent, or wait."""
         policy = self._policy
         within_s = policy.first_copy_s if self.is_full else policy.first_copy_idle_s
-        firsts_abound = self._firsts >= self._firsts_most
+        firsts_abound = self.is_full and self._firsts >= self._firsts_most
         first_within_s = policy.first_copies_s if firsts_abound else within_s
         return self.first_copies.given(piece, now, within_s=within_s, first_within_s=first_within_s)
 

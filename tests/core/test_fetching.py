@@ -583,9 +583,9 @@ def test_a_slow_owner_holds_nobody_up() -> None:
     assert bench.state() == "verifying"
 
 
-def test_what_one_mate_passes_on_gives_another_no_more_time() -> None:
-    """Mate 2 has all that it owns but for a piece: it knows nobody else who has that. Mate 4 gets one of its own now
-    and then, sooner than this host has waited for long enough."""
+def with_two_mates() -> tuple[Bench, int, list[int]]:
+    """Mate 2 has all that it owns but for the piece that comes with it: it knows nobody else who has that. Mate 4 lacks
+    two of its own."""
     bench = Bench()
     bench.order()
     bench.meet(2, 4)
@@ -593,17 +593,47 @@ def test_what_one_mate_passes_on_gives_another_no_more_time() -> None:
     owners = owners_of_pieces(nodes, 96)[0]
     of_2, of_4 = (np.flatnonzero(owners == nodes.index(node(mate))).tolist() for mate in (2, 4))
     bench.has(2, held=of_2[1:], pieces=96)
-    bench.has(4, held=of_4[4:], pieces=96)
+    bench.has(4, held=of_4[2:], pieces=96)
     bench.fetching(pieces=96)
-    for piece in of_4[:2]:
-        for _ in range(5):
-            while bench.open_all() or len(bench.host.books.requests):
-                for asked in list(bench.host.books.requests):
-                    bench.tell(ev.Fetched(asked.number))
-            bench.wait(0.05)
-        bench.hear(4, ms.HaveChange(IMAGE, (piece,), ()))
+    return bench, of_2[0], of_4[:2]
+
+
+def deliver_all(bench: Bench, *, but: list[int] | None = None) -> None:
+    """Whatever comes to be asked for; not these pieces."""
+    while bench.open_all() or any(asked.run.piece not in (but or []) for asked in bench.host.books.requests):
+        for asked in list(bench.host.books.requests):
+            if asked.run.piece not in (but or []):
+                bench.tell(ev.Fetched(asked.number))
+
+
+def is_wanted(bench: Bench, piece: int) -> bool:
     (pull,) = bench.host.books.pulls.values()
-    assert not pull.wanted & 1 << of_2[0]
+    return bool(pull.wanted >> piece & 1)
+
+
+def test_what_one_mate_passes_on_gives_another_no_more_time() -> None:
+    bench, of_mate_2, of_mate_4 = with_two_mates()
+    for piece in of_mate_4:
+        deliver_all(bench)
+        assert is_wanted(bench, of_mate_2)
+        bench.wait(0.2)
+        bench.hear(4, ms.HaveChange(IMAGE, (piece,), ()))
+    assert not is_wanted(bench, of_mate_2)
+
+
+def test_what_comes_from_outside_gives_owners_time() -> None:
+    """It does to them as well."""
+    bench, of_mate_2, of_mate_4 = with_two_mates()
+    bench.open_all()
+    slow = next(asked.run.piece for asked in bench.host.books.requests if asked.node == node(1))
+    deliver_all(bench, but=[slow])
+    bench.wait(0.25)
+    bench.hear(4, ms.HaveChange(IMAGE, (of_mate_4[0],), ()))
+    deliver_all(bench)
+    bench.wait(0.25)
+    assert is_wanted(bench, of_mate_2)
+    bench.wait(0.1)
+    assert not is_wanted(bench, of_mate_2)
 
 
 def test_what_is_slow_is_asked_of_a_second_peer_while_the_rest_is_for_others_to_fetch() -> None:

@@ -322,15 +322,6 @@ def test_what_was_not_sent_after_all_is_sent_to_the_next() -> None:
     assert not bench.all(ef.DeferUpload)
 
 
-def test_a_seed_with_a_free_slot_sends_what_it_is_asked_for() -> None:
-    bench = Bench()
-    bench.published()
-    bench.meet(1, 2)
-    ask(bench, 1, 1, 0)
-    ask(bench, 2, 2, 0)
-    assert bench.one(ef.GrantUpload).ticket == 2
-
-
 def sending_five() -> Bench:
     """Nobody waits for it, but it has not been asked for piece 5 yet; piece 0 goes to peer 1, and so on."""
     bench = Bench()
@@ -362,12 +353,32 @@ def test_and_waits_only_for_a_moment_for_who_was_sent_it() -> None:
     assert bench.one(ef.GrantUpload).ticket == 6
 
 
-def test_a_seed_that_sends_little_sends_what_it_is_asked_for() -> None:
+def test_a_seed_that_sends_to_few_sends_what_it_is_asked_for() -> None:
     bench = sending_five()
-    for ticket in range(1, 3):
+    for ticket in range(1, 4):
         bench.tell(ev.UploadEnded(ticket, MIB))
     ask(bench, 5, 6, 0)
     assert bench.one(ef.GrantUpload).ticket == 5
+
+
+def test_however_much_one_peer_asks_for_others_are_sent_the_same() -> None:
+    bench = Bench()
+    bench.published(pieces=8)
+    bench.meet(1, 2)
+    for piece in range(6):
+        ask(bench, piece, 1, piece)
+    ask(bench, 6, 2, 0)
+    assert 6 in [granted.ticket for granted in bench.all(ef.GrantUpload)]
+
+
+def test_nobody_keeps_a_piece_by_asking_for_it_again_from_a_seed_that_is_not_full() -> None:
+    bench = sending_five()
+    ask(bench, 5, 6, 0)
+    assert len(bench.all(ef.DeferUpload)) == 1
+    bench.tell(ev.UploadEnded(0, 0))
+    ask(bench, 6, 1, 0)
+    ask(bench, 7, 6, 0)
+    assert bench.one(ef.GrantUpload).ticket == 7
 
 
 def test_who_fetched_an_image_sends_whatever_it_is_asked_for() -> None:
