@@ -201,7 +201,7 @@ class Pull:
             self.starved_since = None
 
     def end_wait(self) -> None:
-        """There is nothing to wait for owners for, or something has come from outside: they get theirs, too."""
+        """There is nothing to wait for owners for, or this host gets what it owns: then others get theirs, too."""
         self.starved_since, self.starved_s = None, 0.0
 
     def was_read(self, piece: int, size_bytes: int) -> None:

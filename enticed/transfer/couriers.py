@@ -167,7 +167,7 @@ class Couriers:
     async def _shake_hands(
         self, courier: CourierProcess, node: NodeId, sock: socket.socket, _: HostPort
     ) -> CourierConnection:
-        self._handshakes.mark_bulk(sock)
+        self._handshakes.prepare_bulk(sock)
         connection = courier.take(sock, node, self._timing)
         try:
             async with asyncio.timeout(self._timing.handshake_s + COURIER_SILENT_S):

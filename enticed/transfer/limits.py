@@ -33,6 +33,9 @@ BULK_SERVED_MAX_COUNT = 256
 BULK_SERVED_PER_PEER_MAX_COUNT = 4
 BULK_BUFFERS_KEPT_COUNT = 8
 """Buffers for a reply, of REQUEST_MAX_SIZE_BYTES, that are kept for the next ones; a crowd needs more for a while."""
+BULK_UNSENT_MAX_SIZE_BYTES = 512 * KIB
+"""What the kernel takes of a reply before it can send it (at once it would take megabytes): whose turn it is to be sent
+something is decided by what has been sent, and a piece that lies there is not yet on its way."""
 BULK_REQUESTS_READ_SIZE_BYTES = 4 * KIB
 CONNECT_TIMEOUT_S = 3.0
 HANDSHAKE_TIMEOUT_S = 5.0

@@ -20,6 +20,7 @@ from enticed.identity.tls import client_context, peer_credential, server_context
 from enticed.readiness import readable, writable
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.errors import PeerLostError, fault_of
+from enticed.transfer.limits import BULK_UNSENT_MAX_SIZE_BYTES
 from enticed.transfer.timing import Timing
 from protocol.credentials import NodeCredential
 from protocol.errors import DeniedError, EnticedError, RemoteError
@@ -132,8 +133,9 @@ class Handshakes:
             why = DeniedError(f"at {address} is {end.node.short}, not {node.short}")
         raise why
 
-    def mark_bulk(self, sock: socket.socket) -> None:
+    def prepare_bulk(self, sock: socket.socket) -> None:
         """For a connection that carries image bytes."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BULK_UNSENT_MAX_SIZE_BYTES)
         if self._lower_effort:
             _mark_lower_effort(sock)
 
@@ -167,7 +169,7 @@ class Handshakes:
         if alpn is None:
             raise RemoteError("the peer speaks neither control nor bulk")
         if alpn == ALPN_BULK:
-            self.mark_bulk(tls)
+            self.prepare_bulk(tls)
         return Secured(tls, credential, alpn, address)
 
 
