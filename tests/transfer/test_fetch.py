@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,7 +19,7 @@ from enticed.landing import CorruptFragmentError, Landing, LandingError
 from enticed.transfer import network
 from enticed.transfer.bulk_server import Buffers
 from enticed.transfer.errors import BusyError, PeerLostError, RefusedError
-from enticed.transfer.limits import BULK_BUFFERS_KEPT_COUNT
+from enticed.transfer.limits import BULK_BUFFERS_KEPT_COUNT, BULK_UNSENT_MAX_SIZE_BYTES
 from enticed.transfer.ports import Consignment, PeerDown
 from enticed.transfer.receiving import FragmentsReceiver
 from protocol.errors import ExhaustedError, LocalError
@@ -56,6 +57,20 @@ def test_the_largest_fragments_come(cluster: Cluster, tmp_path: Path) -> None:
 
     run(scenario())
     assert (tmp_path / "target").read_bytes() == disk.path.read_bytes()
+
+
+def test_little_of_a_reply_waits_in_the_kernel(cluster: Cluster, disk: Disk, target: Target) -> None:
+    """It counts as sent there, and may be so long after over a slow link."""
+
+    async def scenario() -> list[int]:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            await pull(a, [b], disk, target, count=1)
+            sockets = [served._stream._sock for served in b.network._served._connections]
+            return [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) for sock in sockets]
+
+    unsent_bytes = run(scenario())
+    assert set(unsent_bytes) == {BULK_UNSENT_MAX_SIZE_BYTES}
 
 
 @pytest.mark.usefixtures("fetched_by")
