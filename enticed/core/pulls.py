@@ -200,8 +200,15 @@ class Pull:
             self.starved_s += now - self.starved_since
             self.starved_since = None
 
+    def got(self, piece: int, node: NodeId) -> None:
+        """Some of a piece has come: while that was under way, it was not owners who were waited for. If this host owns
+        it and had it from outside, others get theirs, too."""
+        self.starved_since = None
+        if node not in self.availability.mates and self.owned.pieces >> piece & 1:
+            self.end_wait()
+
     def end_wait(self) -> None:
-        """There is nothing to wait for owners for, or this host gets what it owns: then others get theirs, too."""
+        """There is nothing to wait for owners for, or this host can fetch what it owns."""
         self.starved_since, self.starved_s = None, 0.0
 
     def was_read(self, piece: int, size_bytes: int) -> None:

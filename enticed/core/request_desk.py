@@ -290,9 +290,7 @@ class RequestDesk:
         pull = self._books.pulls[run.image]
         supply = Supply.ORIGIN if asked.node == ORIGIN else Supply.PEERS
         self._books.images[run.image].bytes_from[supply] += run.size_bytes
-        pull.starved_since = None  # while something is under way, it is not owners who are waited for
-        if asked.node not in pull.availability.mates and pull.owned.pieces >> run.piece & 1:
-            pull.end_wait()
+        pull.got(run.piece, asked.node)
         if pull.refused_by:
             pull.refused_by = dict.fromkeys(pull.refused_by, AskedAnew())
         pull.answers.pop(asked.node, None)
