@@ -56,8 +56,10 @@ class ImageBook:
     _state_of: memoryview = field(init=False, repr=False)
     """`state` once more: what is looked up piece by piece is had from it at a fraction of the cost."""
     total_bytes: int = field(init=False)
+    was_here: bool = False
+    """Whether it was whole when the first of those came who are after it now: they may have all of it from here."""
     asked_for: int = 0
-    """Pieces (bits) of which somebody was given a place in the queue for uploads, for a good part of them."""
+    """Pieces (bits) of which one of these was given a place in the queue for uploads, for a good part of them."""
     bytes_from: Counter[Supply] = field(default_factory=Counter)
     """Of the pull under way, or the last one that ended."""
 
@@ -108,6 +110,11 @@ class ImageBook:
     @property
     def all_asked_for(self) -> bool:
         return self.asked_for == (1 << self.pieces) - 1
+
+    def meet_anew(self) -> None:
+        """Somebody is after it, and nobody else is just now: what was asked for by those who are gone is of no use to
+        who comes."""
+        self.was_here, self.asked_for = self.sealed, 0
 
     @property
     def pieces(self) -> int:

@@ -176,6 +176,8 @@ class SessionDesk:
             self._send_away(peer, Acquaint(image, others))
             return False
         self._sent_away.pop(peer.node, None)
+        if book is not None and not any(image in one.subscriptions for one in self._books.peers):
+            book.meet_anew()
         peer.subscriptions.add(image)
         if book is not None:
             self._send_map(peer, book)

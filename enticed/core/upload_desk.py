@@ -63,20 +63,15 @@ class UploadDesk:
     def _has_firsts_left(self, book: ImageBook) -> bool:
         """Whether some of the image was not asked for yet, of a seed that sends to several as it is."""
         is_in_use = self._books.uploads.peers >= self._books.policy.first_copies_go_first_peers
-        return is_in_use and self._is_first_seed(book) and not book.all_asked_for
+        return is_in_use and book.was_here and not book.all_asked_for
 
     def _is_first(self, piece: Piece, node: NodeId, now: float) -> bool:
         """Whether this host was a seed from the start, and nobody else was given a place for this piece before."""
         image, number = piece
         book = self._books.images[image]
-        if not self._is_first_seed(book):
+        if not (book.sealed and book.was_here):
             return False
         return not book.asked_for & 1 << number or self._books.uploads.first_copies.is_going_on(piece, node, now)
-
-    @staticmethod
-    def _is_first_seed(book: ImageBook) -> bool:
-        """Whether this host did not fetch it, as far as it remembers: others may have all of it from here."""
-        return book.sealed and not book.bytes_from
 
     def _named(self, node: NodeId) -> tuple[Alternative, ...]:
         peer = self._books.peers.get(node)

@@ -77,8 +77,8 @@ def _impossible_orders(scenario: Scenario) -> Iterator[str]:
     """What nobody would do, and come to another outcome without a word."""
     waiting = {"", *(order.who for order in scenario.orders)}
     for number, mishap in enumerate(scenario.faults):
-        if mishap.what not in POSSIBLE or mishap.every_s is not None or mishap.over_s:
-            yield f"faults[{number}]: real daemons can be {', '.join(POSSIBLE)}, once and all at once"
+        if mishap.what not in POSSIBLE or mishap.every_s is not None:
+            yield f"faults[{number}]: real daemons can be {', '.join(POSSIBLE)}, once"
         if mishap.what in (Trouble.GONE, Trouble.CRASH) and mishap.whom in waiting:
             yield f"faults[{number}]: on the testbed only hosts that order nothing can go"
     for number, order in enumerate(scenario.orders):
@@ -234,11 +234,16 @@ class _Play:
         hosts = self._groups[mishap.whom] if mishap.whom else list(self._testbed.daemons)
         count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
         chosen = [hosts[number] for number in self._dice.permutation(len(hosts))[:count]]
-        for host in chosen:
-            self._begin(mishap, host)
-        over.wait(None if mishap.for_s == np.inf else mishap.for_s)
-        for host in chosen:
-            self._end(mishap, host)
+        began, met = time.monotonic(), set[int]()
+        moments = [(float(self._dice.uniform(0, mishap.over_s)), host) for host in chosen]
+        ends = [(at_s + mishap.for_s, host) for at_s, host in moments]
+        for at_s, host in sorted(moments + ends, key=lambda moment: moment[0]):
+            is_over = over.wait(max(0.0, min(threading.TIMEOUT_MAX, began + at_s - time.monotonic())))
+            if host.number in met:
+                self._end(mishap, host)
+            elif not is_over:
+                self._begin(mishap, host)
+                met.add(host.number)
 
     def _begin(self, mishap: Mishap, host: Daemon) -> None:
         match mishap.what:

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from enticed.core import effects as ef
 from enticed.core import events as ev
-from enticed.core.image_book import Supply
 from enticed.core.policy import Policy
 from enticed.core.uploads import FirstCopies, UploadSlots, Waiting
 from protocol.identifiers import ImageId
 from protocol.limits import MIB
-from protocol.messages import FragmentsRequest
+from protocol.messages import FragmentsRequest, Subscribe, Unsubscribe
 from tests.core.bench import IMAGE, OTHER, Bench
 from tests.core.chaos import node
 
@@ -234,11 +233,18 @@ def ask(bench: Bench, ticket: int, who: int, piece: int) -> None:
     bench.tell(ev.UploadAsked(ticket, node(who), FragmentsRequest(IMAGE, piece, 0, 4), MIB))
 
 
+def meet(bench: Bench, *who: int) -> None:
+    """Peers come who are after the image."""
+    bench.meet(*who)
+    for one in who:
+        bench.hear(one, Subscribe(IMAGE))
+
+
 def busy_seed() -> Bench:
     """Its one slot is taken: it sends piece 0 to peer 1."""
     bench = Bench(uploads_transmitting=1)
     bench.published()
-    bench.meet(1, 2)
+    meet(bench, 1, 2)
     ask(bench, 1, 1, 0)
     assert bench.one(ef.GrantUpload).ticket == 1
     return bench
@@ -326,7 +332,7 @@ def sending_five() -> Bench:
     """Nobody waits for it, but it has not been asked for piece 5 yet; piece 0 goes to peer 1, and so on."""
     bench = Bench()
     bench.published(pieces=6)
-    bench.meet(*range(1, 7))
+    meet(bench, *range(1, 7))
     for at in range(5):
         ask(bench, at, at + 1, at)
         assert bench.one(ef.GrantUpload).ticket == at
@@ -364,7 +370,7 @@ def test_a_seed_that_sends_to_few_sends_what_it_is_asked_for() -> None:
 def test_however_much_one_peer_asks_for_others_are_sent_the_same() -> None:
     bench = Bench()
     bench.published(pieces=8)
-    bench.meet(1, 2)
+    meet(bench, 1, 2)
     for piece in range(6):
         ask(bench, piece, 1, piece)
     ask(bench, 6, 2, 0)
@@ -381,11 +387,33 @@ def test_nobody_keeps_a_piece_by_asking_for_it_again_from_a_seed_that_is_not_ful
     assert bench.one(ef.GrantUpload).ticket == 7
 
 
-def test_who_fetched_an_image_sends_whatever_it_is_asked_for() -> None:
-    bench = sending_five()
-    bench.host.books.images[IMAGE].bytes_from[Supply.PEERS] = 6 * MIB
-    ask(bench, 5, 6, 0)
+def test_who_fetched_an_image_beside_others_sends_whatever_it_is_asked_for() -> None:
+    bench = Bench()
+    bench.fetching(pieces=6)
+    meet(bench, *range(2, 8))
+    bench.deliver(bench.open_all())
+    bench.tell(ev.Synced(IMAGE, tuple(range(6))))
+    bench.tell(ev.Sealed(IMAGE))
+    for at in range(5):
+        ask(bench, at, at + 2, at)
+    ask(bench, 5, 7, 0)
     assert bench.one(ef.GrantUpload).ticket == 5
+
+
+def test_who_comes_once_all_others_have_gone_makes_it_a_seed_anew() -> None:
+    bench = sending_five()
+    ask(bench, 5, 6, 5)
+    for who in range(1, 4):
+        bench.hear(who, Unsubscribe(IMAGE))
+    meet(bench, 7)
+    assert bench.host.books.images[IMAGE].all_asked_for, "others are still there"
+    for who in range(4, 8):
+        bench.tell(ev.PeerDown(node(who)))
+    meet(bench, *range(4, 8))
+    for at in range(4):
+        ask(bench, 10 + at, at + 4, at)
+    ask(bench, 14, 4, 3)
+    assert [other.node for other in bench.one(ef.DeferUpload).alternatives] == [node(7)]
 
 
 def test_first_copies_are_forgotten_in_time() -> None:
@@ -439,7 +467,7 @@ def test_who_asks_for_the_same_again_and_again_does_not_keep_a_piece_from_others
 def test_a_seed_sends_few_at_a_time_of_what_it_has_sent_nobody() -> None:
     bench = Bench(first_copies_transmitting=1)
     bench.published()
-    bench.meet(1, 2)
+    meet(bench, 1, 2)
     ask(bench, 1, 1, 0)
     assert bench.one(ef.GrantUpload).ticket == 1
     ask(bench, 2, 2, 1)
@@ -458,7 +486,7 @@ def test_a_seed_sends_few_at_a_time_of_what_it_has_sent_nobody() -> None:
 def test_the_rest_of_a_first_copy_is_one_too() -> None:
     bench = Bench(first_copies_transmitting=1, uploads_transmitting=2)
     bench.published()
-    bench.meet(1)
+    meet(bench, 1)
     ask(bench, 1, 1, 0)
     assert bench.one(ef.GrantUpload).ticket == 1
     bench.tell(ev.UploadAsked(2, node(1), FragmentsRequest(IMAGE, 0, 4, 4), MIB))
@@ -468,7 +496,7 @@ def test_the_rest_of_a_first_copy_is_one_too() -> None:
 def test_what_a_seed_had_no_place_for_it_still_has_sent_nobody() -> None:
     bench = Bench(first_copies_transmitting=1, uploads_queued_per_peer=1)
     bench.published()
-    bench.meet(1, 2)
+    meet(bench, 1, 2)
     ask(bench, 1, 1, 0)
     assert bench.one(ef.GrantUpload).ticket == 1
     ask(bench, 2, 2, 1)
@@ -506,7 +534,7 @@ def test_who_waits_for_one_image_sends_another_to_whoever_asks() -> None:
 def test_first_copies_do_not_wait_behind_what_others_could_send() -> None:
     bench = Bench(first_copies_transmitting=1, uploads_transmitting=2)
     bench.published()
-    bench.meet(1, 2)
+    meet(bench, 1, 2)
     ask(bench, 0, 1, 0)
     bench.tell(ev.UploadEnded(0, MIB))
     bench.now += Policy().first_copies_s

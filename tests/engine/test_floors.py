@@ -35,12 +35,16 @@ def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
 ) -> None:
     quick = FloorPolicy(look_s=0.5, place_s=2.0, again_s=0.2)
     monkeypatch.setattr("enticed.core.floors.FloorPolicy", lambda: quick)
+    ranks = dict[NodeId, float]()  # by their hashes two may stand so close that neither sees the other begin
+    monkeypatch.setattr("enticed.core.floors._place", lambda own, image: ranks.get(own, 0.0))
     content = disk(7, SIZE_MIB)
 
     async def main() -> None:
         async with swarm(tmp_path, 4) as engines:
             founder, *others = engines
             published = await publish(founder, content, "a:1", tmp_path)
+            for engine, rank in zip(others, (0.1, 0.4, 0.9), strict=True):
+                ranks[engine.parts.identity.node] = rank
             floor = await founder.space.keep("a:1", 3)
             assert (floor.replicas, floor.held_here, floor.other_holders) == (3, True, 0)
             with pytest.raises(DeniedError, match="no publisher's key"):
@@ -54,7 +58,9 @@ def test_a_floor_reaches_every_host_and_a_copy_is_taken_where_there_are_too_few(
 
             waiting = {asyncio.ensure_future(takes(engine)) for engine in others}
             while len(waiting) > 1:
-                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                ready, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                assert all(one.result() for one in ready)
+            assert len(waiting) == 1, "who comes last sees that there are enough"
             waiting.pop().cancel()
             for engine in engines:
                 assert engine.parts.keeping.replicas(published.image) == 3
