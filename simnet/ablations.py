@@ -51,7 +51,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("no rack owners", replace(policy, rack_owners=False))
     yield Variant("no hedging", replace(policy, hedge_share=0.0))
     yield Variant("all ask the first mate", replace(policy, askers_per_holder=1_000))
-    at_once = replace(policy, first_copy_s=0.0, first_copy_idle_s=0.0, first_copies_s=0.0)
+    at_once = replace(policy, first_copy_s=0.0, first_copy_idle_s=0.0, first_copies_s=0.0, first_copy_way_share=0.0)
     yield Variant("second copies at once", at_once)
     yield Variant("turns of one request", replace(policy, turn_bytes=0))
     yield Variant("a short line", replace(policy, in_line_bytes=16 * MIB))

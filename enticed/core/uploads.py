@@ -68,12 +68,21 @@ class FirstCopies:
 
     def given(self, piece: Piece, now: float, *, within_s: float, first_within_s: float) -> Given | None:
         """Who is given the piece now, or was sent some of it within so long; within `first_within_s`, if it was the
-        first."""
+        first, or as long as it may be on its way."""
         given = self._going.get(piece) or self._sent.get(piece)
-        if given is None:
+        if given is None or not self._is_new(given, now):
             return None
-        is_waited_for = given.under_way or now < given.sent_at + (first_within_s if given.is_first else within_s)
-        return given if is_waited_for and self._is_new(given, now) else None
+        if given.under_way:
+            return given
+        if given.is_first:
+            within_s = max(first_within_s, self._on_its_way_s(given))
+        return given if now < given.sent_at + within_s else None
+
+    def _on_its_way_s(self, given: Given) -> float:
+        """How long it may take until all of it has come, once it has left this host: who shares a slow link waited long
+        for it to leave, too."""
+        policy = self._policy
+        return min(policy.first_copies_s, policy.first_copy_way_share * (given.sent_at - given.since))
 
     def _is_new(self, given: Given, now: float) -> bool:
         policy = self._policy

@@ -359,6 +359,16 @@ def test_and_waits_only_for_a_moment_for_who_was_sent_it() -> None:
     assert bench.one(ef.GrantUpload).ticket == 6
 
 
+def test_and_longer_where_it_took_long_to_leave() -> None:
+    bench = sending_five()
+    bench.now += 2.0
+    bench.tell(ev.UploadEnded(0, MIB))
+    for ticket, (seconds, is_sent) in enumerate(((0.9, False), (0.2, True)), start=5):
+        bench.now += seconds
+        ask(bench, ticket, 6, 0)
+        assert bool(bench.all(ef.GrantUpload)) == is_sent
+
+
 def test_a_seed_that_sends_to_few_sends_what_it_is_asked_for() -> None:
     bench = sending_five()
     for ticket in range(1, 4):
