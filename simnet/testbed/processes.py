@@ -20,6 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+TREE = Path(__file__).parents[2]
+"""Whose modules the processes run: those of the one that starts them, whatever else is installed."""
+
 # Reads until the one who started it says "done" or is gone. Then a child, in a session of its own, ends the group,
 # the keeper included, removes the directory, and becomes the program that cleans up what else there is.
 _KEEPER = """
@@ -101,7 +104,7 @@ class ProcessGroup:
         process = subprocess.Popen(
             command,
             cwd=self.directory,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": _path_from(TREE), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -158,6 +161,10 @@ def family(pid: int) -> list[int]:
             for thread in Path(f"/proc/{member}/task").iterdir():
                 members += [int(child) for child in (thread / "children").read_text().split()]
     return members
+
+
+def _path_from(tree: Path) -> str:
+    return os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = END_TIMEOUT_S) -> int:
