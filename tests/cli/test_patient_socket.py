@@ -100,6 +100,7 @@ def test_one_that_lives_is_waited_for_however_long_it_takes(
                             assert look.recv(4096).startswith(b"GET /livez ")
                             look.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
                     asked.sendall(part)
+            listening.shutdown(socket.SHUT_RDWR)  # one more look that came meanwhile is not to wait for an answer
 
         serving = threading.Thread(target=serve)
         serving.start()

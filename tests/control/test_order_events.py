@@ -97,7 +97,7 @@ def test_a_silent_stream_says_that_it_is_there(tmp_path: Path) -> None:
             control.engine.shelf["web:1"] = Goods(b"x", held_back=True)
             waiting = asyncio.create_task(stream.next())
             loop = asyncio.get_running_loop()
-            loop.call_later(0.1, asyncio.ensure_future, control.ask("PUT", "/v1/orders/b", {"image": "nothing"}))
+            loop.call_later(1.0, asyncio.ensure_future, control.ask("PUT", "/v1/orders/b", {"image": "nothing"}))
             await waiting
         assert stream.comments[0] == "listening"
         assert stream.comments.count("still here") >= 2

@@ -13,7 +13,7 @@ from tests.daemon.pulls import WAIT_S
 
 pytestmark = pytest.mark.slow
 HOSTS = 20
-IMAGES = (Wanted("first", 100), Wanted("second", 130), Wanted("third", 160))
+IMAGES = (Wanted("first", 400), Wanted("second", 430), Wanted("third", 460))
 
 
 @pytest.fixture(scope="module")

@@ -314,10 +314,10 @@ def test_a_holder_that_went_without_a_word_is_missed(tmp_path: Path, monkeypatch
             published = await publish(founder, content, "a:1", tmp_path)
             await dead.announce(published.image, founder)
             await dead.network.close()  # nobody hears that, and its record stays
-            await founder.space.keep("a:1", 2)
             claims = await founder.parts.keeping._proving.census.claims(published.image)
             assert claims is not None
             assert claims.count.whole == 1, "with the founder's own, that would be enough"
+            await founder.space.keep("a:1", 2)
             order = await until(host, f"keep-{published.image}", lambda order: order.state.value == "ready")
             assert content_of(order) == content
 

@@ -112,6 +112,7 @@ def test_what_nobody_has_is_an_error_within_the_deadline(tmp_path: Path) -> None
 
 def test_a_name_is_read_as_what_it_means_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
+        monkeypatch.setattr("enticed.engine.names.naming.NAME_FRESH_S", 3600.0)
         old, new = disk(seed=1, size_mib=4), disk(seed=2, size_mib=4)
         async with swarm(tmp_path, hosts=2) as (publisher, host):
             await publish(publisher, old, NAME, tmp_path)

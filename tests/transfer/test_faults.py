@@ -42,7 +42,8 @@ from tests.transfer.rogue import Frames, Script, connect, rogue, serve, until_cl
 
 Cluster = list[HostIdentity]
 TLS_ALERT = b"\x15"
-IMPATIENT = replace(QUICK, reply_s=0.4, served_idle_s=0.4, send_s=0.4)
+IMPATIENT = replace(QUICK, reply_s=2.0, served_idle_s=2.0, send_s=2.0)
+"""Those that are not bad have to keep to it, too, whatever else the machine does."""
 
 
 # --- servers of bytes ---
@@ -151,7 +152,7 @@ def test_a_bad_server_is_named_and_others_go_on(
             assert pulled is None, pulled
             assert [type(outcome) for outcome in outcomes] == [type(outcomes[0])] * 3
             assert isinstance(outcomes[0], fault), outcomes
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15, "all of a slow one takes longer"
             # The session itself is not at fault: it is the core that decides what this costs the peer.
             assert not a.told.of(PeerDown, cluster[1].node)
 
@@ -237,7 +238,7 @@ def test_a_bad_client_is_hung_up_on(cluster: Cluster, disk: Disk, script: Script
     run(scenario())
 
 
-@pytest.mark.parametrize("timing", [IMPATIENT, replace(QUICK, send_stalled_s=0.4, send_s=60.0)])
+@pytest.mark.parametrize("timing", [IMPATIENT, replace(QUICK, send_stalled_s=2.0, send_s=60.0)])
 def test_a_client_that_does_not_read_loses_its_place(
     cluster: Cluster, disk: Disk, target: Target, timing: Timing, caplog: pytest.LogCaptureFixture
 ) -> None:
