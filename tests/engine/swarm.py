@@ -29,7 +29,13 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, TIMEOUT_S))
 
 
-def config_of(state_dir: Path, bootstrap: tuple[str, ...] = (), origin: str | None = None) -> LiveSettings:
+def config_of(
+    state_dir: Path,
+    bootstrap: tuple[str, ...] = (),
+    origin: str | None = None,
+    *,
+    up_bytes_per_s: int | None = None,
+) -> LiveSettings:
     config = Config(
         state_dir,
         socket=state_dir / "entice.sock",
@@ -38,6 +44,7 @@ def config_of(state_dir: Path, bootstrap: tuple[str, ...] = (), origin: str | No
         bootstrap=bootstrap,
         origin=origin,
         reserve_bytes=0,
+        up_bytes_per_s=up_bytes_per_s,
     )
     return LiveSettings(Configured(config, {}), Sources(state_dir))
 
