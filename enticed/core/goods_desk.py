@@ -57,6 +57,7 @@ class GoodsDesk:
         if before is not None:
             book.offer = before.offer
             self._books.busy.pop(image, None)
+        book.meet_anew()  # those who are after it already can have all of it from here now
         self._sessions.opened(book)
         self._sessions.offer(book)
         self._readers.settled(image)

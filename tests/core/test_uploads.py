@@ -410,6 +410,27 @@ def test_who_fetched_an_image_beside_others_sends_whatever_it_is_asked_for() -> 
     assert bench.one(ef.GrantUpload).ticket == 5
 
 
+def test_who_fetched_an_image_is_a_seed_for_those_who_come_later() -> None:
+    bench = Bench()
+    bench.fetching(pieces=6)
+    bench.deliver(bench.open_all())
+    bench.tell(ev.Synced(IMAGE, tuple(range(6))))
+    bench.tell(ev.Sealed(IMAGE))
+    meet(bench, *range(2, 8))
+    for at in range(5):
+        ask(bench, at, at + 2, at)
+    ask(bench, 5, 7, 0)
+    assert [other.node for other in bench.one(ef.DeferUpload).alternatives] == [node(2)]
+
+
+def test_what_is_published_while_others_are_after_it_has_a_seed() -> None:
+    bench = sending_five()
+    bench.published(pieces=6)
+    ask(bench, 5, 6, 5)
+    ask(bench, 6, 6, 0)
+    assert [other.node for other in bench.one(ef.DeferUpload).alternatives] == [node(1)]
+
+
 def test_who_comes_once_all_others_have_gone_makes_it_a_seed_anew() -> None:
     bench = sending_five()
     ask(bench, 5, 6, 5)
