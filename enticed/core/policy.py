@@ -217,8 +217,8 @@ class Policy:
     first_copy_idle_s: float = 0.1
     """So long if nobody waits for it, and then only after the first copy of a piece."""
     first_copy_way_share: float = 0.5
-    """At least so long after a first copy, as a share of what that took to leave, from when it was asked for: the kernel
-    has a good part of it by then, and of what others are sent over the same link."""
+    """At least so long after a first copy, as a share of what that took to leave, from when it was asked for: by then
+    the kernel has a good part of it, and of what others are sent over the same link."""
     first_copies_s: float = 2.0
     """So long if it has sent that nobody before, and has its uplink's fill of the like: what it sends a second time
     then, all others wait for."""
