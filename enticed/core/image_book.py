@@ -57,7 +57,8 @@ class ImageBook:
     """`state` once more: what is looked up piece by piece is had from it at a fraction of the cost."""
     total_bytes: int = field(init=False)
     was_here: bool = False
-    """Whether it was whole when the first of those came who are after it now: they may have all of it from here."""
+    """Whether it was whole when the first of those came who are after it now, or was put here whole since: they may
+    have all of it from here."""
     asked_for: int = 0
     """Pieces (bits) of which one of these was given a place in the queue for uploads, for a good part of them."""
     bytes_from: Counter[Supply] = field(default_factory=Counter)
@@ -112,8 +113,8 @@ class ImageBook:
         return self.asked_for == (1 << self.pieces) - 1
 
     def meet_anew(self) -> None:
-        """Somebody is after it, and nobody else is just now: what was asked for by those who are gone is of no use to
-        who comes."""
+        """A swarm begins for it here: the first comes who is after it, or it is put here. What was asked for before is
+        of no use to who comes."""
         self.was_here, self.asked_for = self.sealed, 0
 
     @property

@@ -135,10 +135,11 @@ def ready(host: Daemon, disk: Path) -> bool:
     return order["state"] == "ready" and same_bytes(disk, Path(order["path"]))
 
 
-def test_a_small_run_is_no_faster_than_its_links() -> None:
+def test_a_small_run_is_as_fast_as_its_links_and_no_faster() -> None:
     measured = run(load("eight-hosts").resized(3, 32, None), lambda _: None)
     assert measured.incomplete == 0
-    assert measured.last_over_bound > 0.9  # a burst, and what waits in queues, passes sooner
+    # A burst, and what waits in queues, passes sooner; a machine with other things to do takes longer.
+    assert 0.9 < measured.last_over_bound < 10
     assert 1 <= measured.seed_copies < 3
 
 
