@@ -34,6 +34,9 @@ QUEUE_LEAST_BYTES = 512 << 10
 BURST_BYTES = 128 << 10
 """What passes at once. More than the 64 KiB, and the headers of each frame of it, that a host hands to its device as
 one segment: what is larger than this is cut into frames one by one, which took half of the processors."""
+CONGESTION_CONTROL = "reno"
+"""How hosts send, whatever the machine does. BBR takes a full bucket for the link's rate and loses most of what it sends
+from then on: docs/decisions/0063."""
 HOSTS_MAX = 250
 _SWITCH = "switch"
 _PROGRAMS = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux"}
@@ -86,6 +89,7 @@ class Namespaces:
         self._ip(switch, f"link add h{number} type veth peer name eth0 netns {host}")
         self._ip(host, f"address add {address}/24 dev eth0", "link set lo up", "link set eth0 up")
         self._ip(switch, f"link set h{number} master br0 up")
+        self._sysctl(host, "net/ipv4/tcp_congestion_control", CONGESTION_CONTROL)
         self._hosts.append(number)
         self.shape(number, self._link)
         return Place(address, (tool("nsenter"), f"--net={NAMESPACES / host}"))
@@ -171,6 +175,9 @@ class Namespaces:
 
     def _ip(self, namespace: str, *commands: str) -> None:
         self._do("ip", "-n", namespace, "-batch", "-", text="\n".join(commands))
+
+    def _sysctl(self, namespace: str, name: str, value: str) -> None:
+        self._do("nsenter", f"--net={NAMESPACES / namespace}", tool("tee"), f"/proc/sys/{name}", text=value)
 
     def _do(self, program: str, *arguments: str, text: str = "") -> None:
         try:

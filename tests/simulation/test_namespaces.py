@@ -45,6 +45,10 @@ while True:
     except OSError:
         time.sleep(0.05)
 """
+CONGESTION_CONTROL = """
+import socket
+print(socket.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(bytes(1)).decode())
+"""
 REACHED_WITHIN_S = "10"
 """A first packet may be lost, and sent again after a second or three."""
 CUT_FOR_S = "0.5"
@@ -95,6 +99,18 @@ def test_a_partition_divides_and_heals() -> None:
             network.heal()
             assert reaches(places[0], places[2])
             assert reaches(places[2], places[1])
+
+
+def test_hosts_send_alike_whatever_the_machine_does() -> None:
+    before = congestion_control()
+    with Namespaces() as network:
+        assert congestion_control(*network.attach(0).within) == "reno"
+        assert congestion_control() == before
+
+
+def congestion_control(*within: str) -> str:
+    command = [*within, sys.executable, "-c", CONGESTION_CONTROL]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_frames_are_lost_until_they_are_not() -> None:
