@@ -300,6 +300,19 @@ def test_and_for_a_moment_where_all_has_been_sent_once() -> None:
     assert not bench.all(ef.DeferUpload)
 
 
+def test_and_for_no_longer_where_a_second_copy_took_long_to_leave() -> None:
+    bench = busy_seed()
+    bench.tell(ev.UploadEnded(1, MIB))
+    bench.now += Policy().first_copies_s
+    ask(bench, 2, 2, 0)
+    ask(bench, 3, 1, 1)
+    bench.now += 1.5
+    bench.tell(ev.UploadEnded(2, MIB))
+    bench.now += Policy().first_copy_s
+    ask(bench, 4, 3, 0)
+    assert not bench.all(ef.DeferUpload)
+
+
 def test_of_a_piece_that_one_host_has_parts_of_no_other_is_sent_the_rest() -> None:
     """Neither could pass it on before the other does."""
     bench = busy_seed()
@@ -359,11 +372,12 @@ def test_and_waits_only_for_a_moment_for_who_was_sent_it() -> None:
     assert bench.one(ef.GrantUpload).ticket == 6
 
 
-def test_and_longer_where_it_took_long_to_leave() -> None:
+@pytest.mark.parametrize(("took_s", "waits_s"), [(2.0, 1.0), (5.0, 2.0)], ids=["half as long", "at the most"])
+def test_and_longer_where_it_took_long_to_leave(took_s: float, waits_s: float) -> None:
     bench = sending_five()
-    bench.now += 2.0
+    bench.now += took_s
     bench.tell(ev.UploadEnded(0, MIB))
-    for ticket, (seconds, is_sent) in enumerate(((0.9, False), (0.2, True)), start=5):
+    for ticket, (seconds, is_sent) in enumerate(((waits_s - 0.1, False), (0.2, True)), start=5):
         bench.now += seconds
         ask(bench, ticket, 6, 0)
         assert bool(bench.all(ef.GrantUpload)) == is_sent
