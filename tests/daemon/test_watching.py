@@ -61,7 +61,8 @@ def test_a_host_is_watched() -> None:
         founder.json("publish", new_disk(testbed, "a.raw", 16, seed=51), "a:1")
         pull_on_all([host, other], "a:1")
         seen = numbers(host)
-        assert seen["enticed_received_bytes_totalpeers"] - before["enticed_received_bytes_totalpeers"] == 16 * MIB
+        received = seen["enticed_received_bytes_totalpeers"] - before["enticed_received_bytes_totalpeers"]
+        assert 16 * MIB <= received <= 18 * MIB  # on a slow machine some comes twice: a second host is asked for it
         assert (seen["enticed_ordersready"], seen["enticed_orders_ended_totalready"]) == (1, 1)
         assert sum(numbers(one)["enticed_sent_bytes_total"] for one in testbed.daemons) >= 32 * MIB
         assert get(host, "/v1/status")[0] == 404
