@@ -90,7 +90,7 @@ class OriginDesk:
         if use.needed_since is not None:
             times.append(self._opens_at(pull, use.needed_since))
         if use.waits_since is not None:
-            times.append(use.waits_since + self._patience_s(pull))
+            times.append(self._waits_until(pull, use.waits_since))
         return [*times, origin.stalls_at]
 
     def _opens_at(self, pull: Pull, needed_since: float) -> float:
@@ -126,11 +126,17 @@ class OriginDesk:
     def _wait(self, pull: Pull, around: Reach, lacking: int, now: float) -> int:
         """All that is left is others' to fetch: wait while they get anything, then count on fewer of them."""
         use = pull.origin
-        use.waits_since = now if use.waits_since is None else max(use.waits_since, use.gained_at)
-        if now < use.waits_since + self._patience_s(pull) or use.circle is Circle.ALONE:
+        if use.waits_since is None:
+            use.waits_since = now
+        if use.circle is Circle.ALONE or now < self._waits_until(pull, use.waits_since):
             return 0
         use.circle, use.waits_since, use.gained_at = Circle(use.circle + 1), now, now
         return lacking & self._owned(pull, around)
+
+    def _waits_until(self, pull: Pull, since: float) -> float:
+        """Not for ever, whatever others say that they get."""
+        got_nothing_since = max(since, pull.origin.gained_at)
+        return min(got_nothing_since + self._patience_s(pull), since + self._books.policy.origin_patience_most_s)
 
     def _patience_s(self, pull: Pull) -> float:
         """A slow origin keeps its owners waiting, too: nobody is overtaken who is not slow for what is usual."""

@@ -156,6 +156,9 @@ class Policy:
     """How long others who are to fetch a piece from the origin may get nothing before fewer are counted on: only those
     in this rack, then nobody. Longer, up to four times, where requests take long, or gains came seldom before: sixteen
     hosts that share 2 MiB/s have their first piece each after 8 s."""
+    origin_patience_most_s: float = 30.0
+    """The same, whatever others get meanwhile, and whatever they say that they get: what a slow owner or a liar keeps
+    others waiting."""
     origin_slowest_bytes_per_s: int = 16 * KIB
     """As `request_slowest_bytes_per_s`; lower, since all hosts share what the origin sends, and nobody else has it."""
     origin_strikes_max: int = 4

@@ -69,7 +69,7 @@ class OriginUse:
     owned: Ownership = field(default_factory=Ownership)
     """Of the circle, which pieces this host fetches."""
     waits_since: float | None = None
-    """Since when there is nothing to do but wait for what others fetch, and they have got nothing."""
+    """Since when there is nothing to do but wait for what others fetch."""
     gains: int = 0
     """What others had gained in all when it was last looked,"""
     gained_at: float = 0.0

@@ -35,8 +35,8 @@ BURST_BYTES = 128 << 10
 """What passes at once. More than the 64 KiB, and the headers of each frame of it, that a host hands to its device as
 one segment: what is larger than this is cut into frames one by one, which took half of the processors."""
 CONGESTION_CONTROL = "reno"
-"""How hosts send, whatever the machine does. BBR takes a full bucket for the link's rate and loses most of what it sends
-from then on: docs/decisions/0063."""
+"""How hosts send, whatever the machine does. BBR takes a full bucket for the link's rate, and loses most of what it
+sends from then on: docs/decisions/0063."""
 HOSTS_MAX = 250
 _SWITCH = "switch"
 _PROGRAMS = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux"}

@@ -34,9 +34,12 @@ class Bench:
     """`tell` keeps what came of it in `done`. Pieces are of 1 MiB, in 4 fragments; what one peer may have in flight,
     and what is opened ahead, is not limited unless `terms` of the policy say so."""
 
+    has_origin = False
+
     def __init__(self, **terms: object) -> None:
         self.now = 1000.0
-        self.host = Host(contact(0), np.random.default_rng(1), replace(GENEROUS, **terms))  # type: ignore[arg-type]
+        policy = replace(GENEROUS, **terms)  # type: ignore[arg-type]
+        self.host = Host(contact(0), np.random.default_rng(1), policy, has_origin=self.has_origin)
         self.done: list[ef.Effect] = []
 
     def tell(self, event: ev.Event) -> list[ef.Effect]:
