@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 
 
@@ -125,9 +124,9 @@ class Order:
         return self.state is not S.READY or self.keep_until is None or now < self.keep_until
 
     def step(self, state: OrderState, now: float, **changes: object) -> Order:
-        """This order in its next state; `LocalError` for a step that the table does not have."""
+        """This order in its next state; `RuntimeError`, since it is a bug, for a step that the table does not have."""
         if state not in TRANSITIONS[self.state]:
-            raise LocalError(f"order {self.key} cannot go from {self.state} to {state}")
+            raise RuntimeError(f"order {self.key} cannot go from {self.state} to {state}")
         if state is S.READY:
             keep_until = None if self.keep_s is None else now + self.keep_s
             changes = {"ready_at": now, "keep_until": keep_until, "reason": "", "failure": None, **changes}

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from enticed.core.orders import ENDED, TRANSITIONS, Failure, Order, OrderState, Priority, urgency
-from protocol.errors import LocalError
 from protocol.identifiers import ImageId
 
 S = OrderState
@@ -20,7 +19,7 @@ def test_a_step_is_in_the_table_or_fails_loudly(before: OrderState, after: Order
     if after in TRANSITIONS[before]:
         assert order.step(after, 1.0).state is after
     else:
-        with pytest.raises(LocalError, match=f"cannot go from {before} to {after}"):
+        with pytest.raises(RuntimeError, match=f"cannot go from {before} to {after}"):
             order.step(after, 1.0)
 
 

@@ -123,6 +123,9 @@ class Discovery:
         except EnticedError as error:
             log.warning("nobody can be found: %s", error)
             found = ev.ProvidersFound(effect.image, ())  # an answer there must be, or nobody is looked for again
+        except Exception:
+            log.exception("nobody can be found")
+            found = ev.ProvidersFound(effect.image, ())
         self._driver.tell(found)
 
     def _announce(self, effect: ef.Announce) -> None:
