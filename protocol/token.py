@@ -16,7 +16,6 @@ from protocol.errors import MalformedError
 from protocol.limits import TOKEN_ID_SIZE_BYTES, TOKEN_MAX_CHARS, TOKEN_SECRET_SIZE_BYTES
 
 PREFIX = "ENT1"
-AUTHORITY_HASH_SIZE_BYTES = 32
 _FIELDS = re.compile(r"ENT1\.(\S+)\.([0-9a-f]{64})\.([0-9a-f]{16})\.([A-Za-z0-9_-]{32})")
 
 

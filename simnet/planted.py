@@ -113,7 +113,7 @@ MUTANTS = (
         "state = np.where(durable, PieceState.DURABLE, PieceState.WANTED)",
         "state = np.where(durable | True, PieceState.DURABLE, PieceState.WANTED)",
     ),
-    Mutant("forget that a lost piece was being synced", "goods_desk", "        book.syncing -= set(lost)\n", ""),
+    Mutant("forget that a lost piece was being synced", "goods_desk", "        book.syncing -= are_lost\n", ""),
     Mutant(
         "call an image whole because it is known",
         "order_desk",

@@ -158,8 +158,9 @@ class GoodsDesk:
         if not lost:
             return
         book.move(lost, PieceState.WANTED)
-        book.syncing -= set(lost)
-        book.unsynced = [piece for piece in book.unsynced if piece not in set(lost)]
+        are_lost = set(lost)
+        book.syncing -= are_lost
+        book.unsynced = [piece for piece in book.unsynced if piece not in are_lost]
         book.unsynced_bytes = int(book.data_bytes[book.unsynced].sum())
         self._sessions.lost(book, tuple(lost))
         if pull is not None and len(pull.missing_bytes):
@@ -168,7 +169,7 @@ class GoodsDesk:
             if pull.stage is OrderState.VERIFYING:
                 pull.stage = OrderState.FETCHING
                 self._orders.follow(pull, now)
-        self._readers.lost(image, set(lost), now)
+        self._readers.lost(image, are_lost, now)
         was_sealed, book.sealed = book.sealed, False
         self._sessions.offer(book)
         if was_sealed:

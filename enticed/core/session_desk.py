@@ -264,7 +264,8 @@ class SessionDesk:
 
     def lost(self, book: ImageBook, pieces: tuple[int, ...]) -> None:
         """Pieces turned out lost: retract them at once."""
-        book.gained = [piece for piece in book.gained if piece not in set(pieces)]
+        are_lost = set(pieces)
+        book.gained = [piece for piece in book.gained if piece not in are_lost]
         self._tell(book, gained=(), lost=pieces)
 
     def tell_gained(self, now: float) -> None:
