@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from protocol.errors import LocalError
-from simnet.faults import Mishap, Trouble
+from simnet.faults import Trouble
 from simnet.scenario import FRAGMENT_KIB, Group, Scenario
 from simnet.stage import build
 from simnet.testbed.cluster import Testbed
@@ -21,15 +21,14 @@ from simnet.testbed.daemon import Daemon
 from simnet.testbed.disks import same_bytes
 from simnet.testbed.goodput import in_goodput
 from simnet.testbed.images import make_images
+from simnet.testbed.mishaps import POSSIBLE, Mishaps, draw
 from simnet.testbed.namespaces import Namespaces, Shape
 from simnet.testbed.processes import TestbedError
+from simnet.testbed.seeds import Seeds
 
-LOOK_EVERY_S = 0.05
-"""For what happens once so many copies have left the seeds."""
 LATENCY_MAX_MS = 0.5
 """The namespaces' own is less, and nothing adds to it; up to here that makes no difference."""
 READY = "ready"
-POSSIBLE = (Trouble.GONE, Trouble.CRASH, Trouble.PAUSE, Trouble.SLOW_LINK)
 
 Note = Callable[[str], None]
 
@@ -117,9 +116,6 @@ class _Play:
         self._testbed = testbed
         self._network = network
         self._groups: dict[str, list[Daemon]] = {}
-        self._dice = np.random.default_rng(scenario.seed)
-        self._gone: set[int] = set()
-        self._sent_by_gone_bytes = 0
 
     # --- before it counts ---
 
@@ -155,20 +151,21 @@ class _Play:
 
     def perform(self) -> Measured:
         scenario = self._scenario
-        self._sent_before_bytes = sum(map(self._sent_bytes, self._sources))
+        seeds = self._seeds()
+        drawn = draw(scenario.faults, self._hosts_of, np.random.default_rng(scenario.seed))
+        mishaps = Mishaps(drawn, seeds, self._slow)
         over = threading.Event()
         busy, began = _processor_ticks(), time.monotonic()
-        with ThreadPoolExecutor(max_workers=len(scenario.faults) + 1) as threads:
-            troubles = [threads.submit(self._meet, mishap, over) for mishap in scenario.faults]
+        with ThreadPoolExecutor(max_workers=1) as threads:
+            playing = threads.submit(mishaps.play, began, over)
             try:
                 ordered = self._order(began)
                 until = began + scenario.limit_s
                 orders = [(image, _ended(host, image, until)) for host, image in ordered]
             finally:
                 over.set()
-            for trouble in troubles:
-                trouble.result()
-        measured = self._measured([order for _, order in orders], _busy_percent(busy))
+            playing.result()
+        measured = self._measured([order for _, order in orders], seeds.copies(), _busy_percent(busy))
         for image, order in orders:
             if order["state"] == READY and not same_bytes(self._disks[image], Path(order["path"])):
                 raise TestbedError(f"{order['path']} differs from {image}, which was published")
@@ -184,7 +181,7 @@ class _Play:
                 ordered.append((host, spec.image))
         return ordered
 
-    def _measured(self, orders: list[dict[str, Any]], busy_percent: float) -> Measured:
+    def _measured(self, orders: list[dict[str, Any]], seed_copies: float, busy_percent: float) -> Measured:
         scenario = self._scenario
         times = [order["ready_at"] - order["created_at"] for order in orders if order["state"] == READY]
         if not times:
@@ -200,75 +197,22 @@ class _Play:
             last_s=last,
             bound_s=bound_s,
             last_over_bound=last / bound_s,
-            seed_copies=self._seed_copies(),
+            seed_copies=seed_copies,
             busy_percent=busy_percent,
         )
 
-    # --- sources ---
-
-    @property
-    def _sources(self) -> list[Daemon]:
+    def _seeds(self) -> Seeds:
         wanted = {order.image for order in self._scenario.orders}
         groups = [group.name for group in self._scenario.groups if wanted & set(group.has)]
-        return [host for name in groups for host in self._groups[name]]
+        hosts = [host for name in groups for host in self._groups[name]]
+        return Seeds(hosts, sum(self._scenario.image(name).size_bytes for name in wanted))
 
-    def _sent_bytes(self, host: Daemon) -> int:
-        return int(host.control.get("/v1/status")["sent_bytes"])
+    def _hosts_of(self, name: str) -> list[Daemon]:
+        return self._groups[name] if name else self._testbed.daemons
 
-    def _seed_copies(self) -> float:
-        sent = sum(self._sent_bytes(host) for host in self._sources if host.number not in self._gone)
-        ordered_bytes = sum(self._scenario.image(name).size_bytes for name in {o.image for o in self._scenario.orders})
-        return (sent + self._sent_by_gone_bytes - self._sent_before_bytes) / ordered_bytes
-
-    # --- what goes wrong ---
-
-    def _meet(self, mishap: Mishap, over: threading.Event) -> None:
-        """Wait for its moment, let it happen, and let it end; or until all is over."""
-        if mishap.after_seed_copies is None:
-            if over.wait(mishap.from_s):
-                return
-        else:
-            while self._seed_copies() < mishap.after_seed_copies:
-                if over.wait(LOOK_EVERY_S):
-                    return
-        hosts = self._groups[mishap.whom] if mishap.whom else list(self._testbed.daemons)
-        count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
-        chosen = [hosts[number] for number in self._dice.permutation(len(hosts))[:count]]
-        began, met = time.monotonic(), set[int]()
-        moments = [(float(self._dice.uniform(0, mishap.over_s)), host) for host in chosen]
-        ends = [(at_s + mishap.for_s, host) for at_s, host in moments]
-        for at_s, host in sorted(moments + ends, key=lambda moment: moment[0]):
-            is_over = over.wait(max(0.0, min(threading.TIMEOUT_MAX, began + at_s - time.monotonic())))
-            if host.number in met:
-                self._end(mishap, host)
-            elif not is_over:
-                self._begin(mishap, host)
-                met.add(host.number)
-
-    def _begin(self, mishap: Mishap, host: Daemon) -> None:
-        match mishap.what:
-            case Trouble.PAUSE:
-                host.freeze()
-            case Trouble.SLOW_LINK:
-                self._network.shape(host.number, self._shape(self._group_of(host), mishap.factor))
-            case _:
-                if host in self._sources:
-                    self._sent_by_gone_bytes += self._sent_bytes(host)
-                self._gone.add(host.number)
-                host.kill()
-
-    def _end(self, mishap: Mishap, host: Daemon) -> None:
-        match mishap.what:
-            case Trouble.PAUSE:
-                host.thaw()
-            case Trouble.SLOW_LINK:
-                self._network.shape(host.number, self._shape(self._group_of(host)))
-            case Trouble.CRASH:
-                host.start()
-                self._gone.discard(host.number)
-
-    def _group_of(self, host: Daemon) -> Group:
-        return next(group for group in self._scenario.groups if host in self._groups[group.name])
+    def _slow(self, host: Daemon, factor: float) -> None:
+        group = next(group for group in self._scenario.groups if host in self._groups[group.name])
+        self._network.shape(host.number, self._shape(group, factor))
 
 
 def _ended(host: Daemon, image: str, until: float) -> dict[str, Any]:
