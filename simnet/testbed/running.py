@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from protocol.errors import LocalError
-from simnet.faults import Trouble
-from simnet.scenario import FRAGMENT_KIB, Group, Scenario
+from simnet.faults import Mishap, Trouble
+from simnet.scenario import FRAGMENT_KIB, Group, OrderSpec, Scenario
 from simnet.stage import build
 from simnet.testbed.cluster import Testbed
 from simnet.testbed.daemon import Daemon
@@ -80,6 +81,8 @@ def _impossible_orders(scenario: Scenario) -> Iterator[str]:
             yield f"faults[{number}]: real daemons can be {', '.join(POSSIBLE)}, once"
         if mishap.what in (Trouble.GONE, Trouble.CRASH) and mishap.whom in waiting:
             yield f"faults[{number}]: on the testbed only hosts that order nothing can go"
+        if mishap.what is Trouble.PAUSE and any(_may_last_at(order, mishap) for order in scenario.orders):
+            yield f"faults[{number}]: on the testbed nobody orders on a host while it is paused"
     for number, order in enumerate(scenario.orders):
         if order.over_s:
             yield f"orders[{number}].over_s: on the testbed all hosts of an order give it at once"
@@ -89,6 +92,15 @@ def _impossible_orders(scenario: Scenario) -> Iterator[str]:
             yield f"orders[{number}].cancel_after_s: on the testbed nobody cancels an order"
     if scenario.readers:
         yield "readers: on the testbed nobody reads in an image that is not whole"
+
+
+def _may_last_at(order: OrderSpec, mishap: Mishap) -> bool:
+    """Whether it may have begun, and not be over, where the order is given."""
+    if mishap.whom not in ("", order.who):
+        return False
+    if mishap.after_seed_copies is not None:
+        return order.from_s > 0
+    return mishap.from_s <= order.from_s <= mishap.from_s + mishap.over_s + mishap.for_s
 
 
 def _impossible_cloud(scenario: Scenario) -> Iterator[str]:
@@ -160,12 +172,14 @@ class _Play:
             playing = threads.submit(mishaps.play, began, over)
             try:
                 ordered = self._order(began)
-                until = began + scenario.limit_s
-                orders = [(image, _ended(host, image, until)) for host, image in ordered]
+                for host, image in ordered:
+                    _wait(host, image, until=began + scenario.limit_s)
+                busy_percent = _busy_percent(busy)
             finally:
                 over.set()
             playing.result()
-        measured = self._measured([order for _, order in orders], seeds.copies(), _busy_percent(busy))
+        orders = [(image, host.control.order(image)) for host, image in ordered]  # paused hosts answer only now
+        measured = self._measured([order for _, order in orders], seeds.copies(), busy_percent)
         for image, order in orders:
             if order["state"] == READY and not same_bytes(self._disks[image], Path(order["path"])):
                 raise TestbedError(f"{order['path']} differs from {image}, which was published")
@@ -177,7 +191,10 @@ class _Play:
         for spec in sorted(self._scenario.orders, key=lambda order: order.from_s):
             time.sleep(max(0.0, began + spec.from_s - time.monotonic()))  # the scenario says when
             for host in self._groups[spec.who]:
-                host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
+                try:
+                    host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
+                except TimeoutError:
+                    raise TestbedError(f"host {host.number} did not take its order: it may have been paused") from None
                 ordered.append((host, spec.image))
         return ordered
 
@@ -215,12 +232,12 @@ class _Play:
         self._network.shape(host.number, self._shape(group, factor))
 
 
-def _ended(host: Daemon, image: str, until: float) -> dict[str, Any]:
-    """The order once it has ended, or as it is when the scenario's time is over."""
-    try:
-        return host.control.wait_for_order(image, timeout_s=max(0.1, until - time.monotonic()))
-    except TimeoutError:
-        return host.control.order(image)
+def _wait(host: Daemon, image: str, until: float) -> None:
+    """For the order's end, or that of the scenario's time; a host that is paused says nothing meanwhile."""
+    while (left_s := until - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            host.control.wait_for_order(image, timeout_s=left_s)
+            return
 
 
 def _name(image: str) -> str:

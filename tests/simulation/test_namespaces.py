@@ -7,10 +7,12 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from simnet.faults import Mishap, Trouble
 from simnet.scenario_files import load
 from simnet.testbed import Daemon, Testbed, TestbedError
 from simnet.testbed.disks import MIB, same_bytes, scatter
@@ -157,6 +159,12 @@ def test_a_small_run_is_as_fast_as_its_links_and_no_faster() -> None:
     # A burst, and what waits in queues, passes sooner; a machine with other things to do takes longer.
     assert 0.9 < measured.last_over_bound < 10
     assert 1 <= measured.seed_copies < 3
+
+
+def test_a_host_that_is_paused_for_good_has_not_what_it_ordered() -> None:
+    pause = Mishap(Trouble.PAUSE, "hosts", hosts=1, from_s=0.5)
+    measured = run(replace(load("eight-hosts").resized(2, 32, None), faults=(pause,), limit_s=10), lambda _: None)
+    assert (measured.hosts, measured.incomplete) == (2, 1)
 
 
 RUNNER = """

@@ -28,6 +28,19 @@ def test_what_real_daemons_cannot_play_is_refused() -> None:
     refused(replace(small, orders=(replace(small.orders[0], over_s=1.0),)), "at once")
 
 
+def test_nobody_orders_on_a_host_that_may_be_paused() -> None:
+    small = load("eight-hosts")
+    (order,) = small.orders
+    why = "while it is paused"
+    refused(replace(small, faults=(Mishap(Trouble.PAUSE),)), why)
+    later = replace(small, orders=(replace(order, from_s=9.0),))
+    refused(replace(later, faults=(Mishap(Trouble.PAUSE, "hosts", from_s=2.0, over_s=3.0, for_s=4.0),)), why)
+    refused(replace(later, faults=(Mishap(Trouble.PAUSE, "hosts", after_seed_copies=1.0),)), why)
+    short = Mishap(Trouble.PAUSE, "hosts", from_s=2.0, over_s=3.0, for_s=3.0)
+    for other in (short, Mishap(Trouble.PAUSE, "hosts", from_s=10.0), Mishap(Trouble.PAUSE, "seed")):
+        refused(replace(later, faults=(other, Mishap(Trouble.CORRUPT))), "real daemons can be")
+
+
 def test_headers_cost_the_same_share_of_every_link() -> None:
     fast_seed = CASES["host-limited"](4)
     less = in_goodput(fast_seed)
