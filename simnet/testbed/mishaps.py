@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from simnet.faults import Mishap, Shares, Trouble
+from simnet.faults import BAD, Mishap, Shares, Trouble
 from simnet.testbed.daemon import Daemon
 from simnet.testbed.seeds import Seeds
 
@@ -59,6 +59,8 @@ class Mishaps:
         """In seconds since the start; what was planned first comes first."""
         self._planned = 0
         self._lasting: list[tuple[Mishap, Daemon]] = []
+        self.bad: set[int] = set()
+        """Numbers of the hosts that were bad peers at any time."""
         for one in drawn:
             if one.mishap.after_seed_copies is None:
                 self._plan(one, one.mishap.from_s)
@@ -96,6 +98,8 @@ class Mishaps:
     def _begin(self, mishap: Mishap, host: Daemon) -> None:
         if host.process is None:
             return  # it is down
+        if mishap.what in BAD:
+            self.bad.add(host.number)
         match mishap.what:
             case Trouble.PAUSE:
                 self._seeds.falls_silent(host)

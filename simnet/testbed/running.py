@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -32,12 +32,14 @@ LATENCY_MAX_MS = 0.5
 READY = "ready"
 
 Note = Callable[[str], None]
+Orders = dict[int, dict[str, dict[str, Any]]]
+"""As the daemons tell them in the end: by the host's number, by the image's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds from a host's order to its image, of the hosts that ordered and have it; the names are those
-    of `simnet.outcome.Outcome`. The bound is that of links with the rates of the scenario less headers."""
+    """Names and what they mean are those of `simnet.outcome.Outcome`, in real seconds. The bound is that of links with
+    the rates of the scenario less headers."""
 
     scenario: str
     hosts: int
@@ -173,14 +175,17 @@ class _Play:
             try:
                 ordered = self._order(began)
                 for host, image in ordered:
-                    _wait(host, image, until=began + scenario.limit_s)
+                    if host.number not in mishaps.bad:
+                        _wait(host, image, until=began + scenario.limit_s)
                 busy_percent = _busy_percent(busy)
             finally:
                 over.set()
             playing.result()
-        orders = [(image, host.control.order(image)) for host, image in ordered]  # paused hosts answer only now
-        measured = self._measured([order for _, order in orders], seeds.copies(), busy_percent)
-        for image, order in orders:
+        orders: Orders = {}
+        for host, image in ordered:  # paused hosts answer only now
+            orders.setdefault(host.number, {})[image] = host.control.order(image)
+        measured = measure(scenario, orders, mishaps.bad, seeds.copies(), busy_percent)
+        for image, order in (one for given in orders.values() for one in given.items()):
             if order["state"] == READY and not same_bytes(self._disks[image], Path(order["path"])):
                 raise TestbedError(f"{order['path']} differs from {image}, which was published")
         return measured
@@ -198,26 +203,6 @@ class _Play:
                 ordered.append((host, spec.image))
         return ordered
 
-    def _measured(self, orders: list[dict[str, Any]], seed_copies: float, busy_percent: float) -> Measured:
-        scenario = self._scenario
-        times = [order["ready_at"] - order["created_at"] for order in orders if order["state"] == READY]
-        if not times:
-            raise TestbedError(f"scenario {scenario.name}: no host has what it ordered: {orders[0]['reason']}")
-        bound_s = build(in_goodput(scenario)).bound_s()
-        p50, p99, last = map(float, np.percentile(times, [50, 99, 100]))
-        return Measured(
-            scenario=scenario.name,
-            hosts=len(orders),
-            incomplete=len(orders) - len(times),
-            p50_s=p50,
-            p99_s=p99,
-            last_s=last,
-            bound_s=bound_s,
-            last_over_bound=last / bound_s,
-            seed_copies=seed_copies,
-            busy_percent=busy_percent,
-        )
-
     def _seeds(self) -> Seeds:
         wanted = {order.image for order in self._scenario.orders}
         groups = [group.name for group in self._scenario.groups if wanted & set(group.has)]
@@ -230,6 +215,33 @@ class _Play:
     def _slow(self, host: Daemon, factor: float) -> None:
         group = next(group for group in self._scenario.groups if host in self._groups[group.name])
         self._network.shape(host.number, self._shape(group, factor))
+
+
+def measure(scenario: Scenario, orders: Orders, bad: Set[int], seed_copies: float, busy_percent: float) -> Measured:
+    """bad: numbers of the hosts of whom nothing is expected. `TestbedError` where no other has what it ordered."""
+    expected = [list(given.values()) for number, given in orders.items() if number not in bad]
+    whole = [given for given in expected if all(order["state"] == READY for order in given)]
+    if not whole:
+        lacking = [
+            order["reason"] or order["state"] for given in expected for order in given if order["state"] != READY
+        ]
+        why = lacking[0] if lacking else "all are bad peers"
+        raise TestbedError(f"scenario {scenario.name}: no host has what it ordered: {why}")
+    times = [max(order["ready_at"] for order in given) - min(order["created_at"] for order in given) for given in whole]
+    p50, p99, last = map(float, np.percentile(times, [50, 99, 100]))
+    bound_s = build(in_goodput(scenario)).bound_s()
+    return Measured(
+        scenario=scenario.name,
+        hosts=len(orders),
+        incomplete=len(expected) - len(whole),
+        p50_s=p50,
+        p99_s=p99,
+        last_s=last,
+        bound_s=bound_s,
+        last_over_bound=last / bound_s,
+        seed_copies=seed_copies,
+        busy_percent=busy_percent,
+    )
 
 
 def _wait(host: Daemon, image: str, until: float) -> None:

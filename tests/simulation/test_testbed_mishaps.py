@@ -57,7 +57,9 @@ def play(seeds: Seeds, mishaps: list[Drawn[Daemon]], last: Daemon, then: Callabl
             over.set()
 
     end = Drawn(Mishap(Trouble.SLOW_LINK, after_seed_copies=0.0), ((0.1, last),))
-    Mishaps([*mishaps, end], seeds, shape).play(time.monotonic(), over)
+    playing = Mishaps([*mishaps, end], seeds, shape)
+    playing.play(time.monotonic(), over)
+    assert playing.bad == {last.number}, "whose link is slow counts as one"
 
 
 def moment(what: Trouble, host: Daemon, for_s: float = np.inf, from_s: float = 0.0) -> Drawn[Daemon]:

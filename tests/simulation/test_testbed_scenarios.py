@@ -1,6 +1,7 @@
 """What the testbed makes of scenarios before it starts a daemon."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from simnet.scenario import Scenario
 from simnet.scenario_files import load
 from simnet.testbed.fidelity import CASES, Comparison, row
 from simnet.testbed.goodput import GOODPUT_SHARE, in_goodput
-from simnet.testbed.running import Measured, run
+from simnet.testbed.processes import TestbedError
+from simnet.testbed.running import Measured, measure, run
 
 
 def refused(scenario: Scenario, why: str) -> None:
@@ -54,6 +56,25 @@ def test_headers_cost_the_same_share_of_every_link() -> None:
 def test_every_case_ends_in_the_simulator(case: str) -> None:
     outcome = simulation.run(in_goodput(CASES[case](4)))
     assert (outcome.hosts, outcome.incomplete) == (4, 0)
+
+
+def order(state: str, created_at: float, ready_at: float | None = None) -> dict[str, Any]:
+    return {"state": state, "created_at": created_at, "ready_at": ready_at, "reason": "" if ready_at else "no space"}
+
+
+def test_figures_are_of_hosts_as_the_simulators_are() -> None:
+    """From a host's first order to its last image, without those that lack one and those that are bad peers."""
+    two_images = {"one": order("ready", 10.0, 13.0), "two": order("ready", 11.0, 12.0)}
+    lacks_one = {"one": order("ready", 10.0, 11.0), "two": order("failed", 10.0)}
+    late, bad = {"one": order("ready", 20.0, 25.0)}, {"one": order("ready", 10.0, 99.0)}
+    orders = {1: two_images, 2: lacks_one, 3: late, 4: bad}
+    measured = measure(load("eight-hosts"), orders, {4}, seed_copies=1.5, busy_percent=50.0)
+    assert (measured.hosts, measured.incomplete) == (4, 1)
+    assert (measured.p50_s, measured.last_s) == (4.0, 5.0)
+    with pytest.raises(TestbedError, match="no space"):
+        measure(load("eight-hosts"), {2: lacks_one, 4: bad}, {4}, 1.5, 50.0)
+    with pytest.raises(TestbedError, match="bad peers"):
+        measure(load("eight-hosts"), {4: bad}, {4}, 1.5, 50.0)
 
 
 def test_figures_agree_within_fifteen_percent() -> None:
