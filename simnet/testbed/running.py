@@ -15,6 +15,7 @@ import numpy as np
 
 from protocol.errors import LocalError
 from simnet.faults import Mishap, Trouble
+from simnet.running import meant_for
 from simnet.scenario import FRAGMENT_KIB, Group, OrderSpec, Scenario
 from simnet.stage import build
 from simnet.testbed.cluster import Testbed
@@ -44,6 +45,7 @@ class Measured:
     scenario: str
     hosts: int
     incomplete: int
+    meant_for: str
     p50_s: float
     p99_s: float
     last_s: float
@@ -234,6 +236,7 @@ def measure(scenario: Scenario, orders: Orders, bad: Set[int], seed_copies: floa
         scenario=scenario.name,
         hosts=len(orders),
         incomplete=len(expected) - len(whole),
+        meant_for=meant_for(scenario),
         p50_s=p50,
         p99_s=p99,
         last_s=last,

@@ -8,6 +8,7 @@ import pytest
 from protocol.errors import LocalError
 from simnet import running as simulation
 from simnet.faults import Mishap, Trouble
+from simnet.outcome import goals_of
 from simnet.scenario import Scenario
 from simnet.scenario_files import load
 from simnet.testbed.fidelity import CASES, Comparison, row
@@ -77,11 +78,39 @@ def test_figures_are_of_hosts_as_the_simulators_are() -> None:
         measure(load("eight-hosts"), {4: bad}, {4}, 1.5, 50.0)
 
 
+@pytest.mark.parametrize(
+    ("goals", "missed"),
+    [
+        ({}, ["incomplete"]),
+        ({"incomplete": 1}, []),
+        ({"p50_s": 2}, ["p50_s", "incomplete"]),
+        ({"p50_s": 3}, ["incomplete"]),
+    ],
+)
+def test_nobody_may_be_incomplete_where_no_goal_says_how_many(goals: dict[str, float], missed: list[str]) -> None:
+    """Simulated or real."""
+    orders = {1: {"image": order("ready", 10.0, 13.0)}, 2: {"image": order("failed", 10.0)}}
+    real = measure(load("eight-hosts"), orders, set(), 1.0, 50.0)
+    simulated = simulation.run(load("eight-hosts").resized(2, 1, None))
+    for figures in (real, replace(simulated, incomplete=1, p50_s=3.0, meant_for="")):
+        assert [goal.figure for goal in goals_of(figures, goals) if not goal.is_met] == missed
+
+
+def test_goals_in_seconds_are_not_those_of_another_size() -> None:
+    orders = {1: {"image": order("ready", 10.0, 13.0)}}
+    kraken = load("kraken")
+    own = measure(kraken, orders, set(), 1.0, 50.0)
+    smaller = measure(kraken.resized(8, None, None), orders, set(), 1.0, 50.0)
+    goals = {"incomplete": 0, "p50_s": 1.0}
+    assert [goal.is_met for goal in goals_of(own, goals)] == [True, False]
+    assert [goal.figure for goal in goals_of(smaller, goals)] == ["incomplete"]
+
+
 def test_figures_agree_within_fifteen_percent() -> None:
     outcome = replace(
         simulation.run(in_goodput(CASES["host-limited"](2)).resized(None, 4, None)), p50_s=10.0, last_s=11.0
     )
-    real = Measured("case", 2, 0, 10.0, 11.0, 11.0, 9.0, 11 / 9, 1.0, 50.0)
+    real = Measured("case", 2, 0, "", 10.0, 11.0, 11.0, 9.0, 11 / 9, 1.0, 50.0)
 
     def compared(*figures: Measured) -> Comparison:
         return Comparison("case", (outcome,) * len(figures), figures)
