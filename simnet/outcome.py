@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Outcome:
     hosts: int
     """That ordered something, and did not cancel all of it before it was there."""
     incomplete: int
-    """That are up, no bad peers, and do not have all that they ordered."""
+    """That are no bad peers, did not go for good, and do not have all that they ordered: who is down for a while too."""
     missing: str
     """For people: what the first of these lacks."""
     completed: int
@@ -80,12 +81,20 @@ class Goal:
         return self.reached is not None and self.reached <= self.most
 
 
-def goals_of(outcome: Outcome, goals: Mapping[str, float]) -> list[Goal]:
-    """Each goal that counts beside what was reached, in the order of the scenario."""
+class Figures(Protocol):
+    """An `Outcome`, or what the testbed measured."""
+
+    @property
+    def meant_for(self) -> str: ...
+
+
+def goals_of(figures: Figures, goals: Mapping[str, float]) -> list[Goal]:
+    """Each goal that counts beside what was reached, in the order of the scenario; where none says how many hosts may
+    be incomplete, nobody may. A run is a success where all are met."""
     return [
-        Goal(figure, most, getattr(outcome, figure))
-        for figure, most in goals.items()
-        if not (outcome.meant_for and is_in_seconds(figure))
+        Goal(figure, most, getattr(figures, figure))
+        for figure, most in {**goals, "incomplete": goals.get("incomplete", 0)}.items()
+        if not (figures.meant_for and is_in_seconds(figure))
     ]
 
 

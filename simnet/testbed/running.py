@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,34 +15,37 @@ import numpy as np
 
 from protocol.errors import LocalError
 from simnet.faults import Mishap, Trouble
-from simnet.scenario import FRAGMENT_KIB, Group, Scenario
+from simnet.running import meant_for
+from simnet.scenario import FRAGMENT_KIB, Group, OrderSpec, Scenario
 from simnet.stage import build
 from simnet.testbed.cluster import Testbed
 from simnet.testbed.daemon import Daemon
 from simnet.testbed.disks import same_bytes
 from simnet.testbed.goodput import in_goodput
 from simnet.testbed.images import make_images
+from simnet.testbed.mishaps import POSSIBLE, Mishaps, draw
 from simnet.testbed.namespaces import Namespaces, Shape
 from simnet.testbed.processes import TestbedError
+from simnet.testbed.seeds import Seeds
 
-LOOK_EVERY_S = 0.05
-"""For what happens once so many copies have left the seeds."""
 LATENCY_MAX_MS = 0.5
 """The namespaces' own is less, and nothing adds to it; up to here that makes no difference."""
 READY = "ready"
-POSSIBLE = (Trouble.GONE, Trouble.CRASH, Trouble.PAUSE, Trouble.SLOW_LINK)
 
 Note = Callable[[str], None]
+Orders = dict[int, dict[str, dict[str, Any]]]
+"""As the daemons tell them in the end: by the host's number, by the image's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds from a host's order to its image, of the hosts that ordered and have it; the names are those
-    of `simnet.outcome.Outcome`. The bound is that of links with the rates of the scenario less headers."""
+    """Names and what they mean are those of `simnet.outcome.Outcome`, in real seconds. The bound is that of links with
+    the rates of the scenario less headers."""
 
     scenario: str
     hosts: int
     incomplete: int
+    meant_for: str
     p50_s: float
     p99_s: float
     last_s: float
@@ -81,6 +85,8 @@ def _impossible_orders(scenario: Scenario) -> Iterator[str]:
             yield f"faults[{number}]: real daemons can be {', '.join(POSSIBLE)}, once"
         if mishap.what in (Trouble.GONE, Trouble.CRASH) and mishap.whom in waiting:
             yield f"faults[{number}]: on the testbed only hosts that order nothing can go"
+        if mishap.what is Trouble.PAUSE and any(_may_last_at(order, mishap) for order in scenario.orders):
+            yield f"faults[{number}]: on the testbed nobody orders on a host while it is paused"
     for number, order in enumerate(scenario.orders):
         if order.over_s:
             yield f"orders[{number}].over_s: on the testbed all hosts of an order give it at once"
@@ -90,6 +96,15 @@ def _impossible_orders(scenario: Scenario) -> Iterator[str]:
             yield f"orders[{number}].cancel_after_s: on the testbed nobody cancels an order"
     if scenario.readers:
         yield "readers: on the testbed nobody reads in an image that is not whole"
+
+
+def _may_last_at(order: OrderSpec, mishap: Mishap) -> bool:
+    """Whether it may have begun, and not be over, where the order is given."""
+    if mishap.whom not in ("", order.who):
+        return False
+    if mishap.after_seed_copies is not None:
+        return order.from_s > 0
+    return mishap.from_s <= order.from_s <= mishap.from_s + mishap.over_s + mishap.for_s
 
 
 def _impossible_cloud(scenario: Scenario) -> Iterator[str]:
@@ -117,9 +132,6 @@ class _Play:
         self._testbed = testbed
         self._network = network
         self._groups: dict[str, list[Daemon]] = {}
-        self._dice = np.random.default_rng(scenario.seed)
-        self._gone: set[int] = set()
-        self._sent_by_gone_bytes = 0
 
     # --- before it counts ---
 
@@ -155,21 +167,27 @@ class _Play:
 
     def perform(self) -> Measured:
         scenario = self._scenario
-        self._sent_before_bytes = sum(map(self._sent_bytes, self._sources))
+        seeds = self._seeds()
+        drawn = draw(scenario.faults, self._hosts_of, np.random.default_rng(scenario.seed))
+        mishaps = Mishaps(drawn, seeds, self._slow)
         over = threading.Event()
         busy, began = _processor_ticks(), time.monotonic()
-        with ThreadPoolExecutor(max_workers=len(scenario.faults) + 1) as threads:
-            troubles = [threads.submit(self._meet, mishap, over) for mishap in scenario.faults]
+        with ThreadPoolExecutor(max_workers=1) as threads:
+            playing = threads.submit(mishaps.play, began, over)
             try:
                 ordered = self._order(began)
-                until = began + scenario.limit_s
-                orders = [(image, _ended(host, image, until)) for host, image in ordered]
+                for host, image in ordered:
+                    if host.number not in mishaps.bad:
+                        _wait(host, image, until=began + scenario.limit_s)
+                busy_percent = _busy_percent(busy)
             finally:
                 over.set()
-            for trouble in troubles:
-                trouble.result()
-        measured = self._measured([order for _, order in orders], _busy_percent(busy))
-        for image, order in orders:
+            playing.result()
+        orders: Orders = {}
+        for host, image in ordered:  # paused hosts answer only now
+            orders.setdefault(host.number, {})[image] = host.control.order(image)
+        measured = measure(scenario, orders, mishaps.bad, seeds.copies(), busy_percent)
+        for image, order in (one for given in orders.values() for one in given.items()):
             if order["state"] == READY and not same_bytes(self._disks[image], Path(order["path"])):
                 raise TestbedError(f"{order['path']} differs from {image}, which was published")
         return measured
@@ -180,103 +198,61 @@ class _Play:
         for spec in sorted(self._scenario.orders, key=lambda order: order.from_s):
             time.sleep(max(0.0, began + spec.from_s - time.monotonic()))  # the scenario says when
             for host in self._groups[spec.who]:
-                host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
+                try:
+                    host.control.place_order(spec.image, _name(spec.image), priority=spec.priority.value)
+                except TimeoutError:
+                    raise TestbedError(f"host {host.number} did not take its order: it may have been paused") from None
                 ordered.append((host, spec.image))
         return ordered
 
-    def _measured(self, orders: list[dict[str, Any]], busy_percent: float) -> Measured:
-        scenario = self._scenario
-        times = [order["ready_at"] - order["created_at"] for order in orders if order["state"] == READY]
-        if not times:
-            raise TestbedError(f"scenario {scenario.name}: no host has what it ordered: {orders[0]['reason']}")
-        bound_s = build(in_goodput(scenario)).bound_s()
-        p50, p99, last = map(float, np.percentile(times, [50, 99, 100]))
-        return Measured(
-            scenario=scenario.name,
-            hosts=len(orders),
-            incomplete=len(orders) - len(times),
-            p50_s=p50,
-            p99_s=p99,
-            last_s=last,
-            bound_s=bound_s,
-            last_over_bound=last / bound_s,
-            seed_copies=self._seed_copies(),
-            busy_percent=busy_percent,
-        )
-
-    # --- sources ---
-
-    @property
-    def _sources(self) -> list[Daemon]:
+    def _seeds(self) -> Seeds:
         wanted = {order.image for order in self._scenario.orders}
         groups = [group.name for group in self._scenario.groups if wanted & set(group.has)]
-        return [host for name in groups for host in self._groups[name]]
+        hosts = [host for name in groups for host in self._groups[name]]
+        return Seeds(hosts, sum(self._scenario.image(name).size_bytes for name in wanted))
 
-    def _sent_bytes(self, host: Daemon) -> int:
-        return int(host.control.get("/v1/status")["sent_bytes"])
+    def _hosts_of(self, name: str) -> list[Daemon]:
+        return self._groups[name] if name else self._testbed.daemons
 
-    def _seed_copies(self) -> float:
-        sent = sum(self._sent_bytes(host) for host in self._sources if host.number not in self._gone)
-        ordered_bytes = sum(self._scenario.image(name).size_bytes for name in {o.image for o in self._scenario.orders})
-        return (sent + self._sent_by_gone_bytes - self._sent_before_bytes) / ordered_bytes
-
-    # --- what goes wrong ---
-
-    def _meet(self, mishap: Mishap, over: threading.Event) -> None:
-        """Wait for its moment, let it happen, and let it end; or until all is over."""
-        if mishap.after_seed_copies is None:
-            if over.wait(mishap.from_s):
-                return
-        else:
-            while self._seed_copies() < mishap.after_seed_copies:
-                if over.wait(LOOK_EVERY_S):
-                    return
-        hosts = self._groups[mishap.whom] if mishap.whom else list(self._testbed.daemons)
-        count = mishap.hosts if mishap.hosts is not None else round(len(hosts) * mishap.percent / 100)
-        chosen = [hosts[number] for number in self._dice.permutation(len(hosts))[:count]]
-        began, met = time.monotonic(), set[int]()
-        moments = [(float(self._dice.uniform(0, mishap.over_s)), host) for host in chosen]
-        ends = [(at_s + mishap.for_s, host) for at_s, host in moments]
-        for at_s, host in sorted(moments + ends, key=lambda moment: moment[0]):
-            is_over = over.wait(max(0.0, min(threading.TIMEOUT_MAX, began + at_s - time.monotonic())))
-            if host.number in met:
-                self._end(mishap, host)
-            elif not is_over:
-                self._begin(mishap, host)
-                met.add(host.number)
-
-    def _begin(self, mishap: Mishap, host: Daemon) -> None:
-        match mishap.what:
-            case Trouble.PAUSE:
-                host.freeze()
-            case Trouble.SLOW_LINK:
-                self._network.shape(host.number, self._shape(self._group_of(host), mishap.factor))
-            case _:
-                if host in self._sources:
-                    self._sent_by_gone_bytes += self._sent_bytes(host)
-                self._gone.add(host.number)
-                host.kill()
-
-    def _end(self, mishap: Mishap, host: Daemon) -> None:
-        match mishap.what:
-            case Trouble.PAUSE:
-                host.thaw()
-            case Trouble.SLOW_LINK:
-                self._network.shape(host.number, self._shape(self._group_of(host)))
-            case Trouble.CRASH:
-                host.start()
-                self._gone.discard(host.number)
-
-    def _group_of(self, host: Daemon) -> Group:
-        return next(group for group in self._scenario.groups if host in self._groups[group.name])
+    def _slow(self, host: Daemon, factor: float) -> None:
+        group = next(group for group in self._scenario.groups if host in self._groups[group.name])
+        self._network.shape(host.number, self._shape(group, factor))
 
 
-def _ended(host: Daemon, image: str, until: float) -> dict[str, Any]:
-    """The order once it has ended, or as it is when the scenario's time is over."""
-    try:
-        return host.control.wait_for_order(image, timeout_s=max(0.1, until - time.monotonic()))
-    except TimeoutError:
-        return host.control.order(image)
+def measure(scenario: Scenario, orders: Orders, bad: Set[int], seed_copies: float, busy_percent: float) -> Measured:
+    """bad: numbers of the hosts of whom nothing is expected. `TestbedError` where no other has what it ordered."""
+    expected = [list(given.values()) for number, given in orders.items() if number not in bad]
+    whole = [given for given in expected if all(order["state"] == READY for order in given)]
+    if not whole:
+        lacking = [
+            order["reason"] or order["state"] for given in expected for order in given if order["state"] != READY
+        ]
+        why = lacking[0] if lacking else "all are bad peers"
+        raise TestbedError(f"scenario {scenario.name}: no host has what it ordered: {why}")
+    times = [max(order["ready_at"] for order in given) - min(order["created_at"] for order in given) for given in whole]
+    p50, p99, last = map(float, np.percentile(times, [50, 99, 100]))
+    bound_s = build(in_goodput(scenario)).bound_s()
+    return Measured(
+        scenario=scenario.name,
+        hosts=len(orders),
+        incomplete=len(expected) - len(whole),
+        meant_for=meant_for(scenario),
+        p50_s=p50,
+        p99_s=p99,
+        last_s=last,
+        bound_s=bound_s,
+        last_over_bound=last / bound_s,
+        seed_copies=seed_copies,
+        busy_percent=busy_percent,
+    )
+
+
+def _wait(host: Daemon, image: str, until: float) -> None:
+    """For the order's end, or that of the scenario's time; a host that is paused says nothing meanwhile."""
+    while (left_s := until - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            host.control.wait_for_order(image, timeout_s=left_s)
+            return
 
 
 def _name(image: str) -> str:

@@ -1,5 +1,6 @@
 """The testbed in network namespaces: links are what they should be, partitions heal, and nothing is left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from simnet.command import main
 from simnet.scenario_files import load
 from simnet.testbed import Daemon, Testbed, TestbedError
 from simnet.testbed.disks import MIB, same_bytes, scatter
@@ -48,6 +51,16 @@ while True:
 CONGESTION_CONTROL = """
 import socket
 print(socket.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(bytes(1)).decode())
+"""
+ONE_IS_PAUSED = """
+about = "one of two hosts is paused for good"
+hosts = 2
+limit_s = 10
+network = { up_mbit_per_s = 200, down_mbit_per_s = 200, latency_ms = 0.1 }
+images = [{ name = "image", size_mib = 32 }]
+groups = [{ name = "seed", hosts = 1, has = ["image"] }, { name = "hosts", percent = 100 }]
+orders = [{ who = "hosts", image = "image" }]
+faults = [{ what = "pause", whom = "hosts", hosts = 1, from_s = 0.5 }]
 """
 REACHED_WITHIN_S = "10"
 """A first packet may be lost, and sent again after a second or three."""
@@ -157,6 +170,17 @@ def test_a_small_run_is_as_fast_as_its_links_and_no_faster() -> None:
     # A burst, and what waits in queues, passes sooner; a machine with other things to do takes longer.
     assert 0.9 < measured.last_over_bound < 10
     assert 1 <= measured.seed_copies < 3
+
+
+def test_a_host_that_is_paused_for_good_has_not_what_it_ordered(tmp_path: Path) -> None:
+    """And nobody may be without it, where no goal says how many may."""
+    path = tmp_path / "own.toml"
+    path.write_text(ONE_IS_PAUSED)
+    result = CliRunner().invoke(main, ["testbed", str(path), "--json"])
+    assert result.exit_code == 1, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split() for line in lines if "MISSED" in line] == [["incomplete", "1", "goal", "0:", "MISSED"]]
+    assert json.loads(lines[-1])["hosts"] == 2
 
 
 RUNNER = """

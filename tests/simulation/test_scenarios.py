@@ -135,6 +135,14 @@ def test_who_crashes_is_not_charged_for_its_time_away() -> None:
     assert outcome.simulated_s > 30
 
 
+@pytest.mark.parametrize(("what", "incomplete"), [("crash", 2), ("gone", 0)])
+def test_who_is_down_for_a_while_is_incomplete_and_who_is_gone_is_not(own: Path, what: str, incomplete: int) -> None:
+    own.write_text(LEAST + f'[[faults]]\nwhat = "{what}"\nwhom = "hosts"\nfrom_s = 0.01\nfor_s = 1000\n')
+    outcome = run(replace(load(str(own)), limit_s=5.0))
+    assert (outcome.hosts, outcome.incomplete, outcome.completed) == (2, incomplete, 0)
+    assert outcome.missing == ("host0 is down" if incomplete else "")
+
+
 def test_who_cancels_its_order_lacks_nothing(own: Path) -> None:
     twice = '[[orders]]\nwho = "hosts"\nimage = "image"\n'
     own.write_text(LEAST + "cancel_after_s = 0.01\n" + twice + "cancel_after_s = 0.02\n")
