@@ -17,7 +17,7 @@ class Outcome:
     hosts: int
     """That ordered something, and did not cancel all of it before it was there."""
     incomplete: int
-    """That are no bad peers, have not gone for good, and lack some of what they ordered: who is down for a while, too."""
+    """That are no bad peers, have not gone for good, and lack some of what they ordered: who is down for now, too."""
     missing: str
     """For people: what the first of these lacks."""
     completed: int
