@@ -53,6 +53,7 @@ from enticed.engine.supply.warehouse import PeerWarehouse
 from enticed.engine.threads import StoreThreads
 from enticed.engine.trust.groups import Belonging, Groups
 from enticed.engine.trust.recalls import Recalls
+from enticed.engine.trust.standing import Standing
 from enticed.engine.trust.trust_desk import TrustDesk
 from enticed.gateway.server import ApiServer
 from enticed.host_address import own_address
@@ -149,7 +150,8 @@ async def start(
     purchasing = owned(Purchasing(driver, network, stockroom, origin, identity))
     owned(Kinship(driver, purchasing, stockroom, threads))
     discovery = owned(Discovery(driver, overlay, groups, identity.credential.zone, identity.credential.rack))
-    naming = owned(Naming(driver, store, threads, overlay, origin, identity, authority, publisher, clock))
+    standing = owned(Standing(network, overlay))
+    naming = owned(Naming(driver, store, threads, overlay, origin, identity, standing, authority, publisher, clock))
     publishing = Publishing(driver, store, stockroom, discovery, naming, publisher, groups)
     planning = Planning(driver, store, threads, purchasing, discovery, network, origin, identity.credential)
     scrubber = owned(Scrubber(driver, store, stockroom, planning))
@@ -173,11 +175,10 @@ async def start(
         store=store, threads=threads, stockroom=stockroom, network=network, purchasing=purchasing, removal=removal,
         keeping=keeping, warehouse=warehouse, ledger=ledger, caretaker=caretaker, scrubber=scrubber, naming=naming,
         publishing=publishing, planning=planning, reading=reading, dispatch=dispatch, recalls=recalls,
-        lag=LagMeter(), overlay=overlay, origin=origin, trust=trust, cosigning=cosigning,
+        lag=LagMeter(), overlay=overlay, origin=origin, trust=trust, standing=standing, cosigning=cosigning,
     ))  # fmt: skip
     served_at += await _serve(settings, engine, stack)
     _keep_pace(settings, paces, driver)
-    _take_up(driver, store, stockroom, ledger, recalls)
     _let_run(stack, engine.parts, switchboard, Belonging(driver, network, groups), discovery)
     return engine
 
@@ -186,6 +187,7 @@ def _let_run(
     stack: AsyncExitStack, parts: Parts, switchboard: Switchboard, belonging: Belonging, discovery: Discovery
 ) -> None:
     """Everything stands. Peers are heard only now, so that those who came early do not hear that nothing is here."""
+    _take_up(parts.driver, parts.store, parts.stockroom, parts.ledger, parts.recalls)
     tasks = Tasks()
     stack.push_async_callback(tasks.close)
     tasks.spawn(parts.lag.run(), "lag meter")
@@ -197,7 +199,7 @@ def _let_run(
     switchboard.connect(*(one.network_event for one in listeners))
     starting = (
         parts.stockroom, parts.caretaker, parts.keeping, parts.scrubber, discovery, parts.naming, parts.reading,
-        parts.origin, parts.recalls, parts.dispatch, parts.trust,
+        parts.origin, parts.recalls, parts.dispatch, parts.trust, parts.standing,
     )  # fmt: skip
     for part in starting:
         part.start()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from enticed.core.books import Books
 from enticed.core.image_book import PieceState
 from enticed.core.orders import Order, OrderState
+from enticed.core.progress import read_whole
 from enticed.core.pulls import Pull
 from enticed.core.vocabulary import ORIGIN, name_of
 from protocol.identifiers import NodeId
@@ -54,12 +55,18 @@ def _why_no_manifest(books: Books, pull: Pull, now: float) -> str:
 
 def _why_not_all(books: Books, pull: Pull, now: float) -> str:
     book = books.images[pull.image]
-    missing = np.flatnonzero((book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0))
+    read = read_whole(book, pull)
+    missing = np.flatnonzero((book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0) & ~read)
+    to_last = f"once readers have waited for nothing for {books.policy.readers_quiet_s:.0f} s"
     if not len(missing):
+        if read.any():
+            return f"all has come, {read.sum()} pieces for readers, and is written to the disk for good {to_last}"
         return "what is missing is in local images, and is being cloned"
     holders = pull.availability.rarity[missing]
     rarest = int(missing[np.argmin(holders)])
     share = f"{len(missing)} of {book.pieces} pieces are missing"
+    if read.any():
+        share += f" ({read.sum()} more have come for readers, and are written to the disk for good {to_last})"
     sources = {one.node for one in books.requests.of_image(pull.image)}
     if sources and holders.min():
         asked = f"{share}: some were asked of {names_of(sources)}"

@@ -24,6 +24,7 @@ from enticed.engine.supply.purchasing import Purchasing
 from enticed.engine.supply.warehouse import PeerWarehouse
 from enticed.engine.threads import StoreThreads
 from enticed.engine.trust.recalls import Recalls
+from enticed.engine.trust.standing import Standing
 from enticed.engine.trust.trust_desk import TrustDesk
 from enticed.identity.authority import Authority
 from enticed.identity.host import HostIdentity
@@ -63,4 +64,5 @@ class Parts:
     overlay: UdpOverlay
     origin: OriginSupply
     trust: TrustDesk
+    standing: Standing
     cosigning: Cosigning

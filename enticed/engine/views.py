@@ -80,7 +80,7 @@ class Views:
             said: Statement | None = self._stockroom.statement(stored.image)
         except AbsentError:
             said = None
-        book = self._host.image(stored.image)
+        progress = self._host.progress(stored.image)
         pin = self._store.pin_book.of(stored.image, now)
         return ImageView(
             image=stored.image,
@@ -89,7 +89,7 @@ class Views:
             data_bytes=stored.root.total_data_bytes,
             fragments=stored.root.fragments,
             pieces=stored.root.pieces,
-            pieces_held=int((book.held if book is not None else stored.durable).sum()),
+            pieces_held=progress.pieces_done if progress is not None else int(stored.durable.sum()),
             ready=stored.ready,
             leased=self._host.is_leased(stored.image, now),
             created_at=stored.created_at,

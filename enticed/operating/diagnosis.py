@@ -63,7 +63,7 @@ _FOUNDER_RENEWS = "bring the founding host back or restore it; join again only o
 
 async def diagnose(engine: DaemonEngine, parts: Parts, settings: LiveSettings) -> tuple[Finding, ...]:
     """All findings, as things are now; takes as long as it takes to find that hosts cannot be reached."""
-    await _hear_whether_revoked(parts)
+    await parts.standing.hear(DOCTOR_ADDRESSES_MAX_COUNT)
     found = [*_ready(parts), *_orders(engine), *_rot(engine, parts), _descriptors(), *_clock(parts), *_trust(parts)]
     found += [await _settings(settings), _advertised(parts), *[one async for one in _reached(parts)]]
     if directories := settings.config.guest_directories:
@@ -164,12 +164,8 @@ def _clock(parts: Parts) -> Iterator[Finding]:
 
 def _trust(parts: Parts) -> Iterator[Finding]:
     credential, trust, newer = parts.identity.credential, parts.identity.trust, parts.overlay.newer_trust
-    disowned_by = parts.network.disowned_by
-    if disowned_by and parts.identity.node not in trust.revoked_nodes:
-        others = f" (and {len(disowned_by) - 1} more)" * (len(disowned_by) > 1)
-        said = f"host {disowned_by[0].short}{others} says that this host was revoked"
-        to_do = f"entice trust show, on the founding host: if not, that host lies; if it was: {health.JOIN_AGAIN}"
-        yield Finding(Area.TRUST, "disowned", Verdict.WRONG, said, to_do)
+    if parts.standing.disowned and health.is_member(parts):  # else that check has failed
+        yield Finding(Area.TRUST, "disowned", Verdict.WRONG, parts.standing.disowned, health.SEE_WHO_LIES)
     left_s = credential.not_after - parts.clock()
     if 0 < left_s < CERTIFICATE_WARNING_S:
         said = f"this host's certificate is good for only {left_s / 86400:.0f} days"
@@ -203,19 +199,6 @@ def _advertised(parts: Parts) -> Finding:
     said = f"others are told to dial {', '.join(network.advertised) or 'nothing'}"
     to_do = "set `advertise` to an address that other hosts reach, and restart enticed"
     return Finding(Area.NETWORK, "advertise", Verdict.WRONG if is_local or not hosts else Verdict.GOOD, said, to_do)
-
-
-async def _hear_whether_revoked(parts: Parts) -> None:
-    """Nobody answers the datagrams of a host that was revoked; whoever it connects to tells it so."""
-    network = parts.network
-    if parts.overlay.contacts or network.peers():
-        return
-    known = dict.fromkeys((*parts.identity.bootstrap, *parts.store.remembered_addresses()))
-    addresses = [one for one in known if one not in network.advertised]
-    greetings = (network.greet(address) for address in addresses[:DOCTOR_ADDRESSES_MAX_COUNT])
-    for error in await asyncio.gather(*greetings, return_exceptions=True):
-        if isinstance(error, BaseException) and not isinstance(error, EnticedError):
-            raise error
 
 
 async def _reached(parts: Parts) -> AsyncIterator[Finding]:

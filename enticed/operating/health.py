@@ -13,6 +13,7 @@ from enticed.store.space import size
 # The founding host's identity holds the CA: it is never moved away.
 RENEW_OWN = "stop enticed, entice trust renew --state STATE, start it again"
 JOIN_AGAIN = "stop enticed, move STATE/identity away, and let it join again with a new token: entice join; images stay"
+SEE_WHO_LIES = f"entice trust show, on the founding host: if not, that host lies; if it was: {JOIN_AGAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,22 @@ def checks(parts: Parts) -> Iterator[Check]:
 
 
 def _trust(parts: Parts) -> Check:
-    if parts.identity.node not in parts.identity.trust.revoked_nodes:
-        return Check("trust", True, "this host was not revoked")
-    said = "this host was revoked: no other host of the cluster has anything to do with it"
-    return Check("trust", False, said, f"if it is to belong to the cluster: {JOIN_AGAIN}")
+    trust = parts.identity.trust
+    if parts.identity.node in trust.revoked_nodes:
+        said = "this host was revoked: no other host of the cluster has anything to do with it"
+        return Check("trust", False, said, f"if it is to belong to the cluster: {JOIN_AGAIN}")
+    if not parts.standing.disowned:
+        return Check("trust", True, f"this host is not revoked in its trust bundle, of serial {trust.serial}")
+    said = f"{parts.standing.disowned}; in this host's own trust bundle, of serial {trust.serial}, it is not"
+    return Check("trust", is_member(parts), said, SEE_WHO_LIES)
+
+
+def is_member(parts: Parts) -> bool:
+    """Not where somebody says that this host was revoked, and nobody has anything to do with it. Where others have, one
+    that lies is not to take it out of service; nor the founding host, which cannot be revoked."""
+    if parts.identity.node in parts.identity.trust.revoked_nodes:
+        return False
+    return not parts.standing.disowned or parts.overlay.contacts > 0 or parts.authority is not None
 
 
 def _certificate(parts: Parts) -> Check:

@@ -182,6 +182,12 @@ def _daemon(engine: DaemonEngine, parts: Parts) -> Iterable[Family]:
         parts.trust.renewing.failures,
     )
     yield gauge("enticed_trust_serial", "The serial of the trust bundle in use.", parts.identity.trust.serial)
+    yield gauge("enticed_disowned", "Hosts that say that this one was revoked, a few.", len(parts.network.disowned_by))
+    yield gauge(
+        "enticed_revoked",
+        "1 where the trust bundle in use says so of this host.",
+        int(parts.identity.node in parts.identity.trust.revoked_nodes),
+    )
     yield gauge("enticed_couriers", "Processes that fetch for this daemon now.", parts.network.couriers.count)
     yield gauge("enticed_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
     yield gauge("enticed_start_time_seconds", "When the daemon was started.", engine.started_at)

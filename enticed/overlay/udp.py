@@ -112,6 +112,11 @@ class UdpOverlay:
         return self._node.table.network_size() if self._running else 1.0
 
     @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """Where others may be: `bootstrap`, and where some were."""
+        return tuple(endpoint_text(endpoint) for endpoint in self._elsewhere())
+
+    @property
     def newer_trust(self) -> tuple[tuple[int, NodeId], ...]:
         """The serials of trust bundles above this host's, and who says that it has each: its word alone. The lowest
         come first: a serial grows with time, and what is far ahead of it is made up."""
@@ -362,6 +367,9 @@ class UdpOverlay:
             self._tell(self._join())
 
     def _join(self) -> ev.Join:
+        return ev.Join(self._elsewhere())
+
+    def _elsewhere(self) -> tuple[bytes, ...]:
         endpoints = dict.fromkeys(self._bootstrap)
         for text in self._memory.load() if self._memory is not None else ():
             try:
@@ -369,7 +377,7 @@ class UdpOverlay:
             except MalformedError:
                 log.warning("an address that was remembered is none: %r", text)
         own = self._sockets.endpoints
-        return ev.Join(tuple(one for one in endpoints if one not in own))
+        return tuple(one for one in endpoints if one not in own)
 
 
 def _release(waiting: _Waiting, key: DiscoveryKey) -> None:

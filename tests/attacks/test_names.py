@@ -83,6 +83,7 @@ class Victim:
     threshold: int = 1
     replicas: Replicas = field(default_factory=Replicas)
     node: NodeId = ME
+    disowned: str = ""
 
     @asynccontextmanager
     async def naming(self, publisher: Publisher | None = None) -> AsyncIterator[Naming]:
@@ -90,7 +91,7 @@ class Victim:
         clock = lambda: self.now  # noqa: E731
         with Store.open(self.state_dir, None, 0, clock) as store, self._driver() as driver:
             threads, origin = StoreThreads(), OriginSupply(None)
-            naming = Naming(driver, store, threads, self.replicas, origin, self, None, publisher, clock)
+            naming = Naming(driver, store, threads, self.replicas, origin, self, self, None, publisher, clock)
             try:
                 yield naming
             finally:

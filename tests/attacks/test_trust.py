@@ -16,6 +16,7 @@ import pytest
 from enticed.cli.hosts import _status_lines
 from enticed.control.answers import json_of
 from enticed.core.dht.events import ProviderOffer
+from enticed.engine.trust import standing
 from enticed.identity.authority import Authority
 from enticed.identity.bundles import with_publisher, with_revoked, with_scheduler, without_scheduler
 from enticed.identity.host import HostIdentity, found_cluster, load_identity
@@ -126,6 +127,28 @@ def test_a_revoked_host_that_was_idle_hears_so_from_whom_it_dials(
             refused = await gone.told.wait(DialFailed, founder.node, count=2)
         assert not isinstance(refused.why, DisownedError), "one too many"
         assert {peer.node for peer in founder.network.peers()} == {honest.node}
+
+    swarm(identities, tmp_path, work)
+
+
+def test_a_revoked_host_that_nobody_answers_asks_why_by_itself(
+    identities: list[HostIdentity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(founder: Member, honest: Member, gone: Member) -> None:
+        monkeypatch.setattr(standing, "STANDING_ASKED_FIRST_S", 0.05)
+        asks = standing.Standing(gone.network, gone.overlay)
+        asks.start()
+        try:
+            await founder.meet(honest)
+            await founder.desk.revoke(gone.node.hex())
+            await honest.until(partial(knows, honest, gone))
+            while gone.overlay.contacts:
+                assert not asks.disowned, "others are known: it takes them for well"
+                await gone.overlay.find(KEY)
+            await gone.until(lambda: len(gone.network.disowned_by) == 2)
+            assert "(and 1 more) says that this host was revoked" in asks.disowned
+        finally:
+            await asks.close()
 
     swarm(identities, tmp_path, work)
 

@@ -10,8 +10,9 @@ import pytest
 from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import Failure, Order, Priority
-from enticed.core.vocabulary import Fault
+from enticed.core.vocabulary import Fault, Stretch
 from protocol import messages as ms
+from protocol.limits import MIB
 from tests.core.bench import IMAGE, Bench, sizes
 from tests.core.chaos import contact, node
 
@@ -101,6 +102,38 @@ def test_what_is_cloned() -> None:
     bench.fetching(2, missing=[])
     assert bench.all(ef.OpenPiece)
     assert "is being cloned" in why(bench)
+
+
+def test_what_readers_have_fetched_is_not_missing() -> None:
+    """It is here, and waits until they are quiet."""
+    bench = Bench(readers_quiet_s=60.0)
+    bench.fetching(2, priority=Priority.READ)
+    wait = "written to the disk for good once readers have waited for nothing for 60 s"
+
+    def read(number: int, piece: int, first: int, count: int) -> None:
+        wanted = (Stretch(piece, first, (MIB // 4,) * count),)
+        bench.tell(ev.DemandRaised(number, IMAGE, wanted, bench.now + 10))
+        bench.deliver(bench.all(ef.Fetch))
+
+    def done() -> tuple[int, int]:
+        progress = bench.host.progress(IMAGE)
+        assert progress is not None
+        return progress.pieces_done, progress.done_bytes
+
+    read(1, 0, 0, 2)
+    assert why(bench).startswith("2 of 2 pieces are missing, ")
+    assert done() == (0, 0), "pieces count"
+    read(2, 0, 2, 2)
+    assert why(bench).startswith(f"1 of 2 pieces are missing (1 more have come for readers, and are {wait}), piece 1 ")
+    assert done() == (1, MIB)
+    read(3, 1, 0, 4)
+    assert why(bench) == f"all has come, 2 pieces for readers, and is {wait}"
+    assert done() == (2, 2 * MIB)
+    bench.wait(61)
+    for piece in range(2):
+        bench.open(piece, missing=[])
+        assert done() == (2, 2 * MIB)
+    assert "being written to the disk for good" in why(bench)
 
 
 def test_a_line_names_a_few_hosts_and_says_how_many_more() -> None:

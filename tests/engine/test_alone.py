@@ -16,6 +16,7 @@ from enticed.identity.authority import Authority
 from enticed.identity.bundles import with_revoked
 from enticed.problems import Kind, kind_of
 from protocol.errors import AbsentError, DeniedError
+from protocol.identifiers import DiscoveryKey
 from protocol.trust import Revocation
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of, content_of, disk, publish, pull, run, swarm
@@ -69,5 +70,29 @@ def test_who_was_revoked_says_that(tmp_path: Path) -> None:
                 await host.plan("never:1")
             order = await pull(host, "never:1")
             assert (order.state, order.failure) == (OrderState.FAILED, Failure.DENIED)
+
+    run(main())
+
+
+def test_who_was_revoked_and_does_not_know_it_says_who_says_so(tmp_path: Path) -> None:
+    """That is no proof: whoever asks again is not refused."""
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await host.parts.overlay.ready()
+            await founder.parts.trust.revoke(host.status().node.hex())
+            with pytest.raises(AloneError, match="reaches no other host"):
+                await host.plan("never:1")
+            while host.parts.overlay.contacts:
+                await host.parts.overlay.find(DiscoveryKey.of_name("never:1"))
+            assert host.parts.standing.disowned == ""
+            await host.parts.standing.hear(1)
+            said = f"and host {founder.status().node.short} says that this host was revoked"
+            with pytest.raises(AloneError, match=said) as alone:
+                await host.plan("never:1")
+            assert kind_of(alone.value) is Kind.TEMPORARY
+            assert host.parts.identity.node not in host.parts.identity.trust.revoked_nodes
+            order = await pull(host, "never:1")
+            assert (order.failure, order.reason) == (Failure.ALONE, str(alone.value))
 
     run(main())

@@ -68,6 +68,22 @@ def test_all_of_it_by_many_readers_at_once(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_all_that_was_read_counts_as_had(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        content = disk(seed=2, size_mib=24)
+        async with swarm(tmp_path, hosts=2) as (publisher, host):
+            await publish(publisher, content, NAME, tmp_path)
+            assert await read(host, 0, 12 * MIB) == content[: 12 * MIB]
+            assert 40.0 <= the_order(host).percent <= 60.0
+            assert await read(host, 0, len(content)) == content
+            order, image = the_order(host), await host.image(NAME)
+            assert (order.percent, image.pieces_held) == (100.0, image.pieces)
+            (said,) = await host.why(order.key)
+            assert "all of it is here" in said.why or "all has come" in said.why
+
+    run(scenario())
+
+
 def test_what_was_read_is_not_fetched_again_by_a_pull(tmp_path: Path) -> None:
     async def scenario() -> None:
         content = disk(seed=3, size_mib=16)

@@ -19,6 +19,7 @@ from enticed.limits import SCRUB_PERIOD_S
 from enticed.operating import health
 from enticed.operating.diagnosis import Area, Finding, Verdict, diagnose
 from enticed.operating.live_settings import LiveSettings
+from protocol.identifiers import DiscoveryKey
 from tests.engine.swarm import disk, publish, pull, run, swarm, until
 from tests.engine.test_scrub import overwrite
 
@@ -183,5 +184,24 @@ def test_a_host_that_was_revoked_says_so_itself(tmp_path: Path) -> None:
             assert "trust" not in await bad(founder)
             assert [check.name for check in health.checks(host.parts) if not check.is_ok][:1] == ["trust"]
             assert "move STATE/identity away" in (await found(host, "trust")).to_do
+
+    run(main())
+
+
+def test_a_host_that_was_revoked_and_has_not_heard_of_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            said = f"host {founder.status().node.short} says that this host was revoked"
+            await host.parts.overlay.ready()
+            await founder.parts.trust.revoke(host.status().node.hex())
+            await host.parts.network.greet(founder.status().listen[0])
+            assert (await found(host, "trust")).verdict is Verdict.GOOD, "another answers, as far as is known"
+            assert (await found(host, "disowned")).said == said
+            assert "that host lies" in (await found(host, "disowned")).to_do
+            while host.parts.overlay.contacts:
+                await host.parts.overlay.find(DiscoveryKey.of_name("never:1"))
+            trust = await found(host, "trust")
+            assert (trust.verdict, said in trust.said, "that host lies" in trust.to_do) == (Verdict.WRONG, True, True)
+            assert "disowned" not in await bad(host), "it is said once"
 
     run(main())

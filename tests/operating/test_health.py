@@ -16,7 +16,9 @@ from enticed.engine.engine import DaemonEngine
 from enticed.engine.port import OrderTerms
 from enticed.limits import LAG_SAMPLE_INTERVAL_S
 from enticed.operating.health import Check, checks
+from enticed.operating.metrics import families
 from protocol.errors import ExhaustedError, LocalError
+from protocol.identifiers import DiscoveryKey
 from tests.clusters import make_cluster
 from tests.engine.swarm import config_of, disk, publish, recovery_of, run, swarm
 
@@ -109,3 +111,31 @@ def test_a_host_that_hears_nobody(tmp_path: Path) -> None:
             only(await start(config_of(joined.directory.parent), stack), "peers")
 
     run(main())
+
+
+def test_a_host_of_which_another_says_that_it_was_revoked(tmp_path: Path) -> None:
+    """One that lies does not take it out of service while others answer; nor the founding host, which cannot be."""
+
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            assert disowned_by_metrics(host) == {"enticed_disowned": 0, "enticed_revoked": 0}
+            await host.parts.overlay.ready()
+            await founder.parts.trust.revoke(host.status().node.hex())
+            await host.parts.network.greet(founder.status().listen[0])
+            assert disowned_by_metrics(host) == {"enticed_disowned": 1, "enticed_revoked": 0}
+            assert host.parts.overlay.contacts
+            assert failing(host) == {}
+            (trust,) = [check for check in checks(host.parts) if check.name == "trust"]
+            assert trust.said.startswith(f"host {founder.status().node.short} says that this host was revoked")
+            while host.parts.overlay.contacts:
+                await host.parts.overlay.find(DiscoveryKey.of_name("never:1"))
+            assert list(failing(host)) == ["trust", "peers"]
+            assert "move STATE/identity away" in failing(host)["trust"].to_do
+            assert failing(DaemonEngine(replace(host.parts, authority=founder.parts.authority))) == {}
+
+    run(main())
+
+
+def disowned_by_metrics(engine: DaemonEngine) -> dict[str, float]:
+    names = ("enticed_disowned", "enticed_revoked")
+    return {one.name: one.samples[0].value for one in families(engine, engine.parts) if one.name in names}

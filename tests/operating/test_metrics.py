@@ -25,7 +25,7 @@ COUNTS = {
     "enticed_images", "enticed_images_below_floor", "enticed_dht_contacts", "enticed_dht_records",
     "enticed_trust_serial", "enticed_tasks", "enticed_couriers",
     "enticed_process_open_fds", "enticed_process_max_fds", "enticed_store_doubted_pieces",
-    "enticed_degraded", "enticed_certificate_renewal_failures",
+    "enticed_degraded", "enticed_disowned", "enticed_revoked", "enticed_certificate_renewal_failures",
 }  # fmt: skip
 """Metrics that count things and so have no unit."""
 LABELS = {"le", "state", "failure", "source", "reason", "fault", "direction", "version", "python"}

@@ -27,12 +27,20 @@ class Member(Protocol):
     def trust(self) -> TrustBundle: ...
 
 
+class Repute(Protocol):
+    """What others say of this host: what asking needs of `Standing`."""
+
+    @property
+    def disowned(self) -> str: ...
+
+
 class Asking:
     """is_founder: a founding host that knows of no other is the whole of its cluster."""
 
-    def __init__(self, overlay: Overlay, member: Member, *, is_founder: bool) -> None:
+    def __init__(self, overlay: Overlay, member: Member, repute: Repute, *, is_founder: bool) -> None:
         self._overlay = overlay
         self._member = member
+        self._repute = repute
         self._is_founder = is_founder
 
     async def ask(self, name: str) -> Found:
@@ -52,7 +60,9 @@ class Asking:
         if self._member.node in self._member.trust.revoked_nodes:
             raise DeniedError(f"this host was revoked (entice doctor), {unknown}")
         if not found.answered and (found.asked or not self._is_founder):
-            raise AloneError(f"this host reaches no other host (entice doctor), {unknown}")
+            # Whoever says that this host was revoked may lie: it may be asked again, unlike where the CA says so.
+            disowned = f", and {self._repute.disowned}" if self._repute.disowned else ""
+            raise AloneError(f"this host reaches no other host{disowned} (entice doctor), {unknown}")
 
 
 def failure_to_resolve(error: EnticedError) -> Failure:

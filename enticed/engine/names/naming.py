@@ -15,7 +15,7 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.dht.events import NameOffer
 from enticed.engine.driver import Driver
-from enticed.engine.names.asking import AloneError, Asking, Member, failure_to_resolve
+from enticed.engine.names.asking import AloneError, Asking, Member, Repute, failure_to_resolve
 from enticed.engine.names.drafts import Drafts
 from enticed.engine.supply.discovery import told_others
 from enticed.engine.supply.origin_supply import OriginSupply
@@ -49,6 +49,7 @@ class Naming:
         overlay: Overlay,
         origin: OriginSupply,
         member: Member,
+        repute: Repute,
         authority: Authority | None,
         publisher: Publisher | None,
         clock: Callable[[], float],
@@ -60,7 +61,7 @@ class Naming:
         self._threads = threads
         self._overlay = overlay
         self._origin = origin
-        self._asking = Asking(overlay, member, is_founder=authority is not None)
+        self._asking = Asking(overlay, member, repute, is_founder=authority is not None)
         self._publisher = publisher
         self._clock = clock
         self._tasks = Tasks()
@@ -120,8 +121,7 @@ class Naming:
 
     async def resolve_lately(self, target: str) -> ImageId:
         """As `resolve`, for who asks again and again: a name that is known here is looked up every few seconds only,
-        and where no answer comes soon, or it cannot be remembered, what is known counts.
-        """
+        and where no answer comes soon, or it cannot be remembered, what is known counts."""
         if is_image_id(target):
             return ImageId.from_hex(target)
         name, now = self.checked(target), self._clock()
