@@ -33,7 +33,9 @@ class FetchDesk:
     def open_pieces(self, pull: Pull, around: Reach, now: float) -> None:
         """Open what is here, and what somebody could be asked for."""
         policy, book = self._books.policy, self._books.images[pull.image]
-        if not book.counts[PieceState.WANTED] or self._readers.hold_back(pull, now):
+        if not book.counts[PieceState.WANTED]:
+            return
+        if self._readers.hold_back(pull, now) and not self._is_all_here(pull, book):
             return
         room = policy.opening_pieces - len(pull.opening)
         for _ in range(min(len(pull.here), room // 2 + 1 if room > 0 else 0)):
@@ -56,6 +58,13 @@ class FetchDesk:
             if pull.ahead_bytes >= most_bytes:
                 break
             self._open(pull, book, piece)
+
+    def _is_all_here(self, pull: Pull, book: ImageBook) -> bool:
+        """Whether readers, and local images, have brought all of it: to open that takes nobody's bytes."""
+        wanted = book.counts[PieceState.WANTED]
+        if len(pull.here) < wanted:
+            return False
+        return sum(book.is_in(piece, PieceState.WANTED) for piece in set(pull.here)) == wanted
 
     def waits_for(self, pull: Pull, around: Reach, pieces: tuple[int, ...]) -> bool:
         """Whether it helps the pull that another host has come to have these pieces."""

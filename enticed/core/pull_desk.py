@@ -21,6 +21,7 @@ from enticed.core.order_desk import OrderDesk
 from enticed.core.orders import Failure, Order, OrderState, Priority
 from enticed.core.origin_desk import OriginDesk
 from enticed.core.picker import turns_of
+from enticed.core.progress import read_whole
 from enticed.core.pulls import Pull
 from enticed.core.session_desk import SessionDesk
 from enticed.core.vocabulary import ORIGIN, Fault, name_of
@@ -210,7 +211,7 @@ class PullDesk:
         if self._origin.can_be_counted_on(pull, now):
             return np.zeros(0, np.int64)
         book = self._books.images[pull.image]
-        needed = (book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0)
+        needed = (book.state < PieceState.WRITTEN) & (pull.missing_bytes > 0) & ~read_whole(book, pull)
         if any(kin.learning_from is not None for kin in pull.kin.values()):
             return np.zeros(0, np.int64)  # relatives may yet have it
         return np.flatnonzero(needed & (self._kin.rarity(pull) == 0))

@@ -60,7 +60,7 @@ def _why_not_all(books: Books, pull: Pull, now: float) -> str:
     to_last = f"once readers have waited for nothing for {books.policy.readers_quiet_s:.0f} s"
     if not len(missing):
         if read.any():
-            return f"all has come, {read.sum()} pieces for readers, and is written to the disk for good {to_last}"
+            return "all has come, and is being written to the disk for good"
         return "what is missing is in local images, and is being cloned"
     holders = pull.availability.rarity[missing]
     rarest = int(missing[np.argmin(holders)])

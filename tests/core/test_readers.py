@@ -78,6 +78,20 @@ def test_a_piece_that_readers_had_all_of_is_opened_though_nobody_has_it_any_more
     assert bench.host.books.images[IMAGE].is_held(1)
 
 
+def test_an_image_of_which_readers_have_had_all_is_made_durable_at_once() -> None:
+    bench = reading(2, readers_quiet_s=60.0)
+    bench.deliver(demand(bench, 1, stretch(0)))
+    assert bench.all(ef.OpenPiece) == []
+    bench.hear(1, ms.HaveChange(IMAGE, (), (0, 1)))
+    assert "has 1 of 2 pieces (1) of" in bench.host.books.orders["order"].reason
+    bench.hear(1, ms.HaveChange(IMAGE, (0, 1), ()))
+    bench.deliver(demand(bench, 2, stretch(1)))
+    assert set(bench.all(ef.OpenPiece)) == {ef.OpenPiece(IMAGE, 0), ef.OpenPiece(IMAGE, 1)}
+    for piece in (0, 1):
+        bench.open(piece, missing=[])
+    assert bench.all(ef.MakeDurable)
+
+
 def test_the_rest_follows_after_some_minutes_whatever_readers_do() -> None:
     bench = reading(readers_alone_s=300.0)
     bench.wait(301)
