@@ -6,6 +6,7 @@ import ctypes
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from enticed.cli.command import Command, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.config import DEFAULT_FILE, DEFAULT_SOCKET, DEFAULT_STATE
-from protocol.errors import EnticedError
+from protocol.errors import AbsentError, EnticedError
 
 Finding = dict[str, Any]
 """area, name, verdict (good, hint, wrong), said, to_do; as `GET /v1/doctor` has them."""
@@ -116,15 +117,27 @@ def _identity(state_dir: Path) -> Iterator[Finding]:
         identity = load_identity(state_dir)
         identity.require_valid(time.time())
     except EnticedError as error:
-        to_do = (
-            f"is this host's clock right? Else move {state_dir}/identity away and let it join again: entice join; "
-            "the founding host: entice trust renew, or restore its backup"
-        )
-        yield _wrong("trust", "identity", str(error), to_do)
+        yield _wrong("trust", "identity", str(error), _identity_to_do(state_dir, error))
     else:
         left_days = (identity.credential.not_after - time.time()) / 86400
         said = f"host {identity.node}, its certificate is good for {left_days:.0f} days"
         yield _finding("trust", "identity", "good", said)
+
+
+def _identity_to_do(state_dir: Path, error: EnticedError) -> str:
+    """The founding host's identity holds the CA: it is never moved away to join with another."""
+    from enticed.identity.host import identity_directory, is_founder
+
+    directory = identity_directory(state_dir)
+    if isinstance(error, AbsentError):
+        return "a new host: entice join; a founding host that has lost its identity: entice trust restore"
+    with suppress(EnticedError):
+        if is_founder(state_dir):
+            return (
+                f"{directory} holds the cluster's CA: keep it. Is this host's clock right? Else, where the certificate "
+                "has expired: entice trust renew; where files are damaged: entice trust restore"
+            )
+    return f"is this host's clock right? Else move {directory} away and let it join again: entice join"
 
 
 def _store(state_dir: Path) -> Iterator[Finding]:

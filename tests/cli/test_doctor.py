@@ -60,6 +60,7 @@ def test_without_a_daemon_its_files_are_looked_at(tmp_path: Path) -> None:
     assert "did you mean" in wrong(state, "--config", settings)["settings"]["said"]
     (state / "identity" / "node.key").write_text("no key")
     assert "is damaged" in wrong(state)["identity"]["said"]
+    assert f"{state / 'identity'} holds the cluster's CA: keep it" in wrong(state)["identity"]["to_do"]
     (state / "lock").write_text("process 1 on somewhere")
     ran = run(NOWHERE, "doctor", "--state", state)
     assert "was taken last by process 1 on somewhere" in ran.stdout
