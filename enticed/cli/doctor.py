@@ -71,8 +71,11 @@ def doctor(ctx: click.Context, state_dir: Path | None, file: Path | None) -> Non
             raise
         is_gone = error.code is Exit.NO_DAEMON  # else it holds its addresses itself
         start = "start" if is_gone else "restart"
+        to_do = f"systemctl {start} enticed; journalctl -u enticed -n 20"
+        if state_dir not in (None, DEFAULT_STATE):  # the service has another
+            to_do = f"{start} it as it was started: where it cannot, its last line says why"
         findings = [
-            _wrong("host", "daemon", str(error), f"systemctl {start} enticed; journalctl -u enticed -n 20"),
+            _wrong("host", "daemon", str(error), to_do),
             *_without_daemon(state_dir, file, setup_of(ctx).socket, is_gone=is_gone),
         ]
     findings = [*findings, _kept_clock()]

@@ -28,7 +28,7 @@ def wrong(state: Path, *arguments: str | Path, socket: Path | None = None) -> di
     said = f"{len(found)} {'thing is' if len(found) == 1 else 'things are'} wrong with this host"
     assert json.loads(ran.stderr) == {"error": said, "kind": "failed", "exit_code": 1}
     assert all(one["said"] and one["to_do"] for one in found.values())
-    assert "daemon" in found
+    assert "systemctl" not in found["daemon"]["to_do"], "the service has another state"
     return {name: one for name, one in found.items() if name != "daemon"}
 
 
