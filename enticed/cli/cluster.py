@@ -16,6 +16,7 @@ import click
 from enticed.cli.command import Command, Number, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import duration, pairs
+from enticed.config import DEFAULT_LISTEN, DEFAULT_SOCKET, DEFAULT_STATE
 from enticed.limits import TOKEN_LINE_MAX_CHARS, TOKEN_MAX_LIFETIME_S, TOKEN_MAX_USES, TOKEN_MIN_LIFETIME_S
 
 if TYPE_CHECKING:
@@ -74,13 +75,13 @@ def init(
 
     identity = found_cluster(state_dir, zone, rack, time.time(), said, _serves_at(listen))
     remember_listen(state_dir, listen)
-    start = _start_line(state_dir)
+    start, entice = _start_line(state_dir), _entice(state_dir)
 
     def tell() -> Iterable[str]:
         yield from _enrolled("Founded a cluster on this host.", identity)
         yield ""
         yield f"Start its daemon:          {start}"
-        yield "Then, for another host:    entice token    (here: prints a token)"
+        yield f"Then, for another host:    {entice} token    (here: prints a token)"
         yield "and on that other host:    entice join - --state DIR    (reads the token)"
 
     setup_of(ctx).show(_identity_json(identity, state_dir, founder=True, start=start), tell)
@@ -120,13 +121,13 @@ def join(
             raise
         raise Failed(Exit.TEMPORARY, f"{error} (the founding host's daemon has to run)") from error
     remember_listen(state_dir, listen)
-    start = _start_line(state_dir)
+    start, entice = _start_line(state_dir), _entice(state_dir)
 
     def tell() -> Iterable[str]:
         yield from _enrolled("This host has joined the cluster.", identity)
         yield ""
         yield f"Start its daemon:   {start}"
-        yield "Then, for example:  entice pull NAME --output disk.raw"
+        yield f"Then, for example:  {entice} pull NAME --output disk.raw"
 
     setup_of(ctx).show(_identity_json(identity, state_dir, founder=False, start=start), tell)
 
@@ -185,7 +186,6 @@ def _serves_at(listen: str | None) -> IPv4Address | IPv6Address:
     """The address that this host's certificate names for clients of its HTTPS API."""
     from ipaddress import ip_address
 
-    from enticed.config import DEFAULT_LISTEN
     from enticed.host_address import own_address
     from protocol.addresses import split_address
 
@@ -197,7 +197,19 @@ def _serves_at(listen: str | None) -> IPv4Address | IPv6Address:
 
 
 def _start_line(state_dir: Path) -> str:
-    return f"enticed --state {shlex.quote(str(state_dir))}"
+    """The service's state is the service's to run; the directory of its socket is there while it does."""
+    if state_dir.absolute() == DEFAULT_STATE:
+        return "systemctl enable --now enticed"
+    return f"enticed --state {shlex.quote(str(state_dir))} --socket {_own_socket(state_dir)}"
+
+
+def _entice(state_dir: Path) -> str:
+    """What reaches the daemon of `_start_line`."""
+    return "entice" if state_dir.absolute() == DEFAULT_STATE else f"entice --socket {_own_socket(state_dir)}"
+
+
+def _own_socket(state_dir: Path) -> str:
+    return shlex.quote(str(state_dir / DEFAULT_SOCKET.name))
 
 
 def _enrolled(title: str, identity: HostIdentity) -> Iterable[str]:

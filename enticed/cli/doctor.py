@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from errno import EADDRINUSE
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,12 @@ import click
 
 from enticed.cli.command import Command, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
-from enticed.config import DEFAULT_FILE, DEFAULT_SOCKET, DEFAULT_STATE
-from protocol.errors import EnticedError
+from enticed.config import DEFAULT_FILE, DEFAULT_SOCKET, DEFAULT_STATE, Config, api_address
+from enticed.config_sources import Sources
+from enticed.host_address import own_address
+from enticed.store.version import VERSION, VERSION_MAX_SIZE_BYTES, check_version
+from protocol.addresses import join_address, split_address
+from protocol.errors import AbsentError, EnticedError, LocalError
 
 Finding = dict[str, Any]
 """area, name, verdict (good, hint, wrong), said, to_do; as `GET /v1/doctor` has them."""
@@ -61,10 +69,14 @@ def doctor(ctx: click.Context, state_dir: Path | None, file: Path | None) -> Non
     except Failed as error:
         if error.code not in (Exit.NO_DAEMON, Exit.TEMPORARY):
             raise
-        start = "start" if error.code is Exit.NO_DAEMON else "restart"
+        is_gone = error.code is Exit.NO_DAEMON  # else it holds its addresses itself
+        start = "start" if is_gone else "restart"
+        to_do = f"systemctl {start} enticed; journalctl -u enticed -n 20"
+        if state_dir not in (None, DEFAULT_STATE):  # the service has another
+            to_do = f"{start} it as it was started: where it cannot, its last line says why"
         findings = [
-            _wrong("host", "daemon", str(error), f"systemctl {start} enticed; journalctl -u enticed -n 20"),
-            *_without_daemon(state_dir, file, setup_of(ctx).socket),
+            _wrong("host", "daemon", str(error), to_do),
+            *_without_daemon(state_dir, file, setup_of(ctx).socket, is_gone=is_gone),
         ]
     findings = [*findings, _kept_clock()]
     wrong = sum(one["verdict"] == "wrong" for one in findings)
@@ -82,13 +94,19 @@ def _lines(findings: list[Finding]) -> Iterable[str]:
             yield f"       -> {one['to_do']}"
 
 
-def _without_daemon(state_dir: Path | None, file: Path | None, socket: str) -> Iterator[Finding]:
-    if state_dir is None and socket != str(DEFAULT_SOCKET):
-        said = f"not looked at: which state belongs to the daemon of {socket} is not known"
+def _without_daemon(state_dir: Path | None, file: Path | None, socket_path: str, *, is_gone: bool) -> Iterator[Finding]:
+    if state_dir is None and socket_path != str(DEFAULT_SOCKET):
+        said = f"not looked at: which state belongs to the daemon of {socket_path} is not known"
         yield _finding("store", "state", "hint", said, "entice doctor --state DIR, as enticed was started")
         return
     state_dir, file = state_dir or DEFAULT_STATE, file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    yield from _settings(state_dir, file)
+    try:
+        config = Sources(state_dir, file).load().config
+    except EnticedError as error:
+        config = None
+        yield _wrong("host", "settings", str(error), "mend that file: entice config show")
+    else:
+        yield _finding("host", "settings", "good", "they can be read")
     if not os.access(state_dir, os.R_OK | os.X_OK):
         there = "cannot be read by you" if state_dir.exists() else "is not there"
         to_do = "ask as root, or mount its file system; a new host: entice init, or entice join"
@@ -96,17 +114,62 @@ def _without_daemon(state_dir: Path | None, file: Path | None, socket: str) -> I
         return
     yield from _identity(state_dir)
     yield from _store(state_dir)
+    if config is not None and is_gone:
+        said_socket = Path(socket_path) if socket_path != str(DEFAULT_SOCKET) else config.socket
+        yield from _socket_directory(said_socket, state_dir)
+        yield from _addresses(config, state_dir)
 
 
-def _settings(state_dir: Path, file: Path | None) -> Iterator[Finding]:
-    from enticed.config_sources import Sources
+def _socket_directory(path: Path, state_dir: Path) -> Iterator[Finding]:
+    if path.parent.is_dir():
+        return
+    said = f"there is no directory {path.parent}, where the daemon is to listen"
+    if (state_dir, path) == (DEFAULT_STATE, DEFAULT_SOCKET):
+        yield _finding("host", "socket", "hint", said, "the service makes it when it starts: systemctl start enticed")
+        return
+    to_do = f"make it, or start the daemon with another: enticed --state {state_dir} --socket {state_dir}/{path.name}"
+    yield _wrong("host", "socket", said, to_do)
 
+
+def _addresses(config: Config, state_dir: Path) -> Iterator[Finding]:
+    """Whether what the daemon listens on is to be had, tried as it does: TCP and UDP."""
+    from enticed.identity.host import is_founder
+
+    for one in config.listen:
+        host, port = split_address(one, any_port=True)
+        yield _listening("listen", host, port, socket.SOCK_STREAM)
+        yield _listening("listen", host, port, socket.SOCK_DGRAM)
+        if not config.advertise and ip_address(host).is_unspecified and own_address(_family(host)) is None:
+            said = f"{one} is a wildcard and this host has no route"
+            yield _wrong("network", "advertise", said, "say in `advertise` what others dial")
+    served = [(name, getattr(config, name)) for name in ("metrics_listen", "content_listen")]
+    tcp = [(name, *split_address(address, any_port=True)) for name, address in served if address]
+    with suppress(EnticedError):  # where the identity cannot be looked at, that has been said
+        api = api_address(config, is_founder(state_dir))
+        tcp += [("api_listen", *api)] if api is not None else []
+    for setting, host, port in tcp:
+        yield _listening(setting, host, port, socket.SOCK_STREAM)
+
+
+def _listening(setting: str, host: str, port: int, kind: socket.SocketKind) -> Finding:
+    protocol = "udp" if kind is socket.SOCK_DGRAM else "tcp"
+    name, where = f"{setting}_{protocol}", join_address(host, port)
     try:
-        Sources(state_dir, file).load()
-    except EnticedError as error:
-        yield _wrong("host", "settings", str(error), "mend that file: entice config show")
-    else:
-        yield _finding("host", "settings", "good", "they can be read")
+        with socket.socket(_family(host), kind) as tried:
+            if kind is socket.SOCK_STREAM:  # as the daemon does: connections that have ended are in nobody's way
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if tried.family == socket.AF_INET6:
+                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            tried.bind((host, port))
+    except OSError as error:
+        who = f"ss -lnp --{protocol} 'sport = :{port}' says who has it" if error.errno == EADDRINUSE else "ip address"
+        to_do = f"{who}; or another {setting} in the settings: entice config show"
+        return _wrong("network", name, f"cannot listen on {where}: {error.strerror}", to_do)
+    return _finding("network", name, "good", f"{where} can be listened on")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _identity(state_dir: Path) -> Iterator[Finding]:
@@ -116,18 +179,44 @@ def _identity(state_dir: Path) -> Iterator[Finding]:
         identity = load_identity(state_dir)
         identity.require_valid(time.time())
     except EnticedError as error:
-        to_do = (
-            f"is this host's clock right? Else move {state_dir}/identity away and let it join again: entice join; "
-            "the founding host: entice trust renew, or restore its backup"
-        )
-        yield _wrong("trust", "identity", str(error), to_do)
+        yield _wrong("trust", "identity", str(error), _identity_to_do(state_dir, error))
     else:
         left_days = (identity.credential.not_after - time.time()) / 86400
         said = f"host {identity.node}, its certificate is good for {left_days:.0f} days"
         yield _finding("trust", "identity", "good", said)
 
 
+def _identity_to_do(state_dir: Path, error: EnticedError) -> str:
+    """The founding host's identity holds the CA: it is never moved away to join with another."""
+    from enticed.identity.host import identity_directory, is_founder
+
+    directory = identity_directory(state_dir)
+    if isinstance(error, AbsentError):
+        return "a new host: entice join; a founding host that has lost its identity: entice trust restore"
+    with suppress(EnticedError):
+        if is_founder(state_dir):
+            return (
+                f"{directory} holds the cluster's CA: keep it. Is this host's clock right? Else, where the certificate "
+                "has expired: entice trust renew; where files are damaged: entice trust restore"
+            )
+    return f"is this host's clock right? Else move {directory} away and let it join again: entice join"
+
+
+def _version(state_dir: Path) -> Iterator[Finding]:
+    path = state_dir / VERSION
+    try:
+        with path.open("rb") as stream:
+            check_version(stream.read(VERSION_MAX_SIZE_BYTES).decode(errors="replace"))
+    except FileNotFoundError:  # no daemon has run yet
+        return
+    except LocalError as error:
+        yield _wrong("store", "version", str(error), "install it again: nothing was touched")
+    except (OSError, EnticedError) as error:
+        yield _wrong("store", "version", f"{path}: {error}", "see to the disk: dmesg; or who has written there")
+
+
 def _store(state_dir: Path) -> Iterator[Finding]:
+    yield from _version(state_dir)
     found = os.statvfs(state_dir)
     if found.f_flag & os.ST_RDONLY:
         yield _wrong("store", "file_system", f"{state_dir} is on a read-only file system", "see to the disk: dmesg")

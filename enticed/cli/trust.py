@@ -12,7 +12,7 @@ import click
 
 from enticed.cli.command import Command, daemon_of, setup_of
 from enticed.cli.failures import Exit, Failed
-from enticed.cli.output import ago, short, size
+from enticed.cli.output import ago, short, size, table
 from enticed.limits import ORDERS_MAX_COUNT, SCHEDULER_MAX_LIFETIME_S, TOKEN_LINE_MAX_CHARS
 
 
@@ -61,6 +61,33 @@ def show(ctx: click.Context) -> None:
     """
     answer = daemon_of(ctx).ask("GET", "/v1/trust")
     setup_of(ctx).show(answer, lambda: _lines(answer))
+
+
+@trust.command(cls=Command)
+@click.pass_context
+def hosts(ctx: click.Context) -> None:
+    """List the hosts with a certificate: all that have joined, but for those revoked or whose certificate has ended.
+
+    Works on the founding host, through its daemon. NEWEST CA says no while the CA is rotated, of who has no certificate
+    by the new one yet. A host that has joined again is listed once more, by its new id.
+
+    \b
+    entice trust hosts
+    """
+    answer = daemon_of(ctx).ask("GET", "/v1/trust/hosts")
+    columns = ("HOST", "NAME", "ZONE", "RACK", "EXPIRES", "NEWEST CA")
+    rows = [
+        (
+            short(one["node_id"]),
+            one["name"],
+            one["zone"],
+            one["rack"],
+            ago(one["expires_at"]),
+            "no" if one["behind"] else "yes",
+        )
+        for one in sorted(answer["hosts"], key=lambda one: (one["name"], one["expires_at"]))
+    ]
+    setup_of(ctx).show(answer, lambda: table(columns, rows, "no hosts"))
 
 
 @trust.command(cls=Command)

@@ -210,6 +210,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         problems=(409,),
     ),
     ("GET", "/v1/trust"): Operation("Who may do what, by the newest trust bundle that this host has", ref("Trust")),
+    ("GET", "/v1/trust/hosts"): Operation(
+        "The hosts with a certificate that were not revoked, oldest first; 403 but on the founding host",
+        _listed("hosts", "CertifiedHost"),
+        problems=(403,),
+    ),
     ("POST", "/v1/trust/revocations"): Operation(
         "Take back what a host, scheduler or publisher may do, everywhere within a minute",
         ref("Trust"),

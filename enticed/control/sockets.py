@@ -44,7 +44,10 @@ class ListeningSocket:
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()
-            raise LocalError(f"cannot listen on {path}: {error.strerror or error}") from error
+            why = error.strerror or error
+            if isinstance(error, FileNotFoundError) and not path.parent.exists():
+                why = f"there is no directory {path.parent}: --socket names another"
+            raise LocalError(f"cannot listen on {path}: {why}") from error
         except BaseException:
             self.socket.close()
             raise

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from enticed.control.answers import json_of
 from enticed.control.fields import Fields, parse_object, parse_target
 from enticed.control.queries import parse_query
 from enticed.engine.trust.port import CosigningOffice, HolderView, Signing, TrustOffice, TrustView
@@ -35,6 +36,7 @@ class TrustRoutes:
     def table(self) -> list[web.RouteDef]:
         return [
             web.get("/v1/trust", self.show),
+            web.get("/v1/trust/hosts", self.hosts),
             web.post("/v1/trust/revocations", self.revoke),
             web.post("/v1/trust/publishers", self.grant_publisher),
             web.post("/v1/trust/threshold", self.set_threshold),
@@ -46,6 +48,10 @@ class TrustRoutes:
     async def show(self, request: web.Request) -> web.Response:
         parse_query(request.query)
         return web.json_response(trust_json(await self._office.view()))
+
+    async def hosts(self, request: web.Request) -> web.Response:
+        parse_query(request.query)
+        return web.json_response({"hosts": [json_of(one) for one in await self._office.hosts()]})
 
     async def revoke(self, request: web.Request) -> web.Response:
         who = (await _fields(request, "who")).text("who")

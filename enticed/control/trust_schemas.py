@@ -22,6 +22,7 @@ from enticed.control.schema_kinds import (
     request,
 )
 from enticed.engine.port import Grant
+from enticed.engine.trust.port import CertifiedHostView
 from enticed.identity.limits import QUOTA_MAX_BYTES
 from enticed.limits import ORDERS_MAX_COUNT, SCHEDULER_MAX_LIFETIME_S, SCHEDULER_MIN_LIFETIME_S
 from protocol.limits import NAME_MAX_CHARS, PUBLISHER_MAX_NAMES, STATEMENT_MAX_SIGNATURES
@@ -49,6 +50,7 @@ TRUST_RECORDS: dict[str, Schema] = {
         revoked=array(answer(node_id=NODE_ID, until=TIME)),
         certified=or_null(answer(hosts=COUNT, dispatchers=array(_HOLDER), schedulers=array(_HOLDER), behind=COUNT)),
     ),
+    "CertifiedHost": schema_of(CertifiedHostView),
     "RevocationRequest": request(("who",), who={"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS}),
     "PublisherRequest": request(
         ("name", "key", "names"),

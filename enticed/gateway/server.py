@@ -7,6 +7,7 @@ may do; to join none is needed, but a join token. What went wrong is a problem d
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from enticed.gateway import openapi
 from enticed.gateway.roles import Roles
 from enticed.gateway.throttle import FailureThrottle, source_of
 from enticed.http_server import ShortHandler, TcpServer, Terms, refuse_web_pages
-from enticed.identity.authority import Authority
+from enticed.identity.authority import Authority, Enrolment
 from enticed.identity.host import HostIdentity
 from enticed.identity.tls import api_context, refresh
 from enticed.limits import (
@@ -37,10 +38,14 @@ from enticed.limits import (
     API_STRANGERS_PER_SOURCE_MAX_COUNT,
 )
 from enticed.problems import UsageError, read_body, tell_problems
+from enticed.tally import Tally
 from protocol.codec import pack_record, unpack_record
+from protocol.credentials import read_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest
 from protocol.errors import DeniedError, LocalError, RemoteError
 from protocol.limits import ADDRESSES_MAX_COUNT
+
+log = logging.getLogger(__name__)
 
 TERMS = Terms(
     connections_max_count=API_CONNECTIONS_MAX_COUNT,
@@ -125,6 +130,7 @@ class JoinRoutes:
         self._throttle = FailureThrottle()
         # One at a time: each waits for the disk in a thread, and a crowd must not take all the threads there are.
         self._one_at_a_time = asyncio.Lock()
+        self._refused = Tally(log)
         self.routes = [
             web.get("/v1/ca", self.ca),
             web.get("/v1/trust", self.trust),
@@ -148,23 +154,28 @@ class JoinRoutes:
                     text="too many failed attempts to join", headers={"Retry-After": str(math.ceil(wait_s))}
                 )
             try:
-                answer = await asyncio.to_thread(self._enrol, body, source)
-            except (DeniedError, UsageError):
+                asked, given = await asyncio.to_thread(self._enrol, body, source)
+            except (DeniedError, UsageError) as error:
+                self._refused.warning("refused to enrol %s: %s", source, error)
                 self._throttle.charge(source, clock())
                 raise
             except LocalError as error:  # nothing that the joining host could do otherwise
+                self._refused.warning("cannot enrol %s: %s", source, error)
                 raise web.HTTPInternalServerError(text=str(error)) from error
-        return _record_response(answer)
+        node, place = read_certificate(given.certificate).node, f"{asked.zone or '-'}/{asked.rack or '-'}"
+        log.info("host %s joined from %s, %s, token %s", node, source, place, asked.token.hex(), extra={"peer": node})
+        return _record_response(
+            pack_record(JoinAnswer(given.certificate, given.authority, given.trust, self._bootstrap))
+        )
 
-    def _enrol(self, body: bytes, source: str) -> bytes:
+    def _enrol(self, body: bytes, source: str) -> tuple[JoinRequest, Enrolment]:
         try:
             asked = unpack_record(JoinRequest, body)
-            given = self._authority.enrol(
+            return asked, self._authority.enrol(
                 asked.token, asked.secret, asked.request, asked.zone, asked.rack, asked.labels, _address(source)
             )
         except RemoteError as error:
             raise UsageError(str(error)) from error
-        return pack_record(JoinAnswer(given.certificate, given.authority, given.trust, self._bootstrap))
 
 
 def _address(source: str) -> IPv4Address | IPv6Address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -14,7 +14,12 @@ from enticed.identity.bundles import next_serial, with_authority, with_newest_au
 from enticed.identity.certificates import new_credential, new_scheduler, renewed, serial_number
 from enticed.identity.certified import CERTIFIED_FILE, Certified, CertifiedBook, certified
 from enticed.identity.host import HostIdentity, identity_directory, is_founder, load_identity
-from enticed.identity.limits import CERTIFIED_ID_MIN_CHARS, RENEWALS_MIN_INTERVAL_S, RENEWED_REMEMBERED_MAX_COUNT
+from enticed.identity.limits import (
+    CERTIFIED_ID_MIN_CHARS,
+    RENEWALS_MIN_INTERVAL_S,
+    RENEWED_REMEMBERED_MAX_COUNT,
+    REVOCATION_IDS_TOLD_COUNT,
+)
 from enticed.identity.tokens import TokenBook
 from enticed.limits import (
     SCHEDULER_MAX_LIFETIME_S,
@@ -220,7 +225,9 @@ class Authority:
                 )
             raise AbsentError(f"no host or scheduler {text} is known: give its id in full")
         if len(found) > 1 and any(one.role != "scheduler" for one in found):
-            raise LocalError(f"{len(found)} hosts are meant by {text}: give the id of the one that is to be revoked")
+            raise LocalError(
+                f"{len(found)} hosts are meant by {text}: give the id of the one that is to be revoked: {_ids(found)}"
+            )
         if self._identity.node in (one.node_id for one in found):
             raise LocalError("this is the founding host: a cluster cannot revoke it")
         return tuple(Revocation(one.node_id, one.expires_at) for one in found)
@@ -257,3 +264,8 @@ class Authority:
         certificate = sign_certificate(private, authority, credential, serial_number(), serves_at)
         self._certified.add(certified(credential, authority), self._clock())
         return certificate
+
+
+def _ids(found: Sequence[Certified]) -> str:
+    told, more = found[:REVOCATION_IDS_TOLD_COUNT], len(found) - REVOCATION_IDS_TOLD_COUNT
+    return ", ".join(one.node_id.short for one in told) + (f" and {more} more (entice trust hosts)" if more > 0 else "")

@@ -269,9 +269,14 @@ def new_identity(state_dir: Path) -> Iterator[Draft]:
     """
     directory = identity_directory(state_dir)
     if is_there(directory):
-        how = "has founded a cluster" if is_founder(state_dir) else "has joined a cluster"
+        if is_founder(state_dir):
+            raise LocalError(
+                f"{state_dir} belongs to a host that has founded a cluster already, and {directory} holds its CA: "
+                "keep it. If its certificate has expired: `entice trust renew`; if files are damaged, keep it "
+                "under another name and put the backup in its place: `entice trust restore`"
+            )
         anew = f"to let it join anew, stop enticed and move {directory} away; the images stay"
-        raise LocalError(f"{state_dir} belongs to a host that {how} already: {anew}")
+        raise LocalError(f"{state_dir} belongs to a host that has joined a cluster already: {anew}")
     with draft_directory(directory) as draft:
         yield draft
 

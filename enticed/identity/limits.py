@@ -15,6 +15,8 @@ CERTIFIED_LINES_SPARE_COUNT = 1024
 """Of certificates that others have followed, before the book is written anew without them."""
 CERTIFIED_ID_MIN_CHARS = 8
 """Of the beginning of an id that is to mean a host."""
+REVOCATION_IDS_TOLD_COUNT = 8
+"""Of hosts that one name means, where one is to be revoked."""
 BACKUP_MAX_SIZE_BYTES = 512 * MIB
 PASSPHRASE_MIN_CHARS = 12
 COSIGNED_USELESS_MAX_COUNT = 64

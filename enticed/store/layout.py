@@ -5,13 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from enticed.store.files import Access, Files
+from enticed.store.version import STORE_VERSION, VERSION, VERSION_MAX_SIZE_BYTES, check_version
 from protocol.errors import AbsentError, CorruptError, EnticedError, LocalError
 from protocol.identifiers import ImageId
 
-STORE_VERSION = 1
-
 LOCK = "lock"
-VERSION = "version"
 CATALOGUE = "catalogue.sqlite"
 CATALOGUE_DAMAGED = "catalogue.damaged"
 IMAGES = "images"
@@ -35,8 +33,6 @@ BROKEN_PREFIX = ".broken-"
 """An image whose root or pages are damaged; its raw file may still be right, and is used when it is pulled again."""
 NEW_PREFIX = ".new-"
 
-_VERSION_MAX_SIZE_BYTES = 32
-
 
 def image_dir(image: ImageId) -> str:
     return f"{IMAGES}/{image}"
@@ -45,14 +41,11 @@ def image_dir(image: ImageId) -> str:
 def prepare(files: Files) -> None:
     """Make what is missing of the state directory. `LocalError` where it is of a newer version."""
     try:
-        text = read_file(files, VERSION, _VERSION_MAX_SIZE_BYTES).decode(errors="replace").strip()
+        text = read_file(files, VERSION, VERSION_MAX_SIZE_BYTES).decode(errors="replace")
     except AbsentError:
         replace_file(files, ".", VERSION, f"{STORE_VERSION}\n".encode())
     else:
-        if not text.isascii() or not text.isdigit():
-            raise CorruptError(f"the store's version is {text!r}, which is none")
-        if int(text) > STORE_VERSION:
-            raise LocalError(f"the store is of version {text}, newer than {STORE_VERSION}: run a newer enticed")
+        check_version(text)
     present = files.list_dir(".")
     for name in (IMAGES, NAMES, RECALLS, PINS, FLOORS, DRAFTS):
         if name not in present:

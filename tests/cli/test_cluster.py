@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from enticed.cli.cluster import _entice, _start_line
 from enticed.config_sources import Sources
 from enticed.gateway.server import ApiServer
 from enticed.identity.authority import Authority
 from enticed.identity.backup import write_backup
 from enticed.identity.host import found_cluster, is_founder, load_identity
 from protocol.errors import DeniedError
-from tests.cli.running import run
+from tests.cli.running import ENTICE, TIMEOUT_S, environment, run
 from tests.programs import need_root
 
 NOWHERE = Path("/nowhere/entice.sock")
 PASSPHRASE = "correct horse battery staple"
+PROGRAMS = {"entice": ENTICE, "enticed": [sys.executable, "-m", "enticed"]}
 
 
 def test_init_founds_a_cluster_and_says_what_is_next(tmp_path: Path) -> None:
@@ -37,14 +41,70 @@ def test_init_founds_a_cluster_and_says_what_is_next(tmp_path: Path) -> None:
     assert is_founder(state)
     assert (identity.credential.zone, identity.credential.rack) == ("east", "r12")
     assert Sources(state).load().config.listen == ("127.0.0.1:7500",)
-    assert f"enticed --state '{state}'" in ran.stdout
-    assert "entice token" in ran.stdout
+    assert f"enticed --state '{state}' --socket '{state}/entice.sock'" in ran.stdout
+    assert f"entice --socket '{state}/entice.sock' token" in ran.stdout
     assert str(identity.node) in ran.stdout
 
     again = run(NOWHERE, "init", "--state", state)
     assert (again.returncode, again.stdout) == (1, "")
     assert "already" in again.stderr
     assert load_identity(state).node == identity.node
+
+
+def test_what_is_printed_to_start_a_daemon_starts_it(tmp_path: Path) -> None:
+    """As it stands there: from where `init` was run, with the state as it was named there."""
+    ran = in_directory(tmp_path, "entice", "init", "--state", "a", "--listen", "127.0.0.1:0")
+    with started(tmp_path, printed(ran.stdout, "Start its daemon:")):
+        token = in_directory(tmp_path, *printed(ran.stdout, "Then, for another host:")).stdout
+        joined = in_directory(tmp_path, "entice", "join", token.strip(), "--state", "b", "--listen", "127.0.0.1:0")
+        with started(tmp_path, printed(joined.stdout, "Start its daemon:")):
+            pull = printed(joined.stdout.replace("NAME", "none:1"), "Then, for example:")
+            pulled = in_directory(tmp_path, *pull)
+            assert (pulled.returncode, "no name 'none:1' is known" in pulled.stderr) == (4, True), pulled.stderr
+
+
+def test_the_service_is_what_runs_the_services_state() -> None:
+    assert _start_line(Path("/var/lib/enticed")) == "systemctl enable --now enticed"
+    assert _entice(Path("/var/lib/enticed")) == "entice"
+    assert _start_line(Path("/srv/images")) == "enticed --state /srv/images --socket /srv/images/entice.sock"
+
+
+def printed(text: str, title: str) -> list[str]:
+    """The command that stands after this title."""
+    line = next(line.removeprefix(title) for line in text.splitlines() if line.startswith(title))
+    return shlex.split(line.partition("    (")[0])
+
+
+def in_directory(directory: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAMS[program], *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+        env=environment(NOWHERE),
+    )
+
+
+@contextmanager
+def started(directory: Path, command: list[str]) -> Iterator[None]:
+    """A daemon that has said that it is ready."""
+    daemon = subprocess.Popen(
+        [*PROGRAMS[command[0]], *command[1:]],
+        cwd=directory,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(NOWHERE),
+    )
+    try:
+        assert daemon.stderr is not None
+        told = list(takewhile(lambda line: "is ready" not in line, daemon.stderr))
+        assert daemon.poll() is None, told
+        yield
+    finally:
+        daemon.terminate()
+        daemon.communicate(timeout=TIMEOUT_S)
 
 
 def test_init_as_json(tmp_path: Path) -> None:
@@ -93,7 +153,7 @@ def test_join(tmp_path: Path) -> None:
         joined = run(NOWHERE, "join", token, "--state", tmp_path / "second", "--rack", "r13")
         assert (joined.returncode, joined.stderr) == (0, "")
         assert load_identity(tmp_path / "second").credential.rack == "r13"
-        assert f"enticed --state {tmp_path / 'second'}" in joined.stdout
+        assert f"enticed --state {tmp_path / 'second'} --socket {tmp_path / 'second'}/entice.sock" in joined.stdout
         used = run(NOWHERE, "join", token, "--state", tmp_path / "third")
         assert (used.returncode, used.stdout) == (6, "")
         assert not (tmp_path / "third").exists()

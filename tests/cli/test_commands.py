@@ -189,6 +189,18 @@ def test_lists_plan_status_and_token(cli: Cli) -> None:
     assert (ran.returncode, ran.stderr) == (4, "entice: nobody knows nothing; asked 3 hosts\n")
 
 
+def test_trust_hosts_lists_who_has_a_certificate(cli: Cli) -> None:
+    told = cli.json("trust", "hosts")["hosts"]
+    assert [(one["name"], one["zone"], one["rack"], one["behind"]) for one in told] == [
+        ("vm", "east", "r2", True),
+        ("founder", "", "", False),
+    ]
+    head, *lines = cli.run("trust", "hosts").stdout.splitlines()
+    assert head.split() == ["HOST", "NAME", "ZONE", "RACK", "EXPIRES", "NEWEST", "CA"]
+    assert [line.split()[:2] for line in lines] == [[one["node_id"][:12], one["name"]] for one in reversed(told)]
+    assert [line.split()[-1] for line in lines] == ["yes", "no"]
+
+
 def test_a_name_with_odd_characters_is_2_and_one_line(cli: Cli, tmp_path: Path) -> None:
     for command in (["show", "Müll\n;rm"], ["pull", "a b"], ["publish", str(disk(tmp_path)), "../etc"]):
         ran = cli.run(*command)

@@ -37,7 +37,15 @@ from enticed.engine.port import (
     Why,
 )
 from enticed.engine.retention.port import RoomView
-from enticed.engine.trust.port import AuthorityView, CertifiedView, HolderView, NameSigning, Signing, TrustView
+from enticed.engine.trust.port import (
+    AuthorityView,
+    CertifiedHostView,
+    CertifiedView,
+    HolderView,
+    NameSigning,
+    Signing,
+    TrustView,
+)
 from enticed.identity.bundles import with_publisher
 from enticed.origin.papers import NamePaper, Papers, write_papers
 from protocol.enrolment import read_request
@@ -562,6 +570,14 @@ class Office:
             schedulers=(TrustedScheduler("nova", 5, bytes(32), 2_000_000_000),),
             revoked=(Revocation(ME, 2_000_000_000),),
             certified=CertifiedView(3, (holder,), (holder,), 0) if self._founder else None,
+        )
+
+    async def hosts(self) -> tuple[CertifiedHostView, ...]:
+        if not self._founder:
+            raise DeniedError("only the founding host knows for whom there are certificates, and this is not it")
+        return (
+            CertifiedHostView(ME, "vm", "east", "r2", 2_000_000_000.0, behind=True),
+            CertifiedHostView(ME, "founder", "", "", 2_000_000_000.0, behind=False),
         )
 
     async def revoke(self, who: str) -> TrustView:

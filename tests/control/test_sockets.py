@@ -55,7 +55,7 @@ def test_leaves_alone_what_is_no_socket(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="is no socket"):
         asyncio.run(start(path))
     assert path.read_text() == "precious"
-    with pytest.raises(LocalError, match="cannot listen"):
+    with pytest.raises(LocalError, match=f"there is no directory {tmp_path / 'nowhere'}: --socket names another"):
         asyncio.run(start(tmp_path / "nowhere" / "entice.sock"))
     with pytest.raises(LocalError, match="cannot listen"):
         asyncio.run(start(tmp_path / ("long" * 40)))

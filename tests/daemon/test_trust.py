@@ -135,6 +135,7 @@ def test_who_may_do_what_fits_one_screen(swarm: Testbed) -> None:
     assert "screen:*" in shown
     revoked = len(trust(swarm.founder)["revoked"])
     assert swarm.founder.json("trust", "show")["certified"]["hosts"] == len(swarm.daemons) - revoked
+    assert len(swarm.founder.json("trust", "hosts")["hosts"]) == len(swarm.daemons) - revoked
     elsewhere = swarm.daemons[1].json("trust", "show")
     assert elsewhere["certified"] is None
     denied = swarm.daemons[1].entice("revoke", "nobody")

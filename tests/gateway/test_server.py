@@ -26,7 +26,7 @@ from enticed.limits import (
 )
 from enticed.problems import CONTENT_TYPE
 from protocol.codec import pack_record, unpack_record
-from protocol.credentials import verify_certificate
+from protocol.credentials import read_certificate, verify_certificate
 from protocol.enrolment import JoinAnswer, JoinRequest, request_certificate
 from protocol.errors import LocalError
 from protocol.limits import ADDRESSES_MAX_COUNT
@@ -110,6 +110,32 @@ def test_what_joining_needs(founder: HostIdentity, authority: Authority) -> None
         assert verify_certificate(answer.certificate, (founder.authority_der,), time.time()).zone == "z"
 
     visit(founder, authority, work)
+
+
+def test_who_joins_and_who_is_refused_is_logged(
+    founder: HostIdentity, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", server.__name__)
+    body = join_body(authority)
+    token = unpack_record(JoinRequest, body).token.hex()
+
+    async def work(session: aiohttp.ClientSession, base: str) -> None:
+        async with session.post(f"{base}/v1/join", data=body) as response:
+            node = read_certificate(unpack_record(JoinAnswer, await response.read()).certificate).node
+        assert logged() == [("INFO", f"host {node} joined from 127.0.0.1, z/r, token {token}")]
+        for status in (403, 403, 403):
+            async with session.post(f"{base}/v1/join", data=body) as response:
+                assert response.status == status
+
+    def logged() -> list[tuple[str, str]]:
+        return [(record.levelname, record.getMessage()) for record in caplog.records if record.name == server.__name__]
+
+    visit(founder, authority, work)
+    _, *refused = logged()
+    used = "refused to enrol 127.0.0.1: the join token has been used already: ask for another"
+    assert refused == [("WARNING", used)], "once a minute, whoever comes how often"
+    secret = unpack_record(JoinRequest, body).secret
+    assert not any(text in caplog.text for text in (secret.hex(), str(secret)))
 
 
 def test_nobody_joins_at_a_member(founder: HostIdentity) -> None:

@@ -65,14 +65,15 @@ def test_keys_do_their_work_and_stay_out_of_sight(tmp_path: Path) -> None:
 
 def test_a_second_init_says_so_and_changes_nothing(tmp_path: Path) -> None:
     founder = found_cluster(tmp_path / "state", "", "", time.time())
-    with pytest.raises(LocalError, match="founded a cluster already"):
+    with pytest.raises(LocalError, match=r"founded a cluster already.*holds its CA.*keep it.*trust renew") as refused:
         found_cluster(tmp_path / "state", "", "", time.time())
+    assert "join anew" not in str(refused.value)
     assert load_identity(tmp_path / "state").credential == founder.credential
 
 
 def test_a_member_cannot_found(tmp_path: Path) -> None:
     make_cluster(tmp_path, 2)
-    with pytest.raises(LocalError, match="joined a cluster already"):
+    with pytest.raises(LocalError, match=r"joined a cluster already: to let it join anew, .* move .*identity away"):
         found_cluster(state_dir(tmp_path, 1), "", "", time.time())
 
 

@@ -153,7 +153,7 @@ def test_by_id_by_its_beginning_and_by_name(tmp_path: Path, founder: HostIdentit
     twin = enrol(authority, tmp_path / "twin", labels=[HostLabel("host", "h2")])
     for text in (one.node.hex(), one.node.hex()[:10], one.node.hex().upper(), "h1"):
         assert [revocation.node for revocation in authority.revocations(text)] == [one.node]
-    with pytest.raises(LocalError, match="2 hosts"):
+    with pytest.raises(LocalError, match=f"^2 hosts are meant by h2: .*: {two.node.short}, {twin.node.short}$"):
         authority.revocations("h2")
     with pytest.raises(AbsentError, match="3c is too short for a host's id"):
         authority.revocations("3c")
@@ -166,6 +166,15 @@ def test_by_id_by_its_beginning_and_by_name(tmp_path: Path, founder: HostIdentit
         authority.revocations(founder.node.hex())
     unknown = authority.revocations("ab" * 20)
     assert unknown[0].until > NOW + 365 * DAY_S, "who is in no book may have any certificate"
+
+
+def test_of_many_with_one_name_a_few_ids_are_told(tmp_path: Path, authority: Authority) -> None:
+    many = [enrol(authority, tmp_path / f"{n}", labels=[HostLabel("host", "vm")]) for n in range(12)]
+    with pytest.raises(
+        LocalError, match=r"^12 hosts are meant by vm: .* and 4 more \(entice trust hosts\)$"
+    ) as refused:
+        authority.revocations("vm")
+    assert [one.node.short in str(refused.value) for one in many] == [True] * 8 + [False] * 4
 
 
 def test_a_revoked_host_is_believed_by_nobody_who_knows(

@@ -47,7 +47,8 @@ LAYERS: dict[str, set[str]] = {
     "enticed.http_server": LEAVES | {"enticed.anteroom", "enticed.problems", "enticed.readiness"},
     # The world: disks and peers. These do not know each other; what one needs of another comes through a port.
     "enticed.image": DECISIONS | {"enticed.errnos", "enticed.reflink"},
-    "enticed.store": DECISIONS | {"enticed.errnos", "enticed.histogram", "enticed.reflink"},
+    "enticed.store.version": LEAVES,  # what `entice doctor` looks at where no daemon runs
+    "enticed.store": DECISIONS | {"enticed.errnos", "enticed.histogram", "enticed.reflink", "enticed.store.version"},
     "enticed.transfer": DECISIONS
     | {"enticed.anteroom", "enticed.errnos", "enticed.identity", "enticed.landing", "enticed.pace", "enticed.tally"}
     | {"enticed.readiness"},
@@ -92,6 +93,7 @@ LAYERS: dict[str, set[str]] = {
         "enticed.image",
         "enticed.origin",
         "enticed.origin.prefix",
+        "enticed.store.version",
         "enticed.reflink",
     },
     # The demo is a throwaway swarm of real daemons: it stands on the testbed.

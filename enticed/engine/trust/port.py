@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from protocol.identifiers import ImageId, NodeId, PublisherKey
 from protocol.statement import Statement
@@ -26,6 +26,18 @@ class HolderView:
     node: NodeId
     name: str
     expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedHostView:
+    """A host with a certificate that still holds. zone, rack, name: may be empty."""
+
+    node: NodeId
+    name: str
+    zone: str
+    rack: str
+    expires_at: float
+    behind: Annotated[bool, "its certificate is not by the newest CA"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,11 @@ class TrustOffice(Protocol):
     """Every change raises DeniedError unless this is the founding host, and returns once it is written down."""
 
     async def view(self) -> TrustView: ...
+
+    async def hosts(self) -> tuple[CertifiedHostView, ...]:
+        """Those with a certificate that were not revoked, oldest first. DeniedError but on the founding host: only it
+        knows."""
+        ...
 
     async def revoke(self, who: str) -> TrustView:
         """who: a host's id or the beginning of one, or the name of a host, a scheduler or a publisher.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from enticed.core.renewals import RenewalPolicy
 from enticed.engine.threads import StoreThreads
-from enticed.engine.trust.port import AuthorityView, CertifiedView, HolderView, TrustView
+from enticed.engine.trust.port import AuthorityView, CertifiedHostView, CertifiedView, HolderView, TrustView
 from enticed.engine.trust.renewing import Renewing
 from enticed.engine.trust.trusting import Trusting
 from enticed.identity.authority import Authority
@@ -96,10 +96,22 @@ class TrustDesk:
             None if self._authority is None else self._certified(self._authority),
         )
 
-    def _certified(self, authority: Authority) -> CertifiedView:
+    async def hosts(self) -> tuple[CertifiedHostView, ...]:
+        if self._authority is None:
+            raise DeniedError("only the founding host knows for whom there are certificates, and this is not it")
+        behind = {one.node for one in self._behind(self._authority)}
+        return tuple(
+            CertifiedHostView(one.node_id, one.name, one.zone, one.rack, float(one.expires_at), one.node in behind)
+            for one in _nodes(self._good(self._authority))
+        )
+
+    def _good(self, authority: Authority) -> list[Certified]:
         revoked = self._identity.trust.revoked_nodes
-        good = [one for one in authority.certified() if one.node_id not in revoked]
-        nodes = [one for one in good if one.role == Role.NODE.name.lower()]
+        return [one for one in authority.certified() if one.node_id not in revoked]
+
+    def _certified(self, authority: Authority) -> CertifiedView:
+        good = self._good(authority)
+        nodes = _nodes(good)
         return CertifiedView(
             len(nodes),
             tuple(_holder(one) for one in nodes if one.may_dispatch),
@@ -209,6 +221,10 @@ class TrustDesk:
 def _authority_view(der: bytes) -> AuthorityView:
     expires_at = load_authority(der).not_valid_after_utc.timestamp()
     return AuthorityView(der, authority_hash(der).hex(), int(expires_at))
+
+
+def _nodes(certified: Iterable[Certified]) -> list[Certified]:
+    return [one for one in certified if one.role == Role.NODE.name.lower()]
 
 
 def _holder(one: Certified) -> HolderView:
