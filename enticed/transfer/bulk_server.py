@@ -89,9 +89,13 @@ class BulkServer:
             if connection.node == node:
                 connection.interrupt()
 
-    async def close(self) -> None:
+    def hang_up_all(self) -> None:
+        """End every connection."""
         for connection in self._connections:
             connection.interrupt()
+
+    async def close(self) -> None:
+        self.hang_up_all()
         await self._workers.close()
         await self._inquiries.finished()  # each was withdrawn by its connection's thread: once is enough
 

@@ -132,6 +132,13 @@ class Sessions:
             peer.control.close(reason)
             self._drop(peer, PeerLostError(f"hung up here: {reason}"))
 
+    def hang_up_all(self, reason: str) -> None:
+        """End every session, and every connection that was to become one."""
+        for node in list(self._peers):
+            self.hang_up(node, reason)
+        for connection in self._connections:
+            connection.close(reason)
+
     async def close(self, reason: str) -> None:
         """Say goodbye to all and end everything; nobody is told."""
         await self._tasks.close()
