@@ -20,6 +20,7 @@ from enticed.limits import BULK_INQUIRIES_AHEAD_COUNT
 from enticed.pace import Paces
 from enticed.tally import Tally
 from enticed.transfer.errors import PeerLostError, PeerSilentError
+from enticed.transfer.expiry import Expiry
 from enticed.transfer.inquiry import Inquiry
 from enticed.transfer.limits import (
     BULK_BUFFERS_KEPT_COUNT,
@@ -81,7 +82,9 @@ class BulkServer:
         )
         self._connections.add(connection)
         self._per_peer[node] += 1
-        self._workers.start(connection.run).add_done_callback(lambda _: self._forget(connection, node))
+        done = self._workers.start(connection.run)
+        done.add_done_callback(lambda _: self._forget(connection, node))
+        Expiry(secured.credential, secured.clock, connection.interrupt, done)
 
     def hang_up(self, node: NodeId) -> None:
         """End every connection of this peer."""
