@@ -158,7 +158,11 @@ class BulkClient:
             self._check_threads()  # others may have taken the last one meanwhile
             stream = BulkStream(secured.sock, self._paces)
         connection = BulkConnection(stream, self._agreement, self._timing)
-        ended = self._workers.start(connection.run)
+        try:
+            ended = self._workers.start(connection.run)
+        except BaseException:
+            stream.close()
+            raise
         Expiry(secured.credential, secured.clock, partial(connection.interrupt, PeerLostError(EXPIRED)), ended)
         return connection, ended
 

@@ -35,7 +35,7 @@ from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Secured
 from enticed.transfer.workers import Workers
-from protocol.errors import EnticedError, LocalError
+from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import REQUEST_MAX_SIZE_BYTES
 from protocol.messages import Busy, Data, Refusal, Refused, Request
@@ -80,9 +80,14 @@ class BulkServer:
         connection = ServedConnection(
             node, stream, self._warehouse, self._capabilities, self._timing, self._buffers, self._inquiries
         )
+        try:
+            done = self._workers.start(connection.run)
+        except ExhaustedError as error:
+            self._too_many.info("no bulk connection for %s: %s", node.short, error, extra={"peer": node})
+            stream.close()
+            return
         self._connections.add(connection)
         self._per_peer[node] += 1
-        done = self._workers.start(connection.run)
         done.add_done_callback(lambda _: self._forget(connection, node))
         Expiry(secured.credential, secured.clock, connection.interrupt, done)
 
