@@ -116,6 +116,10 @@ class NodeCredential:
     labels: tuple[HostLabel, ...] = ()
     may_dispatch: bool = False
 
+    def has_expired(self, now: float) -> bool:
+        """Both ends are of its time."""
+        return now > self.not_after
+
     @property
     def attributes(self) -> Attributes:
         return Attributes(self.name, self.labels, self.may_dispatch)
@@ -152,7 +156,7 @@ def verify_certificate(der: bytes, authorities: tuple[bytes, ...], now: float) -
     credential = _credential(certificate)
     if now < credential.not_before:
         raise DeniedError(f"the certificate of {credential.node.short} is not valid yet: compare the clocks")
-    if now > credential.not_after:
+    if credential.has_expired(now):
         raise DeniedError(f"the certificate of {credential.node.short} has expired")
     return credential
 

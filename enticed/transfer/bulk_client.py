@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from enticed.landing import Landing
@@ -13,6 +14,7 @@ from enticed.transfer.bulk_connection import BulkConnection, Job
 from enticed.transfer.courier_connection import CourierConnection
 from enticed.transfer.couriers import Couriers
 from enticed.transfer.errors import PeerLostError
+from enticed.transfer.expiry import EXPIRED, Expiry
 from enticed.transfer.lanes import Connection, Lane
 from enticed.transfer.limits import BULK_DIALLED_MAX_COUNT, BULK_DIALLED_PER_PEER_MAX_COUNT, BULK_SECOND_BELOW_COUNT
 from enticed.transfer.receiving import FragmentsReceiver, PartReceiver, Receiver, Result
@@ -156,7 +158,13 @@ class BulkClient:
             self._check_threads()  # others may have taken the last one meanwhile
             stream = BulkStream(secured.sock, self._paces)
         connection = BulkConnection(stream, self._agreement, self._timing)
-        return connection, self._workers.start(connection.run)
+        try:
+            ended = self._workers.start(connection.run)
+        except BaseException:
+            stream.close()
+            raise
+        Expiry(secured.credential, secured.clock, partial(connection.interrupt, PeerLostError(EXPIRED)), ended)
+        return connection, ended
 
     def _check_threads(self) -> None:
         if not self._workers.free_count:

@@ -20,6 +20,7 @@ from enticed.limits import BULK_INQUIRIES_AHEAD_COUNT
 from enticed.pace import Paces
 from enticed.tally import Tally
 from enticed.transfer.errors import PeerLostError, PeerSilentError
+from enticed.transfer.expiry import Expiry
 from enticed.transfer.inquiry import Inquiry
 from enticed.transfer.limits import (
     BULK_BUFFERS_KEPT_COUNT,
@@ -34,7 +35,7 @@ from enticed.transfer.tasks import Tasks
 from enticed.transfer.timing import Timing
 from enticed.transfer.tls import Secured
 from enticed.transfer.workers import Workers
-from protocol.errors import EnticedError, LocalError
+from protocol.errors import EnticedError, ExhaustedError, LocalError
 from protocol.identifiers import NodeId
 from protocol.limits import REQUEST_MAX_SIZE_BYTES
 from protocol.messages import Busy, Data, Refusal, Refused, Request
@@ -79,9 +80,16 @@ class BulkServer:
         connection = ServedConnection(
             node, stream, self._warehouse, self._capabilities, self._timing, self._buffers, self._inquiries
         )
+        try:
+            done = self._workers.start(connection.run)
+        except ExhaustedError as error:
+            self._too_many.info("no bulk connection for %s: %s", node.short, error, extra={"peer": node})
+            stream.close()
+            return
         self._connections.add(connection)
         self._per_peer[node] += 1
-        self._workers.start(connection.run).add_done_callback(lambda _: self._forget(connection, node))
+        done.add_done_callback(lambda _: self._forget(connection, node))
+        Expiry(secured.credential, secured.clock, connection.interrupt, done)
 
     def hang_up(self, node: NodeId) -> None:
         """End every connection of this peer."""
@@ -89,9 +97,13 @@ class BulkServer:
             if connection.node == node:
                 connection.interrupt()
 
-    async def close(self) -> None:
+    def hang_up_all(self) -> None:
+        """End every connection."""
         for connection in self._connections:
             connection.interrupt()
+
+    async def close(self) -> None:
+        self.hang_up_all()
         await self._workers.close()
         await self._inquiries.finished()  # each was withdrawn by its connection's thread: once is enough
 

@@ -99,6 +99,9 @@ class ControlConnection:
         return self._session.theirs
 
     def start(self) -> None:
+        """Say hello, and hear what the peer says; nothing if it was closed already."""
+        if self._why is not None:
+            return
         self._loop.add_reader(self._sock.fileno(), self._on_readable)
         self._timer = self._loop.call_later(self._timing.hello_s, self._on_timer)
         self._queue(self._session.start())

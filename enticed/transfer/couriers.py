@@ -18,7 +18,8 @@ from enticed.identity.host import HostIdentity
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.courier_connection import CourierConnection
 from enticed.transfer.courier_process import CourierProcess
-from enticed.transfer.errors import CourierLostError
+from enticed.transfer.errors import CourierLostError, PeerLostError
+from enticed.transfer.expiry import EXPIRED, Expiry
 from enticed.transfer.limits import (
     COURIER_DEATHS_MAX_COUNT,
     COURIER_DEATHS_WITHIN_S,
@@ -172,7 +173,7 @@ class Couriers:
         try:
             async with asyncio.timeout(self._timing.handshake_s + COURIER_SILENT_S):
                 certificate = await connection.shaken
-            connection.node = self._identity.verify_peer(certificate, self._clock()).node
+            credential = self._identity.verify_peer(certificate, self._clock())
         except TimeoutError:  # of a silent peer the courier would have told
             log.error("a process that fetched has stopped, and is ended")
             courier.close()
@@ -180,4 +181,6 @@ class Couriers:
         except BaseException:
             connection.close()
             raise
+        connection.node = credential.node
+        Expiry(credential, self._clock, partial(connection.interrupt, PeerLostError(EXPIRED)), connection.ended)
         return connection

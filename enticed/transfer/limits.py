@@ -58,6 +58,10 @@ DISOWNED_BY_MAX_COUNT = 8
 """Hosts that are named of those that say that this one was revoked."""
 CERTIFICATE_RETRY_S = 60.0
 """After a new certificate or trust bundle that could not be taken up, before another try."""
+EXPIRY_CHECK_S = 60.0
+"""At least so often it is looked whether the certificate of a connection is still good."""
+EXPIRY_RESOLUTION_S = 0.01
+"""A connection ends so long after its certificate, at least: not a moment before."""
 REFUSED_REST_S = 0.01
 """After a request that was refused, before the next one of that connection: nobody has reason to ask often in vain."""
 BULK_IDLE_S = 30.0

@@ -206,9 +206,10 @@ class PeerNetwork:
             self.hang_up(node, REVOKED)
         self._authorities = trust.authorities
         if not set(before) <= set(trust.authorities):
-            # Which CA a peer showed is not known any more: all have to show a certificate again.
-            for connection in self._sessions.open:
-                self.hang_up(connection.node, "a CA was retired: meet again")
+            # Which CA a peer showed is not known any more: all have to show a certificate again, also those that have
+            # connections for bytes alone, or have not said hello yet.
+            self._sessions.hang_up_all("a CA was retired: meet again")
+            self._served.hang_up_all()
         self._refresh()
 
     def _refresh(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from enticed.limits import SESSIONS_MAX_COUNT
 from enticed.tally import Tally
@@ -13,6 +14,7 @@ from enticed.transfer.addresses import HostPort, dialable
 from enticed.transfer.allowances import Allowances
 from enticed.transfer.control import ControlConnection, Owner
 from enticed.transfer.errors import PeerLostError
+from enticed.transfer.expiry import EXPIRED, Expiry
 from enticed.transfer.limits import OUTCASTS_TOLD_MAX_COUNT, SESSIONS_BEFORE_HELLO_PER_PEER_COUNT
 from enticed.transfer.ports import Said
 from enticed.transfer.tasks import Tasks
@@ -132,6 +134,13 @@ class Sessions:
             peer.control.close(reason)
             self._drop(peer, PeerLostError(f"hung up here: {reason}"))
 
+    def hang_up_all(self, reason: str) -> None:
+        """End every session, and every connection that was to become one."""
+        for node in list(self._peers):
+            self.hang_up(node, reason)
+        for connection in self._connections:
+            connection.close(reason)
+
     async def close(self, reason: str) -> None:
         """Say goodbye to all and end everything; nobody is told."""
         await self._tasks.close()
@@ -187,6 +196,7 @@ class Sessions:
             secured, dialler, self._hello(), self._timing, owner, self._allowances.of(secured.node)
         )
         self._connections.add(connection)
+        Expiry(secured.credential, secured.clock, partial(self._expire, connection), connection.closed)
         connection.closed.add_done_callback(lambda _: self._connections.discard(connection))
         return connection
 
@@ -235,6 +245,10 @@ class Sessions:
         peer = self._peers.get(connection.node)
         if peer is not None and peer.control is connection:
             self._drop(peer, why)
+
+    def _expire(self, connection: ControlConnection) -> None:
+        connection.close(EXPIRED)
+        self._lost(connection, PeerLostError(f"hung up here: {EXPIRED}"))
 
     def _drop(self, peer: _Peer, why: EnticedError) -> None:
         peer.control = None

@@ -39,6 +39,8 @@ class Secured:
     credential: NodeCredential
     alpn: str
     address: HostPort
+    clock: Callable[[], float]
+    """By which the credential was judged."""
 
     @property
     def node(self) -> NodeId:
@@ -103,7 +105,7 @@ class Handshakes:
             except RevokedError as error:
                 if tls.selected_alpn_protocol() != ALPN_CONTROL:
                     raise
-                return Outcast(Secured(tls, error.credential, ALPN_CONTROL, address))
+                return Outcast(Secured(tls, error.credential, ALPN_CONTROL, address, self._clock))
 
     async def dial(self, addresses: Sequence[HostPort], node: NodeId, alpn: str) -> Secured:
         """A connection to the node at the first of its addresses that answers as that node.
@@ -170,7 +172,7 @@ class Handshakes:
             raise RemoteError("the peer speaks neither control nor bulk")
         if alpn == ALPN_BULK:
             self.prepare_bulk(tls)
-        return Secured(tls, credential, alpn, address)
+        return Secured(tls, credential, alpn, address, self._clock)
 
 
 @contextmanager

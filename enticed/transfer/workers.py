@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from itertools import count
 from typing import Any
 
-from protocol.errors import LocalError
+from protocol.errors import ExhaustedError, LocalError
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,11 @@ class Workers:
 
     def __init__(self, size_count: int, name: str, nice: int) -> None:
         self._size_count = size_count
-        self._executor = ThreadPoolExecutor(size_count, name, _be_nice, (nice,))
+        self._name = name
+        self._nice = nice
+        self._numbers = count()
         self._busy: set[asyncio.Future[Any]] = set()
+        self._threads: list[threading.Thread] = []
 
     @property
     def busy_count(self) -> int:
@@ -32,10 +36,20 @@ class Workers:
         return self._size_count - len(self._busy)
 
     def start(self, run: Callable[[], object]) -> asyncio.Future[Any]:
-        """Run it in a thread of its own; the future is done when it has returned. `LocalError` if none is free."""
+        """Run it in a thread of its own; the future is done when it has returned. `LocalError` if none is free,
+        `ExhaustedError` where the system gives none: then it never runs."""
         if not self.free_count:
             raise LocalError("no thread is free")
-        done = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        outcome: Future[Any] = Future()
+        name = f"{self._name}_{next(self._numbers)}"
+        # Not by an executor: one that gets no thread says so, and runs it all the same once another of its is free.
+        thread = threading.Thread(target=self._work, args=(run, outcome), name=name)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ExhaustedError("this host has no thread left for a connection") from error
+        self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+        done = asyncio.wrap_future(outcome)
         self._busy.add(done)
         done.add_done_callback(self._ended)
         return done
@@ -44,7 +58,15 @@ class Workers:
         """Wait until every thread has ended."""
         if self._busy:
             await asyncio.wait(self._busy)
-        self._executor.shutdown(wait=True)
+        for thread in self._threads:
+            thread.join()  # it has nothing left to do
+
+    def _work(self, run: Callable[[], object], outcome: Future[Any]) -> None:
+        try:
+            _be_nice(self._nice)
+            outcome.set_result(run())
+        except BaseException as error:  # noqa: BLE001 - `_ended` reports it
+            outcome.set_exception(error)
 
     def _ended(self, done: asyncio.Future[Any]) -> None:
         self._busy.discard(done)

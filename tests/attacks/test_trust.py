@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -35,7 +36,22 @@ from protocol.dsse import Envelope
 from protocol.enrolment import sign_certificate
 from protocol.errors import AbsentError, DeniedError, LocalError
 from protocol.identifiers import DiscoveryKey, ImageId, NodeId
-from protocol.messages import ALPN_CONTROL, CONTROL, TRUST, Hello, Renewal, RenewalRequest, Trust
+from protocol.messages import (
+    ALPN_BULK,
+    ALPN_CONTROL,
+    BULK,
+    CONTROL,
+    TRUST,
+    BulkHello,
+    Goodbye,
+    Hello,
+    Part,
+    PartRequest,
+    Refused,
+    Renewal,
+    RenewalRequest,
+    Trust,
+)
 from protocol.names import NameRecord
 from protocol.providers import ProviderState
 from protocol.trust import Revocation, SealedTrust, TrustedPublisher, TrustedScheduler, seal_trust
@@ -432,6 +448,46 @@ def test_a_ca_is_rotated_to_its_end_while_hosts_run(identities: list[HostIdentit
             one.identity.take_trust(seal_trust(replace(one.identity.trust, serial=2**63), lost))
 
     swarm(identities, tmp_path, work)
+
+
+def test_who_was_certified_by_a_retired_ca_keeps_no_connection(identities: list[HostIdentity], tmp_path: Path) -> None:
+    """Nor without a session: connections for bytes alone, and one on which no hello was said yet."""
+    founder, victim, rogue = identities[:3]
+    authority = Authority.load(state_dir(tmp_path, 0), identity=founder)
+    both = authority.begin_rotation()
+    for one in (founder, victim, rogue):
+        one.take_trust(both)
+    renewed = authority.renew(victim.credential)
+    victim.save_certificate(renewed)
+    victim.take_certificate(renewed, time.time())
+
+    def read_on(frames: Frames) -> None:
+        """As busy as can be, so that it is not for want of requests that the connection ends, if it does."""
+        until_s = time.monotonic() + 3
+        while time.monotonic() < until_s:
+            frames.send(PartRequest(ImageId(bytes(32)), Part.ROOT, 0, 1))
+            assert isinstance(frames.receive(), Refused)
+            reading.set()
+
+    async def scenario() -> None:
+        async with member(victim) as host:
+            address = host.network.listening[0]
+            with (
+                await asyncio.to_thread(connect, rogue, address, ALPN_BULK) as bulk,
+                await asyncio.to_thread(connect, rogue, address, ALPN_CONTROL) as control,
+            ):
+                quiet, busy = Frames(control, CONTROL), Frames(bulk, BULK)
+                assert isinstance(await asyncio.to_thread(quiet.receive), Hello)
+                busy.send(BulkHello(1, ()))
+                read = asyncio.create_task(asyncio.to_thread(read_on, busy))
+                await asyncio.to_thread(reading.wait)
+                victim.take_trust(authority.finish_rotation())
+                with pytest.raises(OSError):
+                    await read
+                assert await asyncio.to_thread(quiet.receive) == Goodbye("a CA was retired: meet again")
+
+    reading = threading.Event()
+    run(scenario())
 
 
 # --- publishers and schedulers ---

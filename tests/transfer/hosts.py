@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import uvloop
 
 from enticed.identity.host import HostIdentity
@@ -219,6 +221,19 @@ async def host(
     finally:
         await network.close()
         shelf.close()
+
+
+def give_no_threads(patched: pytest.MonkeyPatch, name: str) -> None:
+    """As where a unit's `TasksMax` is reached, for threads whose names begin so; the limit itself is not for tests to
+    set."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    patched.setattr(threading.Thread, "start", refuse)
 
 
 @dataclass(frozen=True)

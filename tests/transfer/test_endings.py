@@ -16,10 +16,12 @@ import pytest
 from enticed.identity.host import HostIdentity
 from enticed.transfer.addresses import HostPort
 from enticed.transfer.errors import PeerLostError
+from enticed.transfer.limits import BULK_SERVED_PER_PEER_MAX_COUNT
 from enticed.transfer.ports import PeerUp
+from protocol.errors import ExhaustedError
 from protocol.framing import encode_frame
 from protocol.messages import ALPN_CONTROL, BULK, BulkHello, Data, FragmentsRequest, Part, PartRequest, Refused, Request
-from tests.transfer.hosts import QUICK, Disk, Host, Target, host, pull, run
+from tests.transfer.hosts import QUICK, Disk, Host, Target, give_no_threads, host, pull, run
 from tests.transfer.rogue import Frames, connect, rogue, serve, until_closed
 
 Cluster = list[HostIdentity]
@@ -204,6 +206,44 @@ def test_an_idle_connection_is_closed_and_the_next_request_opens_another(
 
 def threads(prefix: str) -> int:
     return sum(thread.name.startswith(prefix) for thread in threading.enumerate())
+
+
+# --- no thread is left ---
+
+
+def test_who_has_no_thread_left_for_bytes_says_so_and_blames_nobody(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        before = open_files()
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            with monkeypatch.context() as patched:
+                give_no_threads(patched, "bulk-fetch")
+                for _ in range(8):
+                    with pytest.raises(ExhaustedError):
+                        await fetching(a, b, disk, target, 0)
+            await fetching(a, b, disk, target, 0)
+        assert open_files() == before
+
+    run(scenario())
+
+
+def test_who_has_no_thread_left_to_serve_hangs_up_and_serves_when_it_has(
+    cluster: Cluster, disk: Disk, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with host(cluster[0]) as a, host(cluster[1], disk) as b:
+            await a.meet(b)
+            with monkeypatch.context() as patched:
+                give_no_threads(patched, "bulk-serve")
+                for _ in range(2 * BULK_SERVED_PER_PEER_MAX_COUNT):
+                    with pytest.raises(PeerLostError):
+                        await fetching(a, b, disk, target, 0)
+            await pull(a, [b], disk, target)
+
+    run(scenario())
+    assert target.path.read_bytes() == disk.path.read_bytes()
 
 
 # --- closing ---

@@ -11,7 +11,8 @@ import pytest
 
 from enticed.transfer.tasks import Tasks
 from enticed.transfer.workers import Workers
-from protocol.errors import LocalError
+from protocol.errors import ExhaustedError, LocalError
+from tests.transfer.hosts import give_no_threads
 
 
 def test_tasks_end_with_their_owner() -> None:
@@ -75,6 +76,25 @@ def test_threads_are_nice_and_no_more_than_allowed() -> None:
         assert niceness == [max(7, before)] * 2
         assert (workers.busy_count, workers.free_count) == (0, 2)
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+    asyncio.run(scenario())
+
+
+def test_what_gets_no_thread_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        workers, release, ran = Workers(3, "test", 0), threading.Event(), list[str]()
+        busy = workers.start(release.wait)
+        with monkeypatch.context() as patched:
+            give_no_threads(patched, "test")
+            for _ in range(4):
+                with pytest.raises(ExhaustedError):
+                    workers.start(lambda: ran.append("refused"))
+        assert (workers.busy_count, workers.free_count) == (1, 2)
+        release.set()
+        await busy
+        await workers.start(lambda: ran.append("after"))
+        await workers.close()
+        assert ran == ["after"], "nor when a thread is free again"
 
     asyncio.run(scenario())
 
