@@ -56,6 +56,8 @@ PROBLEM_DETAIL_MAX_CHARS = 1000
 # --- log ---
 LOG_TALLY_PERIOD_S = 60.0
 """Of messages about what others cause, one of each kind in so long."""
+ORDER_WAITS_PERIOD_S = 600.0
+"""Of an order that waits for the disk, goes on, and waits again, that is told once in so long."""
 LOG_MESSAGE_MAX_SIZE_BYTES = 32 * KIB
 """Of one field of a record; a datagram takes no more than about 200 KiB."""
 

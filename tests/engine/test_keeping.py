@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 from dataclasses import replace
@@ -137,8 +138,11 @@ def test_what_is_opened_or_stood_on_while_others_are_told_stays(
     run(main())
 
 
-def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: Path) -> None:
+def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     contents = {name: disk(seed, SIZE_MIB) for seed, name in enumerate(("old:1", "new:1", "more:1"))}
+    caplog.set_level(logging.INFO)
 
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
@@ -156,6 +160,12 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: P
             await host.cancel_order("new")
             ready = await until(host, "more", lambda order: order.state.value == "ready")
             assert content_of(ready) == contents["more:1"]
+            told = [record for record in caplog.records if record.getMessage().startswith("order more for more:1 ")]
+            assert [(record.levelname, record.getMessage()) for record in told if record.levelno >= logging.INFO] == [
+                ("WARNING", f"order more for more:1 waits: {paused.reason}"),
+                ("INFO", "order more for more:1 goes on"),
+                ("INFO", "order more for more:1 is ready"),
+            ]
 
     run(main())
 
