@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import subprocess
 from dataclasses import replace
@@ -156,7 +157,7 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(
             assert host.parts.keeping.evicted_images == 1
             await host.place_order("more", OrderTerms("more:1", priority=Priority.BOOT))
             paused = await until(host, "more", lambda order: order.state.value == "paused")
-            assert "the space is held by new:1 (3.0 MiB, leased)" in paused.reason
+            assert "is held by new:1 (3.0 MiB, leased: entice cancel its order): remove images, or" in paused.reason
             await host.cancel_order("new")
             ready = await until(host, "more", lambda order: order.state.value == "ready")
             assert content_of(ready) == contents["more:1"]
@@ -166,6 +167,32 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(
                 ("INFO", "order more for more:1 goes on"),
                 ("INFO", "order more for more:1 is ready"),
             ]
+
+    run(main())
+
+
+@pytest.mark.parametrize("kept_by", ["pin", "order"])
+def test_an_order_that_waits_for_room_goes_on_at_once_when_what_held_it_is_let_go(tmp_path: Path, kept_by: str) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            for seed, name in enumerate(("old:1", "new:1")):
+                await publish(founder, disk(seed, SIZE_MIB), name, tmp_path)
+            await pull_and_let_go(host, "old:1")
+            if kept_by == "pin":
+                await host.space.pin("old:1", None)
+            else:
+                await host.place_order("lease", OrderTerms("old:1", priority=Priority.BOOT))
+            host.parts.store.limit(SIZE_MIB * MIB, 0)
+            await host.place_order("new", OrderTerms("new:1", priority=Priority.BOOT))
+            await until(host, "new", lambda order: order.state.value == "paused")
+            for pause in host.parts.driver.host.disk.paused.values():
+                pause.until = math.inf  # it is not tried again by itself
+            if kept_by == "pin":
+                await host.space.unpin("old:1")
+            else:
+                await host.cancel_order("lease")
+            await until(host, "new", lambda order: order.state.value == "ready")
+            assert [one.names for one in await host.images()] == [("new:1",)]
 
     run(main())
 
@@ -210,7 +237,7 @@ def test_a_plan_says_whether_there_is_room_and_what_would_go_for_it(tmp_path: Pa
             await host.space.pin("old:1", None)
             room = (await host.plan("new:1")).room
             assert (room.fits, room.goes) == (False, ())
-            assert "the space is held by old:1 (3.0 MiB, pinned): remove images" in str(room.trouble)
+            assert "is held by old:1 (3.0 MiB, pinned: entice unpin old:1): remove images, or" in str(room.trouble)
             assert (await host.plan("old:1")).room == RoomView(True, 0), "it is here"
             host.parts.store.limit(MIB, 0)
             room = (await host.plan("new:1")).room

@@ -98,6 +98,8 @@ class Stockroom:
         self.rotten_pieces = 0
         self.make_room: MakeRoom = no_room
         """Asked for what does not fit; who can have images go takes its place."""
+        self._short_bytes: dict[ImageId, int] = {}
+        """How much more room images for which there was none would have needed, when that was last tried."""
         self.sent: Callable[[ImageId], None] = lambda image: None
         """Told when a peer was sent some of an image that it is after."""
         self._leaving: dict[ImageId, asyncio.Event] = {}
@@ -271,6 +273,11 @@ class Stockroom:
                     raise error.held_by(holds) from error
         return await self._threads.run(work, *arguments)
 
+    def waiting(self) -> dict[ImageId, int]:
+        """The pulls that wait for room now: how many bytes each is short of."""
+        paused = self._driver.host.disk.paused
+        return {image: short_bytes for image, short_bytes in self._short_bytes.items() if image in paused}
+
     async def _reserve(self, image: ImageId) -> None:
         try:
             if image in self._leaving:
@@ -281,6 +288,8 @@ class Stockroom:
             stored = self._store.image(image)
             durable_now = stored.durable
         except EnticedError as error:
+            if isinstance(error, NoRoomError):
+                self._short_bytes = {**self.waiting(), image: error.short_bytes}
             for_good = isinstance(error, TooLargeError)
             self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error), for_good))
         else:
