@@ -102,6 +102,25 @@ def test_what_keeps_an_image_is_named_and_holds(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_a_vm_has_attached_or_somebody_reads_is_not_removed_and_it_says_what_to_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            published = await publish(founder, disk(1, SIZE_MIB), "a:1", tmp_path)
+            (await host.open_content("a:1", 10.0, may_order=True)).close()
+            key = f"read-{published.image}"
+            with pytest.raises(LocalError, match=f"is being read, by order {key}: stop who reads it, or wait"):
+                await host.remove("a:1")
+            await host.cancel_order(key)
+            await host.place_order("attach-1", OrderTerms("a:1", priority=Priority.READ))
+            await until(host, "attach-1", lambda order: order.image is not None)
+            with pytest.raises(LocalError, match="is attached by order attach-1: stop the VM, and then its entice"):
+                await host.remove("a:1")
+            await host.cancel_order("attach-1")
+            await host.remove("a:1")
+
+    run(main())
+
+
 def test_what_is_opened_or_stood_on_while_others_are_told_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
