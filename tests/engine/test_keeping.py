@@ -216,6 +216,48 @@ def test_an_order_that_waits_for_room_goes_on_at_once_when_what_held_it_is_let_g
     run(main())
 
 
+def test_an_order_that_is_tried_again_before_the_bytes_are_gone_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, disk(1, SIZE_MIB), "new:1", tmp_path)
+            assert (await pull(host, "new:1")).state.value == "ready"
+            await founder.remove("new:1")
+            await publish(founder, disk(2, SIZE_MIB), "old:1", tmp_path)
+            founder.parts.store.limit(SIZE_MIB * MIB, 0)
+            await founder.place_order("new", OrderTerms("new:1", priority=Priority.BOOT))
+            paused = await until(founder, "new", lambda order: order.state.value == "paused")
+            assert "old:1 (3.0 MiB, replicas: entice rm old:1)" in paused.reason, "nobody else has it"
+            room, tried = founder.parts.stockroom.room, asyncio.Event()
+            make = room.make
+
+            async def make_in_vain(short_bytes: int) -> str:
+                holds = await make(short_bytes)
+                tried.set()
+                return holds
+
+            async def others_are_told(key: object) -> None:
+                await tried.wait()
+
+            room.make = make_in_vain
+            monkeypatch.setattr(founder.parts.removal, "_withdraw", others_are_told)
+            states: list[str] = []
+
+            async def watch() -> None:
+                async for _, order in founder.events(None):
+                    states.append(order.state.value)
+                    if order.state.value == "ready":
+                        return
+
+            watching = asyncio.create_task(watch())
+            await founder.remove("old:1")
+            await watching
+            assert "paused" not in states
+
+    run(main())
+
+
 def test_what_was_never_whole_and_is_not_to_be_so_makes_room_and_what_is_healed_does_not(tmp_path: Path) -> None:
     """All that is left of an image are pieces: those of a host that has given up go, those of one that heals stay."""
 

@@ -83,7 +83,7 @@ class Keeping:
         """Something that kept an image here does so no more."""
         self._tasks = Tasks()
         self._stockroom = stockroom
-        stockroom.make_room = self.make_room
+        stockroom.room.make = self.make_room
         stockroom.sent = self._is_used_elsewhere
         self._noted_at: dict[ImageId, float] = {}
         """When uploads of an image were last noted as a use of it."""

@@ -64,17 +64,18 @@ class Removal:
         async with self._scrubber.at_work:
             self._check(image)
             key = self.census.key(image)
-            self._driver.tell(ev.ImageForgotten(image))
-            try:
-                await self._withdraw(key)
-                if objection is not None and (why := await objection()):
-                    raise LocalError(f"image {image.short} stays: {why}")
-                self._check(image)
-                with self._stockroom.leaving(image):
-                    await to_its_end(self._threads.run(self._forget, image))
-            except BaseException:
-                self._offer_again(stored)
-                raise
+            with self._stockroom.room.leaving():
+                self._driver.tell(ev.ImageForgotten(image))
+                try:
+                    await self._withdraw(key)
+                    if objection is not None and (why := await objection()):
+                        raise LocalError(f"image {image.short} stays: {why}")
+                    self._check(image)
+                    with self._stockroom.leaving(image):
+                        await to_its_end(self._threads.run(self._forget, image))
+                except BaseException:
+                    self._offer_again(stored)
+                    raise
         self._recalls.forgotten(image, receipt_key)
 
     def _check(self, image: ImageId) -> None:
