@@ -56,6 +56,8 @@ PROBLEM_DETAIL_MAX_CHARS = 1000
 # --- log ---
 LOG_TALLY_PERIOD_S = 60.0
 """Of messages about what others cause, one of each kind in so long."""
+ORDER_WAITS_PERIOD_S = 600.0
+"""Of an order that waits for the disk, goes on, and waits again, that is told once in so long."""
 LOG_MESSAGE_MAX_SIZE_BYTES = 32 * KIB
 """Of one field of a record; a datagram takes no more than about 200 KiB."""
 
@@ -176,8 +178,7 @@ CONTROL_SHUTDOWN_TIMEOUT_S = 5.0
 CONTROL_HEARTBEAT_S = 15.0
 """A stream of events that has been silent for so long says that it is still there."""
 CONTROL_SLOW_READER_S = 10.0
-"""Who reads nothing of a full stream for so long is closed, rather than queued for; so is who has not taken an
-answer."""
+"""Who reads nothing of a full stream for so long is closed, rather than queued for; so is who takes no answer."""
 CONTROL_UNTAKEN_PER_READER_MAX_SIZE_BYTES = 16 * MIB
 """Of answers to one user who is neither root nor the daemon's: with so much untaken, none is made."""
 CONTROL_PROGRESS_MIN_S = 0.1
@@ -216,10 +217,8 @@ CONTENT_STALLED_S = 30.0
 
 TRUST_CLAIMS_MAX_COUNT = 8
 """Hosts that are remembered of those that say they have a newer trust bundle."""
-STANDING_ASKED_FIRST_S = 10.0
-STANDING_ASKED_LAST_S = 300.0
+STANDING_ASKED_FIRST_S, STANDING_ASKED_LAST_S, STANDING_ASKED_AT_ONCE_COUNT = 10.0, 300.0, 3
 """A host that nobody answers connects to some after so long, then ever more rarely, to hear whether it was revoked."""
-STANDING_ASKED_AT_ONCE_COUNT = 3
 
 # --- command line ---
 DAEMON_CONNECT_TIMEOUT_S = 5

@@ -107,7 +107,7 @@ def _ordered(daemon: Daemon, image: str, deadline_s: float) -> Iterator[dict[str
                 changed = events.next(deadline)
                 if changed is None:
                     why = order["reason"] or f"its order is still {order['state']}"
-                    raise Failed(Exit.TEMPORARY, f"{image} was not found within {deadline_s:g} s: {why}")
+                    raise Failed(Exit.TEMPORARY, f"{image} is not attached after {deadline_s:g} s: {why}")
                 order = changed
         if order["state"] in ENDED:
             raise Failed(ORDER_FAILURES.get(order["failure"], Exit.FAILED), order["reason"] or "it was cancelled")

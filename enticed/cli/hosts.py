@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from enticed.cli.client import part
+from enticed.cli.client import Daemon, part
 from enticed.cli.command import Command, daemon_of, setup_of, target
+from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import ago, pairs, short, size, table
+
+ENDED = ("ready", "failed", "cancelled")
+STATES = ("queued", "resolving", "reserving", "fetching", "verifying", "paused", *ENDED)
+IMAGE_ID = re.compile("[0-9a-f]{64}")
+
+
+def _states(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    states = () if value is None else tuple(value.split(","))
+    if wrong := [state for state in states if state not in STATES]:
+        raise click.BadParameter(f"{wrong[0]!r} is no state of an order: {', '.join(STATES)}")
+    return states
 
 
 @click.command(cls=Command)
+@click.option("--state", "states", metavar="STATE,...", callback=_states, help="Only those in one of these states.")
 @click.pass_context
-def orders(ctx: click.Context) -> None:
-    """List the orders: pulls, and what schedulers have asked for ahead of time.
+def orders(ctx: click.Context, states: tuple[str, ...]) -> None:
+    """List the orders: pulls, and what schedulers have asked for ahead of time. First those that are not at their end;
+    of these and of the others, the newest first.
 
     \b
     entice orders
+    entice orders --state failed,paused
     """
     answer = daemon_of(ctx).ask("GET", "/v1/orders")
+    if states:
+        answer = {"orders": [order for order in answer["orders"] if order["state"] in states]}
     columns = ("IMAGE", "STATE", "PLACED", "DONE", "PRIORITY", "DUE", "PROMISE", "KEPT", "OWNER", "KEY", "WHY")
     rows = [
         (
-            order["image"],
+            _shown(order["image"]),
             order["state"],
             ago(order["created_at"]),
             f"{order['percent']:.0f} %",
@@ -33,10 +51,10 @@ def orders(ctx: click.Context) -> None:
             (order["promise"] or "").replace("_", " "),
             _kept(order),
             order["owner"],
-            order["key"],
+            _shown(order["key"]),
             order["reason"],
         )
-        for order in answer["orders"]
+        for order in sorted(answer["orders"], key=lambda order: (order["state"] in ENDED, -order["created_at"]))
     ]
     setup_of(ctx).show(answer, lambda: table(columns, rows, "no orders"))
 
@@ -52,8 +70,8 @@ def cancel(ctx: click.Context, key: str) -> None:
     \b
     entice cancel vm-17
     """
-    order = daemon_of(ctx).ask("DELETE", f"/v1/orders/{part(key)}")
-    setup_of(ctx).show(order, lambda: [f"the order {key} for {order['image']} is cancelled"])
+    order = _ask_of_order(daemon_of(ctx), "DELETE", "/v1/orders/", key)
+    setup_of(ctx).show(order, lambda: [f"the order {order['key']} for {order['image']} is cancelled"])
 
 
 @click.command(cls=Command)
@@ -67,8 +85,26 @@ def why(ctx: click.Context, what: str) -> None:
     \b
     entice why ubuntu:24.04
     """
-    answer = daemon_of(ctx).ask("GET", f"/v1/why?what={part(what)}")
+    answer = _ask_of_order(daemon_of(ctx), "GET", "/v1/why?what=", what)
     setup_of(ctx).show(answer, lambda: [f"{one['key']}: {one['state']}: {one['why']}" for one in answer["orders"]])
+
+
+def _shown(text: str) -> str:
+    """An image, or the key of an order, with the image id that is in it shortened."""
+    return IMAGE_ID.sub(lambda found: short(found[0]), text)
+
+
+def _ask_of_order(daemon: Daemon, method: str, path: str, key: str) -> dict[str, Any]:
+    """Ask about the order with this key, or the only one that is shown so."""
+    try:
+        return daemon.ask(method, path + part(key))
+    except Failed as error:
+        if error.code is not Exit.NOT_FOUND:
+            raise
+        meant = [one["key"] for one in daemon.ask("GET", "/v1/orders")["orders"] if _shown(one["key"]) == key]
+        if len(meant) != 1:
+            raise
+    return daemon.ask(method, path + part(meant[0]))
 
 
 def _kept(order: dict[str, Any]) -> str:

@@ -39,6 +39,8 @@ class Wanted:
     form: str
     deadline_s: float | None
     origin: bool = True
+    overwrite: bool = False
+    """Whether a file that is there at `output` may be replaced."""
 
     def terms(self, keep_s: float) -> dict[str, Any]:
         terms = {"image": self.target, "priority": "boot", "deadline_s": self.deadline_s, "keep_s": keep_s}
@@ -49,6 +51,7 @@ class Wanted:
 @image_argument
 @click.option("--output", metavar="PATH", type=click.Path(path_type=Path), help="Write the image to this file.")
 @click.option("--format", "form", type=click.Choice(["raw", "qcow2"]), help="What to write to PATH.  [default: raw]")
+@click.option("--overwrite", is_flag=True, help="Replace the file that is at PATH already.")
 @click.option(
     "--deadline",
     "deadline_s",
@@ -64,6 +67,7 @@ def pull(
     image: str,
     output: Path | None,
     form: str | None,
+    overwrite: bool,
     deadline_s: float | None,
     no_origin: bool,
     no_wait: bool,
@@ -71,19 +75,20 @@ def pull(
     """Bring the image NAME (or the one of that id) onto this host, from every host that has some of it.
 
     Without --output it stays in this host's store, and the path of the raw file is printed: a base to be read, never
-    to be written. With --output it is written to PATH: shared with the store where the file system can, else copied.
+    to be written. With --output it is written to PATH: shared with the store where the file system can, else copied;
+    a file that is there, which may be the disk of a VM, is replaced with --overwrite alone.
     Ctrl-C cancels the order.
 
     \b
     entice pull ubuntu:24.04 --output /var/lib/libvirt/images/vm7.raw
     """
-    if form is not None and output is None:
-        raise click.UsageError("--format goes with --output", ctx)
+    if output is None and (form is not None or overwrite):
+        raise click.UsageError(f"{'--overwrite' if form is None else '--format'} goes with --output", ctx)
     if no_wait and output is not None:
         raise click.UsageError("--no-wait does not go with --output: nobody waits to write it", ctx)
     if output is not None:
-        _check_output(output)
-    wanted = Wanted(image, output, form or "raw", deadline_s, not no_origin)
+        _check_output(output, form, overwrite=overwrite)
+    wanted = Wanted(image, output, form or "raw", deadline_s, not no_origin, overwrite)
     daemon, key = daemon_of(ctx), f"cli-{secrets.token_hex(8)}"
     if no_wait:
         order = daemon.ask("PUT", _order_path(key), wanted.terms(keep_s=0))
@@ -93,12 +98,16 @@ def pull(
     setup_of(ctx).show(result, lambda: _lines(result))
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, form: str | None, *, overwrite: bool) -> None:
     """What can be known to fail is found out before anything is fetched."""
     if output.is_dir():
         raise Failed(Exit.USAGE, f"{output} is a directory: name the file to write")
     if output.exists() and not output.is_file():
         raise Failed(Exit.USAGE, f"{output} is there and no regular file")
+    if output.exists() and not overwrite:
+        raise Failed(Exit.USAGE, f"{output} is there already: --overwrite replaces it")
+    if form is None and output.suffix.lower() == ".qcow2":
+        raise Failed(Exit.USAGE, f"{output} would not be qcow2: say --format qcow2, or --format raw if that is meant")
     parent = Path(os.path.realpath(output)).parent
     if not parent.is_dir():
         raise Failed(Exit.USAGE, f"there is no directory {parent}")
@@ -216,12 +225,14 @@ def _write_out(daemon: Daemon, image: str, wanted: Wanted) -> None:
         source = inspect(fd)
         with bar(f"writing {wanted.output.name}") as shown:
             if wanted.form == "raw":
-                copy_out(source, wanted.output, progress=shown.update)
+                copy_out(source, wanted.output, progress=shown.update, overwrite=wanted.overwrite)
             else:
                 size_bytes = source.size_bytes
-                asyncio.run(
-                    qcow2_out(source, wanted.output, lambda share: shown.update(int(share * size_bytes), size_bytes))
-                )
+
+                def progress(share: float) -> None:
+                    shown.update(int(share * size_bytes), size_bytes)
+
+                asyncio.run(qcow2_out(source, wanted.output, progress, overwrite=wanted.overwrite))
     finally:
         os.close(fd)
 

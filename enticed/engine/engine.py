@@ -67,8 +67,21 @@ class DaemonEngine:
     # --- publish ---
 
     async def publish(self, what: Publication, progressed: Progressed) -> Published:
-        self._check_disk("nothing can be published here")
-        return await self.parts.publishing.publish(what, progressed)
+        try:
+            self._check_disk("nothing can be published here")
+            published = await self.parts.publishing.publish(what, progressed)
+        except asyncio.CancelledError:
+            log.info("the publication of %s was given up", what.name)
+            raise
+        except EnticedError as error:
+            log.warning("%s was not published: %s", what.name, error)
+            raise
+        needed = published.signatures_needed
+        waits = f"; to be pulled once {needed} publishers have signed" if needed > 1 else ""
+        said = "published %s: image %s, %d bytes of data, %d of them new, in %.1f s%s"
+        about, sizes = {"image": published.image}, (published.data_bytes, published.new_bytes)
+        log.info(said, published.name, published.image, *sizes, published.seconds, waits, extra=about)
+        return published
 
     # --- orders ---
 

@@ -6,7 +6,6 @@ What cannot be saved is told to the core, which has it tried again (`catch_up`) 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -15,13 +14,12 @@ from enticed.core import effects as ef
 from enticed.core import events as ev
 from enticed.core.orders import ENDED, Failure, Order, OrderState
 from enticed.engine.driver import Driver
+from enticed.engine.order_log import OrderLog
 from enticed.engine.threads import StoreThreads
 from enticed.limits import ORDER_EVENTS_KEPT_COUNT, ORDER_WATCHERS_MAX_COUNT
 from enticed.store.store import Store
 from enticed.transfer.tasks import Tasks
 from protocol.errors import EnticedError, ExhaustedError
-
-log = logging.getLogger(__name__)
 
 
 class OrderLedger:
@@ -50,6 +48,7 @@ class OrderLedger:
         self._watchers = 0
         self._states: dict[str, OrderState] = {}
         """Of each order, as last logged; of those that were here before, as an earlier life has left them."""
+        self._log = OrderLog(driver.clock)
         self.ended: Counter[OrderState] = Counter()
         """How many orders have come to each end since the start;"""
         self.failed: Counter[Failure | None] = Counter()
@@ -152,6 +151,7 @@ class OrderLedger:
     def _forget(self, effect: ef.ForgetOrder) -> None:
         self._unsaved[effect.key] = None
         self._states.pop(effect.key, None)
+        self._log.forget(effect.key)
         self._change()
 
     def _change(self) -> None:
@@ -160,13 +160,9 @@ class OrderLedger:
 
     def _note(self, order: Order) -> None:
         """An order is in another state than before."""
-        about = {"order": order.key, "image": order.image}
+        self._log.note(order)
         if order.state is OrderState.FAILED:
-            log.warning("order %s for %s has failed: %s", order.key, order.target, order.reason, extra=about)
             self.failed[order.failure] += 1
-        else:
-            level = logging.INFO if order.state in ENDED else logging.DEBUG
-            log.log(level, "order %s for %s is %s", order.key, order.target, order.state, extra=about)
         self.ended[order.state] += order.state in ENDED
 
     async def _save_all(self) -> None:

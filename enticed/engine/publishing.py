@@ -136,7 +136,7 @@ class Publishing:
 
         async def work() -> _Imported:
             try:
-                imported = await self._stockroom.within(
+                imported = await self._stockroom.room.within(
                     self._import, what, fd, relatives, group, publisher, cancel, progress
                 )
             finally:

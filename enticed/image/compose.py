@@ -6,6 +6,7 @@ whole, and not before; like `cp`, nothing here waits for the disk, unless it is 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import threading
@@ -22,6 +23,9 @@ from enticed.image.source import Source, data_extents
 from enticed.reflink import clone_file, copy_range
 from protocol.errors import LocalError
 
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What file systems without hard links say, as FAT."""
+
 
 class Copied(Enum):
     """How a file came to be: by sharing the blocks of the image, or by a copy of its data."""
@@ -37,13 +41,14 @@ def copy_out(
     progress: Progress | None = None,
     *,
     durable: bool = False,
+    overwrite: bool = True,
 ) -> Copied:
-    """Write the raw image to `destination`, replacing a regular file there; blocks until done. durable: as `replacing`.
+    """Write the raw image to `destination`; blocks until done. durable, overwrite: as `replacing`.
 
-    `LocalError` where something else has that name, `DeniedError` or `ExhaustedError` as the file system says,
-    `AbandonedError` once `cancel` is set; then nothing has changed.
+    `LocalError` where something has that name that is not to be replaced, `DeniedError` or `ExhaustedError` as the
+    file system says, `AbandonedError` once `cancel` is set; then nothing has changed.
     """
-    with replacing(destination, durable=durable) as target, told(f"writing {destination}"):
+    with replacing(destination, durable=durable, overwrite=overwrite) as target, told(f"writing {destination}"):
         if clone_file(image.fd, target):
             return Copied.REFLINK
         os.ftruncate(target, image.size_bytes)
@@ -59,9 +64,11 @@ def copy_out(
     return Copied.COPY
 
 
-async def qcow2_out(image: Source, destination: Path, progress: qemu.Progress | None = None) -> None:
+async def qcow2_out(
+    image: Source, destination: Path, progress: qemu.Progress | None = None, *, overwrite: bool = True
+) -> None:
     """Write the image to `destination` as qcow2; raises as `copy_out`. Cancelling kills it, nothing stays."""
-    with replacing(destination) as target:
+    with replacing(destination, overwrite=overwrite) as target:
         await qemu.to_qcow2(image.fd, target, image.size_bytes, progress)
 
 
@@ -72,9 +79,10 @@ def _steps(image: Source) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def replacing(destination: Path, *, durable: bool = False) -> Iterator[int]:
+def replacing(destination: Path, *, durable: bool = False, overwrite: bool = True) -> Iterator[int]:
     """A descriptor of a new file beside `destination` that takes its name at the end, or goes away; raises as
-    `copy_out` does. durable: what is in it is on the disk before it takes the name."""
+    `copy_out` does. durable: what is in it is on the disk before it takes the name. overwrite: a regular file that has
+    that name by then is replaced; else it stays, and that is a `LocalError`."""
     path = Path(os.path.realpath(destination))  # through a symbolic link to what it names, as `cp` does
     if path.exists() and not path.is_file():
         raise LocalError(f"{destination} is there and no regular file")
@@ -91,7 +99,26 @@ def replacing(destination: Path, *, durable: bool = False) -> Iterator[int]:
             with told(f"writing {destination}"):
                 os.close(fd)  # a file server tells only now of what it has no room for
         with told(f"making {destination}"):
-            os.rename(beside, path)
+            if overwrite:
+                os.rename(beside, path)
+            else:
+                _take_free_name(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _take_free_name(beside: Path, path: Path) -> None:
+    """A link, unlike a renaming, replaces nothing."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        raise LocalError(f"{path} is there already") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise LocalError(f"{path} is there already") from None
+        os.rename(beside, path)
+    else:
+        os.unlink(beside)

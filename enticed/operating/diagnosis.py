@@ -19,6 +19,7 @@ from pathlib import Path
 from enticed.core.orders import OrderState
 from enticed.engine.engine import DaemonEngine
 from enticed.engine.parts import Parts
+from enticed.engine.port import OrderView
 from enticed.engine.stock.stockroom import HEAL_PREFIX
 from enticed.identity.limits import CERTIFICATE_WARNING_S
 from enticed.limits import DOCTOR_ADDRESSES_MAX_COUNT, DOCTOR_CLOCK_STEP_MAX_S, DOCTOR_CONNECT_TIMEOUT_S, SCRUB_PERIOD_S
@@ -93,14 +94,32 @@ def _ready(parts: Parts) -> Iterator[Finding]:
 
 def _orders(engine: DaemonEngine) -> Iterator[Finding]:
     orders = engine.orders()
-    failed = [order for order in orders if order.state is OrderState.FAILED and not order.key.startswith(HEAL_PREFIX)]
+    failed = [order for order in _failed(orders) if not order.key.startswith(HEAL_PREFIX)]
     paused = [order for order in orders if order.state is OrderState.PAUSED]
     if paused:
         said = f"{len(paused)} wait for this host's disk: {paused[0].reason}"
-        yield Finding(Area.STORE, "paused_orders", Verdict.WRONG, said, "make room, or see to the disk: entice why KEY")
+        to_do = f"make room, or see to the disk: entice why {paused[0].key}"
+        yield Finding(Area.STORE, "paused_orders", Verdict.WRONG, said, to_do)
     if failed:
-        said = f"{len(failed)} have failed, one of them: {failed[-1].reason}"
-        yield Finding(Area.HOST, "failed_orders", Verdict.HINT, said, "entice why KEY, for each of entice orders")
+        latest = max(failed, key=lambda order: order.created_at)
+        said = f"{len(failed)} have failed, the latest: {latest.reason}"
+        to_do = f"entice why {latest.key}" + ("; all: entice orders --state failed" if len(failed) > 1 else "")
+        yield Finding(Area.HOST, "failed_orders", Verdict.HINT, said, to_do)
+
+
+def _failed(orders: Sequence[OrderView]) -> list[OrderView]:
+    """Those that have failed, but for what is over: the same image has been ready since, or what a later order
+    brought by the same name."""
+    ready = [order for order in orders if order.ready_at is not None]
+    image_ready_at = {one.image: one.ready_at for one in sorted(ready, key=lambda one: one.ready_at or 0.0)}
+    target_ordered_at = {one.target: one.created_at for one in sorted(ready, key=lambda one: one.created_at)}
+    return [
+        one
+        for one in orders
+        if one.state is OrderState.FAILED
+        and (one.image is None or (image_ready_at.get(one.image) or 0.0) <= one.created_at)
+        and target_ordered_at.get(one.target, 0.0) <= one.created_at
+    ]
 
 
 def _rot(engine: DaemonEngine, parts: Parts) -> Iterator[Finding]:

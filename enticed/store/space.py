@@ -55,14 +55,17 @@ class Space:
 class NoRoomError(NoSpaceError):
     """It does not fit beside what is here. short_bytes: how much would have to go."""
 
-    def __init__(self, said: str, to_do: str, short_bytes: int) -> None:
-        super().__init__(f"{said}: {to_do}")
+    def __init__(self, said: str, to_do_else: str, short_bytes: int, holds: str = "") -> None:
+        """to_do_else: what helps besides removing images. holds: what holds the space, and how each of it goes."""
+        super().__init__(
+            f"{said}; {holds}: remove images{to_do_else}" if holds else f"{said}: remove images (entice rm){to_do_else}"
+        )
         self.short_bytes = short_bytes
-        self._said, self._to_do = said, to_do
+        self._said, self._to_do_else = said, to_do_else
 
-    def held_by(self, holds: str) -> NoSpaceError:
+    def held_by(self, holds: str) -> NoRoomError:
         """The same, for people who are to know what holds the space, too."""
-        return NoSpaceError(f"{self._said}; {holds}: {self._to_do}")
+        return NoRoomError(self._said, self._to_do_else, self.short_bytes, holds)
 
 
 class TooLargeError(NeverFitsError):
@@ -112,7 +115,7 @@ class Ledger:
                     raise TooLargeError(said, size_bytes - quota_bytes)
                 raise NoRoomError(
                     f"the quota is full: {size(size_bytes)} needed, {size(max(0, left_bytes))} left of {quota}",
-                    "remove images (entice rm), or raise it and entice reload",
+                    ", or raise it and entice reload",
                     size_bytes - left_bytes,
                 )
         needed_bytes = 0 if taken is None else max(0, size_bytes - taken())
@@ -167,7 +170,7 @@ class Ledger:
                 f"the disk is full: {size(needed_bytes)} needed in {self._place}, {size(needed_bytes - left_bytes)} "
                 f"too little: {size(free_bytes)} free, {size(self._reserve_bytes)} to stay free "
                 f"(store.reserve_bytes){promised}",
-                "remove images (entice rm) or other files, lower the reserve, or have a larger file system",
+                " or other files, lower the reserve, or have a larger file system",
                 needed_bytes - left_bytes,
             )
 

@@ -15,6 +15,7 @@ from enticed.cli.main import COMMANDS, DEFAULT_SOCKET
 from enticed.cli.main import run as entice
 from enticed.cli.output import Setup
 from enticed.config import DEFAULT_SOCKET as DAEMON_SOCKET
+from enticed.engine.port import OrderTerms
 from tests.cli.running import ENTICE, Cli, environment, run
 from tests.control.engine import Goods
 
@@ -199,6 +200,29 @@ def test_trust_hosts_lists_who_has_a_certificate(cli: Cli) -> None:
     assert head.split() == ["HOST", "NAME", "ZONE", "RACK", "EXPIRES", "NEWEST", "CA"]
     assert [line.split()[:2] for line in lines] == [[one["node_id"][:12], one["name"]] for one in reversed(told)]
     assert [line.split()[-1] for line in lines] == ["yes", "no"]
+
+
+def test_orders_by_state_unfinished_and_newest_first_with_short_ids_that_are_taken(cli: Cli) -> None:
+    image = "ab" * 32
+    cli.do(lambda: cli.engine.shelf.update({image: Goods(DATA, held_back=True)}))
+    for key, target in (("vm-1", "nothing:1"), ("vm-2", "nothing:2")):
+        cli.do(cli.engine.place_order(key, OrderTerms(target)))
+        cli.do(cli.engine.ended(key))
+    cli.do(cli.engine.place_order(f"read-{image}", OrderTerms(image)))
+    cli.do(cli.engine.place_order("vm-3", OrderTerms("nothing:3")))
+    cli.do(cli.engine.ended("vm-3"))
+    lines = cli.run("orders").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [image[:12], "nothing:3", "nothing:2", "nothing:1"]
+    assert f" read-{image[:12]}" in lines[1]
+    assert image not in "".join(lines)
+    failed = cli.json("orders", "--state", "failed,paused")["orders"]
+    assert [order["key"] for order in failed] == ["vm-1", "vm-2", "vm-3"]
+    assert cli.run("orders", "--state", "paused").stdout == "no orders\n"
+    wrong = cli.run("orders", "--state", "failed,gone")
+    assert (wrong.returncode, "'gone' is no state of an order: queued, " in wrong.stderr) == (2, True)
+    assert cli.run("why", f"read-{image[:12]}").stdout.startswith(f"read-{image}: ")
+    assert cli.run("cancel", f"read-{image[:12]}").stdout == f"the order read-{image} for {image} is cancelled\n"
+    assert cli.run("cancel", "read-ffffffffffff").returncode == 4
 
 
 def test_a_name_with_odd_characters_is_2_and_one_line(cli: Cli, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_with_output_the_image_is_written_out_with_its_holes(cli: Cli, tmp_path:
     link = tmp_path / "link.raw"
     link.symlink_to(output)
     output.write_bytes(b"old")
-    assert cli.run("pull", "web:1", "--output", link).returncode == 0
+    assert cli.run("pull", "web:1", "--output", link, "--overwrite").returncode == 0
     assert link.is_symlink()
     assert output.read_bytes() == DATA
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -63,6 +63,34 @@ def test_with_output_the_image_is_written_out_with_its_holes(cli: Cli, tmp_path:
     assert cli.run("rm", "web:1").returncode == 0
 
 
+def test_a_file_that_is_there_is_replaced_with_overwrite_alone(cli: Cli, tmp_path: Path) -> None:
+    stock(cli, "web:1", held_back=True)
+    output, link = tmp_path / "vm.raw", tmp_path / "link.raw"
+    output.write_bytes(b"precious")
+    link.symlink_to(output)
+    for path in (output, link):
+        ran = cli.run("pull", "web:1", "--output", path)
+        assert (ran.returncode, ran.stderr) == (2, f"entice: {path} is there already: --overwrite replaces it\n")
+    assert output.read_bytes() == b"precious"
+    assert cli.do(cli.engine.orders) == ()
+
+
+@pytest.mark.parametrize("more", [(), ("--format", "qcow2")])
+def test_a_file_that_comes_to_be_there_meanwhile_stays(cli: Cli, tmp_path: Path, more: tuple[str, ...]) -> None:
+    if more:
+        need("qemu-img")
+    goods = stock(cli, "web:1", held_back=True)
+    output = tmp_path / "vm.img"
+    with cli.start("pull", "web:1", "--output", output, *more) as pulling:
+        waits_for(cli, OrderState.FETCHING)
+        output.write_bytes(b"precious")
+        cli.do(goods.gate.set)
+        _, stderr = pulling.communicate(timeout=30)
+    assert (pulling.returncode, stderr) == (1, f"entice: {output} is there already\n")
+    assert output.read_bytes() == b"precious"
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_as_qcow2(cli: Cli, tmp_path: Path) -> None:
     qemu_img = need("qemu-img")
     stock(cli, "web:1")
@@ -70,6 +98,16 @@ def test_as_qcow2(cli: Cli, tmp_path: Path) -> None:
     raw.write_bytes(DATA)
     assert cli.json("pull", "web:1", "--output", output, "--format", "qcow2")["path"] == str(output)
     subprocess.run([qemu_img, "compare", "-f", "qcow2", "-F", "raw", output, raw], check=True, capture_output=True)
+
+
+def test_a_name_that_says_qcow2_needs_the_format_said(cli: Cli, tmp_path: Path) -> None:
+    stock(cli, "web:1")
+    output = tmp_path / "vm.QCOW2"
+    ran = cli.run("pull", "web:1", "--output", output)
+    said = f"entice: {output} would not be qcow2: say --format qcow2, or --format raw if that is meant\n"
+    assert (ran.returncode, ran.stderr, output.exists()) == (2, said, False)
+    assert cli.run("pull", "web:1", "--output", output, "--format", "raw").returncode == 0
+    assert output.read_bytes() == DATA
 
 
 def test_not_waiting_prints_the_key(cli: Cli) -> None:

@@ -235,14 +235,14 @@ def test_what_nobody_has_is_an_error_in_time_and_never_a_byte(swarm: Testbed) ->
 
 def test_attach_says_what_is_wrong(swarm: Testbed, tmp_path: Path) -> None:
     host = swarm.daemons[1]
-    for arguments, code in (
-        (("attach", "nothing:9"), 4),
-        (("attach", "f" * 64, "--deadline", "1"), 75),
-        (("attach", "whole:1", "--owner", "no-such-user"), 2),
-        (("attach", "whole:1", "--wait-whole", "--detach"), 2),
-        (("attach", "whole:1", "--nbd", str(tmp_path / "no" / "where")), 1),
+    for arguments, code, said in (
+        (("attach", "nothing:9"), 4, "no name 'nothing:9'"),
+        (("attach", "f" * 64, "--deadline", "1"), 75, "is not attached after 1 s: "),
+        (("attach", "whole:1", "--owner", "no-such-user"), 2, "no user"),
+        (("attach", "whole:1", "--wait-whole", "--detach"), 2, "--wait-whole"),
+        (("attach", "whole:1", "--nbd", str(tmp_path / "no" / "where")), 1, ""),
     ):
         done = host.entice(*arguments)
-        assert done.exit_code == code, (arguments, done)
+        assert (done.exit_code, said in done.stderr) == (code, True), (arguments, done)
         assert is_one_line(done)
     assert not [one for one in host.control.get("/v1/orders")["orders"] if one["state"] == "fetching"]

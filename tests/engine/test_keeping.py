@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import os
 import subprocess
 from dataclasses import replace
@@ -100,6 +102,25 @@ def test_what_keeps_an_image_is_named_and_holds(tmp_path: Path) -> None:
     run(main())
 
 
+def test_what_a_vm_has_attached_or_somebody_reads_is_not_removed_and_it_says_what_to_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            published = await publish(founder, disk(1, SIZE_MIB), "a:1", tmp_path)
+            (await host.open_content("a:1", 10.0, may_order=True)).close()
+            key = f"read-{published.image}"
+            with pytest.raises(LocalError, match=f"is being read, by order {key}: stop who reads it, or wait"):
+                await host.remove("a:1")
+            await host.cancel_order(key)
+            await host.place_order("attach-1", OrderTerms("a:1", priority=Priority.READ))
+            await until(host, "attach-1", lambda order: order.image is not None)
+            with pytest.raises(LocalError, match="is attached by order attach-1: stop the VM, and then its entice"):
+                await host.remove("a:1")
+            await host.cancel_order("attach-1")
+            await host.remove("a:1")
+
+    run(main())
+
+
 def test_what_is_opened_or_stood_on_while_others_are_told_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,8 +158,11 @@ def test_what_is_opened_or_stood_on_while_others_are_told_stays(
     run(main())
 
 
-def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: Path) -> None:
+def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     contents = {name: disk(seed, SIZE_MIB) for seed, name in enumerate(("old:1", "new:1", "more:1"))}
+    caplog.set_level(logging.INFO)
 
     async def main() -> None:
         async with swarm(tmp_path, 2) as (founder, host):
@@ -152,10 +176,84 @@ def test_an_order_that_does_not_fit_makes_room_or_says_what_holds_it(tmp_path: P
             assert host.parts.keeping.evicted_images == 1
             await host.place_order("more", OrderTerms("more:1", priority=Priority.BOOT))
             paused = await until(host, "more", lambda order: order.state.value == "paused")
-            assert "the space is held by new:1 (3.0 MiB, leased)" in paused.reason
+            assert "is held by new:1 (3.0 MiB, leased: entice cancel its order): remove images, or" in paused.reason
             await host.cancel_order("new")
             ready = await until(host, "more", lambda order: order.state.value == "ready")
             assert content_of(ready) == contents["more:1"]
+            told = [record for record in caplog.records if record.getMessage().startswith("order more for more:1 ")]
+            assert [(record.levelname, record.getMessage()) for record in told if record.levelno >= logging.INFO] == [
+                ("WARNING", f"order more for more:1 waits: {paused.reason}"),
+                ("INFO", "order more for more:1 goes on"),
+                ("INFO", "order more for more:1 is ready"),
+            ]
+
+    run(main())
+
+
+@pytest.mark.parametrize("kept_by", ["pin", "order"])
+def test_an_order_that_waits_for_room_goes_on_at_once_when_what_held_it_is_let_go(tmp_path: Path, kept_by: str) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            for seed, name in enumerate(("old:1", "new:1")):
+                await publish(founder, disk(seed, SIZE_MIB), name, tmp_path)
+            await pull_and_let_go(host, "old:1")
+            if kept_by == "pin":
+                await host.space.pin("old:1", None)
+            else:
+                await host.place_order("lease", OrderTerms("old:1", priority=Priority.BOOT))
+            host.parts.store.limit(SIZE_MIB * MIB, 0)
+            await host.place_order("new", OrderTerms("new:1", priority=Priority.BOOT))
+            await until(host, "new", lambda order: order.state.value == "paused")
+            for pause in host.parts.driver.host.disk.paused.values():
+                pause.until = math.inf  # it is not tried again by itself
+            if kept_by == "pin":
+                await host.space.unpin("old:1")
+            else:
+                await host.cancel_order("lease")
+            await until(host, "new", lambda order: order.state.value == "ready")
+            assert [one.names for one in await host.images()] == [("new:1",)]
+
+    run(main())
+
+
+def test_an_order_that_is_tried_again_before_the_bytes_are_gone_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 2) as (founder, host):
+            await publish(founder, disk(1, SIZE_MIB), "new:1", tmp_path)
+            assert (await pull(host, "new:1")).state.value == "ready"
+            await founder.remove("new:1")
+            await publish(founder, disk(2, SIZE_MIB), "old:1", tmp_path)
+            founder.parts.store.limit(SIZE_MIB * MIB, 0)
+            await founder.place_order("new", OrderTerms("new:1", priority=Priority.BOOT))
+            paused = await until(founder, "new", lambda order: order.state.value == "paused")
+            assert "old:1 (3.0 MiB, replicas: entice rm old:1)" in paused.reason, "nobody else has it"
+            room, tried = founder.parts.stockroom.room, asyncio.Event()
+            make = room.make
+
+            async def make_in_vain(short_bytes: int) -> str:
+                holds = await make(short_bytes)
+                tried.set()
+                return holds
+
+            async def others_are_told(key: object) -> None:
+                await tried.wait()
+
+            room.make = make_in_vain
+            monkeypatch.setattr(founder.parts.removal, "_withdraw", others_are_told)
+            states: list[str] = []
+
+            async def watch() -> None:
+                async for _, order in founder.events(None):
+                    states.append(order.state.value)
+                    if order.state.value == "ready":
+                        return
+
+            watching = asyncio.create_task(watch())
+            await founder.remove("old:1")
+            await watching
+            assert "paused" not in states
 
     run(main())
 
@@ -200,7 +298,7 @@ def test_a_plan_says_whether_there_is_room_and_what_would_go_for_it(tmp_path: Pa
             await host.space.pin("old:1", None)
             room = (await host.plan("new:1")).room
             assert (room.fits, room.goes) == (False, ())
-            assert "the space is held by old:1 (3.0 MiB, pinned): remove images" in str(room.trouble)
+            assert "is held by old:1 (3.0 MiB, pinned: entice unpin old:1): remove images, or" in str(room.trouble)
             assert (await host.plan("old:1")).room == RoomView(True, 0), "it is here"
             host.parts.store.limit(MIB, 0)
             room = (await host.plan("new:1")).room

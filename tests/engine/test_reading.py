@@ -205,7 +205,7 @@ def test_a_reader_keeps_its_image_and_its_order_ends_with_it(tmp_path: Path) -> 
         async with swarm(tmp_path, hosts=2) as (publisher, host):
             await publish(publisher, disk(seed=8, size_mib=8), NAME, tmp_path)
             reader = await host.open_content(NAME, 5.0, may_order=True)
-            with pytest.raises(LocalError, match="leased"):
+            with pytest.raises(LocalError, match="is being read, by order read-"):
                 await host.remove(NAME)
             waiting = asyncio.create_task(reader.read(5 * MIB, 1))
             await asyncio.sleep(0)

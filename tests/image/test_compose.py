@@ -69,6 +69,25 @@ def test_a_file_that_is_there_is_replaced_and_a_link_followed(image: Path, tmp_p
     assert (tmp_path / "real").stat().st_size == image.stat().st_size
 
 
+@pytest.mark.parametrize("refusal", [None, errno.EPERM])
+def test_a_file_that_is_not_to_be_replaced_stays(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    def no_links(*names: object) -> None:
+        raise OSError(refusal, os.strerror(refusal or 0))
+
+    if refusal is not None:
+        monkeypatch.setattr(os, "link", no_links)  # as FAT does
+    with opened(image) as fd:
+        copy_out(inspect(fd), tmp_path / "new", overwrite=False)
+        (tmp_path / "old").write_text("old")
+        with pytest.raises(LocalError, match="old is there already"):
+            copy_out(inspect(fd), tmp_path / "old", overwrite=False)
+    assert (tmp_path / "new").read_bytes() == image.read_bytes()
+    assert (tmp_path / "old").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["image", "new", "old"]
+
+
 def test_what_is_no_file_is_left_alone(image: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in (tmp_path / "fifo", tmp_path):

@@ -94,13 +94,35 @@ def test_orders_that_failed_and_an_image_that_cannot_be_healed(tmp_path: Path) -
             await publish(engine, disk(1, 4), "a:1", tmp_path)
             await engine.place_order("lost", OrderTerms("ab" * 32))
             await until(engine, "lost", lambda order: order.state.value == "failed")
-            assert "no host that could be reached has image" in (await found(engine, "failed_orders")).said
+            finding = await found(engine, "failed_orders")
+            assert finding.said.startswith("1 have failed, the latest: no host that could be reached has image")
+            assert finding.to_do == "entice why lost"
             (stored,) = engine.parts.store.images()
             overwrite(stored.path, 5, b"rot")
             await engine.verify("a:1", lambda done, total: None)
             await until(engine, f"heal-{stored.image}", lambda order: order.state.value == "failed")
             assert (await found(engine, "unhealed")).verdict is Verdict.WRONG
             assert (await found(engine, "rot")).verdict is Verdict.HINT
+
+    run(main())
+
+
+def test_a_failure_that_a_later_order_has_made_good_is_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with swarm(tmp_path, 1) as (engine,):
+            for key, name in (("early", "a:1"), ("other", "b:1")):
+                await engine.place_order(key, OrderTerms(name))
+                await until(engine, key, lambda order: order.state.value == "failed")
+            finding = await found(engine, "failed_orders")
+            assert (finding.said[:14], finding.to_do) == (
+                "2 have failed,",
+                "entice why other; all: entice orders --state failed",
+            )
+            await publish(engine, disk(1, 4), "a:1", tmp_path)
+            await engine.place_order("late", OrderTerms("a:1"))
+            await until(engine, "late", lambda order: order.state.value == "ready")
+            finding = await found(engine, "failed_orders")
+            assert (finding.said[:14], finding.to_do) == ("1 have failed,", "entice why other")
 
     run(main())
 

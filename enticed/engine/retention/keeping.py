@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enticed.config import Config
-from enticed.core.eviction import (
-    Marks,
-    surplus_bytes,
-)
+from enticed.core.eviction import Ground, Marks, surplus_bytes
 from enticed.core.orders import OrderState
 from enticed.engine.driver import Driver
 from enticed.engine.ledger import OrderLedger
@@ -82,8 +79,11 @@ class Keeping:
         """However many ask, it is looked through the disk once at a time."""
         self._turn = asyncio.Lock()
         """One pass at a time: what goes is counted once."""
+        self._let_go = asyncio.Event()
+        """Something that kept an image here does so no more."""
         self._tasks = Tasks()
-        stockroom.make_room = self.make_room
+        self._stockroom = stockroom
+        stockroom.room.make = self.make_room
         stockroom.sent = self._is_used_elsewhere
         self._noted_at: dict[ImageId, float] = {}
         """When uploads of an image were last noted as a use of it."""
@@ -124,6 +124,7 @@ class Keeping:
         self.floors.start()
         self._tasks.spawn(self._stay_within_marks(), "marks of the store")
         self._tasks.spawn(self._note_orders(), "uses of images")
+        self._tasks.spawn(self._make_room_for_waiting(), "room for orders that wait")
 
     async def close(self) -> None:
         await self.floors.close()
@@ -138,6 +139,7 @@ class Keeping:
 
     async def unpin(self, target: str) -> None:
         await self._threads.run(self._store.pin_book.drop, (await self._naming.stored(target)).image)
+        self._let_go.set()
 
     async def floor(self, target: str) -> FloorView:
         return await self.floors.view(target)
@@ -178,12 +180,15 @@ class Keeping:
         What is for people in either case.
         """
         async with self._turn:
-            planned = await self._evicting.reckon(short_bytes, pressing=True)
-            if planned.freed_bytes >= short_bytes:
-                done = await self._evicting.clear(short_bytes, pressing=True)
-                if done.freed_bytes >= short_bytes:
-                    return ""
-                planned = done
+            return await self._make_room(short_bytes)
+
+    async def _make_room(self, short_bytes: int) -> str:
+        planned = await self._evicting.reckon(short_bytes, pressing=True)
+        if planned.freed_bytes >= short_bytes:
+            done = await self._evicting.clear(short_bytes, pressing=True)
+            if done.freed_bytes >= short_bytes:
+                return ""
+            planned = done
         return _what_holds(planned.judged)
 
     async def room_for(self, root: Root) -> RoomView:
@@ -249,10 +254,25 @@ class Keeping:
         return done.freed_bytes > 0
 
     async def _note_orders(self) -> None:
-        """An image that an order brought, or found here, is used."""
+        """An image that an order brought, or found here, is used; one whose order was cancelled may be free to go."""
         async for _, order in self._ledger.watch(None, is_ours=True):
             if order.state is OrderState.READY and order.image is not None:
                 await self.used(order.image)
+            elif order.state is OrderState.CANCELLED:
+                self._let_go.set()
+
+    async def _make_room_for_waiting(self) -> None:
+        """Orders that wait for room need not wait until they are tried again: once an image goes, all of them are."""
+        while True:
+            await self._let_go.wait()
+            self._let_go.clear()
+            try:
+                async with self._turn:
+                    waiting = self._stockroom.waiting()
+                    if waiting and not self._driver.host.disk.degraded:
+                        await self._make_room(min(waiting.values()))
+            except (EnticedError, OSError) as error:
+                log.warning("no room can be made for orders that wait: %s", error)
 
 
 def _going(judged: Judged) -> GoingView:
@@ -265,11 +285,22 @@ def _what_holds(judged: Iterable[Judged]) -> str:
     largest = sorted(kept, key=lambda one: -one.decision.candidate.size_bytes)[:_HOLDERS_NAMED]
     if not largest:
         return "no image here could go"
-    said = (
-        f"{next(iter(one.names), one.image.short)} ({size(one.decision.candidate.size_bytes)}, "
-        f"{one.decision.ground.replace('_', ' ')})"
-        for one in largest
-    )
-    return f"the space is held by {', '.join(said)}" + (
+    return f"the space is held by {', '.join(map(_held, largest))}" + (
         f" and {len(kept) - len(largest)} more" * (len(kept) > len(largest))
     )
+
+
+def _held(judged: Judged) -> str:
+    """An image that stays, and what has it go."""
+    ground, name = judged.decision.ground, next(iter(judged.names), None)
+    match ground:
+        case Ground.PINNED:
+            to_do = f"entice unpin {name or judged.image}"
+        case Ground.LEASED | Ground.UNDER_WAY:
+            to_do = "entice cancel its order"
+        case Ground.IN_USE:
+            to_do = "entice gc --dry-run says by whom"
+        case _:
+            to_do = f"entice rm {name or judged.image}"
+    size_text = size(judged.decision.candidate.size_bytes)
+    return f"{name or judged.image.short} ({size_text}, {ground.replace('_', ' ')}: {to_do})"

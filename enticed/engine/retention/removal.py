@@ -6,20 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from enticed.core import events as ev
+from enticed.core.orders import Order
 from enticed.engine.driver import Driver
+from enticed.engine.reading import KEY_PREFIX as READ_PREFIX
 from enticed.engine.retention.census import Census
 from enticed.engine.stock.scrubbing import Scrubber
 from enticed.engine.stock.stockroom import Stockroom
 from enticed.engine.threads import StoreThreads, to_its_end
 from enticed.engine.trust.groups import Groups
 from enticed.engine.trust.recalls import Recalls
-from enticed.limits import ANNOUNCED_TIMEOUT_S
+from enticed.limits import ANNOUNCED_TIMEOUT_S, READ_IDLE_S
 from enticed.overlay.port import Overlay
 from enticed.store.images import StoredImage
 from enticed.store.store import Store
 from protocol.errors import LocalError
 from protocol.identifiers import DiscoveryKey, ImageId
 
+ATTACH_PREFIX = "attach-"
+"""Of the keys under which `entice attach` orders."""
 Objection = Callable[[], Awaitable[str]]
 """Why an image is to stay after all; empty if it may go."""
 
@@ -60,25 +64,25 @@ class Removal:
         async with self._scrubber.at_work:
             self._check(image)
             key = self.census.key(image)
-            self._driver.tell(ev.ImageForgotten(image))
-            try:
-                await self._withdraw(key)
-                if objection is not None and (why := await objection()):
-                    raise LocalError(f"image {image.short} stays: {why}")
-                self._check(image)
-                with self._stockroom.leaving(image):
-                    await to_its_end(self._threads.run(self._forget, image))
-            except BaseException:
-                self._offer_again(stored)
-                raise
+            with self._stockroom.room.leaving():
+                self._driver.tell(ev.ImageForgotten(image))
+                try:
+                    await self._withdraw(key)
+                    if objection is not None and (why := await objection()):
+                        raise LocalError(f"image {image.short} stays: {why}")
+                    self._check(image)
+                    with self._stockroom.leaving(image):
+                        await to_its_end(self._threads.run(self._forget, image))
+                except BaseException:
+                    self._offer_again(stored)
+                    raise
         self._recalls.forgotten(image, receipt_key)
 
     def _check(self, image: ImageId) -> None:
         now = self._driver.clock()
         for order in self._driver.host.orders():
             if order.leases(image, now):
-                to_do = f"cancel it first (entice cancel {order.key})"
-                raise LocalError(f"image {image.short} is leased by order {order.key}: {to_do}")
+                raise LocalError(f"image {image.short} {_kept_by(order)}")
         if self._store.pin_book.of(image, now) is not None:
             raise LocalError(f"image {image.short} is pinned: entice unpin it first")
         if self._store.held(image):
@@ -106,3 +110,14 @@ class Removal:
         """What is still in the store is told to the core as at the start."""
         if stored in self._store.images():
             self._stockroom.tell_on_hand(stored)
+
+
+def _kept_by(order: Order) -> str:
+    """By whom an image is kept, and what ends that: a reader goes on when its order is cancelled, and orders anew."""
+    if order.key.startswith(ATTACH_PREFIX):
+        end = "stop the VM, and then its entice attach"
+        return f"is attached by order {order.key}: {end}; entice cancel is for one whose entice attach was killed"
+    if order.key.startswith(READ_PREFIX):
+        end = f"stop who reads it, or wait until it was not read for {READ_IDLE_S:g} s"
+        return f"is being read, by order {order.key}: {end}; entice cancel if nobody does any more"
+    return f"is leased by order {order.key}: cancel it first (entice cancel {order.key})"

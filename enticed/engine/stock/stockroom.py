@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from enticed.core.vocabulary import Mask
 from enticed.engine.driver import Driver
 from enticed.engine.faults import failure_of
 from enticed.engine.stock.piece_opening import Opening
+from enticed.engine.stock.room import Room
 from enticed.engine.threads import StoreThreads, to_its_end
 from enticed.engine.trust.groups import group_of
 from enticed.identity.host import HostIdentity
@@ -32,7 +33,6 @@ from enticed.limits import (
 from enticed.pace import Pace
 from enticed.store.durability import NotWholeError
 from enticed.store.images import StoredImage
-from enticed.store.limits import ROOM_TRIES_COUNT
 from enticed.store.reading import Excerpt
 from enticed.store.space import NoRoomError, TooLargeError
 from enticed.store.store import Store
@@ -46,16 +46,8 @@ from protocol.messages import FragmentsRequest
 from protocol.statement import Statement, open_statement
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-MakeRoom = Callable[[int], Awaitable[str]]
-"""Have so many bytes more become free: empty once they are, else what holds the space, in a line for people."""
 HEAL_PREFIX = "heal-"
 """Of the keys of orders that make an image whole again that nobody has ordered."""
-
-
-async def no_room(short_bytes: int) -> str:
-    """A `MakeRoom` for who can have nothing go."""
-    return "nothing here can go"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +88,9 @@ class Stockroom:
         """Pieces to be read back, in this order."""
         self._rechecking = False
         self.rotten_pieces = 0
-        self.make_room: MakeRoom = no_room
-        """Asked for what does not fit; who can have images go takes its place."""
+        self.room = Room(threads)
+        self._short_bytes: dict[ImageId, int] = {}
+        """How much more room images for which there was none would have needed, when that was last tried."""
         self.sent: Callable[[ImageId], None] = lambda image: None
         """Told when a peer was sent some of an image that it is after."""
         self._leaving: dict[ImageId, asyncio.Event] = {}
@@ -258,29 +251,23 @@ class Stockroom:
             del self._leaving[image]
             gone.set()
 
-    async def within(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do work on the store that takes room, in a thread: once more where room could be made for it.
-
-        `NoSpaceError` where that could not be done; it says what holds the space.
-        """
-        for _ in range(ROOM_TRIES_COUNT):
-            try:
-                return await self._threads.run(work, *arguments)
-            except NoRoomError as error:
-                if holds := await self.make_room(error.short_bytes):
-                    raise error.held_by(holds) from error
-        return await self._threads.run(work, *arguments)
+    def waiting(self) -> dict[ImageId, int]:
+        """The pulls that wait for room now: how many bytes each is short of."""
+        paused = self._driver.host.disk.paused
+        return {image: short_bytes for image, short_bytes in self._short_bytes.items() if image in paused}
 
     async def _reserve(self, image: ImageId) -> None:
         try:
             if image in self._leaving:
                 await self._leaving[image].wait()
             delivery = self._expected.pop(image, None)
-            durable, missing_bytes = await self.within(self._take_stock, image, delivery)
+            durable, missing_bytes = await self.room.within(self._take_stock, image, delivery)
             relatives = await self._threads.run(self._relatives, image)
             stored = self._store.image(image)
             durable_now = stored.durable
         except EnticedError as error:
+            if isinstance(error, NoRoomError):
+                self._short_bytes = {**self.waiting(), image: error.short_bytes}
             for_good = isinstance(error, TooLargeError)
             self._driver.tell(ev.SpaceRefused(image, failure_of(error), str(error), for_good))
         else:
