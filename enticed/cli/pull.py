@@ -76,8 +76,8 @@ def pull(
 
     Without --output it stays in this host's store, and the path of the raw file is printed: a base to be read, never
     to be written. With --output it is written to PATH: shared with the store where the file system can, else copied;
-    a file that is there, which may be the disk of a VM, is replaced with --overwrite alone.
-    Ctrl-C cancels the order.
+    a file that is there, which may be the disk of a VM, is replaced with --overwrite alone. What no host has for five
+    seconds fails with exit code 4, however long the deadline: pull again once a host has it. Ctrl-C cancels the order.
 
     \b
     entice pull ubuntu:24.04 --output /var/lib/libvirt/images/vm7.raw
