@@ -52,7 +52,7 @@ def testbed(scenario: str, hosts: int | None, size_mib: int | None, seed: int | 
 @click.command()
 @click.argument("cases", nargs=-1, type=click.Choice(list(CASES)))
 @click.option("--hosts", multiple=True, type=click.IntRange(2, 100), help="So many hosts; may be repeated.")
-@click.option("--runs", type=click.IntRange(1, 20), default=1, help="So many real runs; the table has their medians.")
+@click.option("--runs", type=click.IntRange(1, 20), default=1, help="So many real runs; the table has their means.")
 def fidelity(cases: tuple[str, ...], hosts: tuple[int, ...], runs: int) -> None:
     """Run CASES (all, if none is named) simulated and with real daemons, side by side in one table.
 
