@@ -217,7 +217,8 @@ CONTENT_STALLED_S = 30.0
 
 TRUST_CLAIMS_MAX_COUNT = 8
 """Hosts that are remembered of those that say they have a newer trust bundle."""
-STANDING_ASKED_FIRST_S, STANDING_ASKED_LAST_S, STANDING_ASKED_AT_ONCE_COUNT = 10.0, 300.0, 3
+STANDING_ASKED_AT_ONCE_COUNT = 3
+STANDING_ASKED_FIRST_S, STANDING_ASKED_LAST_S = 10.0, 300.0
 """A host that nobody answers connects to some after so long, then ever more rarely, to hear whether it was revoked."""
 
 # --- command line ---

@@ -15,6 +15,10 @@ from enticed.cli.failures import KINDS, Exit, Failed
 from enticed.cli.patient_socket import PatientSocket
 from enticed.limits import DAEMON_LINE_MAX_SIZE_BYTES, DAEMON_SILENT_S
 
+ENDED = ("ready", "failed", "cancelled")
+STATES = ("queued", "resolving", "reserving", "fetching", "verifying", "paused", *ENDED)
+"""Of an order, as the daemon tells them."""
+
 Object = dict[str, Any]
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from enticed.cli.client import Daemon, part
+from enticed.cli.client import ENDED, STATES, Daemon, part
 from enticed.cli.command import Command, daemon_of, setup_of, target
 from enticed.cli.failures import Exit, Failed
 from enticed.cli.output import ago, pairs, short, size, table
 
-ENDED = ("ready", "failed", "cancelled")
-STATES = ("queued", "resolving", "reserving", "fetching", "verifying", "paused", *ENDED)
 IMAGE_ID = re.compile("[0-9a-f]{64}")
 
 

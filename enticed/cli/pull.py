@@ -18,14 +18,13 @@ from typing import Any
 import click
 
 from enticed.cli.bars import Bar, bar, shows_bars
-from enticed.cli.client import Daemon, Events, part
+from enticed.cli.client import ENDED, Daemon, Events, part
 from enticed.cli.command import TERM_S, Command, daemon_of, image_argument, setup_of
 from enticed.cli.failures import ORDER_FAILURES, Exit, Failed, Terminated
 from enticed.cli.handoff import open_image
 from enticed.cli.output import duration, short, size
 from enticed.limits import BAR_INTERVAL_S, PAUSED_PATIENCE_S
 
-ENDED = ("ready", "failed", "cancelled")
 LEASE_WHILE_COPYING_S = 86400.0
 """Given back when the copy is made; longer than any copy takes, and not for ever if this process is killed."""
 

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from enticed.cli.client import ENDED, STATES
 from enticed.cli.failures import Failed
 from enticed.cli.main import COMMANDS, DEFAULT_SOCKET
 from enticed.cli.main import run as entice
 from enticed.cli.output import Setup
 from enticed.config import DEFAULT_SOCKET as DAEMON_SOCKET
+from enticed.core.orders import ENDED as DAEMONS_ENDED
+from enticed.core.orders import OrderState
 from enticed.engine.port import OrderTerms
 from tests.cli.running import ENTICE, Cli, environment, run
 from tests.control.engine import Goods
@@ -200,6 +203,11 @@ def test_trust_hosts_lists_who_has_a_certificate(cli: Cli) -> None:
     assert head.split() == ["HOST", "NAME", "ZONE", "RACK", "EXPIRES", "NEWEST", "CA"]
     assert [line.split()[:2] for line in lines] == [[one["node_id"][:12], one["name"]] for one in reversed(told)]
     assert [line.split()[-1] for line in lines] == ["yes", "no"]
+
+
+def test_the_states_of_orders_are_the_daemons() -> None:
+    assert set(STATES) == set(OrderState)
+    assert set(ENDED) == DAEMONS_ENDED
 
 
 def test_orders_by_state_unfinished_and_newest_first_with_short_ids_that_are_taken(cli: Cli) -> None:
